@@ -1,0 +1,124 @@
+//! Perturbation sizes, written as people write them: `"8/255"` or `"0.031"`.
+
+use std::{fmt, str::FromStr};
+
+use serde::{Deserialize, Serialize};
+
+/// What the schema lets through; [`Epsilon::from_str`] accepts the same strings.
+pub const PATTERN: &str = r"^[0-9]{1,6}(\.[0-9]{1,12})?(/[1-9][0-9]{0,5})?$";
+
+/// A perturbation size in units of the pixel range `[0, 1]`, kept as it was written.
+///
+/// ```
+/// use datjob_api::Epsilon;
+/// let epsilon: Epsilon = "8/255".parse().unwrap();
+/// assert_eq!(epsilon.value(), 8.0 / 255.0);
+/// assert_eq!(epsilon.to_string(), "8/255");
+/// ```
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub struct Epsilon {
+    text: String,
+    value: f64,
+}
+
+/// A string that is no perturbation size.
+#[derive(Debug, thiserror::Error, PartialEq, Eq)]
+#[error(
+    "{text:?} is no perturbation size: write a fraction such as \"8/255\" or a decimal such as \"0.031\""
+)]
+pub struct EpsilonError {
+    text: String,
+}
+
+impl Epsilon {
+    /// The size as a number, in units of the pixel range `[0, 1]`.
+    pub fn value(&self) -> f64 {
+        self.value
+    }
+}
+
+impl FromStr for Epsilon {
+    type Err = EpsilonError;
+
+    fn from_str(text: &str) -> Result<Self, EpsilonError> {
+        parse(text)
+            .map(|value| Self { text: text.to_owned(), value })
+            .ok_or_else(|| EpsilonError { text: text.to_owned() })
+    }
+}
+
+fn parse(text: &str) -> Option<f64> {
+    let (numerator, denominator) = text.split_once('/').unwrap_or((text, "1"));
+    let digits = |part: &str, most: usize| {
+        (1..=most).contains(&part.len()) && part.bytes().all(|b| b.is_ascii_digit())
+    };
+    let (whole, fraction) = numerator.split_once('.').unwrap_or((numerator, "0"));
+    if !digits(whole, 6) || !digits(fraction, 12) || !digits(denominator, 6) || denominator.starts_with('0') {
+        return None;
+    }
+    Some(numerator.parse::<f64>().ok()? / denominator.parse::<f64>().ok()?)
+}
+
+impl fmt::Display for Epsilon {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.text)
+    }
+}
+
+impl TryFrom<String> for Epsilon {
+    type Error = EpsilonError;
+
+    fn try_from(text: String) -> Result<Self, EpsilonError> {
+        text.parse()
+    }
+}
+
+impl From<Epsilon> for String {
+    fn from(epsilon: Epsilon) -> Self {
+        epsilon.text
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn fractions_and_decimals_are_read() {
+        for (text, value) in
+            [("8/255", 8.0 / 255.0), ("0.031", 0.031), ("0.1", 0.1), ("1", 1.0), ("2.5/255", 2.5 / 255.0)]
+        {
+            assert!((text.parse::<Epsilon>().unwrap().value() - value).abs() < f64::EPSILON, "{text}");
+        }
+    }
+
+    #[test]
+    fn anything_else_is_refused_with_an_example() {
+        for text in
+            ["", "8/0", "-1", "8/", "/255", "1e-3", " 8/255", "8/255/2", ".5", "0x1", "NaN", "inf", "１"]
+        {
+            let error = text.parse::<Epsilon>().unwrap_err().to_string();
+            assert!(error.contains("\"8/255\""), "{text}: {error}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn what_was_written_comes_back(text in r"[0-9]{1,6}(\.[0-9]{1,12})?(/[1-9][0-9]{0,5})?") {
+            let epsilon: Epsilon = text.parse().unwrap();
+            prop_assert_eq!(epsilon.to_string(), text.clone());
+            let json = serde_json::to_string(&epsilon).unwrap();
+            prop_assert_eq!(serde_json::from_str::<Epsilon>(&json).unwrap(), epsilon);
+        }
+
+        #[test]
+        fn no_string_panics(text in ".*") {
+            if let Ok(epsilon) = text.parse::<Epsilon>() {
+                prop_assert!(epsilon.value().is_finite() && epsilon.value() >= 0.0);
+            }
+        }
+    }
+}

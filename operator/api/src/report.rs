@@ -1,0 +1,236 @@
+//! What a trainer pod reports at [`crate::contract::REPORT_PATH`], as JSON.
+//!
+//! The operator pulls the report from pod 0: a trainer pod needs no credentials for the cluster, and an operator that
+//! is down stops nothing. The report describes the whole job as it stands now; it is not a stream of events.
+
+use serde::{Deserialize, Serialize};
+
+/// The state of a job, as its rank 0 sees it.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Report {
+    /// UID of the DatJob; a report with another one is dropped.
+    pub job_uid: String,
+    /// UID of the pod that answers; compared with the API server's record of the pod.
+    pub pod_uid: String,
+    /// The attempt that the pod belongs to; a report of an older one is dropped.
+    pub attempt: u32,
+    /// How often a world was formed for this job's UID, over all attempts; 0 before the first.
+    pub generation: u32,
+    /// What the job is doing.
+    pub phase: Phase,
+    /// How many ranks the world has.
+    pub world_size: u32,
+    /// How many pods are in touch with the rendezvous.
+    pub pods_joined: u32,
+    /// How far training is; absent before the first step.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub progress: Option<Progress>,
+    /// Where the time of the last epoch went.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub timing: Option<Timing>,
+    /// The newest evaluation on the validation split.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub accuracy: Option<Accuracy>,
+    /// The end result on the test set; present exactly when `phase` is [`Phase::Succeeded`].
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub results: Option<Results>,
+    /// Why the job cannot go on (`phase` is [`Phase::Failed`]), or why the last world ended.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub failure: Option<Failure>,
+}
+
+/// What a job is doing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Phase {
+    /// The agent prepares the data (downloads, unpacks).
+    Preparing,
+    /// Waiting for the other pods.
+    Forming,
+    /// A world is formed and trains (or evaluates on the validation split between epochs).
+    Training,
+    /// The final evaluation on the test set.
+    Evaluating,
+    /// All done, the results are durable.
+    Succeeded,
+    /// It cannot be done: see `failure`.
+    Failed,
+}
+
+/// How far training is.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "crd", derive(schemars::JsonSchema))]
+#[serde(rename_all = "camelCase")]
+pub struct Progress {
+    /// Completed epochs.
+    pub epoch: u32,
+    /// Epochs in all.
+    pub epochs: u32,
+    /// Completed optimizer steps since the start of training.
+    pub step: u64,
+    /// Share of all steps that is completed, in percent.
+    pub percent: u32,
+    /// Training images per second over all ranks, evaluation not counted.
+    pub images_per_second: f64,
+    /// Seconds until training ends at this speed, the final evaluation not counted.
+    pub remaining_seconds: u64,
+    /// Mean loss of the training batches of the current epoch so far.
+    pub loss: f64,
+    /// Learning rate of the last step.
+    pub learning_rate: f64,
+}
+
+/// Where the time of the last epoch went, on rank 0.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "crd", derive(schemars::JsonSchema))]
+#[serde(rename_all = "camelCase")]
+pub struct Timing {
+    /// Seconds of the epoch, evaluation not counted.
+    pub epoch_seconds: f64,
+    /// Seconds in which adversarial examples were made.
+    pub attack_seconds: f64,
+    /// Seconds of communication that nothing else hid.
+    pub communication_seconds: f64,
+}
+
+/// How many images of how many were classified correctly: nothing is rounded away.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "crd", derive(schemars::JsonSchema))]
+#[serde(rename_all = "camelCase")]
+pub struct Count {
+    /// Images classified correctly.
+    pub correct: u64,
+    /// Images in all.
+    pub total: u64,
+}
+
+impl Count {
+    /// The share in percent with two decimals, rounded down: 79.999 % must not read as 80.00.
+    ///
+    /// ```
+    /// use datjob_api::report::Count;
+    /// assert_eq!(Count { correct: 8127, total: 10_000 }.percent(), "81.27");
+    /// assert_eq!(Count { correct: 2, total: 3 }.percent(), "66.66");
+    /// assert_eq!(Count { correct: 0, total: 0 }.percent(), "0.00");
+    /// ```
+    pub fn percent(self) -> String {
+        let hundredths = u128::from(self.correct) * 10_000 / u128::from(self.total.max(1));
+        format!("{}.{:02}", hundredths / 100, hundredths % 100)
+    }
+}
+
+/// An evaluation on the validation split after an epoch.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "crd", derive(schemars::JsonSchema))]
+#[serde(rename_all = "camelCase")]
+pub struct Accuracy {
+    /// The epoch after which it was measured, counted from 1.
+    pub epoch: u32,
+    /// The images it was measured on.
+    pub split: Split,
+    /// Accuracy on the images as they are.
+    pub clean: Count,
+    /// Accuracy on the attacked images.
+    pub robust: AttackCount,
+}
+
+/// Which images an accuracy was measured on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "crd", derive(schemars::JsonSchema))]
+#[serde(rename_all = "lowercase")]
+pub enum Split {
+    /// Training images that were held back; they choose the best checkpoint.
+    Validation,
+    /// The test set; it chooses nothing.
+    Test,
+}
+
+/// Robust accuracy under one attack.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "crd", derive(schemars::JsonSchema))]
+#[serde(rename_all = "camelCase")]
+pub struct AttackCount {
+    /// The attack, for example `pgd-20` (steps) or `pgd-50-10` (steps, restarts).
+    pub attack: String,
+    /// Images that stayed correctly classified under it.
+    pub correct: u64,
+    /// Images in all.
+    pub total: u64,
+}
+
+impl AttackCount {
+    /// The counts alone.
+    pub fn count(&self) -> Count {
+        Count { correct: self.correct, total: self.total }
+    }
+}
+
+/// The end result: the best checkpoint on the whole test set, and what is needed to get it again.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Results {
+    /// The epoch whose weights were chosen on the validation split, counted from 1.
+    pub best_epoch: u32,
+    /// Clean accuracy on the test set.
+    pub clean: Count,
+    /// Robust accuracy on the test set, an entry for each attack of `evaluation.final`.
+    pub attacks: Vec<AttackCount>,
+    /// Images that stayed correct under every attack; the same as the only entry where there is one.
+    pub worst_case: Count,
+    /// Path of the weights below the checkpoint volume.
+    pub weights: String,
+    /// SHA-256 of that file.
+    pub sha256: String,
+    /// The seed.
+    pub seed: u64,
+    /// SHA-256 of the training spec.
+    pub training_hash: String,
+    /// Version of the trainer.
+    pub trainer_version: String,
+    /// Version of libtorch.
+    pub libtorch_version: String,
+    /// Ranks in the last world.
+    pub world_size: u32,
+}
+
+/// Why something ended.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "crd", derive(schemars::JsonSchema))]
+#[serde(rename_all = "camelCase")]
+pub struct Failure {
+    /// What kind of failure.
+    pub reason: FailureReason,
+    /// The rank it happened on; absent where it belongs to none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rank: Option<u32>,
+    /// What happened, to what, and what to do.
+    pub message: String,
+    /// The last lines of that worker's log, oldest first.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub log_tail: Vec<String>,
+}
+
+/// Kinds of failure, and with them what happens next.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "crd", derive(schemars::JsonSchema))]
+pub enum FailureReason {
+    /// The spec asks for what cannot be: ends the job.
+    Configuration,
+    /// A data set or checkpoint is missing or damaged: ends the job.
+    Data,
+    /// A loss that is not finite: ends the job, since the same seed would meet it again.
+    Numerical,
+    /// A peer or the store was lost: the world re-forms.
+    Communication,
+    /// A worker ran out of memory: the world re-forms.
+    OutOfMemory,
+    /// A worker ended in a way it could not explain: the world re-forms.
+    Crash,
+}
+
+impl FailureReason {
+    /// Whether trying again is pointless.
+    pub fn is_final(self) -> bool {
+        matches!(self, Self::Configuration | Self::Data | Self::Numerical)
+    }
+}

@@ -1,0 +1,31 @@
+//! Hand-written parts of the schema.
+
+use std::borrow::Cow;
+
+use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
+
+use crate::epsilon::{Epsilon, PATTERN};
+
+impl JsonSchema for Epsilon {
+    fn schema_name() -> Cow<'static, str> {
+        "Epsilon".into()
+    }
+
+    fn inline_schema() -> bool {
+        true
+    }
+
+    fn json_schema(_: &mut SchemaGenerator) -> Schema {
+        let value =
+            "(self.contains('/') ? double(self.split('/')[0]) / double(self.split('/')[1]) : double(self))";
+        json_schema!({
+            "type": "string",
+            "maxLength": 32,
+            "pattern": PATTERN,
+            "x-kubernetes-validations": [{
+                "rule": format!("!self.matches('{}') || ({value} > 0.0 && {value} <= 1.0)", PATTERN.replace('\\', "\\\\")),
+                "message": "must be more than 0 and at most 1: pixels lie in [0, 1], write for example \"8/255\" or \"0.031\""
+            }]
+        })
+    }
+}

@@ -1,0 +1,201 @@
+//! `spec.training`: what is trained and how.
+//!
+//! One immutable struct with one meaning: the operator writes it into a ConfigMap as JSON, its hash names that
+//! ConfigMap and stands in the results, and `dat-trainer run` reads the same from a manifest. Unknown fields are
+//! refused everywhere. Bounds stand in the schema; [`Training::check`] repeats them for manifests that never met an
+//! API server, with what no schema can say.
+
+use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
+
+pub use crate::dataset::Dataset;
+use crate::epsilon::Epsilon;
+
+mod attack;
+mod check;
+mod data;
+mod defaults;
+mod evaluation;
+mod schedule;
+
+pub use attack::{Attack, Fgsm, Pgd};
+pub use check::InvalidTraining;
+pub use data::{
+    Augmentation, ClaimReference, Data, HttpSource, ImageSource, Source, Validation, VolumeSource,
+};
+pub use evaluation::{DuringAttack, Evaluation, FinalAttack, FinalPgd};
+pub use schedule::{Cyclic, Decay, Piecewise, Schedule};
+
+/// What is trained and how. Never changes after the job was created.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "crd", derive(schemars::JsonSchema))]
+#[cfg_attr(feature = "crd", schemars(extend("x-kubernetes-validations" = [{
+    "rule": "self == oldSelf",
+    "message": "spec.training never changes: create another DatJob for another training"
+}])))]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Training {
+    /// Seed of all that is random: initial weights, order, augmentation, attacks. The same seed on the same world
+    /// gives the same run, bit by bit.
+    #[serde(default)]
+    #[cfg_attr(feature = "crd", schemars(range(min = 0, max = 9_007_199_254_740_991_i64)))]
+    pub seed: u64,
+    /// The network.
+    pub model: Model,
+    /// The images.
+    pub data: Data,
+    /// Against which perturbations the network is to be robust.
+    pub threat_model: ThreatModel,
+    /// How adversarial examples are made during training.
+    pub attack: Attack,
+    /// The loss.
+    #[serde(default)]
+    pub objective: Objective,
+    /// The optimizer.
+    #[serde(default)]
+    pub optimizer: Optimizer,
+    /// Epochs, batch size, learning rate over time.
+    pub schedule: Schedule,
+    /// When checkpoints are written and which are kept.
+    #[serde(default)]
+    pub checkpoint: Checkpoint,
+    /// When and how accuracy is measured.
+    #[serde(default)]
+    pub evaluation: Evaluation,
+}
+
+impl Training {
+    /// The spec as the JSON that the trainer reads: fields in declaration order, so equal specs give equal bytes.
+    pub fn to_json(&self) -> String {
+        serde_json::to_string_pretty(self)
+            .unwrap_or_else(|error| unreachable!("plain data serializes: {error}"))
+    }
+
+    /// SHA-256 of [`Training::to_json`] in hexadecimal.
+    pub fn hash(&self) -> String {
+        hex::encode(Sha256::digest(self.to_json()))
+    }
+}
+
+/// The network.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "crd", derive(schemars::JsonSchema))]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Model {
+    /// The architecture.
+    pub architecture: Architecture,
+}
+
+/// The architecture of the network; its input are pixels in [0, 1].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "crd", derive(schemars::JsonSchema))]
+#[serde(rename_all = "kebab-case")]
+pub enum Architecture {
+    /// Two convolutions and two linear layers, for 28×28 or 32×32 images; trains on a CPU in minutes.
+    SmallCnn,
+    /// ResNet-18 in its CIFAR form: a 3×3 stem and no pooling before the blocks.
+    Resnet18,
+}
+
+/// Against which perturbations the network is to be robust.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "crd", derive(schemars::JsonSchema))]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct ThreatModel {
+    /// The norm that bounds a perturbation.
+    #[serde(default)]
+    pub norm: Norm,
+    /// The largest perturbation, in units of the pixel range [0, 1]: a fraction or a decimal in quotes, for example
+    /// "8/255" (customary for CIFAR), "4/255" (ImageNet) or "0.1" (Fashion-MNIST). More than 0, at most 1.
+    pub epsilon: Epsilon,
+}
+
+/// The norm that bounds a perturbation.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "crd", derive(schemars::JsonSchema))]
+pub enum Norm {
+    /// ℓ∞: no pixel changes by more than epsilon.
+    #[default]
+    Linf,
+}
+
+/// The loss. Exactly one member.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "crd", derive(schemars::JsonSchema))]
+#[serde(rename_all = "camelCase", rename_all_fields = "camelCase", deny_unknown_fields)]
+pub enum Objective {
+    /// Cross-entropy on adversarial examples, plus `cleanWeight` times cross-entropy on the images as they are.
+    CrossEntropy(CrossEntropy),
+}
+
+impl Default for Objective {
+    fn default() -> Self {
+        Self::CrossEntropy(CrossEntropy::default())
+    }
+}
+
+/// Cross-entropy on adversarial examples and, weighted, on clean images (λ in the paper).
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "crd", derive(schemars::JsonSchema))]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct CrossEntropy {
+    /// Weight λ of the clean loss; the paper's code takes 1 with PGD and 0 with FGSM.
+    #[serde(default)]
+    #[cfg_attr(feature = "crd", schemars(range(min = 0.0, max = 100.0)))]
+    pub clean_weight: f64,
+}
+
+/// The optimizer. Exactly one member.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "crd", derive(schemars::JsonSchema))]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub enum Optimizer {
+    /// Stochastic gradient descent with momentum.
+    Sgd(Sgd),
+}
+
+impl Default for Optimizer {
+    fn default() -> Self {
+        Self::Sgd(Sgd::default())
+    }
+}
+
+/// Stochastic gradient descent with momentum, as PyTorch defines it.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "crd", derive(schemars::JsonSchema))]
+#[serde(rename_all = "camelCase", deny_unknown_fields, default)]
+pub struct Sgd {
+    /// The highest learning rate of the schedule.
+    #[cfg_attr(feature = "crd", schemars(range(min = 0.0, max = 1000.0)))]
+    pub learning_rate: f64,
+    /// Momentum.
+    #[cfg_attr(feature = "crd", schemars(range(min = 0.0, max = 0.9999)))]
+    pub momentum: f64,
+    /// Nesterov's form of momentum.
+    pub nesterov: bool,
+    /// ℓ2 penalty on all parameters, added to the gradient.
+    #[cfg_attr(feature = "crd", schemars(range(min = 0.0, max = 1.0)))]
+    pub weight_decay: f64,
+}
+
+/// When checkpoints are written and which are kept. The best weights on the validation split are always kept.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "crd", derive(schemars::JsonSchema))]
+#[serde(rename_all = "camelCase", deny_unknown_fields, default)]
+pub struct Checkpoint {
+    /// A checkpoint after every so many epochs, and after the last.
+    #[cfg_attr(feature = "crd", schemars(range(min = 1, max = 10_000)))]
+    pub every_epochs: u32,
+    /// Which are kept.
+    pub keep: Keep,
+}
+
+/// Which checkpoints are kept.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "crd", derive(schemars::JsonSchema))]
+#[serde(rename_all = "camelCase", deny_unknown_fields, default)]
+pub struct Keep {
+    /// The newest ones.
+    #[cfg_attr(feature = "crd", schemars(range(min = 1, max = 1000)))]
+    pub last: u32,
+}

@@ -1,0 +1,209 @@
+//! What a training spec must satisfy, for manifests that never met an API server and for what no schema can say.
+
+use super::{Attack, Decay, DuringAttack, Epsilon, FinalAttack, Optimizer, Source, Training};
+
+/// A training spec that cannot be run: the field and what to write there.
+#[derive(Debug, thiserror::Error, PartialEq, Eq)]
+#[error("spec.training.{field}: {problem}")]
+pub struct InvalidTraining {
+    /// Path of the field below `spec.training`.
+    pub field: String,
+    /// What is wrong with it and what to write.
+    pub problem: String,
+}
+
+impl Training {
+    /// Checks every bound that the schema states, and that the spec fits a world of `world_size` ranks.
+    pub fn check(&self, world_size: u32) -> Result<(), InvalidTraining> {
+        self.check_bounds()?;
+        self.check_epsilons()?;
+        self.check_world(world_size)
+    }
+
+    fn check_bounds(&self) -> Result<(), InvalidTraining> {
+        let Optimizer::Sgd(sgd) = &self.optimizer;
+        let super::Objective::CrossEntropy(loss) = &self.objective;
+        let schedule = &self.schedule;
+        number("optimizer.sgd.learningRate", sgd.learning_rate, 0.0, 1000.0)?;
+        number("optimizer.sgd.momentum", sgd.momentum, 0.0, 0.9999)?;
+        number("optimizer.sgd.weightDecay", sgd.weight_decay, 0.0, 1.0)?;
+        number("objective.crossEntropy.cleanWeight", loss.clean_weight, 0.0, 100.0)?;
+        count("schedule.epochs", schedule.epochs, 1, 100_000)?;
+        count("schedule.batchSize", schedule.batch_size, 1, 1_000_000)?;
+        count("schedule.warmupEpochs", schedule.warmup_epochs, 0, schedule.epochs)?;
+        match schedule.decay() {
+            Decay::Cyclic(cyclic) => {
+                number("schedule.decay.cyclic.peak", cyclic.peak, 0.0, 1.0)?;
+                if schedule.warmup_epochs > 0 {
+                    return refuse(
+                        "schedule.warmupEpochs",
+                        "goes with decay.piecewise: a cyclic schedule rises by itself",
+                    );
+                }
+            }
+            Decay::Piecewise(piecewise) => {
+                number("schedule.decay.piecewise.factor", piecewise.factor, 0.0, 1.0)?;
+                for &epoch in &piecewise.at {
+                    count("schedule.decay.piecewise.at", epoch, 1, 100_000)?;
+                }
+            }
+        }
+        count("data.validation.count", self.data.validation.count, 1, 40_000)?;
+        count("data.augmentation.crop", self.data.augmentation().0, 0, 16)?;
+        count("checkpoint.everyEpochs", self.checkpoint.every_epochs, 1, 10_000)?;
+        count("checkpoint.keep.last", self.checkpoint.keep.last, 1, 1000)?;
+        count("evaluation.everyEpochs", self.evaluation.every_epochs, 1, 10_000)?;
+        let DuringAttack::Pgd(during) = &self.evaluation.during;
+        count("evaluation.during.pgd.steps", during.steps, 1, 1000)?;
+        if !(1..=16).contains(&self.evaluation.final_.len()) {
+            return refuse("evaluation.final", "name 1 to 16 attacks");
+        }
+        for FinalAttack::Pgd(pgd) in &self.evaluation.final_ {
+            count("evaluation.final.pgd.steps", pgd.steps, 1, 10_000)?;
+            count("evaluation.final.pgd.restarts", pgd.restarts(), 1, 1000)?;
+        }
+        if let Attack::Pgd(pgd) = &self.attack {
+            count("attack.pgd.steps", pgd.steps, 1, 1000)?;
+        }
+        if let Source::Http(http) = &self.data.source {
+            if !http.url.starts_with("http://") && !http.url.starts_with("https://") {
+                return refuse("data.source.http.url", "must begin with http:// or https://");
+            }
+            if http.sha256.len() != 64 || !http.sha256.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'))
+            {
+                return refuse(
+                    "data.source.http.sha256",
+                    "write the archive's SHA-256 as 64 lower-case hexadecimal digits",
+                );
+            }
+        }
+        Ok(())
+    }
+
+    fn check_epsilons(&self) -> Result<(), InvalidTraining> {
+        let DuringAttack::Pgd(during) = &self.evaluation.during;
+        size("threatModel.epsilon", Some(&self.threat_model.epsilon))?;
+        size("evaluation.during.pgd.stepSize", during.step_size.as_ref())?;
+        match &self.attack {
+            Attack::Pgd(pgd) => size("attack.pgd.stepSize", pgd.step_size.as_ref())?,
+            Attack::Fgsm(fgsm) => size("attack.fgsm.stepSize", fgsm.step_size.as_ref())?,
+        }
+        self.evaluation.final_.iter().try_for_each(|FinalAttack::Pgd(pgd)| {
+            size("evaluation.final.pgd.stepSize", pgd.step_size.as_ref())
+        })
+    }
+
+    fn check_world(&self, world_size: u32) -> Result<(), InvalidTraining> {
+        let batch = self.schedule.batch_size;
+        if batch < world_size {
+            return refuse(
+                "schedule.batchSize",
+                &format!(
+                    "{batch} is less than the {world_size} ranks of the world: each needs an image in every step"
+                ),
+            );
+        }
+        let training =
+            self.data.dataset.training_images().saturating_sub(self.data.validation.count as usize);
+        let smallest = training / training.div_ceil(batch as usize).max(1);
+        if smallest < world_size as usize {
+            return refuse(
+                "schedule.batchSize",
+                &format!(
+                    "an epoch of {training} images in steps of at most {batch} has steps of {smallest}, less than the \
+                     {world_size} ranks of the world"
+                ),
+            );
+        }
+        Ok(())
+    }
+}
+
+fn refuse(field: &str, problem: &str) -> Result<(), InvalidTraining> {
+    Err(InvalidTraining { field: field.to_owned(), problem: problem.to_owned() })
+}
+
+fn number(field: &str, value: f64, least: f64, most: f64) -> Result<(), InvalidTraining> {
+    if (least..=most).contains(&value) {
+        return Ok(());
+    }
+    refuse(field, &format!("{value} is not within {least} and {most}"))
+}
+
+fn count(field: &str, value: u32, least: u32, most: u32) -> Result<(), InvalidTraining> {
+    if (least..=most).contains(&value) {
+        return Ok(());
+    }
+    refuse(field, &format!("{value} is not within {least} and {most}"))
+}
+
+fn size(field: &str, epsilon: Option<&Epsilon>) -> Result<(), InvalidTraining> {
+    match epsilon {
+        Some(size) if !(size.value() > 0.0 && size.value() <= 1.0) => refuse(
+            field,
+            &format!(
+                "{size} is not within 0 (excluded) and 1: pixels lie in [0, 1], write for example \"8/255\""
+            ),
+        ),
+        _ => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn example() -> Training {
+        serde_json::from_value(serde_json::json!({
+            "model": {"architecture": "small-cnn"},
+            "data": {"dataset": "fashion-mnist", "source": {"image": {"reference": "data"}}},
+            "threatModel": {"epsilon": "0.1"},
+            "attack": {"fgsm": {}},
+            "schedule": {"epochs": 2}
+        }))
+        .unwrap()
+    }
+
+    fn problem(change: impl FnOnce(&mut Training)) -> String {
+        let mut training = example();
+        change(&mut training);
+        training.check(2).unwrap_err().to_string()
+    }
+
+    #[test]
+    fn the_shortest_manifest_is_complete() {
+        example().check(2).unwrap();
+    }
+
+    #[test]
+    fn each_refusal_names_its_field() {
+        let epsilon = |text: &str| text.parse().unwrap();
+        assert!(
+            problem(|t| t.threat_model.epsilon = epsilon("8"))
+                .starts_with("spec.training.threatModel.epsilon: 8 ")
+        );
+        assert!(problem(|t| t.threat_model.epsilon = epsilon("0")).contains("threatModel.epsilon"));
+        assert!(problem(|t| t.schedule.batch_size = 1).contains("less than the 2 ranks"));
+        assert!(problem(|t| t.schedule.epochs = 0).contains("schedule.epochs"));
+        assert!(problem(|t| t.schedule.warmup_epochs = 1).contains("warmupEpochs"));
+        assert!(problem(|t| t.evaluation.final_.clear()).contains("evaluation.final"));
+        let Optimizer::Sgd(mut sgd) = Optimizer::default();
+        sgd.learning_rate = f64::NAN;
+        assert!(problem(|t| t.optimizer = Optimizer::Sgd(sgd)).contains("learningRate"));
+    }
+
+    #[test]
+    fn unknown_fields_are_refused() {
+        let mut json = serde_json::to_value(example()).unwrap();
+        json["attack"] = serde_json::json!({"fgsm": {"stepsize": "0.1"}});
+        assert!(serde_json::from_value::<Training>(json).unwrap_err().to_string().contains("stepsize"));
+    }
+
+    #[test]
+    fn the_hash_follows_the_content() {
+        let mut other = example();
+        assert_eq!(example().hash(), other.hash());
+        other.seed = 1;
+        assert_ne!(example().hash(), other.hash());
+    }
+}

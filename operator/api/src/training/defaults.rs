@@ -1,0 +1,97 @@
+//! Defaults of the training spec: the ones that the schema shows, and the ones that follow from other fields.
+
+use super::{
+    Augmentation, Checkpoint, Cyclic, Data, Decay, DuringAttack, Epsilon, Evaluation, Fgsm, FinalAttack,
+    FinalPgd, Keep, Pgd, Schedule, Sgd, ThreatModel, Validation,
+};
+
+impl Default for Sgd {
+    fn default() -> Self {
+        Self { learning_rate: 0.1, momentum: 0.9, nesterov: true, weight_decay: 5e-4 }
+    }
+}
+
+impl Default for Checkpoint {
+    fn default() -> Self {
+        Self { every_epochs: 1, keep: Keep::default() }
+    }
+}
+
+impl Default for Keep {
+    fn default() -> Self {
+        Self { last: 2 }
+    }
+}
+
+impl Default for Validation {
+    fn default() -> Self {
+        Self { count: 1000 }
+    }
+}
+
+impl Default for Pgd {
+    fn default() -> Self {
+        Self { steps: 10, step_size: None }
+    }
+}
+
+impl Default for Evaluation {
+    fn default() -> Self {
+        Self {
+            every_epochs: 1,
+            during: DuringAttack::default(),
+            final_: vec![FinalAttack::Pgd(FinalPgd { steps: 20, restarts: None, step_size: None })],
+        }
+    }
+}
+
+impl Default for DuringAttack {
+    fn default() -> Self {
+        Self::Pgd(Pgd::default())
+    }
+}
+
+impl Data {
+    /// How training images are padded, cropped and flipped, with the data set's own defaults filled in.
+    pub fn augmentation(&self) -> (u32, bool) {
+        let Augmentation { crop, flip } = &self.augmentation;
+        (crop.unwrap_or(self.dataset.crop_by_default()), flip.unwrap_or(self.dataset.flips_by_default()))
+    }
+}
+
+/// Step size of PGD where the manifest gives none: 2.5 ε / steps (Madry et al., section 5).
+fn pgd_step_size(step_size: Option<&Epsilon>, steps: u32, threat_model: &ThreatModel) -> f64 {
+    step_size.map_or_else(|| 2.5 * threat_model.epsilon.value() / f64::from(steps), Epsilon::value)
+}
+
+impl Pgd {
+    /// The step size under `threat_model`: as given, else 2.5 ε / steps.
+    pub fn step_size(&self, threat_model: &ThreatModel) -> f64 {
+        pgd_step_size(self.step_size.as_ref(), self.steps, threat_model)
+    }
+}
+
+impl FinalPgd {
+    /// The step size under `threat_model`: as given, else 2.5 ε / steps.
+    pub fn step_size(&self, threat_model: &ThreatModel) -> f64 {
+        pgd_step_size(self.step_size.as_ref(), self.steps, threat_model)
+    }
+}
+
+impl Fgsm {
+    /// The step size under `threat_model`: as given, else 1.25 ε (Wong et al., "Fast is better than free").
+    pub fn step_size(&self, threat_model: &ThreatModel) -> f64 {
+        self.step_size.as_ref().map_or(1.25 * threat_model.epsilon.value(), Epsilon::value)
+    }
+}
+
+impl Schedule {
+    /// The decay, with its default filled in: one cycle.
+    pub fn decay(&self) -> Decay {
+        self.decay.clone().unwrap_or_else(|| Decay::Cyclic(Cyclic::default()))
+    }
+}
+
+pub(super) fn batch_size() -> u32 {
+    128
+}

@@ -1,0 +1,80 @@
+use serde::{Deserialize, Serialize};
+
+/// Epochs, batch size, learning rate over time.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "crd", derive(schemars::JsonSchema))]
+#[cfg_attr(feature = "crd", schemars(extend("x-kubernetes-validations" = [
+    {
+        "rule": "self.warmupEpochs == 0 || (has(self.decay) && has(self.decay.piecewise))",
+        "message": "warmupEpochs goes with decay.piecewise: a cyclic schedule rises by itself",
+        "fieldPath": ".warmupEpochs"
+    },
+    {
+        "rule": "self.warmupEpochs <= self.epochs",
+        "message": "warmupEpochs is more than epochs",
+        "fieldPath": ".warmupEpochs"
+    }
+])))]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Schedule {
+    /// How often training goes over the training images.
+    #[cfg_attr(feature = "crd", schemars(range(min = 1, max = 100_000)))]
+    pub epochs: u32,
+    /// Most images in a step, over all ranks. An epoch is cut into as few steps as that allows, of equal size give or
+    /// take one image, so that no image is left out or counted twice.
+    #[serde(default = "super::defaults::batch_size")]
+    #[cfg_attr(feature = "crd", schemars(range(min = 1, max = 1_000_000)))]
+    pub batch_size: u32,
+    /// Epochs in which the learning rate rises linearly from 0, with `piecewise`.
+    #[serde(default)]
+    #[cfg_attr(feature = "crd", schemars(range(min = 0, max = 10_000)))]
+    pub warmup_epochs: u32,
+    /// The learning rate over time; one cycle (`cyclic: {}`) where absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub decay: Option<Decay>,
+}
+
+/// The learning rate over time. Exactly one member.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "crd", derive(schemars::JsonSchema))]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub enum Decay {
+    /// Constant, then multiplied at given epochs.
+    Piecewise(Piecewise),
+    /// From 0 up to the optimizer's rate and down to 0 again, linearly, once.
+    Cyclic(Cyclic),
+}
+
+/// Constant, then multiplied at given epochs.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "crd", derive(schemars::JsonSchema))]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Piecewise {
+    /// After how many epochs the rate is multiplied; none keeps it constant.
+    #[cfg_attr(feature = "crd", schemars(length(max = 64), inner(range(min = 1, max = 100_000))))]
+    pub at: Vec<u32>,
+    /// By what it is multiplied.
+    #[serde(default = "tenth")]
+    #[cfg_attr(feature = "crd", schemars(range(min = 0.0, max = 1.0)))]
+    pub factor: f64,
+}
+
+fn tenth() -> f64 {
+    0.1
+}
+
+/// From 0 up and down to 0 again, linearly, once.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "crd", derive(schemars::JsonSchema))]
+#[serde(rename_all = "camelCase", deny_unknown_fields, default)]
+pub struct Cyclic {
+    /// At which share of all steps the rate is highest.
+    #[cfg_attr(feature = "crd", schemars(range(min = 0.0, max = 1.0)))]
+    pub peak: f64,
+}
+
+impl Default for Cyclic {
+    fn default() -> Self {
+        Self { peak: 0.4 }
+    }
+}

@@ -1,0 +1,2 @@
+//! dat-trainer
+fn main() {}
