@@ -1,0 +1,125 @@
+// The C interface between src/ffi.rs and libtorch's c10d. ffi.rs repeats these declarations: change both together.
+//
+// Rules that hold for every function:
+// - No C++ exception leaves. A function that can fail returns 0 for success and -1 for failure; after a failure
+//   `datjob_last_error` has the message. Results come through the last arguments, written only on success.
+// - A handle is owned by the caller and given back with its `_free` function, which accepts NULL.
+// - A tensor is an `at::Tensor*` made by torch-sys (its `C_tensor`). It is borrowed for the call, unless an output
+//   argument says that the caller owns it, who then frees it with torch-sys's `at_free`.
+// - Strings are UTF-8 and end with NUL. Times are milliseconds, at least 1 (c10d reads 0 as "for ever").
+#pragma once
+
+#include <stddef.h>
+#include <stdint.h>
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+typedef struct datjob_tensor datjob_tensor;    // an at::Tensor
+typedef struct datjob_store datjob_store;      // a reference to a c10d::Store
+typedef struct datjob_group datjob_group;      // a reference to a c10d::ProcessGroup
+typedef struct datjob_work datjob_work;        // a reference to a c10d::Work: one collective under way
+typedef struct datjob_reducer datjob_reducer;  // a c10d::Reducer and its c10d::Logger
+
+// The message of this thread's last failure. Valid until this thread's next call of the bridge.
+const char* datjob_last_error(void);
+
+// ---- store.cpp ----
+
+// Starts a store's server on a listening socket and connects to it at `host`:`port`, the socket's own address.
+// The server takes `listen_fd` over (after a failure it may or may not be closed) and waits for no workers.
+int datjob_store_host(int listen_fd, const char* host, uint16_t port, int64_t timeout_ms, datjob_store** out);
+// Connects to a store's server, trying again until the timeout. The timeout is then that of `datjob_store_get`.
+int datjob_store_connect(const char* host, uint16_t port, int64_t timeout_ms, datjob_store** out);
+// A view of the store whose keys all begin with `prefix` and a slash. Keeps the store alive.
+int datjob_store_prefix(const datjob_store* store, const char* prefix, datjob_store** out);
+int datjob_store_set(const datjob_store* store, const char* key, const uint8_t* value, size_t length);
+// Waits for the key; the bytes are the caller's, to be given back with `datjob_bytes_free`.
+int datjob_store_get(const datjob_store* store, const char* key, uint8_t** out_value, size_t* out_length);
+int datjob_store_add(const datjob_store* store, const char* key, int64_t amount, int64_t* out_sum);
+int datjob_store_wait(const datjob_store* store, const char* key, int64_t timeout_ms);
+void datjob_bytes_free(uint8_t* bytes);
+void datjob_store_free(datjob_store* store);
+
+// ---- group.cpp ----
+
+// How a Gloo backend finds the address that it listens on and tells its peers.
+enum datjob_gloo_device { DATJOB_GLOO_HOSTNAME = 0, DATJOB_GLOO_INTERFACE = 1 };
+
+// A group without a backend: at least one must be attached before the first collective.
+int datjob_group_new(const datjob_store* store, int rank, int world_size, const char* name, datjob_group** out);
+// Attaches Gloo for CPU tensors: connects to every peer, which must all do the same.
+int datjob_group_attach_gloo(
+    datjob_group* group, const datjob_store* store, int device_kind, const char* device, int64_t timeout_ms);
+// A second reference to the same group.
+int datjob_group_share(const datjob_group* group, datjob_group** out);
+// Closes the connections, so that collectives under way fail here and at the peers. Any thread may call it.
+int datjob_group_abort(const datjob_group* group);
+// Waits for the collectives under way when this is the last reference.
+void datjob_group_free(datjob_group* group);
+
+// Collectives. In-place ones refuse tensors whose elements do not fill one block of memory exactly once; they keep
+// a reference to the tensors until the work has ended. `op` is a c10d::ReduceOp::RedOpType.
+int datjob_group_all_reduce(const datjob_group* group, const datjob_tensor* tensor, uint8_t op, datjob_work** out);
+int datjob_group_all_reduce_coalesced(
+    const datjob_group* group, const datjob_tensor* const* tensors, size_t count, uint8_t op, datjob_work** out);
+int datjob_group_broadcast(const datjob_group* group, const datjob_tensor* tensor, int root, datjob_work** out);
+// `out_gathered` is a new tensor [world size, shape of `tensor`...], the caller's, complete when the work has ended.
+int datjob_group_all_gather(
+    const datjob_group* group, const datjob_tensor* tensor, datjob_tensor** out_gathered, datjob_work** out);
+int datjob_group_barrier(const datjob_group* group, datjob_work** out);
+// Blocks. Any layout and mix of kinds; buffers of `buffer_bytes` at most, or of one tensor where it is larger.
+int datjob_group_broadcast_coalesced(
+    const datjob_group* group, const datjob_tensor* const* tensors, size_t count, size_t buffer_bytes, int root);
+
+// Blocks until the work has ended; fails when it failed.
+int datjob_work_wait(const datjob_work* work);
+int datjob_work_is_completed(const datjob_work* work, int* out_completed);
+// Does not wait: the backend keeps what an unfinished work needs.
+void datjob_work_free(datjob_work* work);
+
+// ---- reducer.cpp ----
+
+typedef struct datjob_reducer_statistics {
+  int64_t iterations;
+  int64_t forward_compute_ns;
+  int64_t backward_compute_ns;
+  int64_t backward_communication_ns;
+  int64_t backward_overlap_ns;
+  int64_t mean_forward_compute_ns;
+  int64_t mean_backward_compute_ns;
+  int64_t mean_backward_communication_ns;
+  int64_t mean_backward_overlap_ns;
+} datjob_reducer_statistics;
+
+// Hooks the parameters (leaves that require a gradient), which it keeps alive, as it does the group.
+int datjob_reducer_new(
+    const datjob_tensor* const* parameters, const char* const* names, size_t count, const datjob_group* group,
+    int64_t first_bucket_bytes, int64_t bucket_cap_bytes, int gradient_as_bucket_view, datjob_reducer** out);
+// Before a step's first forward. In the second step this is a collective: rank 0's bucket order goes to all.
+int datjob_reducer_prepare_forward(const datjob_reducer* reducer);
+// Between a step's last forward and its backward.
+int datjob_reducer_prepare_backward(const datjob_reducer* reducer);
+// Fails when the last prepared backward has not reduced every parameter.
+int datjob_reducer_check_finished(const datjob_reducer* reducer);
+// Back to the state after construction; `group` replaces the reducer's where it is not NULL. Drops all gradients.
+int datjob_reducer_reset(const datjob_reducer* reducer, const datjob_group* group);
+// As of the last `datjob_reducer_prepare_forward`.
+int datjob_reducer_get_statistics(const datjob_reducer* reducer, datjob_reducer_statistics* out);
+// Writes the sizes in bytes of the first `capacity` buckets, and how many buckets there are.
+int datjob_reducer_bucket_sizes(const datjob_reducer* reducer, int64_t* sizes, size_t capacity, size_t* out_count);
+void datjob_reducer_free(datjob_reducer* reducer);
+
+// ---- tensor.cpp ----
+
+// The tensor in channels_last memory format; the caller's.
+int datjob_tensor_contiguous_channels_last(const datjob_tensor* tensor, datjob_tensor** out);
+// Changes the tensor's memory to channels_last; other views of the old memory are left behind.
+int datjob_tensor_set_channels_last(const datjob_tensor* tensor);
+// From now on an operation that would move the tensor's memory by growing it fails.
+int datjob_tensor_forbid_resize(const datjob_tensor* tensor);
+
+#ifdef __cplusplus
+}
+#endif

@@ -1,0 +1,153 @@
+#include <ATen/ops/empty.h>
+#include <torch/csrc/distributed/c10d/PrefixStore.hpp>
+#include <torch/csrc/distributed/c10d/ProcessGroupGloo.hpp>
+#include <torch/csrc/distributed/c10d/comm.hpp>
+
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "guard.h"
+#include "handles.h"
+
+using datjob::guarded;
+
+namespace {
+
+// c10d's own abort() does nothing for Gloo: a collective whose peer is silent ends only by the timeout.
+class GlooBackend : public c10d::ProcessGroupGloo {
+ public:
+  using c10d::ProcessGroupGloo::ProcessGroupGloo;
+
+  void abort() override {
+    for (auto& context : contexts_) context->closeConnections();
+  }
+};
+
+// A handle to the tensor's memory that autograd does not follow. Gloo works on `numel` elements from the tensor's
+// address on, whatever the strides say, so any other layout would be written out of bounds.
+at::Tensor in_place_operand(const at::Tensor& tensor) {
+  TORCH_CHECK_VALUE(tensor.defined(), "the tensor is undefined");
+  TORCH_CHECK_VALUE(
+      tensor.is_non_overlapping_and_dense(), "the tensor's elements do not fill one block of memory (sizes ",
+      tensor.sizes(), ", strides ", tensor.strides(), "): pass a contiguous copy");
+  return tensor.detach();
+}
+
+std::vector<at::Tensor> detached(const datjob_tensor* const* borrowed, size_t count) {
+  std::vector<at::Tensor> all;
+  all.reserve(count);
+  for (const at::Tensor& tensor : datjob::tensors(borrowed, count)) {
+    TORCH_CHECK_VALUE(tensor.defined(), "tensor ", all.size(), " is undefined");
+    all.push_back(tensor.detach());
+  }
+  return all;
+}
+
+c10d::ReduceOp reduce_op(uint8_t op) { return static_cast<c10d::ReduceOp::RedOpType>(op); }
+
+}  // namespace
+
+extern "C" {
+
+int datjob_group_new(const datjob_store* store, int rank, int world_size, const char* name, datjob_group** out) {
+  return guarded([&] {
+    auto group = c10::make_intrusive<c10d::ProcessGroup>(store->store, rank, world_size);
+    group->setGroupName(name);
+    *out = new datjob_group{std::move(group)};
+  });
+}
+
+int datjob_group_attach_gloo(
+    datjob_group* group, const datjob_store* store, int device_kind, const char* device, int64_t timeout_ms) {
+  return guarded([&] {
+    auto options = c10d::ProcessGroupGloo::Options::create(std::chrono::milliseconds(timeout_ms));
+    options->group_name = group->group->getGroupName();
+    options->devices.push_back(
+        device_kind == DATJOB_GLOO_INTERFACE ? c10d::ProcessGroupGloo::createDeviceForInterface(device)
+                                             : c10d::ProcessGroupGloo::createDeviceForHostname(device));
+    // Backends of one group share its store, so each has its own prefix.
+    auto keys = c10::make_intrusive<c10d::PrefixStore>("gloo", store->store);
+    auto backend = c10::make_intrusive<GlooBackend>(
+        keys, group->group->getRank(), group->group->getSize(), std::move(options));
+    backend->setSequenceNumberForGroup();
+    group->group->setBackend(c10::DeviceType::CPU, c10d::ProcessGroup::BackendType::GLOO, backend);
+    group->group->setDefaultBackend(c10d::ProcessGroup::BackendType::GLOO);
+  });
+}
+
+int datjob_group_share(const datjob_group* group, datjob_group** out) {
+  return guarded([&] { *out = new datjob_group{group->group}; });
+}
+
+int datjob_group_abort(const datjob_group* group) {
+  return guarded([&] { group->group->abort(); });
+}
+
+void datjob_group_free(datjob_group* group) { datjob::release(group); }
+
+int datjob_group_all_reduce(const datjob_group* group, const datjob_tensor* tensor, uint8_t op, datjob_work** out) {
+  return guarded([&] {
+    std::vector<at::Tensor> operands{in_place_operand(datjob::tensor(tensor))};
+    c10d::AllreduceOptions options;
+    options.reduceOp = reduce_op(op);
+    *out = new datjob_work{group->group->allreduce(operands, options)};
+  });
+}
+
+int datjob_group_all_reduce_coalesced(
+    const datjob_group* group, const datjob_tensor* const* tensors, size_t count, uint8_t op, datjob_work** out) {
+  return guarded([&] {
+    std::vector<at::Tensor> operands = detached(tensors, count);
+    c10d::AllreduceCoalescedOptions options;
+    options.reduceOp = reduce_op(op);
+    *out = new datjob_work{group->group->allreduce_coalesced(operands, options)};
+  });
+}
+
+int datjob_group_broadcast(const datjob_group* group, const datjob_tensor* tensor, int root, datjob_work** out) {
+  return guarded([&] {
+    std::vector<at::Tensor> operands{in_place_operand(datjob::tensor(tensor))};
+    c10d::BroadcastOptions options;
+    options.rootRank = root;
+    *out = new datjob_work{group->group->broadcast(operands, options)};
+  });
+}
+
+int datjob_group_all_gather(
+    const datjob_group* group, const datjob_tensor* tensor, datjob_tensor** out_gathered, datjob_work** out) {
+  return guarded([&] {
+    const at::Tensor& given = datjob::tensor(tensor);
+    TORCH_CHECK_VALUE(given.defined(), "the tensor is undefined");
+    std::vector<at::Tensor> inputs{given.detach().contiguous()};
+    std::vector<int64_t> shape = inputs[0].sizes().vec();
+    shape.insert(shape.begin(), group->group->getSize());
+    at::Tensor gathered = at::empty(shape, inputs[0].options());
+    std::vector<std::vector<at::Tensor>> outputs{gathered.unbind(0)};
+    auto work = std::make_unique<datjob_work>(datjob_work{group->group->allgather(outputs, inputs)});
+    *out_gathered = datjob::give_to_caller(std::move(gathered));
+    *out = work.release();
+  });
+}
+
+int datjob_group_barrier(const datjob_group* group, datjob_work** out) {
+  return guarded([&] { *out = new datjob_work{group->group->barrier()}; });
+}
+
+int datjob_group_broadcast_coalesced(
+    const datjob_group* group, const datjob_tensor* const* tensors, size_t count, size_t buffer_bytes, int root) {
+  return guarded([&] {
+    if (count > 0) c10d::broadcast_coalesced(group->group, detached(tensors, count), buffer_bytes, root);
+  });
+}
+
+int datjob_work_wait(const datjob_work* work) {
+  return guarded([&] { TORCH_CHECK(work->work->wait(), "the collective was aborted"); });
+}
+
+int datjob_work_is_completed(const datjob_work* work, int* out_completed) {
+  return guarded([&] { *out_completed = work->work->isCompleted() ? 1 : 0; });
+}
+
+void datjob_work_free(datjob_work* work) { datjob::release(work); }
+}

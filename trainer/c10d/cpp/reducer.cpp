@@ -1,0 +1,112 @@
+#include <torch/csrc/distributed/c10d/logger.hpp>
+#include <torch/csrc/distributed/c10d/reducer.hpp>
+
+#include <algorithm>
+#include <memory>
+#include <string>
+#include <unordered_map>
+#include <utility>
+#include <vector>
+
+#include "guard.h"
+#include "handles.h"
+
+using datjob::guarded;
+
+struct datjob_reducer {
+  std::vector<at::Tensor> parameters;
+  // The buckets before they are rebuilt in the order in which gradients become ready: the same in every process.
+  std::vector<std::vector<size_t>> first_buckets;
+  std::shared_ptr<c10d::Reducer> reducer;
+  std::shared_ptr<c10d::Logger> logger;
+};
+
+extern "C" {
+
+int datjob_reducer_new(
+    const datjob_tensor* const* parameters, const char* const* names, size_t count, const datjob_group* group,
+    int64_t first_bucket_bytes, int64_t bucket_cap_bytes, int gradient_as_bucket_view, datjob_reducer** out) {
+  return guarded([&] {
+    auto handle = std::make_unique<datjob_reducer>();
+    handle->parameters = datjob::tensors(parameters, count);
+    std::unordered_map<size_t, std::string> names_by_index;
+    for (size_t i = 0; i < count; i++) names_by_index[i] = names[i];
+
+    const std::vector<bool> sparse(count, false);
+    handle->first_buckets = std::get<0>(c10d::compute_bucket_assignment_by_size(
+        handle->parameters, {static_cast<size_t>(first_bucket_bytes), static_cast<size_t>(bucket_cap_bytes)},
+        sparse));
+    // Gradients become ready roughly from the last parameter to the first, and buckets are reduced in order.
+    std::reverse(handle->first_buckets.begin(), handle->first_buckets.end());
+
+    handle->reducer = std::make_shared<c10d::Reducer>(
+        handle->parameters, handle->first_buckets, group->group, sparse, bucket_cap_bytes,
+        /*find_unused_parameters=*/false, gradient_as_bucket_view != 0, std::move(names_by_index),
+        first_bucket_bytes, /*skip_all_reduce_unused_params=*/false, /*use_python_reducer=*/false,
+        /*bucket_bytes_cap_list=*/std::vector<int64_t>{});
+    handle->logger = std::make_shared<c10d::Logger>(handle->reducer);
+    handle->reducer->set_logger(handle->logger);
+    handle->logger->set_construction_data_and_log(
+        "datjob", /*device_ids=*/{}, /*output_device=*/-1, /*broadcast_buffers=*/false, /*has_sync_bn=*/false,
+        /*static_graph=*/false);
+    *out = handle.release();
+  });
+}
+
+int datjob_reducer_prepare_forward(const datjob_reducer* reducer) {
+  return guarded([&] {
+    reducer->logger->set_runtime_stats_and_log();
+    reducer->reducer->prepare_for_forward();
+    reducer->reducer->rebuild_buckets();
+  });
+}
+
+int datjob_reducer_prepare_backward(const datjob_reducer* reducer) {
+  return guarded([&] { reducer->reducer->prepare_for_backward({}); });
+}
+
+int datjob_reducer_check_finished(const datjob_reducer* reducer) {
+  return guarded([&] { reducer->reducer->check_finalized(); });
+}
+
+int datjob_reducer_reset(const datjob_reducer* reducer, const datjob_group* group) {
+  return guarded([&] {
+    reducer->reducer->reset_state();
+    // Before the new buckets: giving up the last reference to the old group waits for its collectives.
+    if (group != nullptr) reducer->reducer->update_process_group(group->group);
+    // A failed step leaves gradients half reduced, and perhaps in the memory of the old buckets.
+    for (const at::Tensor& parameter : reducer->parameters) parameter.mutable_grad().reset();
+    // reset_state() keeps the rebuilt buckets, which a process that has just joined does not have.
+    reducer->reducer->initialize_buckets(reducer->first_buckets);
+  });
+}
+
+int datjob_reducer_get_statistics(const datjob_reducer* reducer, datjob_reducer_statistics* out) {
+  return guarded([&] {
+    const auto numbers = reducer->logger->get_ddp_logging_data().ints_map;
+    const auto number = [&](const char* name) {
+      const auto found = numbers.find(name);
+      return found == numbers.end() ? int64_t{0} : found->second;
+    };
+    out->iterations = number("iteration");
+    out->forward_compute_ns = number("forward_compute_time");
+    out->backward_compute_ns = number("backward_compute_time");
+    out->backward_communication_ns = number("backward_comm_time");
+    out->backward_overlap_ns = number("backward_compute_comm_overlap_time");
+    out->mean_forward_compute_ns = number("avg_forward_compute_time");
+    out->mean_backward_compute_ns = number("avg_backward_compute_time");
+    out->mean_backward_communication_ns = number("avg_backward_comm_time");
+    out->mean_backward_overlap_ns = number("avg_backward_compute_comm_overlap_time");
+  });
+}
+
+int datjob_reducer_bucket_sizes(const datjob_reducer* reducer, int64_t* sizes, size_t capacity, size_t* out_count) {
+  return guarded([&] {
+    const std::vector<int64_t> all = reducer->logger->get_bucket_sizes();
+    std::copy_n(all.begin(), std::min(capacity, all.size()), sizes);
+    *out_count = all.size();
+  });
+}
+
+void datjob_reducer_free(datjob_reducer* reducer) { datjob::release(reducer); }
+}

@@ -1,0 +1,81 @@
+//! Whether all processes are about to train the same model.
+//!
+//! libtorch's own `verify_params_across_processes` broadcasts descriptions whose lengths it takes to be equal, and
+//! only the ranks that differ from rank 0 learn of it. This one compares any two models, and all ranks get the same
+//! answer, so that none is left waiting in the next collective.
+
+use tch::{Device, Tensor};
+
+use crate::{
+    error::{C10dError, Failure},
+    process_group::ProcessGroup,
+};
+
+/// Fails in every process, naming what differs, unless `lines` is the same in all.
+pub(crate) fn require_same(group: &ProcessGroup, operation: &str, lines: &[String]) -> Result<(), C10dError> {
+    if group.world_size() == 1 {
+        return Ok(());
+    }
+    let text = lines.join("\n");
+    let local = [i64::try_from(text.len()).expect("a length fits"), fingerprint(text.as_bytes())];
+    let summaries = group.all_gather(&Tensor::from_slice(&local))?;
+    let summaries = rows::<i64>(&summaries).map_err(|message| group.error(operation, &message))?;
+    if summaries.iter().all(|summary| summary == &summaries[0]) {
+        return Ok(());
+    }
+
+    // They differ. Only now do the descriptions themselves travel, padded to the longest.
+    let longest = summaries.iter().map(|summary| summary[0]).max().unwrap_or_default();
+    let mut padded = text.into_bytes();
+    padded.resize(usize::try_from(longest).expect("a length is not negative"), b'\n');
+    let texts = group.all_gather(&Tensor::from_slice(&padded))?;
+    let texts = rows::<u8>(&texts).map_err(|message| group.error(operation, &message))?;
+    let descriptions: Vec<String> =
+        texts.iter().map(|text| String::from_utf8_lossy(text).trim_end_matches('\n').to_owned()).collect();
+    Err(C10dError::ModelMismatch(Failure {
+        operation: operation.to_owned(),
+        member: Some(group.member()),
+        message: first_difference(&descriptions)
+            .unwrap_or_else(|| "the descriptions of the models differ".to_owned()),
+    }))
+}
+
+/// What the first rank that differs from rank 0 has in its first line that differs.
+fn first_difference(descriptions: &[String]) -> Option<String> {
+    let first: Vec<&str> = descriptions.first()?.lines().collect();
+    descriptions.iter().enumerate().skip(1).find_map(|(rank, description)| {
+        let other: Vec<&str> = description.lines().collect();
+        let at = (0..first.len().max(other.len())).find(|&i| first.get(i) != other.get(i))?;
+        let line = |lines: &[&str]| lines.get(at).map_or("nothing".to_owned(), |line| format!("\"{line}\""));
+        Some(format!("rank 0 has {} where rank {rank} has {}", line(&first), line(&other)))
+    })
+}
+
+/// How a parameter appears in a description.
+pub(crate) fn describe(name: &str, parameter: &Tensor) -> String {
+    let device = match parameter.device() {
+        Device::Cuda(_) => "cuda".to_owned(),
+        device => format!("{device:?}").to_lowercase(),
+    };
+    format!(
+        "{name}: {:?} {:?} strides {:?} on {device}",
+        parameter.kind(),
+        parameter.size(),
+        parameter.stride()
+    )
+}
+
+/// FNV-1a: the same number for the same bytes in every build.
+fn fingerprint(bytes: &[u8]) -> i64 {
+    let hash = bytes.iter().fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| {
+        (hash ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3)
+    });
+    hash.cast_signed()
+}
+
+fn rows<T: tch::kind::Element + Copy>(tensor: &Tensor) -> Result<Vec<Vec<T>>, String>
+where
+    Vec<Vec<T>>: for<'a> TryFrom<&'a Tensor, Error = tch::TchError>,
+{
+    Vec::<Vec<T>>::try_from(tensor).map_err(|error| error.to_string())
+}

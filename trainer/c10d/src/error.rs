@@ -1,0 +1,161 @@
+//! What can go wrong between processes, told apart by what the caller can do about it.
+
+use std::fmt;
+
+use tch::TchError;
+use thiserror::Error;
+
+/// What was asked for, by whom, and what libtorch said.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Failure {
+    /// The operation, as in "`all_reduce`".
+    pub operation: String,
+    /// The rank that reports it and the size of its world, where there is a group.
+    pub member: Option<Member>,
+    /// The first line of libtorch's message, or this crate's own sentence.
+    pub message: String,
+}
+
+/// A process's place in its group.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Member {
+    /// From 0 to `world_size - 1`.
+    pub rank: usize,
+    /// The number of processes in the group.
+    pub world_size: usize,
+}
+
+impl fmt::Display for Failure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.operation)?;
+        if let Some(Member { rank, world_size }) = self.member {
+            write!(f, " on rank {rank} of {world_size}")?;
+        }
+        write!(f, ": {}", self.message)
+    }
+}
+
+/// A failed operation of this crate.
+///
+/// After [`Timeout`](Self::Timeout), [`PeerLost`](Self::PeerLost) or [`StoreLost`](Self::StoreLost) the group or the
+/// store is of no more use, and a new one may well work. The others come back on every try.
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
+pub enum C10dError {
+    /// A peer, or a key of the store, did not come within the timeout: the peer hangs, is cut off, or is behind.
+    #[error("no answer within the timeout: {0}")]
+    Timeout(Failure),
+    /// The connection to a peer broke: its process ended, or it left the group.
+    #[error("a peer closed its connection: {0}")]
+    PeerLost(Failure),
+    /// The store's host does not answer or has closed the connection.
+    #[error("the store cannot be reached: {0}")]
+    StoreLost(Failure),
+    /// The processes do not train the same model: they disagree about parameters or bucket sizes.
+    #[error("the processes disagree about the model: {0}")]
+    ModelMismatch(Failure),
+    /// An argument that this crate refuses before anything is sent.
+    #[error("invalid argument: {0}")]
+    InvalidArgument(Failure),
+    /// Any other failure of libtorch.
+    #[error("{0}")]
+    Other(Failure),
+}
+
+/// The variants of [`C10dError`] that a message of libtorch can stand for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[allow(missing_docs, reason = "the variants of C10dError of the same names are documented")]
+pub enum FailureKind {
+    Timeout,
+    PeerLost,
+    StoreLost,
+    ModelMismatch,
+    Other,
+}
+
+/// Parts of libtorch's messages, in lower case, and what they mean. The first that occurs decides: the store's
+/// sockets also time out and are reset, so they come first.
+const MESSAGES: [(&str, FailureKind); 19] = [
+    ("appears not to match", FailureKind::ModelMismatch),
+    ("ddp expects same model", FailureKind::ModelMismatch),
+    ("got 0 bytes. connection was likely closed", FailureKind::StoreLost),
+    ("sent 0 bytes. connection was likely closed", FailureKind::StoreLost),
+    ("socketimpl(", FailureKind::StoreLost),
+    ("client socket has failed to connect", FailureKind::StoreLost),
+    ("client socket has timed out", FailureKind::StoreLost),
+    ("tcpstore is damaged", FailureKind::StoreLost),
+    ("wait timeout after", FailureKind::Timeout),
+    ("timed out", FailureKind::Timeout),
+    ("timeout", FailureKind::Timeout),
+    ("connection closed by peer", FailureKind::PeerLost),
+    ("connection reset by peer", FailureKind::PeerLost),
+    ("connection refused", FailureKind::PeerLost),
+    ("broken pipe", FailureKind::PeerLost),
+    ("socket closed", FailureKind::PeerLost),
+    ("socket not connected", FailureKind::PeerLost),
+    ("no route to host", FailureKind::PeerLost),
+    ("network is unreachable", FailureKind::PeerLost),
+];
+
+impl C10dError {
+    /// What a message of libtorch means. Reads nothing but the message.
+    pub fn classify(message: &str) -> FailureKind {
+        let message = message.to_lowercase();
+        MESSAGES.iter().find(|(part, _)| message.contains(part)).map_or(FailureKind::Other, |(_, kind)| *kind)
+    }
+
+    /// The error that `f_backward` returned, where a [`Reducer`](crate::Reducer) hooks the parameters: a collective
+    /// that fails inside the backward pass comes out as a `TchError`. Errors of the computation itself become
+    /// [`Other`](Self::Other). `member` is the group's [`member`](crate::ProcessGroup::member).
+    pub fn from_backward(error: &TchError, member: Member) -> Self {
+        let message = match error {
+            TchError::Torch(message) => message.clone(),
+            other => other.to_string(),
+        };
+        Self::from_message("backward", Some(member), &message)
+    }
+
+    /// What was asked for, by whom, and what libtorch said.
+    pub fn failure(&self) -> &Failure {
+        match self {
+            Self::Timeout(failure)
+            | Self::PeerLost(failure)
+            | Self::StoreLost(failure)
+            | Self::ModelMismatch(failure)
+            | Self::InvalidArgument(failure)
+            | Self::Other(failure) => failure,
+        }
+    }
+
+    /// Whether the communication failed, so that the same may work in a new group or with a new store.
+    pub fn is_communication(&self) -> bool {
+        matches!(self, Self::Timeout(_) | Self::PeerLost(_) | Self::StoreLost(_))
+    }
+
+    /// The error for a message of libtorch.
+    pub(crate) fn from_message(operation: &str, member: Option<Member>, message: &str) -> Self {
+        let failure =
+            Failure { operation: operation.to_owned(), member, message: first_line(message).to_owned() };
+        match Self::classify(message_without_backtrace(message)) {
+            FailureKind::Timeout => Self::Timeout(failure),
+            FailureKind::PeerLost => Self::PeerLost(failure),
+            FailureKind::StoreLost => Self::StoreLost(failure),
+            FailureKind::ModelMismatch => Self::ModelMismatch(failure),
+            FailureKind::Other => Self::Other(failure),
+        }
+    }
+
+    pub(crate) fn invalid(operation: &str, member: Option<Member>, message: impl Into<String>) -> Self {
+        Self::InvalidArgument(Failure { operation: operation.to_owned(), member, message: message.into() })
+    }
+}
+
+/// The message up to where libtorch appends the C++ stack.
+fn message_without_backtrace(message: &str) -> &str {
+    message.split("\nException raised from ").next().unwrap_or(message)
+}
+
+/// The first line that says something.
+fn first_line(message: &str) -> &str {
+    let line = message.lines().map(str::trim).find(|line| !line.is_empty());
+    line.unwrap_or("libtorch gave no reason")
+}

@@ -1,0 +1,187 @@
+//! The functions of `cpp/bridge.h`, which says what each does and who owns what. Change both together.
+
+use std::ffi::{CStr, CString, c_char, c_int};
+
+use torch_sys::C_tensor;
+
+/// Declares opaque types: only pointers to them exist on this side.
+macro_rules! opaque {
+    ($($name:ident),*) => {$(
+        #[repr(C)]
+        pub(crate) struct $name {
+            _private: [u8; 0],
+        }
+    )*};
+}
+
+opaque!(Store, Group, Work, Reducer);
+
+pub(crate) const GLOO_HOSTNAME: c_int = 0;
+pub(crate) const GLOO_INTERFACE: c_int = 1;
+
+/// `datjob_reducer_statistics`.
+#[repr(C)]
+#[derive(Default)]
+pub(crate) struct Statistics {
+    pub(crate) iterations: i64,
+    pub(crate) forward_compute_ns: i64,
+    pub(crate) backward_compute_ns: i64,
+    pub(crate) backward_communication_ns: i64,
+    pub(crate) backward_overlap_ns: i64,
+    pub(crate) mean_forward_compute_ns: i64,
+    pub(crate) mean_backward_compute_ns: i64,
+    pub(crate) mean_backward_communication_ns: i64,
+    pub(crate) mean_backward_overlap_ns: i64,
+}
+
+unsafe extern "C" {
+    fn datjob_last_error() -> *const c_char;
+
+    // store.cpp
+    pub(crate) fn datjob_store_host(
+        listen_fd: c_int,
+        host: *const c_char,
+        port: u16,
+        timeout_ms: i64,
+        out: *mut *mut Store,
+    ) -> c_int;
+    pub(crate) fn datjob_store_connect(
+        host: *const c_char,
+        port: u16,
+        timeout_ms: i64,
+        out: *mut *mut Store,
+    ) -> c_int;
+    pub(crate) fn datjob_store_prefix(
+        store: *const Store,
+        prefix: *const c_char,
+        out: *mut *mut Store,
+    ) -> c_int;
+    pub(crate) fn datjob_store_set(
+        store: *const Store,
+        key: *const c_char,
+        value: *const u8,
+        length: usize,
+    ) -> c_int;
+    pub(crate) fn datjob_store_get(
+        store: *const Store,
+        key: *const c_char,
+        out_value: *mut *mut u8,
+        out_length: *mut usize,
+    ) -> c_int;
+    pub(crate) fn datjob_store_add(
+        store: *const Store,
+        key: *const c_char,
+        amount: i64,
+        out_sum: *mut i64,
+    ) -> c_int;
+    pub(crate) fn datjob_store_wait(store: *const Store, key: *const c_char, timeout_ms: i64) -> c_int;
+    pub(crate) fn datjob_bytes_free(bytes: *mut u8);
+    pub(crate) fn datjob_store_free(store: *mut Store);
+
+    // group.cpp
+    pub(crate) fn datjob_group_new(
+        store: *const Store,
+        rank: c_int,
+        world_size: c_int,
+        name: *const c_char,
+        out: *mut *mut Group,
+    ) -> c_int;
+    pub(crate) fn datjob_group_attach_gloo(
+        group: *mut Group,
+        store: *const Store,
+        device_kind: c_int,
+        device: *const c_char,
+        timeout_ms: i64,
+    ) -> c_int;
+    pub(crate) fn datjob_group_share(group: *const Group, out: *mut *mut Group) -> c_int;
+    pub(crate) fn datjob_group_abort(group: *const Group) -> c_int;
+    pub(crate) fn datjob_group_free(group: *mut Group);
+    pub(crate) fn datjob_group_all_reduce(
+        group: *const Group,
+        tensor: *const C_tensor,
+        op: u8,
+        out: *mut *mut Work,
+    ) -> c_int;
+    pub(crate) fn datjob_group_all_reduce_coalesced(
+        group: *const Group,
+        tensors: *const *const C_tensor,
+        count: usize,
+        op: u8,
+        out: *mut *mut Work,
+    ) -> c_int;
+    pub(crate) fn datjob_group_broadcast(
+        group: *const Group,
+        tensor: *const C_tensor,
+        root: c_int,
+        out: *mut *mut Work,
+    ) -> c_int;
+    pub(crate) fn datjob_group_all_gather(
+        group: *const Group,
+        tensor: *const C_tensor,
+        out_gathered: *mut *mut C_tensor,
+        out: *mut *mut Work,
+    ) -> c_int;
+    pub(crate) fn datjob_group_barrier(group: *const Group, out: *mut *mut Work) -> c_int;
+    pub(crate) fn datjob_group_broadcast_coalesced(
+        group: *const Group,
+        tensors: *const *const C_tensor,
+        count: usize,
+        buffer_bytes: usize,
+        root: c_int,
+    ) -> c_int;
+    pub(crate) fn datjob_work_wait(work: *const Work) -> c_int;
+    pub(crate) fn datjob_work_is_completed(work: *const Work, out_completed: *mut c_int) -> c_int;
+    pub(crate) fn datjob_work_free(work: *mut Work);
+
+    // reducer.cpp
+    pub(crate) fn datjob_reducer_new(
+        parameters: *const *const C_tensor,
+        names: *const *const c_char,
+        count: usize,
+        group: *const Group,
+        first_bucket_bytes: i64,
+        bucket_cap_bytes: i64,
+        gradient_as_bucket_view: c_int,
+        out: *mut *mut Reducer,
+    ) -> c_int;
+    pub(crate) fn datjob_reducer_prepare_forward(reducer: *const Reducer) -> c_int;
+    pub(crate) fn datjob_reducer_prepare_backward(reducer: *const Reducer) -> c_int;
+    pub(crate) fn datjob_reducer_check_finished(reducer: *const Reducer) -> c_int;
+    pub(crate) fn datjob_reducer_reset(reducer: *const Reducer, group: *const Group) -> c_int;
+    pub(crate) fn datjob_reducer_get_statistics(reducer: *const Reducer, out: *mut Statistics) -> c_int;
+    pub(crate) fn datjob_reducer_bucket_sizes(
+        reducer: *const Reducer,
+        sizes: *mut i64,
+        capacity: usize,
+        out_count: *mut usize,
+    ) -> c_int;
+    pub(crate) fn datjob_reducer_free(reducer: *mut Reducer);
+
+    // tensor.cpp
+    pub(crate) fn datjob_tensor_contiguous_channels_last(
+        tensor: *const C_tensor,
+        out: *mut *mut C_tensor,
+    ) -> c_int;
+    pub(crate) fn datjob_tensor_set_channels_last(tensor: *const C_tensor) -> c_int;
+    pub(crate) fn datjob_tensor_forbid_resize(tensor: *const C_tensor) -> c_int;
+}
+
+/// The result of a bridge function from its status, with this thread's last message.
+pub(crate) fn check(status: c_int) -> Result<(), String> {
+    if status == 0 {
+        return Ok(());
+    }
+    // SAFETY: the bridge returns a string that ends with NUL and lives until this thread's next call; it is copied.
+    let message = unsafe { CStr::from_ptr(datjob_last_error()) };
+    Err(message.to_string_lossy().into_owned())
+}
+
+/// A string for the bridge.
+pub(crate) fn c_string(text: &str) -> Result<CString, String> {
+    CString::new(text).map_err(|_| format!("{text:?} has a NUL byte"))
+}
+
+/// A timeout for the bridge: c10d reads 0 as "for ever", which nobody means.
+pub(crate) fn milliseconds(timeout: std::time::Duration) -> i64 {
+    i64::try_from(timeout.as_millis()).unwrap_or(i64::MAX / 1_000_000_000).clamp(1, i64::MAX / 1_000_000_000)
+}

@@ -1,0 +1,43 @@
+//! Safe Rust over libtorch's c10d, the engine under PyTorch's distributed training: the [store](TcpStore) through
+//! which processes find one another, [groups](ProcessGroup) of processes with their collective operations, and the
+//! [`Reducer`] that averages gradients during the backward pass.
+//!
+//! The C++ in `cpp/` only calls libtorch; `cpp/bridge.h` states the interface, `ffi` repeats it, and no other crate of
+//! the project has unsafe code.
+//!
+//! ```no_run
+//! # fn main() -> Result<(), datjob_c10d::C10dError> {
+//! use std::{net::Ipv4Addr, time::Duration};
+//!
+//! use datjob_c10d::{GlooDevice, GlooOptions, ProcessGroup, ReduceOp, TcpStore};
+//! use tch::Tensor;
+//!
+//! let timeout = Duration::from_secs(30);
+//! // In one process, a rank or not:
+//! let host = TcpStore::host(Ipv4Addr::LOCALHOST.into(), 0, timeout)?;
+//! // In every rank:
+//! let store = TcpStore::connect("127.0.0.1", host.port(), timeout)?.prefix("gen-1")?;
+//! let device = GlooDevice::Hostname("127.0.0.1".to_owned());
+//! let options = GlooOptions { device, name: "gen-1".to_owned() };
+//! let group = ProcessGroup::gloo(&store, 0, 1, timeout, &options)?;
+//! let loss = Tensor::from(0.5);
+//! group.all_reduce(&loss, ReduceOp::Sum)?;
+//! # Ok(())
+//! # }
+//! ```
+
+mod agreement;
+mod error;
+mod ffi;
+mod memory_format;
+mod process_group;
+mod reducer;
+mod store;
+mod work;
+
+pub use error::{C10dError, Failure, FailureKind, Member};
+pub use memory_format::{contiguous_channels_last, to_channels_last_};
+pub use process_group::{AbortHandle, GlooDevice, GlooOptions, ProcessGroup, ReduceOp};
+pub use reducer::{Reducer, ReducerOptions, ReducerStatistics, StepTimes};
+pub use store::{Store, TcpStore};
+pub use work::Work;

@@ -1,0 +1,50 @@
+//! The channels_last memory format, which tch does not have.
+//!
+//! A tensor `[N, C, H, W]` in channels_last keeps its shape; in memory the channels of a pixel lie side by side, which
+//! convolutions on CPUs and on tensor cores work on faster.
+
+use std::ptr;
+
+use tch::Tensor;
+
+use crate::{
+    error::C10dError,
+    ffi::{self, check},
+};
+
+/// The tensor `[N, C, H, W]` in channels_last memory format: itself where it already is, a copy otherwise. Autograd
+/// follows it.
+pub fn contiguous_channels_last(tensor: &Tensor) -> Result<Tensor, C10dError> {
+    const OPERATION: &str = "contiguous_channels_last";
+    require_image(OPERATION, tensor)?;
+    let mut out = ptr::null_mut();
+    // SAFETY: the tensor lives through the call, and the last argument is a place for its result.
+    let made = check(unsafe { ffi::datjob_tensor_contiguous_channels_last(tensor.as_ptr(), &raw mut out) });
+    made.map_err(|message| C10dError::from_message(OPERATION, None, &message))?;
+    // SAFETY: the bridge made this tensor for its caller, who has no other handle to it.
+    Ok(unsafe { Tensor::from_ptr(out) })
+}
+
+/// Changes the memory of a parameter `[O, I, H, W]` to channels_last in place: all handles to the parameter (a
+/// `VarStore`'s, an optimizer's, a module's) see it, and gradients follow the format. Views of it, such as `detach()`
+/// made, keep the old memory. Call it before a [`Reducer`](crate::Reducer) is made.
+pub fn to_channels_last_(parameter: &Tensor) -> Result<(), C10dError> {
+    const OPERATION: &str = "to_channels_last_";
+    require_image(OPERATION, parameter)?;
+    // SAFETY: the tensor lives through the call.
+    let changed = check(unsafe { ffi::datjob_tensor_set_channels_last(parameter.as_ptr()) });
+    changed.map_err(|message| C10dError::from_message(OPERATION, None, &message))
+}
+
+fn require_image(operation: &str, tensor: &Tensor) -> Result<(), C10dError> {
+    if !tensor.defined() {
+        return Err(C10dError::invalid(operation, None, "the tensor is undefined"));
+    }
+    match tensor.dim() {
+        4 => Ok(()),
+        dimensions => {
+            let message = format!("channels_last is for 4 dimensions, not {dimensions}");
+            Err(C10dError::invalid(operation, None, message))
+        }
+    }
+}

@@ -1,0 +1,247 @@
+//! Gradients averaged over processes while the backward pass still runs.
+
+use std::{
+    ffi::{CString, c_char, c_int},
+    ptr::{self, NonNull},
+    time::Duration,
+};
+
+use tch::Tensor;
+
+use crate::{
+    agreement,
+    error::{C10dError, Member},
+    ffi::{self, c_string, check},
+    process_group::{ProcessGroup, pointers},
+};
+
+/// How a [`Reducer`] puts gradients together. Must be the same in all processes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ReducerOptions {
+    /// The size at which the first bucket is full: small, so that communication starts early.
+    pub first_bucket_bytes: usize,
+    /// The size at which any other bucket is full.
+    pub bucket_cap_bytes: usize,
+    /// Gradients live in the buckets: a copy of the model's size and two passes over it less. Replacing a gradient
+    /// rather than writing to it then costs a copy.
+    pub gradient_as_bucket_view: bool,
+}
+
+impl Default for ReducerOptions {
+    /// 1 MiB, then 25 MiB, as PyTorch has it, with gradients in the buckets.
+    fn default() -> Self {
+        Self { first_bucket_bytes: 1 << 20, bucket_cap_bytes: 25 << 20, gradient_as_bucket_view: true }
+    }
+}
+
+/// Where the time of a step went. Measured in each of the first ten steps and then in every hundredth.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct ReducerStatistics {
+    /// Backward passes that were reduced.
+    pub iterations: u64,
+    /// The last step that was measured.
+    pub last: StepTimes,
+    /// The mean over all steps that were measured.
+    pub mean: StepTimes,
+    /// The size of each bucket in bytes, in the order in which they are reduced.
+    pub bucket_bytes: Vec<u64>,
+}
+
+/// The times of a step.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct StepTimes {
+    /// From [`Reducer::prepare_forward`] to [`Reducer::prepare_backward`].
+    pub forward_compute: Duration,
+    /// From [`Reducer::prepare_backward`] until the last gradient was computed.
+    pub backward_compute: Duration,
+    /// From the start of the first bucket's all-reduce to the end of the last one's.
+    pub backward_communication: Duration,
+    /// The part of the communication that ran while gradients were still computed, and so cost nothing.
+    pub backward_overlap: Duration,
+}
+
+/// Averages the gradients of a model over the processes of a group, bucket by bucket during the backward pass:
+/// the engine of PyTorch's `DistributedDataParallel`.
+///
+/// A step is [`prepare_forward`](Self::prepare_forward), one or more forward passes,
+/// [`prepare_backward`](Self::prepare_backward), one backward pass with `f_backward` (tch's `backward` panics where
+/// a collective fails), after which every parameter's gradient is the mean over the processes. Errors of the backward
+/// pass go through [`C10dError::from_backward`].
+///
+/// - Every parameter must get a gradient in every such backward pass.
+/// - A backward pass without `prepare_backward` adds to the local gradients and communicates nothing; the next one
+///   with it averages the sum. Gradients with respect to inputs only (`Tensor::run_backward`) do not concern the
+///   reducer, nor does switching `requires_grad` off and on between steps.
+/// - The parameters' values are not made equal: [`ProcessGroup::broadcast_coalesced`] does that, also for buffers.
+///
+/// It holds references to the parameters and to the group, and hooks into the parameters until it is dropped: one
+/// reducer to a model at a time.
+#[derive(Debug)]
+pub struct Reducer {
+    handle: NonNull<ffi::Reducer>,
+    /// What all processes must agree on, a line each.
+    description: Vec<String>,
+    member: Member,
+}
+
+// SAFETY: the reducer belongs to no thread: it locks its own state, which autograd's threads change as well.
+unsafe impl Send for Reducer {}
+
+impl Drop for Reducer {
+    fn drop(&mut self) {
+        // SAFETY: the handle is this object's own and is not used again. The destructor takes the hooks off the
+        // parameters, which the handle kept alive.
+        unsafe { ffi::datjob_reducer_free(self.handle.as_ptr()) }
+    }
+}
+
+impl Reducer {
+    /// Hooks the parameters, given with their names (for messages) in the same order everywhere, which is roughly
+    /// the order of the forward pass. They must be leaves that require a gradient.
+    ///
+    /// A collective: fails with [`ModelMismatch`](C10dError::ModelMismatch) in every process where names, kinds,
+    /// shapes, memory formats or options differ between any two.
+    pub fn new(
+        parameters: &[(String, Tensor)],
+        group: &ProcessGroup,
+        options: ReducerOptions,
+    ) -> Result<Self, C10dError> {
+        const OPERATION: &str = "making the reducer";
+        let member = Some(group.member());
+        let invalid = |message: String| C10dError::invalid(OPERATION, member, message);
+
+        for (name, parameter) in parameters {
+            if !parameter.defined() || !parameter.requires_grad() || !parameter.is_leaf() {
+                return Err(invalid(format!("parameter {name:?} is not a leaf that requires a gradient")));
+            }
+        }
+        if parameters.is_empty() {
+            return Err(invalid("there are no parameters".to_owned()));
+        }
+        let bytes = |name: &str, size: usize| match i64::try_from(size) {
+            Ok(size) if size > 0 => Ok(size),
+            _ => Err(invalid(format!("{name} is {size}"))),
+        };
+        let first_bucket_bytes = bytes("first_bucket_bytes", options.first_bucket_bytes)?;
+        let bucket_cap_bytes = bytes("bucket_cap_bytes", options.bucket_cap_bytes)?;
+        let names: Vec<CString> =
+            parameters.iter().map(|(name, _)| c_string(name)).collect::<Result<_, _>>().map_err(invalid)?;
+        let name_pointers: Vec<*const c_char> = names.iter().map(|name| name.as_ptr()).collect();
+        let tensors: Vec<&Tensor> = parameters.iter().map(|(_, parameter)| parameter).collect();
+        let tensor_pointers = pointers(&tensors);
+
+        let mut description = vec![format!("{options:?}")];
+        description.extend(parameters.iter().map(|(name, parameter)| agreement::describe(name, parameter)));
+        agreement::require_same(group, OPERATION, &description)?;
+
+        let mut handle = ptr::null_mut();
+        // SAFETY: group, tensors and names live through the call, the two arrays have `tensors.len()` elements, and
+        // the last argument is a place for its result.
+        let made = check(unsafe {
+            ffi::datjob_reducer_new(
+                tensor_pointers.as_ptr(),
+                name_pointers.as_ptr(),
+                tensors.len(),
+                group.as_ptr(),
+                first_bucket_bytes,
+                bucket_cap_bytes,
+                c_int::from(options.gradient_as_bucket_view),
+                &raw mut handle,
+            )
+        });
+        made.map_err(|message| group.error(OPERATION, &message))?;
+        let handle = NonNull::new(handle).expect("the bridge makes a reducer or fails");
+        Ok(Self { handle, description, member: group.member() })
+    }
+
+    /// To be called before a step's first forward pass.
+    ///
+    /// In the second step this is a collective: buckets are put in the order in which rank 0's gradients became
+    /// ready.
+    pub fn prepare_forward(&mut self) -> Result<(), C10dError> {
+        // SAFETY: the reducer is alive.
+        let prepared = unsafe { ffi::datjob_reducer_prepare_forward(self.as_ptr()) };
+        self.checked("prepare_forward", prepared)
+    }
+
+    /// To be called between a step's last forward pass and its backward pass.
+    pub fn prepare_backward(&mut self) -> Result<(), C10dError> {
+        // SAFETY: the reducer is alive.
+        let prepared = unsafe { ffi::datjob_reducer_prepare_backward(self.as_ptr()) };
+        self.checked("prepare_backward", prepared)
+    }
+
+    /// Fails when the backward pass has left out a parameter: then gradients were not averaged, which libtorch itself
+    /// notices only in the next step. To be called after the backward pass; costs nothing.
+    pub fn check_finished(&self) -> Result<(), C10dError> {
+        // SAFETY: the reducer is alive.
+        let finished = unsafe { ffi::datjob_reducer_check_finished(self.as_ptr()) };
+        self.checked("check_finished", finished)
+    }
+
+    /// Makes the reducer as new after a step that failed, in all processes alike. Gradients, which may be half
+    /// reduced, become undefined.
+    pub fn reset(&mut self) -> Result<(), C10dError> {
+        // SAFETY: the reducer is alive; NULL keeps its group.
+        let reset = unsafe { ffi::datjob_reducer_reset(self.as_ptr(), ptr::null()) };
+        self.checked("reset", reset)
+    }
+
+    /// [`reset`](Self::reset) with a new group, whose other members may have reducers that they have just made. Drop
+    /// the old group first, so that its last collectives end here.
+    ///
+    /// A collective of the new group; fails as [`new`](Self::new) does where the models differ.
+    pub fn update_process_group(&mut self, group: &ProcessGroup) -> Result<(), C10dError> {
+        const OPERATION: &str = "update_process_group";
+        self.member = group.member();
+        // SAFETY: reducer and group are alive; the reducer takes its own reference to the group.
+        let updated = unsafe { ffi::datjob_reducer_reset(self.as_ptr(), group.as_ptr()) };
+        self.checked(OPERATION, updated)?;
+        agreement::require_same(group, OPERATION, &self.description)
+    }
+
+    /// Counts and times as of the last [`prepare_forward`](Self::prepare_forward).
+    pub fn statistics(&self) -> Result<ReducerStatistics, C10dError> {
+        const OPERATION: &str = "statistics";
+        let mut numbers = ffi::Statistics::default();
+        // SAFETY: the reducer is alive, and the second argument is a place for the result.
+        let read = unsafe { ffi::datjob_reducer_get_statistics(self.as_ptr(), &raw mut numbers) };
+        self.checked(OPERATION, read)?;
+
+        // There are no more buckets than parameters (and the description has a line more).
+        let mut sizes = vec![0; self.description.len()];
+        let mut count = 0;
+        // SAFETY: the reducer is alive, `sizes` has room for the capacity given, and `count` for the result.
+        let read = unsafe {
+            ffi::datjob_reducer_bucket_sizes(self.as_ptr(), sizes.as_mut_ptr(), sizes.len(), &raw mut count)
+        };
+        self.checked(OPERATION, read)?;
+        sizes.truncate(count);
+
+        let duration = |nanoseconds| Duration::from_nanos(u64::try_from(nanoseconds).unwrap_or_default());
+        Ok(ReducerStatistics {
+            iterations: u64::try_from(numbers.iterations).unwrap_or_default(),
+            last: StepTimes {
+                forward_compute: duration(numbers.forward_compute_ns),
+                backward_compute: duration(numbers.backward_compute_ns),
+                backward_communication: duration(numbers.backward_communication_ns),
+                backward_overlap: duration(numbers.backward_overlap_ns),
+            },
+            mean: StepTimes {
+                forward_compute: duration(numbers.mean_forward_compute_ns),
+                backward_compute: duration(numbers.mean_backward_compute_ns),
+                backward_communication: duration(numbers.mean_backward_communication_ns),
+                backward_overlap: duration(numbers.mean_backward_overlap_ns),
+            },
+            bucket_bytes: sizes.into_iter().map(|size| u64::try_from(size).unwrap_or_default()).collect(),
+        })
+    }
+
+    fn checked(&self, operation: &str, status: c_int) -> Result<(), C10dError> {
+        check(status).map_err(|message| C10dError::from_message(operation, Some(self.member), &message))
+    }
+
+    fn as_ptr(&self) -> *const ffi::Reducer {
+        self.handle.as_ptr()
+    }
+}
