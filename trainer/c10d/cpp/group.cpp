@@ -3,7 +3,7 @@
 #include <torch/csrc/distributed/c10d/ProcessGroupGloo.hpp>
 #include <torch/csrc/distributed/c10d/comm.hpp>
 
-#include <string>
+#include <memory>
 #include <utility>
 #include <vector>
 
@@ -53,8 +53,7 @@ extern "C" {
 int datjob_group_new(const datjob_store* store, int rank, int world_size, const char* name, datjob_group** out) {
   return guarded([&] {
     auto group = c10::make_intrusive<c10d::ProcessGroup>(store->store, rank, world_size);
-    group->setGroupName(name);
-    *out = new datjob_group{std::move(group)};
+    *out = new datjob_group{std::move(group), name};
   });
 }
 
@@ -62,7 +61,7 @@ int datjob_group_attach_gloo(
     datjob_group* group, const datjob_store* store, int device_kind, const char* device, int64_t timeout_ms) {
   return guarded([&] {
     auto options = c10d::ProcessGroupGloo::Options::create(std::chrono::milliseconds(timeout_ms));
-    options->group_name = group->group->getGroupName();
+    options->group_name = group->name;
     options->devices.push_back(
         device_kind == DATJOB_GLOO_INTERFACE ? c10d::ProcessGroupGloo::createDeviceForInterface(device)
                                              : c10d::ProcessGroupGloo::createDeviceForHostname(device));
@@ -73,11 +72,12 @@ int datjob_group_attach_gloo(
     backend->setSequenceNumberForGroup();
     group->group->setBackend(c10::DeviceType::CPU, c10d::ProcessGroup::BackendType::GLOO, backend);
     group->group->setDefaultBackend(c10d::ProcessGroup::BackendType::GLOO);
+    group->group->setGroupName(group->name);
   });
 }
 
 int datjob_group_share(const datjob_group* group, datjob_group** out) {
-  return guarded([&] { *out = new datjob_group{group->group}; });
+  return guarded([&] { *out = new datjob_group{*group}; });
 }
 
 int datjob_group_abort(const datjob_group* group) {

@@ -7,6 +7,8 @@
 #include <torch/csrc/distributed/c10d/Store.hpp>
 #include <torch/csrc/distributed/c10d/Work.hpp>
 
+#include <string>
+#include <utility>
 #include <vector>
 
 #include "bridge.h"
@@ -17,6 +19,8 @@ struct datjob_store {
 
 struct datjob_group {
   c10::intrusive_ptr<c10d::ProcessGroup> group;
+  // c10d keeps a group's name in its backends, and each that is attached must be told.
+  std::string name;
 };
 
 struct datjob_work {
