@@ -1,0 +1,38 @@
+package main
+
+import (
+	"os"
+	"strings"
+
+	"github.com/spf13/cobra"
+
+	"datjob.io/e2e/cluster/internal/plan"
+)
+
+func clientCommand(name string, main func([]string) int, layout func() plan.Layout) *cobra.Command {
+	return &cobra.Command{
+		Use:                name,
+		Short:              name + ", with this cluster's kubeconfig unless KUBECONFIG is set",
+		DisableFlagParsing: true,
+		RunE: func(_ *cobra.Command, args []string) error {
+			return status(client(main, layout().Dir, args))
+		},
+	}
+}
+
+// client runs kubectl or helm.
+func client(main func([]string) int, dir string, args []string) int {
+	if os.Getenv("KUBECONFIG") == "" {
+		os.Setenv("KUBECONFIG", plan.Layout{Dir: dir}.AdminKubeconfig())
+	}
+	withoutProxy()
+	return main(args)
+}
+
+// withoutProxy: the API server is on this machine, where no proxy finds it.
+func withoutProxy() {
+	for _, name := range []string{"NO_PROXY", "no_proxy"} {
+		hosts := append(strings.FieldsFunc(os.Getenv(name), func(r rune) bool { return r == ',' }), plan.First.Address().String())
+		os.Setenv(name, strings.Join(hosts, ","))
+	}
+}

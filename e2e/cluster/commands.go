@@ -1,0 +1,175 @@
+package main
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"os/signal"
+	"path/filepath"
+	"strings"
+	"syscall"
+
+	"github.com/spf13/cobra"
+
+	"datjob.io/e2e/cluster/internal/cluster"
+	"datjob.io/e2e/cluster/internal/machine"
+	"datjob.io/e2e/cluster/internal/parts"
+	"datjob.io/e2e/cluster/internal/plan"
+)
+
+const dirVariable = "DATJOB_CLUSTER_DIR"
+
+// status is the exit status of a command that has said all there is to say.
+type status int
+
+func (s status) Error() string { return fmt.Sprintf("exit status %d", int(s)) }
+
+func run() int {
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	defer stop()
+	err := rootCommand().ExecuteContext(ctx)
+	var s status
+	switch {
+	case err == nil:
+		return 0
+	case errors.As(err, &s):
+		return int(s)
+	}
+	fmt.Fprintf(os.Stderr, "cluster: %v\n", err)
+	return 1
+}
+
+func dirFromEnvironment() string {
+	return cmp.Or(os.Getenv(dirVariable), plan.DefaultDir)
+}
+
+func rootCommand() *cobra.Command {
+	var dir string
+	layout := func() plan.Layout {
+		if absolute, err := filepath.Abs(dir); err == nil {
+			dir = absolute
+		}
+		return plan.Layout{Dir: dir}
+	}
+	root := &cobra.Command{
+		Use:           "cluster",
+		Short:         "A real single-node Kubernetes on this machine, beside whatever else runs on it",
+		SilenceUsage:  true,
+		SilenceErrors: true,
+		// `cluster --dir D kubectl ...`: the flags before the command's
+		// name are ours, those behind it kubectl's.
+		TraverseChildren: true,
+	}
+	root.PersistentFlags().StringVar(&dir, "dir", dirFromEnvironment(),
+		"the state directory (or set "+dirVariable+")")
+	root.AddCommand(upCommand(layout), downCommand(layout), statusCommand(layout), kubeconfigCommand(layout),
+		loadImageCommand(layout), logsCommand(layout), partCommand(),
+		clientCommand("kubectl", parts.Kubectl, layout), clientCommand("helm", parts.Helm, layout))
+	return root
+}
+
+func upCommand(layout func() plan.Layout) *cobra.Command {
+	return &cobra.Command{
+		Use:   "up",
+		Short: "Start the cluster and wait until pods can be run; does nothing if it is up and healthy",
+		Args:  cobra.NoArgs,
+		RunE: func(c *cobra.Command, _ []string) error {
+			if err := cluster.NeedRoot("up"); err != nil {
+				return err
+			}
+			return cluster.Up(c.Context(), layout(), c.OutOrStdout())
+		},
+	}
+}
+
+func downCommand(layout func() plan.Layout) *cobra.Command {
+	return &cobra.Command{
+		Use:   "down",
+		Short: "End the cluster and remove everything it has made, volumes too",
+		Args:  cobra.NoArgs,
+		RunE: func(c *cobra.Command, _ []string) error {
+			if err := cluster.NeedRoot("down"); err != nil {
+				return err
+			}
+			return cluster.Down(c.Context(), layout(), c.OutOrStdout())
+		},
+	}
+}
+
+func statusCommand(layout func() plan.Layout) *cobra.Command {
+	return &cobra.Command{
+		Use:   "status",
+		Short: "Say how each part is; exit status 0 when all is well, 1 when not",
+		Args:  cobra.NoArgs,
+		RunE: func(c *cobra.Command, _ []string) error {
+			cgroups, err := machine.FindCgroups()
+			if err != nil {
+				return err
+			}
+			lines := cluster.Status(c.Context(), layout(), cgroups)
+			out := c.OutOrStdout()
+			for _, line := range lines {
+				text := line.Fine
+				if line.Problem != nil {
+					text = line.Problem.Error()
+				}
+				fmt.Fprintf(out, "%-24s %s\n", line.Name, text)
+			}
+			if problems := cluster.Problems(lines); len(problems) > 0 {
+				fmt.Fprintf(out, "The cluster is not healthy; missing: %s. `cluster up` starts it afresh.\n", strings.Join(problems, ", "))
+				return status(1)
+			}
+			fmt.Fprintln(out, "The cluster is healthy.")
+			return nil
+		},
+	}
+}
+
+func kubeconfigCommand(layout func() plan.Layout) *cobra.Command {
+	var path bool
+	command := &cobra.Command{
+		Use:   "kubeconfig",
+		Short: "Print the kubeconfig of the cluster's administrator",
+		Args:  cobra.NoArgs,
+		RunE: func(c *cobra.Command, _ []string) error {
+			file := layout().AdminKubeconfig()
+			data, err := os.ReadFile(file)
+			if err != nil {
+				return fmt.Errorf("there is no kubeconfig to read, `cluster up` writes it: %w", err)
+			}
+			if path {
+				data = []byte(file + "\n")
+			}
+			_, err = c.OutOrStdout().Write(data)
+			return err
+		},
+	}
+	command.Flags().BoolVar(&path, "path", false, "print the path of the file instead")
+	return command
+}
+
+func loadImageCommand(layout func() plan.Layout) *cobra.Command {
+	return &cobra.Command{
+		Use:   "load-image FILE.tar...",
+		Short: "Load image archives (oci-archive or docker-archive), so that pods find the images",
+		Args:  cobra.MinimumNArgs(1),
+		RunE: func(c *cobra.Command, args []string) error {
+			return cluster.LoadImages(layout(), args, c.OutOrStdout())
+		},
+	}
+}
+
+// partCommand is how the binary starts its own parts; not for people.
+func partCommand() *cobra.Command {
+	return &cobra.Command{
+		Use:                "part NAME [FLAGS]",
+		Hidden:             true,
+		DisableFlagParsing: true,
+		Args:               cobra.MinimumNArgs(1),
+		RunE: func(_ *cobra.Command, args []string) error {
+			return status(parts.Run(args[0], args[1:]))
+		},
+	}
+}

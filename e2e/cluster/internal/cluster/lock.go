@@ -1,0 +1,30 @@
+package cluster
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"syscall"
+	"time"
+)
+
+// lock keeps two of `up` and `down` from running at once. An abstract socket
+// leaves no file behind and is let go by the kernel whatever happens to us.
+func lock(out io.Writer) (func(), error) {
+	address := &net.UnixAddr{Name: "@datjob-cluster", Net: "unix"}
+	for told := false; ; {
+		listener, err := net.ListenUnix("unix", address)
+		if err == nil {
+			return func() { listener.Close() }, nil
+		}
+		if !errors.Is(err, syscall.EADDRINUSE) {
+			return nil, fmt.Errorf("the lock that keeps two runs apart cannot be taken: %w", err)
+		}
+		if !told {
+			fmt.Fprintln(out, "Waiting for another `cluster up` or `cluster down` to end.")
+			told = true
+		}
+		time.Sleep(100 * time.Millisecond)
+	}
+}

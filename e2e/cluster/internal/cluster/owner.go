@@ -1,0 +1,59 @@
+// Package cluster brings the cluster up and down and says how it is.
+package cluster
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+
+	"datjob.io/e2e/cluster/internal/plan"
+)
+
+// Owner says which state directory the cluster on this machine belongs to. It
+// is written before anything else is made and removed after all of it is gone.
+type Owner struct {
+	Dir string `json:"dir"`
+	// MadeDirs are directories outside the state directory that had to be
+	// made to mount over.
+	MadeDirs []string `json:"madeDirs,omitempty"`
+}
+
+// readOwner gives nil where no cluster is noted.
+func readOwner() (*Owner, error) {
+	data, err := os.ReadFile(plan.OwnerFile)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, fmt.Errorf("the note of which cluster is up cannot be read: %w", err)
+	}
+	var owner Owner
+	if err := json.Unmarshal(data, &owner); err != nil {
+		return nil, fmt.Errorf("the note of which cluster is up, %s, is damaged: %w", plan.OwnerFile, err)
+	}
+	return &owner, nil
+}
+
+func (o Owner) write() error {
+	data, err := json.Marshal(o)
+	if err == nil {
+		// Renamed into place: a crash leaves the old note or the new one.
+		temporary := plan.OwnerFile + ".new"
+		if err = os.WriteFile(temporary, data, 0o644); err == nil {
+			err = os.Rename(temporary, plan.OwnerFile)
+		}
+	}
+	if err != nil {
+		return fmt.Errorf("the note of which cluster is up cannot be written: %w", err)
+	}
+	return nil
+}
+
+func removeOwner() error {
+	if err := os.Remove(plan.OwnerFile); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return fmt.Errorf("the note of which cluster is up cannot be removed: %w", err)
+	}
+	return nil
+}
