@@ -22,8 +22,12 @@ typedef struct datjob_group datjob_group;      // a reference to a c10d::Process
 typedef struct datjob_work datjob_work;        // a reference to a c10d::Work: one collective under way
 typedef struct datjob_reducer datjob_reducer;  // a c10d::Reducer and its c10d::Logger
 
+// ---- guard.cpp ----
+
 // The message of this thread's last failure. Valid until this thread's next call of the bridge.
 const char* datjob_last_error(void);
+// The least severe messages that libtorch writes to standard error: 0 info, 1 warning, 2 error, 3 fatal.
+void datjob_set_log_level(int level);
 
 // ---- store.cpp ----
 
@@ -52,9 +56,7 @@ int datjob_group_new(const datjob_store* store, int rank, int world_size, const 
 // Attaches Gloo for CPU tensors: connects to every peer, which must all do the same.
 int datjob_group_attach_gloo(
     datjob_group* group, const datjob_store* store, int device_kind, const char* device, int64_t timeout_ms);
-// A second reference to the same group.
-int datjob_group_share(const datjob_group* group, datjob_group** out);
-// Closes the connections, so that collectives under way fail here and at the peers. Any thread may call it.
+// Closes the connections without waiting for the collectives under way.
 int datjob_group_abort(const datjob_group* group);
 // Waits for the collectives under way when this is the last reference.
 void datjob_group_free(datjob_group* group);
@@ -103,8 +105,12 @@ int datjob_reducer_prepare_forward(const datjob_reducer* reducer);
 int datjob_reducer_prepare_backward(const datjob_reducer* reducer);
 // Fails when the last prepared backward has not reduced every parameter.
 int datjob_reducer_check_finished(const datjob_reducer* reducer);
-// Back to the state after construction; `group` replaces the reducer's where it is not NULL. Drops all gradients.
-int datjob_reducer_reset(const datjob_reducer* reducer, const datjob_group* group);
+// Back to the state after construction. Drops all gradients.
+int datjob_reducer_reset(const datjob_reducer* reducer);
+// Gives up the reducer's reference to its group, then the same as `datjob_reducer_reset`.
+int datjob_reducer_release_group(const datjob_reducer* reducer);
+// Replaces the group. The reducer must be as after construction.
+int datjob_reducer_set_group(const datjob_reducer* reducer, const datjob_group* group);
 // As of the last `datjob_reducer_prepare_forward`.
 int datjob_reducer_get_statistics(const datjob_reducer* reducer, datjob_reducer_statistics* out);
 // Writes the sizes in bytes of the first `capacity` buckets, and how many buckets there are.

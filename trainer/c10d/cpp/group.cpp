@@ -14,7 +14,8 @@ using datjob::guarded;
 
 namespace {
 
-// c10d's own abort() does nothing for Gloo: a collective whose peer is silent ends only by the timeout.
+// c10d's own abort() does nothing for Gloo. This one closes the connections, which the peers see at once. Gloo does not
+// wake this process's own waiting threads for it: those end by the timeout.
 class GlooBackend : public c10d::ProcessGroupGloo {
  public:
   using c10d::ProcessGroupGloo::ProcessGroupGloo;
@@ -74,10 +75,6 @@ int datjob_group_attach_gloo(
     group->group->setDefaultBackend(c10d::ProcessGroup::BackendType::GLOO);
     group->group->setGroupName(group->name);
   });
-}
-
-int datjob_group_share(const datjob_group* group, datjob_group** out) {
-  return guarded([&] { *out = new datjob_group{*group}; });
 }
 
 int datjob_group_abort(const datjob_group* group) {

@@ -1,5 +1,7 @@
 #include "guard.h"
 
+#include <c10/util/Logging.h>
+
 #include <utility>
 
 namespace {
@@ -12,4 +14,12 @@ void set_last_error(std::string message) { last_error = std::move(message); }
 
 }  // namespace datjob
 
-extern "C" const char* datjob_last_error(void) { return last_error.c_str(); }
+extern "C" {
+
+const char* datjob_last_error(void) { return last_error.c_str(); }
+
+void datjob_set_log_level(int level) {
+  // Other threads read it, as an ordinary int.
+  __atomic_store_n(&FLAGS_caffe2_log_level, level, __ATOMIC_RELAXED);
+}
+}

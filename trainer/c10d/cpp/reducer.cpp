@@ -19,6 +19,14 @@ struct datjob_reducer {
   std::vector<std::vector<size_t>> first_buckets;
   std::shared_ptr<c10d::Reducer> reducer;
   std::shared_ptr<c10d::Logger> logger;
+
+  void reset() const {
+    reducer->reset_state();
+    // A failed step leaves gradients half reduced, and perhaps in the memory of the old buckets.
+    for (const at::Tensor& parameter : parameters) parameter.mutable_grad().reset();
+    // reset_state() keeps the rebuilt buckets, which a process that has just joined does not have.
+    reducer->initialize_buckets(first_buckets);
+  }
 };
 
 extern "C" {
@@ -69,16 +77,21 @@ int datjob_reducer_check_finished(const datjob_reducer* reducer) {
   return guarded([&] { reducer->reducer->check_finalized(); });
 }
 
-int datjob_reducer_reset(const datjob_reducer* reducer, const datjob_group* group) {
+int datjob_reducer_reset(const datjob_reducer* reducer) {
+  return guarded([&] { reducer->reset(); });
+}
+
+int datjob_reducer_release_group(const datjob_reducer* reducer) {
   return guarded([&] {
-    reducer->reducer->reset_state();
-    // Before the new buckets: giving up the last reference to the old group waits for its collectives.
-    if (group != nullptr) reducer->reducer->update_process_group(group->group);
-    // A failed step leaves gradients half reduced, and perhaps in the memory of the old buckets.
-    for (const at::Tensor& parameter : reducer->parameters) parameter.mutable_grad().reset();
-    // reset_state() keeps the rebuilt buckets, which a process that has just joined does not have.
-    reducer->reducer->initialize_buckets(reducer->first_buckets);
+    // A group without a backend stands in. Where this was the last reference, it waits for the collectives under way,
+    // so that none of them writes to the buckets any more.
+    reducer->reducer->update_process_group(c10::make_intrusive<c10d::ProcessGroup>(/*rank=*/0, /*size=*/1));
+    reducer->reset();
   });
+}
+
+int datjob_reducer_set_group(const datjob_reducer* reducer, const datjob_group* group) {
+  return guarded([&] { reducer->reducer->update_process_group(group->group); });
 }
 
 int datjob_reducer_get_statistics(const datjob_reducer* reducer, datjob_reducer_statistics* out) {

@@ -79,3 +79,36 @@ where
 {
     Vec::<Vec<T>>::try_from(tensor).map_err(|error| error.to_string())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn difference(descriptions: &[&str]) -> Option<String> {
+        first_difference(&descriptions.iter().map(|text| (*text).to_owned()).collect::<Vec<_>>())
+    }
+
+    #[test]
+    fn equal_descriptions_have_no_difference() {
+        assert_eq!(difference(&["a\nb", "a\nb", "a\nb"]), None);
+        assert_eq!(difference(&["a"]), None);
+    }
+
+    #[test]
+    fn the_first_line_that_differs_is_told() {
+        let told = difference(&["a\nb\nc", "a\nb\nc", "a\nx\ny"]).unwrap();
+        assert_eq!(told, "rank 0 has \"b\" where rank 2 has \"x\"");
+    }
+
+    #[test]
+    fn a_missing_line_is_told() {
+        assert_eq!(difference(&["a", "a\nb"]).unwrap(), "rank 0 has nothing where rank 1 has \"b\"");
+        assert_eq!(difference(&["a\nb", "a"]).unwrap(), "rank 0 has \"b\" where rank 1 has nothing");
+    }
+
+    #[test]
+    fn fingerprints_are_those_of_fnv_1a() {
+        assert_eq!(fingerprint(b""), 0xcbf2_9ce4_8422_2325_u64.cast_signed());
+        assert_eq!(fingerprint(b"foobar"), 0x8594_4171_f739_67e8_u64.cast_signed());
+    }
+}

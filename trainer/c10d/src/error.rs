@@ -144,6 +144,14 @@ impl C10dError {
         }
     }
 
+    /// The error for a message of libtorch about an operation of a store, whose only peer is its host.
+    pub(crate) fn from_store_message(operation: &str, message: &str) -> Self {
+        match Self::from_message(operation, None, message) {
+            Self::PeerLost(failure) => Self::StoreLost(failure),
+            error => error,
+        }
+    }
+
     pub(crate) fn invalid(operation: &str, member: Option<Member>, message: impl Into<String>) -> Self {
         Self::InvalidArgument(Failure { operation: operation.to_owned(), member, message: message.into() })
     }
@@ -158,4 +166,111 @@ fn message_without_backtrace(message: &str) -> &str {
 fn first_line(message: &str) -> &str {
     let line = message.lines().map(str::trim).find(|line| !line.is_empty());
     line.unwrap_or("libtorch gave no reason")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const MEMBER: Member = Member { rank: 1, world_size: 3 };
+
+    #[test]
+    fn messages_of_libtorch_are_told_apart() {
+        for (message, kind) in [
+            (
+                "[/pytorch/third_party/gloo/gloo/transport/tcp/unbound_buffer.cc:78] Timed out waiting 1000ms for \
+                 recv operation to complete",
+                FailureKind::Timeout,
+            ),
+            ("Application timeout caused pair closure", FailureKind::Timeout),
+            ("wait timeout after 1000ms, keys: /gloo/0/1", FailureKind::Timeout),
+            ("Socket Timeout", FailureKind::Timeout),
+            (
+                "[/pytorch/third_party/gloo/gloo/transport/tcp/pair.cc:547] Connection closed by peer \
+                 [127.0.0.1]:41704",
+                FailureKind::PeerLost,
+            ),
+            (
+                "[../third_party/gloo/gloo/transport/tcp/pair.cc:534] Read error [127.0.0.1]:46124: Connection \
+                 reset by peer",
+                FailureKind::PeerLost,
+            ),
+            ("Broken pipe", FailureKind::PeerLost),
+            (
+                "Gloo connectFullMesh failed with [/pytorch/gloo/pair.cc:1] connect [10.0.0.2]:1: No route to host",
+                FailureKind::PeerLost,
+            ),
+            (
+                "Failed to recv, got 0 bytes. Connection was likely closed. Did the remote server shutdown or \
+                 crash?",
+                FailureKind::StoreLost,
+            ),
+            (
+                "recvValue failed on SocketImpl(fd=4, addr=[::1]:1, remote=[::1]:2): Connection reset by peer",
+                FailureKind::StoreLost,
+            ),
+            (
+                "The client socket has timed out after 300ms while trying to connect to (127.0.0.1, 41283).",
+                FailureKind::StoreLost,
+            ),
+            (
+                "The client socket has failed to connect to any network address of (pod-0, 29500).",
+                FailureKind::StoreLost,
+            ),
+            (
+                "[3]: params[3] in this process with sizes [2, 3] appears not to match sizes of the same param in \
+                 process 0.",
+                FailureKind::ModelMismatch,
+            ),
+            (
+                "DDP expects same model across all ranks, but Rank 1 has 3 params, while rank 0 has inconsistent 2 \
+                 params.",
+                FailureKind::ModelMismatch,
+            ),
+            ("mat1 and mat2 shapes cannot be multiplied (2x3 and 2x3)", FailureKind::Other),
+            ("", FailureKind::Other),
+        ] {
+            assert_eq!(C10dError::classify(message), kind, "{message}");
+        }
+    }
+
+    #[test]
+    fn an_error_is_one_sentence_with_operation_and_rank() {
+        let message = "Connection closed by peer [10.0.0.1]:1\nException raised from wait at pair.cc:1 (most recent \
+                       call first):\nframe #0: c10::Error::Error(timeout)";
+        let error = C10dError::from_message("all_reduce", Some(MEMBER), message);
+        assert_eq!(
+            error.to_string(),
+            "a peer closed its connection: all_reduce on rank 1 of 3: Connection closed by peer [10.0.0.1]:1"
+        );
+        assert!(error.is_communication());
+    }
+
+    #[test]
+    fn the_stack_does_not_count_but_later_lines_do() {
+        let stack = "out of memory\nException raised from f at g.cpp:1\nframe #0: Timed out waiting";
+        assert!(matches!(C10dError::from_message("backward", None, stack), C10dError::Other(_)));
+        let lines = "\nThe following operation failed:\nTimed out waiting 5ms for recv operation to complete";
+        let error = C10dError::from_message("backward", None, lines);
+        assert!(matches!(error, C10dError::Timeout(_)));
+        assert_eq!(error.failure().message, "The following operation failed:");
+    }
+
+    #[test]
+    fn a_collective_that_fails_in_backward_is_recognised() {
+        let lost = TchError::Torch("[pair.cc:547] Connection closed by peer [127.0.0.1]:5".to_owned());
+        let error = C10dError::from_backward(&lost, MEMBER);
+        assert!(matches!(error, C10dError::PeerLost(_)));
+        assert_eq!(error.failure().operation, "backward");
+        assert_eq!(error.failure().member, Some(MEMBER));
+        let other = C10dError::from_backward(&TchError::Shape("no".to_owned()), MEMBER);
+        assert_eq!(other.to_string(), "backward on rank 1 of 3: invalid shape: no");
+        assert!(!other.is_communication());
+    }
+
+    #[test]
+    fn a_broken_connection_of_a_store_is_a_lost_store() {
+        let error = C10dError::from_store_message("store get \"key\"", "Broken pipe");
+        assert_eq!(error.to_string(), "the store cannot be reached: store get \"key\": Broken pipe");
+    }
 }

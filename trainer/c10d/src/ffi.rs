@@ -1,6 +1,9 @@
 //! The functions of `cpp/bridge.h`, which says what each does and who owns what. Change both together.
 
-use std::ffi::{CStr, CString, c_char, c_int};
+use std::{
+    ffi::{CStr, CString, c_char, c_int},
+    time::Duration,
+};
 
 use torch_sys::C_tensor;
 
@@ -35,7 +38,9 @@ pub(crate) struct Statistics {
 }
 
 unsafe extern "C" {
+    // guard.cpp
     fn datjob_last_error() -> *const c_char;
+    pub(crate) fn datjob_set_log_level(level: c_int);
 
     // store.cpp
     pub(crate) fn datjob_store_host(
@@ -93,7 +98,6 @@ unsafe extern "C" {
         device: *const c_char,
         timeout_ms: i64,
     ) -> c_int;
-    pub(crate) fn datjob_group_share(group: *const Group, out: *mut *mut Group) -> c_int;
     pub(crate) fn datjob_group_abort(group: *const Group) -> c_int;
     pub(crate) fn datjob_group_free(group: *mut Group);
     pub(crate) fn datjob_group_all_reduce(
@@ -147,7 +151,9 @@ unsafe extern "C" {
     pub(crate) fn datjob_reducer_prepare_forward(reducer: *const Reducer) -> c_int;
     pub(crate) fn datjob_reducer_prepare_backward(reducer: *const Reducer) -> c_int;
     pub(crate) fn datjob_reducer_check_finished(reducer: *const Reducer) -> c_int;
-    pub(crate) fn datjob_reducer_reset(reducer: *const Reducer, group: *const Group) -> c_int;
+    pub(crate) fn datjob_reducer_reset(reducer: *const Reducer) -> c_int;
+    pub(crate) fn datjob_reducer_release_group(reducer: *const Reducer) -> c_int;
+    pub(crate) fn datjob_reducer_set_group(reducer: *const Reducer, group: *const Group) -> c_int;
     pub(crate) fn datjob_reducer_get_statistics(reducer: *const Reducer, out: *mut Statistics) -> c_int;
     pub(crate) fn datjob_reducer_bucket_sizes(
         reducer: *const Reducer,
@@ -181,7 +187,9 @@ pub(crate) fn c_string(text: &str) -> Result<CString, String> {
     CString::new(text).map_err(|_| format!("{text:?} has a NUL byte"))
 }
 
-/// A timeout for the bridge: c10d reads 0 as "for ever", which nobody means.
-pub(crate) fn milliseconds(timeout: std::time::Duration) -> i64 {
-    i64::try_from(timeout.as_millis()).unwrap_or(i64::MAX / 1_000_000_000).clamp(1, i64::MAX / 1_000_000_000)
+/// A timeout for the bridge: c10d reads 0 as "for ever", which nobody means, and adds to clocks of nanoseconds.
+pub(crate) fn milliseconds(timeout: Duration) -> i64 {
+    const LONGEST: Duration = Duration::from_secs(100 * 365 * 24 * 60 * 60);
+    let milliseconds = timeout.clamp(Duration::from_millis(1), LONGEST).as_millis();
+    i64::try_from(milliseconds).expect("a hundred years fit")
 }

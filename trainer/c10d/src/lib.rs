@@ -29,6 +29,7 @@
 mod agreement;
 mod error;
 mod ffi;
+mod log;
 mod memory_format;
 mod process_group;
 mod reducer;
@@ -36,8 +37,9 @@ mod store;
 mod work;
 
 pub use error::{C10dError, Failure, FailureKind, Member};
+pub use log::{LogLevel, set_log_level};
 pub use memory_format::{contiguous_channels_last, to_channels_last_};
-pub use process_group::{AbortHandle, GlooDevice, GlooOptions, ProcessGroup, ReduceOp};
+pub use process_group::{GlooDevice, GlooOptions, ProcessGroup, ReduceOp};
 pub use reducer::{Reducer, ReducerOptions, ReducerStatistics, StepTimes};
 pub use store::{Store, TcpStore};
 pub use work::Work;

@@ -48,3 +48,63 @@ fn require_image(operation: &str, tensor: &Tensor) -> Result<(), C10dError> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use tch::{Device, Kind, Tensor};
+
+    use super::*;
+
+    fn image() -> Tensor {
+        Tensor::arange(2 * 3 * 4 * 5, (Kind::Double, Device::Cpu)).view([2, 3, 4, 5])
+    }
+
+    #[test]
+    fn a_copy_has_other_strides_and_the_same_values() {
+        let image = image();
+        let changed = contiguous_channels_last(&image).unwrap();
+        assert_eq!(changed.stride(), [60, 1, 15, 3]);
+        assert_eq!(image.stride(), [60, 20, 5, 1]);
+        assert_eq!(changed, image);
+    }
+
+    #[test]
+    fn what_is_channels_last_is_not_copied() {
+        let changed = contiguous_channels_last(&image()).unwrap();
+        let again = contiguous_channels_last(&changed).unwrap();
+        assert_eq!(again.data_ptr(), changed.data_ptr());
+    }
+
+    #[test]
+    fn gradients_flow_through_the_copy() {
+        let image = image().set_requires_grad(true);
+        let loss = (contiguous_channels_last(&image).unwrap() * 3.0).sum(Kind::Double);
+        loss.f_backward().unwrap();
+        assert_eq!(image.grad(), Tensor::full([2, 3, 4, 5], 3.0, (Kind::Double, Device::Cpu)));
+    }
+
+    #[test]
+    fn a_parameter_changes_for_all_handles_and_so_does_its_gradient() {
+        let parameter = image().set_requires_grad(true);
+        let handle = parameter.shallow_clone();
+        to_channels_last_(&parameter).unwrap();
+        assert_eq!(handle.stride(), [60, 1, 15, 3]);
+        assert_eq!(handle.detach(), image());
+        assert!(handle.requires_grad() && handle.is_leaf());
+        (&handle * &handle).sum(Kind::Double).f_backward().unwrap();
+        assert_eq!(parameter.grad(), image() * 2.0);
+        assert_eq!(parameter.grad().stride(), [60, 1, 15, 3]);
+    }
+
+    #[test]
+    fn other_shapes_are_refused() {
+        let matrix = Tensor::ones([2, 3], (Kind::Float, Device::Cpu));
+        for error in [
+            contiguous_channels_last(&matrix).unwrap_err(),
+            to_channels_last_(&matrix).unwrap_err(),
+            contiguous_channels_last(&Tensor::new()).unwrap_err(),
+        ] {
+            assert!(matches!(error, C10dError::InvalidArgument(_)), "{error}");
+        }
+    }
+}

@@ -71,10 +71,12 @@ pub struct GlooOptions {
 /// it may exist, and `&mut` would promise an exclusiveness that tch cannot give. They bypass autograd.
 ///
 /// A group may be moved to another thread but not shared: collectives must have one order, and those that a
-/// [`Reducer`](crate::Reducer) starts in a backward pass belong to it too. To end a collective from another thread
-/// there is [`abort_handle`](Self::abort_handle).
+/// [`Reducer`](crate::Reducer) starts in a backward pass belong to it too.
 ///
-/// Dropping the last reference (reducers have one) waits for collectives under way.
+/// When one process has failed, only those that wait for it directly notice. The news reaches the rest as each lets
+/// go of its group, which closes the connections: drop it before anything else, and take it from reducers
+/// ([`Reducer::release_process_group`](crate::Reducer::release_process_group)). Dropping the last reference waits for
+/// collectives under way.
 #[derive(Debug)]
 pub struct ProcessGroup {
     handle: Handle,
@@ -275,20 +277,13 @@ impl ProcessGroup {
         self.start("barrier", |out| unsafe { ffi::datjob_group_barrier(self.as_ptr(), out) })?.wait()
     }
 
-    /// Closes the connections to all peers: collectives under way fail, here and at the peers, and so do all later
-    /// ones. Does nothing in a world of one.
+    /// Closes the connections to all peers, so that those who wait for this process fail at once rather than at the
+    /// timeout. All further collectives fail; those under way here fail at the timeout at the latest. Does nothing in
+    /// a world of one.
     pub fn abort(&self) -> Result<(), C10dError> {
-        self.abort_handle()?.abort()
-    }
-
-    /// What another thread needs to [`abort`](Self::abort) the group. Keeps the group alive.
-    pub fn abort_handle(&self) -> Result<AbortHandle, C10dError> {
-        let mut handle = ptr::null_mut();
-        // SAFETY: the group lives through the call, and the last argument is a place for its result.
-        let shared = check(unsafe { ffi::datjob_group_share(self.as_ptr(), &raw mut handle) });
-        shared.map_err(|message| self.error("abort_handle", &message))?;
-        let handle = NonNull::new(handle).expect("the bridge shares a group or fails");
-        Ok(AbortHandle { handle: Handle(handle), member: self.member })
+        // SAFETY: the group lives through the call, which may be made at any time.
+        let aborted = check(unsafe { ffi::datjob_group_abort(self.as_ptr()) });
+        aborted.map_err(|message| self.error("abort", &message))
     }
 
     /// Calls a function of the bridge that starts a collective.
@@ -328,25 +323,6 @@ impl ProcessGroup {
 
     pub(crate) fn as_ptr(&self) -> *const ffi::Group {
         self.handle.0.as_ptr()
-    }
-}
-
-/// Ends the collectives of a [`ProcessGroup`] from any thread.
-#[derive(Debug)]
-pub struct AbortHandle {
-    handle: Handle,
-    member: Member,
-}
-
-// SAFETY: the only thing done with it is to abort, which may be called from several threads at once.
-unsafe impl Sync for AbortHandle {}
-
-impl AbortHandle {
-    /// As [`ProcessGroup::abort`].
-    pub fn abort(&self) -> Result<(), C10dError> {
-        // SAFETY: the group lives through the call, which may be made at any time.
-        let aborted = check(unsafe { ffi::datjob_group_abort(self.handle.0.as_ptr()) });
-        aborted.map_err(|message| C10dError::from_message("abort", Some(self.member), &message))
     }
 }
 

@@ -179,25 +179,35 @@ impl Reducer {
         self.checked("check_finished", finished)
     }
 
-    /// Makes the reducer as new after a step that failed, in all processes alike. Gradients, which may be half
-    /// reduced, become undefined.
+    /// Makes the reducer as new after a step that failed for a reason other than communication, in all processes
+    /// alike. Gradients, which may be half reduced, become undefined.
     pub fn reset(&mut self) -> Result<(), C10dError> {
-        // SAFETY: the reducer is alive; NULL keeps its group.
-        let reset = unsafe { ffi::datjob_reducer_reset(self.as_ptr(), ptr::null()) };
+        // SAFETY: the reducer is alive.
+        let reset = unsafe { ffi::datjob_reducer_reset(self.as_ptr()) };
         self.checked("reset", reset)
     }
 
-    /// [`reset`](Self::reset) with a new group, whose other members may have reducers that they have just made. Drop
-    /// the old group first, so that its last collectives end here.
+    /// Makes the reducer as new and lets go of its group, after a step whose communication failed. Gradients, which
+    /// may be half reduced, become undefined. Drop the group itself first: its connections close with the last
+    /// reference, and peers may be waiting for that.
+    pub fn release_process_group(&mut self) -> Result<(), C10dError> {
+        // SAFETY: the reducer is alive.
+        let released = unsafe { ffi::datjob_reducer_release_group(self.as_ptr()) };
+        self.checked("release_process_group", released)
+    }
+
+    /// Makes the reducer as new and gives it another group, whose other members may have reducers that they have
+    /// just made. Gradients become undefined.
     ///
     /// A collective of the new group; fails as [`new`](Self::new) does where the models differ.
     pub fn update_process_group(&mut self, group: &ProcessGroup) -> Result<(), C10dError> {
         const OPERATION: &str = "update_process_group";
+        self.release_process_group()?;
         self.member = group.member();
+        agreement::require_same(group, OPERATION, &self.description)?;
         // SAFETY: reducer and group are alive; the reducer takes its own reference to the group.
-        let updated = unsafe { ffi::datjob_reducer_reset(self.as_ptr(), group.as_ptr()) };
-        self.checked(OPERATION, updated)?;
-        agreement::require_same(group, OPERATION, &self.description)
+        let updated = unsafe { ffi::datjob_reducer_set_group(self.as_ptr(), group.as_ptr()) };
+        self.checked(OPERATION, updated)
     }
 
     /// Counts and times as of the last [`prepare_forward`](Self::prepare_forward).

@@ -16,7 +16,8 @@ use crate::{
 
 /// A key-value store shared by processes, or a part of one (see [`prefix`](Self::prefix)).
 ///
-/// A store is one connection and does one operation at a time: while one thread waits for a key, the others queue up.
+/// A store is one connection and does one operation at a time: while one thread waits for a key, all others that use
+/// the connection, be it through another prefix, queue up. A thread that waits needs a connection of its own.
 #[derive(Debug)]
 pub struct Store {
     handle: NonNull<ffi::Store>,
@@ -43,7 +44,7 @@ impl Store {
     ) -> Result<Self, C10dError> {
         let mut handle = ptr::null_mut();
         let made = check(make(&raw mut handle));
-        made.map_err(|message| C10dError::from_message(operation, None, &message))?;
+        made.map_err(|message| C10dError::from_store_message(operation, &message))?;
         let handle = NonNull::new(handle).expect("the bridge makes a store or fails");
         Ok(Self { handle })
     }
@@ -58,7 +59,8 @@ impl Store {
         })
     }
 
-    /// Sets a key.
+    /// Sets a key. Returns when the value is sent: it may return well after the host has died, where the next
+    /// operation fails.
     pub fn set(&self, key: &str, value: impl AsRef<[u8]>) -> Result<(), C10dError> {
         let value = value.as_ref();
         self.with_key("set", key, |key| {
@@ -107,7 +109,7 @@ impl Store {
     ) -> Result<(), C10dError> {
         let operation = || format!("store {operation} {key:?}");
         let key = c_string(key).map_err(|message| C10dError::invalid(&operation(), None, message))?;
-        check(call(key.as_ptr())).map_err(|message| C10dError::from_message(&operation(), None, &message))
+        check(call(key.as_ptr())).map_err(|message| C10dError::from_store_message(&operation(), &message))
     }
 
     pub(crate) fn as_ptr(&self) -> *const ffi::Store {

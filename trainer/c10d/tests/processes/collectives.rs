@@ -1,4 +1,6 @@
-use datjob_c10d::{C10dError, ProcessGroup, ReduceOp, contiguous_channels_last};
+use datjob_c10d::{
+    C10dError, ProcessGroup, ReduceOp, Reducer, Store, TcpStore, Work, contiguous_channels_last,
+};
 use tch::{Device, Kind, Tensor};
 
 use crate::world::{Rank, gloo_options, run};
@@ -224,4 +226,16 @@ fn a_world_of_one_aborts_without_effect() {
         group.abort().unwrap();
         group.barrier().unwrap();
     });
+}
+
+#[test]
+fn handles_may_move_to_other_threads() {
+    fn is_send<T: Send>() {}
+    fn is_shared<T: Sync>() {}
+    is_send::<ProcessGroup>();
+    is_send::<Reducer>();
+    is_send::<Work<Tensor>>();
+    is_send::<Store>();
+    is_shared::<Store>();
+    is_shared::<TcpStore>();
 }

@@ -1,6 +1,6 @@
 use std::{thread, time::Duration};
 
-use datjob_c10d::{C10dError, TcpStore};
+use datjob_c10d::{C10dError, LogLevel, TcpStore, set_log_level};
 
 use crate::world::{LOOPBACK, PATIENCE};
 
@@ -47,6 +47,7 @@ fn waiting_ends_when_the_key_is_set() {
 
 #[test]
 fn waiting_for_a_key_that_nobody_sets_times_out() {
+    set_log_level(LogLevel::Fatal);
     let host = TcpStore::host(LOOPBACK, 0, Duration::from_millis(200)).unwrap();
     for error in [host.wait("never", Duration::from_millis(100)).unwrap_err(), host.get("never").unwrap_err()]
     {
@@ -61,12 +62,14 @@ fn waiting_for_a_key_that_nobody_sets_times_out() {
 
 #[test]
 fn a_zero_timeout_does_not_wait_for_ever() {
+    set_log_level(LogLevel::Fatal);
     let host = TcpStore::host(LOOPBACK, 0, PATIENCE).unwrap();
     assert!(matches!(host.wait("never", Duration::ZERO), Err(C10dError::Timeout(_))));
 }
 
 #[test]
 fn connecting_to_nobody_says_so() {
+    set_log_level(LogLevel::Fatal);
     // Bound but not listening for long: the port is free again once this is dropped.
     let port = TcpStore::host(LOOPBACK, 0, PATIENCE).unwrap().port();
     let error = TcpStore::connect("127.0.0.1", port, Duration::from_millis(300)).unwrap_err();
@@ -83,6 +86,7 @@ fn a_port_in_use_is_refused() {
 
 #[test]
 fn a_store_on_one_address_is_not_on_others() {
+    set_log_level(LogLevel::Fatal);
     let host = TcpStore::host("127.0.0.2".parse().unwrap(), 0, PATIENCE).unwrap();
     assert_eq!(host.address(), "127.0.0.2");
     TcpStore::connect("127.0.0.2", host.port(), PATIENCE).unwrap();

@@ -10,10 +10,11 @@ use std::{
     time::{Duration, Instant},
 };
 
-use datjob_c10d::{GlooDevice, GlooOptions, ProcessGroup, Store, TcpStore};
+use datjob_c10d::{GlooDevice, GlooOptions, LogLevel, ProcessGroup, Store, TcpStore, set_log_level};
 
 const RANK: &str = "C10D_TEST_RANK";
 const WORLD_SIZE: &str = "C10D_TEST_WORLD_SIZE";
+const RESTARTED: &str = "C10D_TEST_RESTARTED";
 const STORE_PORT: &str = "C10D_TEST_STORE_PORT";
 
 pub(crate) const LOOPBACK: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
@@ -26,6 +27,8 @@ const DEADLINE: Duration = Duration::from_secs(90);
 pub(crate) struct Rank {
     pub(crate) rank: usize,
     pub(crate) world_size: usize,
+    /// Whether this process has taken the place of one that was killed.
+    pub(crate) restarted: bool,
     pub(crate) store: TcpStore,
 }
 
@@ -34,9 +37,11 @@ impl Rank {
         let number = |name: &str| env::var(name).ok().map(|value| value.parse::<usize>().expect("a number"));
         let port = u16::try_from(number(STORE_PORT)?).expect("a port");
         tch::set_num_threads(1);
+        set_log_level(LogLevel::Fatal);
         Some(Self {
             rank: number(RANK)?,
             world_size: number(WORLD_SIZE)?,
+            restarted: env::var_os(RESTARTED).is_some(),
             store: TcpStore::connect("127.0.0.1", port, PATIENCE).expect("the parent hosts the store"),
         })
     }
@@ -69,29 +74,43 @@ pub(crate) fn gloo_options(name: &str) -> GlooOptions {
 
 /// The ranks of a test, as their parent sees them. Those still running are killed when it is dropped.
 pub(crate) struct World {
-    /// None once it has been killed or has ended.
+    /// The test's path in this binary.
+    name: String,
+    /// None where it has been killed or has ended.
     ranks: Vec<Option<Child>>,
     pub(crate) store: TcpStore,
 }
 
 impl World {
-    /// Starts the ranks of the test `name` (its path in this binary).
     fn start(name: &str, world_size: usize) -> Self {
         let store = TcpStore::host(LOOPBACK, 0, PATIENCE).expect("a store");
-        let start = |rank: usize| {
-            Command::new(env::current_exe().expect("the test binary has a path"))
-                .args(["--exact", name, "--nocapture", "--test-threads=1"])
-                .env(RANK, rank.to_string())
-                .env(WORLD_SIZE, world_size.to_string())
-                .env(STORE_PORT, store.port().to_string())
-                .env("OMP_NUM_THREADS", "1")
-                .env("RUST_BACKTRACE", "0")
-                .stdout(Stdio::piped())
-                .stderr(Stdio::piped())
-                .spawn()
-                .expect("the test binary starts again")
-        };
-        Self { ranks: (0..world_size).map(|rank| Some(start(rank))).collect(), store }
+        let ranks = (0..world_size).map(|_| None).collect();
+        let mut world = Self { name: name.to_owned(), ranks, store };
+        for rank in 0..world_size {
+            world.ranks[rank] = Some(world.command(rank).spawn().expect("the test binary starts again"));
+        }
+        world
+    }
+
+    fn command(&self, rank: usize) -> Command {
+        let mut command = Command::new(env::current_exe().expect("the test binary has a path"));
+        command
+            .args(["--exact", &self.name, "--nocapture", "--test-threads=1"])
+            .env(RANK, rank.to_string())
+            .env(WORLD_SIZE, self.ranks.len().to_string())
+            .env(STORE_PORT, self.store.port().to_string())
+            .env("OMP_NUM_THREADS", "1")
+            .env("RUST_BACKTRACE", "0")
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped());
+        command
+    }
+
+    /// Starts a rank that was killed again: its [`Rank::restarted`] is true.
+    pub(crate) fn restart(&mut self, rank: usize) {
+        assert!(self.ranks[rank].is_none(), "rank {rank} still runs");
+        let child = self.command(rank).env(RESTARTED, "").spawn().expect("the test binary starts again");
+        self.ranks[rank] = Some(child);
     }
 
     /// Waits until a rank has called [`Store::set`] with this key.
@@ -139,6 +158,8 @@ impl World {
             assert!(!passed || stdout.contains("1 passed"), "no test of this name ran:\n{report}");
         }
         assert!(passed, "a rank failed:\n{report}");
+        // Seen where the test fails after all, or with --nocapture.
+        println!("{report}");
     }
 }
 
