@@ -1,0 +1,204 @@
+//! Random numbers keyed by what they are for.
+//!
+//! Every use has a stream of its own: ChaCha8, keyed by the SHA-256 of the seed, the purpose and the indices (epoch,
+//! image, restart) that belong to it. Nothing is drawn from a global generator, so a number depends neither on the
+//! world size nor on what was drawn before it; resuming needs no saved state. The mapping is fixed for ever: a seed in
+//! a manifest names a run. The tests pin it.
+
+use rand_chacha::ChaCha8Rng;
+use rand_core::{Rng, SeedableRng};
+use sha2::{Digest, Sha256};
+use tch::{Kind, TchError, Tensor};
+
+/// A stream of random numbers for one purpose.
+pub struct Stream(ChaCha8Rng);
+
+impl Stream {
+    /// Which training images are held back for validation.
+    pub fn split(seed: u64) -> Self {
+        Self::new(seed, "split", &[])
+    }
+
+    /// The order of the training images in an epoch (counted from 0).
+    pub fn order(seed: u64, epoch: u64) -> Self {
+        Self::new(seed, "order", &[epoch])
+    }
+
+    /// How a training image is varied in an epoch; `image` is its index in the data set.
+    pub fn augmentation(seed: u64, epoch: u64, image: u64) -> Self {
+        Self::new(seed, "augmentation", &[epoch, image])
+    }
+
+    /// The start of the attack on a training image in an epoch; `image` is its index in the data set.
+    pub fn training_attack(seed: u64, epoch: u64, image: u64) -> Self {
+        Self::new(seed, "training-attack", &[epoch, image])
+    }
+
+    /// The start of an attack in an evaluation; `image` is its index in the data set.
+    pub fn evaluation_attack(seed: u64, image: u64, restart: u64) -> Self {
+        Self::new(seed, "evaluation-attack", &[image, restart])
+    }
+
+    /// The initial values of the parameter of that name.
+    pub fn weights(seed: u64, parameter: &str) -> Self {
+        Self::new(seed, &format!("weights/{parameter}"), &[])
+    }
+
+    /// Key: SHA-256 of "datjob/1", a zero byte, the purpose, a zero byte, then the seed and the indices as u64 in
+    /// little-endian order. No purpose contains a zero byte, so no two uses share a key.
+    fn new(seed: u64, purpose: &str, indices: &[u64]) -> Self {
+        let mut hash = Sha256::new();
+        hash.update(b"datjob/1\0");
+        hash.update(purpose.as_bytes());
+        hash.update([0]);
+        hash.update(seed.to_le_bytes());
+        for index in indices {
+            hash.update(index.to_le_bytes());
+        }
+        Self(ChaCha8Rng::from_seed(hash.finalize().into()))
+    }
+
+    /// An integer in `0..bound`, each with the same probability; 0 where `bound` is 0.
+    pub fn below(&mut self, bound: u32) -> u32 {
+        // Lemire, "Fast random integer generation in an interval" (2019): multiply, reject the few that would bias.
+        let mut product = u64::from(self.0.next_u32()) * u64::from(bound);
+        if (product as u32) < bound {
+            let reject_below = bound.wrapping_neg() % bound;
+            while (product as u32) < reject_below {
+                product = u64::from(self.0.next_u32()) * u64::from(bound);
+            }
+        }
+        (product >> 32) as u32
+    }
+
+    /// True or false, each with probability ½.
+    pub fn coin(&mut self) -> bool {
+        self.0.next_u32() >> 31 == 1
+    }
+
+    /// A number in [-1, 1), one of 2²⁴ equally spaced and equally likely ones, which f32 holds exactly.
+    pub fn symmetric(&mut self) -> f32 {
+        const HALF_RANGE: f32 = 8_388_608.0;
+        (self.0.next_u32() >> 8) as f32 / HALF_RANGE - 1.0
+    }
+
+    /// Puts `items` into a random order, each with the same probability (Fisher and Yates).
+    pub fn shuffle<T>(&mut self, items: &mut [T]) {
+        for last in (1..items.len()).rev() {
+            items.swap(last, self.below(last as u32 + 1) as usize);
+        }
+    }
+}
+
+/// Start noise of the attack on training images: uniform in [-ε, ε), `[N, C, H, W]` in f32 on the CPU.
+///
+/// `indices` are the images' indices in the data set, `epoch` counts from 0.
+pub fn training_noise(
+    seed: u64,
+    epoch: u64,
+    indices: &[usize],
+    image_shape: [i64; 3],
+    epsilon: f64,
+) -> Result<Tensor, TchError> {
+    noise(indices, image_shape, epsilon, |image| Stream::training_attack(seed, epoch, image))
+}
+
+/// Start noise of a restart (counted from 0) of an attack in an evaluation: uniform in [-ε, ε), `[N, C, H, W]` in f32
+/// on the CPU.
+pub fn evaluation_noise(
+    seed: u64,
+    restart: u64,
+    indices: &[usize],
+    image_shape: [i64; 3],
+    epsilon: f64,
+) -> Result<Tensor, TchError> {
+    noise(indices, image_shape, epsilon, |image| Stream::evaluation_attack(seed, image, restart))
+}
+
+fn noise(
+    indices: &[usize],
+    image_shape: [i64; 3],
+    epsilon: f64,
+    stream: impl Fn(u64) -> Stream,
+) -> Result<Tensor, TchError> {
+    let pixels = image_shape.iter().product::<i64>() as usize;
+    let mut values = Vec::with_capacity(indices.len() * pixels);
+    for &index in indices {
+        let mut stream = stream(index as u64);
+        values.extend((0..pixels).map(|_| stream.symmetric() * epsilon as f32));
+    }
+    let [channels, height, width] = image_shape;
+    Tensor::f_from_slice(&values)?.f_view([indices.len() as i64, channels, height, width])
+}
+
+/// Initial values of a parameter: uniform in [-bound, bound), on the CPU.
+pub fn initial_weights(
+    seed: u64,
+    parameter: &str,
+    shape: &[i64],
+    bound: f64,
+    kind: Kind,
+) -> Result<Tensor, TchError> {
+    let mut stream = Stream::weights(seed, parameter);
+    let values: Vec<f32> =
+        (0..shape.iter().product::<i64>()).map(|_| stream.symmetric() * bound as f32).collect();
+    Tensor::f_from_slice(&values)?.f_view(shape)?.f_to_kind(kind)
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn first(mut stream: Stream) -> [u32; 3] {
+        std::array::from_fn(|_| stream.0.next_u32())
+    }
+
+    #[test]
+    fn the_streams_never_change() {
+        assert_eq!(first(Stream::split(0)), [0, 0, 0]);
+        assert_eq!(first(Stream::order(1, 2)), [0, 0, 0]);
+        assert_eq!(first(Stream::augmentation(1, 2, 3)), [0, 0, 0]);
+        assert_eq!(first(Stream::training_attack(1, 2, 3)), [0, 0, 0]);
+        assert_eq!(first(Stream::evaluation_attack(1, 2, 3)), [0, 0, 0]);
+        assert_eq!(first(Stream::weights(u64::MAX, "conv1.weight")), [0, 0, 0]);
+    }
+
+    #[test]
+    fn noise_belongs_to_the_image_and_not_to_its_place_in_the_batch() {
+        let all = training_noise(7, 1, &[3, 5, 8], [1, 2, 2], 0.1).unwrap();
+        let one = training_noise(7, 1, &[5], [1, 2, 2], 0.1).unwrap();
+        assert_eq!(all.get(1), one.get(0));
+        let other_epoch = training_noise(7, 2, &[5], [1, 2, 2], 0.1).unwrap();
+        assert_ne!(one, other_epoch);
+    }
+
+    #[test]
+    fn noise_is_uniform_in_the_ball() {
+        let noise = evaluation_noise(0, 0, &[0, 1, 2, 3], [3, 64, 64], 0.5).unwrap();
+        let (mean, deviation) =
+            (noise.mean(Kind::Double).double_value(&[]), noise.std(true).double_value(&[]));
+        assert!(mean.abs() < 0.005, "{mean}");
+        assert!((deviation - 1.0 / 12.0_f64.sqrt()).abs() < 0.005, "{deviation}");
+        assert!(noise.min().double_value(&[]) >= -0.5 && noise.max().double_value(&[]) < 0.5);
+    }
+
+    proptest! {
+        #[test]
+        fn integers_stay_below_their_bound(seed: u64, bound in 1_u32..) {
+            let mut stream = Stream::split(seed);
+            for _ in 0..16 {
+                prop_assert!(stream.below(bound) < bound);
+            }
+        }
+
+        #[test]
+        fn a_shuffle_keeps_every_item(seed: u64, count in 0_usize..300) {
+            let mut items: Vec<usize> = (0..count).collect();
+            Stream::order(seed, 0).shuffle(&mut items);
+            items.sort_unstable();
+            prop_assert!(items.into_iter().eq(0..count));
+        }
+    }
+}
