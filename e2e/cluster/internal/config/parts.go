@@ -94,6 +94,9 @@ func controllerManager(l plan.Layout) Part {
 		"--bind-address=127.0.0.1",
 		"--leader-elect=false",
 		"--use-service-account-credentials=true",
+		// Each controller makes its service account first; at the default
+		// of 20 requests a second that takes longer than all the rest.
+		"--kube-api-qps=200", "--kube-api-burst=400",
 		"--root-ca-file=" + l.Certificate(Authority),
 		"--service-account-private-key-file=" + l.Key(ServiceAccounts),
 		"--cluster-signing-cert-file=" + l.Certificate(Authority),

@@ -85,11 +85,17 @@ func hierarchiesIn(mountinfo string) []Hierarchy {
 	seen := map[string]bool{}
 	for line := range strings.Lines(mountinfo) {
 		fields, super, ok := splitMountinfo(line)
-		if !ok || super[0] != "cgroup" || seen[super[2]] {
+		if !ok || !strings.HasPrefix(super[0], "cgroup") || seen[super[0]+super[2]] {
 			continue
 		}
-		seen[super[2]] = true
+		seen[super[0]+super[2]] = true
 		h := Hierarchy{MountPoint: fields[4]}
+		if super[0] == "cgroup2" {
+			// Beside the others it has no controllers, but runc and the
+			// kubelet make their cgroups in it as well.
+			found = append(found, h)
+			continue
+		}
 		for option := range strings.SplitSeq(super[2], ",") {
 			if option != "rw" && option != "ro" && option != "xattr" && !strings.HasPrefix(option, "release_agent=") {
 				h.Controllers = append(h.Controllers, option)
