@@ -10,7 +10,7 @@ use tch::Tensor;
 
 use crate::{
     agreement,
-    error::{C10dError, Member},
+    error::{C10dError, Failure, Member},
     ffi::{self, c_string, check},
     process_group::{ProcessGroup, pointers},
 };
@@ -79,6 +79,8 @@ pub struct StepTimes {
 #[derive(Debug)]
 pub struct Reducer {
     handle: NonNull<ffi::Reducer>,
+    /// The parameters' names, in order.
+    names: Vec<String>,
     /// What all processes must agree on, a line each.
     description: Vec<String>,
     member: Member,
@@ -151,7 +153,8 @@ impl Reducer {
         });
         made.map_err(|message| group.error(OPERATION, &message))?;
         let handle = NonNull::new(handle).expect("the bridge makes a reducer or fails");
-        Ok(Self { handle, description, member: group.member() })
+        let names = parameters.iter().map(|(name, _)| name.clone()).collect();
+        Ok(Self { handle, names, description, member: group.member() })
     }
 
     /// To be called before a step's first forward pass.
@@ -218,8 +221,8 @@ impl Reducer {
         let read = unsafe { ffi::datjob_reducer_get_statistics(self.as_ptr(), &raw mut numbers) };
         self.checked(OPERATION, read)?;
 
-        // There are no more buckets than parameters (and the description has a line more).
-        let mut sizes = vec![0; self.description.len()];
+        // There are no more buckets than parameters.
+        let mut sizes = vec![0; self.names.len()];
         let mut count = 0;
         // SAFETY: the reducer is alive, `sizes` has room for the capacity given, and `count` for the result.
         let read = unsafe {
@@ -248,10 +251,43 @@ impl Reducer {
     }
 
     fn checked(&self, operation: &str, status: c_int) -> Result<(), C10dError> {
-        check(status).map_err(|message| C10dError::from_message(operation, Some(self.member), &message))
+        check(status).map_err(|message| {
+            let left_out: Vec<&str> =
+                left_out(&message).filter_map(|index| self.names.get(index)).map(String::as_str).collect();
+            if left_out.is_empty() {
+                return C10dError::from_message(operation, Some(self.member), &message);
+            }
+            C10dError::Other(Failure {
+                operation: operation.to_owned(),
+                member: Some(self.member),
+                message: format!("the backward pass gave no gradient to {}", left_out.join(", ")),
+            })
+        })
     }
 
     fn as_ptr(&self) -> *const ffi::Reducer {
         self.handle.as_ptr()
+    }
+}
+
+/// The indices of the parameters that libtorch's message says the backward pass has left out.
+fn left_out(message: &str) -> impl Iterator<Item = usize> {
+    let (_, after) = message.split_once("Parameter indices which did not receive grad").unwrap_or_default();
+    let line = after.lines().next().unwrap_or_default();
+    // "for rank 0: 6 7"
+    let indices = line.split_once(':').map_or("", |(_, indices)| indices);
+    indices.split(|c: char| !c.is_ascii_digit()).filter_map(|index| index.parse().ok())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn parameters_left_out_are_read_from_the_message() {
+        let message = "Expected to have finished reduction in the prior iteration before starting a new one.\n\
+                       Parameter indices which did not receive grad for rank 1: 6 17\n In addition, you can set 1";
+        assert_eq!(left_out(message).collect::<Vec<_>>(), [6, 17]);
+        assert_eq!(left_out("Connection closed by peer [10.0.0.1]:5").count(), 0);
     }
 }
