@@ -1,0 +1,182 @@
+#!/usr/bin/env bash
+# Builds container images as OCI archives: scripts/images.sh OUT_DIR [operator|trainer|fashion-mnist …]
+# What has not changed is not built again. By environment:
+#   OPERATOR_BINARY, TRAINER_BINARY  the programs (the operator's must be static)
+#   LIBTORCH                         the folder that scripts/libtorch.sh made
+#   REGISTRY (localhost/datjob), TAG (the workspace's version)
+#   PUSH=1 pushes to REGISTRY too, with the words in PUSH_OPTIONS (--tls-verify=false)
+#   DATJOB_CACHE (~/.cache/datjob)   image layers are kept there, apart from the machine's own images
+set -euo pipefail
+fail() { echo "images: $*" >&2; exit 1; }
+
+[ $# -ge 1 ] || fail "usage: scripts/images.sh OUT_DIR [operator|trainer|fashion-mnist …]"
+mkdir -p "$1"
+out=$(cd "$1" && pwd)
+shift
+[ $# -gt 0 ] || set -- operator trainer fashion-mnist
+cd "$(dirname "$0")/.."
+
+cache=${DATJOB_CACHE:-$HOME/.cache/datjob}
+store=$cache/buildah
+registry=${REGISTRY:-localhost/datjob}
+tag=${TAG:-$(sed -n 's/^version = "\(.*\)"/\1/p' Cargo.toml | head -n 1)}
+libtorch=${LIBTORCH:-$cache/libtorch-2.11.0}
+dataset=/usr/share/datasets/fashion-mnist
+# The same input gives the same image: no file and no image has the time of the build.
+timestamp=${SOURCE_DATE_EPOCH:-0}
+
+mkdir -p "$store/tmp"
+exec 9> "$store/lock"
+flock 9 # two builds at once would take each other's context
+export TMPDIR=$store/tmp
+context=$store/context
+trap 'rm -rf "$context"' EXIT
+
+driver() { # overlay where the kernel and the file system can, else vfs
+  if [ ! -e "$store/driver" ]; then
+    mkdir -p "$store/try/l" "$store/try/u" "$store/try/w" "$store/try/m"
+    if mount -t overlay -o "lowerdir=$store/try/l,upperdir=$store/try/u,workdir=$store/try/w" overlay "$store/try/m" 2> /dev/null; then
+      umount "$store/try/m"
+      echo overlay > "$store/driver"
+    else
+      echo vfs > "$store/driver"
+    fi
+    rm -rf "$store/try"
+  fi
+  cat "$store/driver"
+}
+
+b() { buildah --root "$store/root" --runroot "$store/run" --storage-driver "$(driver)" "$@"; }
+
+# What names the inputs of an image: one line a file. libtorch is 440 MB and never edited: size and time stand for it.
+inputs() { # NAME
+  echo "$registry $tag $timestamp"
+  sha256sum scripts/images.sh LICENSE images/"$1"/*
+  case $1 in
+    operator) sha256sum "$OPERATOR_BINARY" ;;
+    trainer)
+      sha256sum "$TRAINER_BINARY"
+      cat "$libtorch/build-version"
+      stat -c '%n %s %Y' "$libtorch"/lib/*
+      stat -c '%n %s %Y' /etc/ssl/certs/ca-certificates.crt /lib/*/libc.so.6 /lib/*/libstdc++.so.6 2> /dev/null || true
+      ;;
+    fashion-mnist) stat -c '%n %s %Y' "$(busybox)" "$dataset"/* ;;
+  esac
+}
+
+busybox() { command -v /bin/busybox || command -v busybox || fail "busybox is missing: scripts/prerequisites.sh"; }
+
+is_static() { ! readelf -lW "$1" | grep -q INTERP; }
+
+copy() { cp --reflink=auto "$@"; }
+# No bytes are copied where a hard link does.
+link() { cp -lL "$@" 2> /dev/null || copy -L "$@"; }
+
+# Licence texts of the packages that files come from, where dpkg knows them.
+licences() { # ROOT FILE...
+  local root=$1 package
+  shift
+  command -v dpkg-query > /dev/null || return 0
+  for package in $( (for file; do dpkg-query -S "$file" "$(readlink -f "$file")" "/usr$file" 2> /dev/null || true; done) | sed 's/[:,].*//' | sort -u); do
+    [ -e "/usr/share/doc/$package/copyright" ] || continue
+    mkdir -p "$root/usr/share/doc/$package"
+    copy -L "/usr/share/doc/$package/copyright" "$root/usr/share/doc/$package/copyright"
+  done
+}
+
+stage_operator() {
+  is_static "$OPERATOR_BINARY" || fail "$OPERATOR_BINARY is not static: build it with RUSTFLAGS=-Ctarget-feature=+crt-static for an explicit --target"
+  copy "$OPERATOR_BINARY" "$context/datjob-operator"
+  chmod 755 "$context/datjob-operator"
+  copy LICENSE "$context/LICENSE"
+}
+
+stage_trainer() {
+  local system=$context/system libraries missing file
+  mkdir -p "$context/libtorch" "$system/etc/ssl/certs" "$system/usr/share/doc/datjob" "$context/writable/data" "$context/writable/checkpoints"
+  mkdir -m 1777 "$context/writable/tmp"
+  copy "$TRAINER_BINARY" "$context/dat-trainer"
+  chmod 755 "$context/dat-trainer"
+  for file in libtorch_cpu.so libc10.so libgomp.so.1 libcupti.so.13 libcudart.so.13; do
+    [ -e "$libtorch/lib/$file" ] || fail "$libtorch/lib/$file is missing: scripts/libtorch.sh $libtorch"
+    link "$libtorch/lib/$file" "$context/libtorch/"
+  done
+
+  # The system's libraries, each where the loader looks for it on this machine.
+  libraries=$(LD_LIBRARY_PATH=$libtorch/lib ldd "$TRAINER_BINARY")
+  missing=$(awk '/not found/ {print $1}' <<< "$libraries")
+  [ -z "$missing" ] || fail "libraries of $TRAINER_BINARY are missing: $missing"
+  libraries=$(awk '$2 == "=>" {print $3} $1 ~ /^\// {print $1}' <<< "$libraries" | grep -v "^$(readlink -f "$libtorch")/\|^$libtorch/" | sort -u)
+  for file in $libraries; do
+    mkdir -p "$system$(dirname "$file")"
+    copy -L "$file" "$system$file"
+  done
+  # shellcheck disable=SC2086
+  licences "$system" $libraries
+  copy LICENSE "$system/usr/share/doc/datjob/LICENSE"
+
+  # Debian's own choice of authorities, without those that were added to this machine.
+  if [ -d /usr/share/ca-certificates/mozilla ]; then
+    cat /usr/share/ca-certificates/mozilla/*.crt > "$system/etc/ssl/certs/ca-certificates.crt"
+  else
+    copy -L /etc/ssl/certs/ca-certificates.crt "$system/etc/ssl/certs/ca-certificates.crt"
+  fi
+  printf 'root:x:0:0::/:/\ndatjob:x:65532:65532::/tmp:/\n' > "$system/etc/passwd"
+  printf 'root:x:0:\ndatjob:x:65532:\n' > "$system/etc/group"
+  printf 'passwd: files\ngroup: files\nhosts: files dns\n' > "$system/etc/nsswitch.conf"
+}
+
+stage_fashion_mnist() {
+  local busybox name
+  busybox=$(busybox)
+  is_static "$busybox" || fail "$busybox is not static: install busybox-static"
+  mkdir -p "$context/system/bin" "$context/fashion-mnist"
+  copy -L "$busybox" "$context/system/bin/busybox"
+  for name in sh cp mkdir; do ln -s busybox "$context/system/bin/$name"; done
+  for name in train-images-idx3 train-labels-idx1 t10k-images-idx3 t10k-labels-idx1; do
+    [ -e "$dataset/$name-ubyte.gz" ] || fail "$dataset/$name-ubyte.gz is missing: scripts/prerequisites.sh"
+    copy "$dataset/$name-ubyte.gz" "$context/fashion-mnist/"
+  done
+  licences "$context/system" "$busybox" "$dataset/train-images-idx3-ubyte.gz"
+  copy images/fashion-mnist/copy-data "$context/copy-data"
+}
+
+mib() { awk -v n="$1" 'BEGIN {printf n < 10485760 ? "%.1f MiB" : "%.0f MiB", n / 1048576}'; }
+
+build() { # NAME
+  local name=$1 image=$registry/$1:$tag archive=$out/$1.tar hash unpacked started=$SECONDS
+  hash=$(inputs "$name" | sha256sum | cut -d ' ' -f 1)
+  if [ -e "$archive" ] && [ "$(cat "$archive.inputs" 2> /dev/null)" = "$hash" ]; then
+    echo "images: $image is up to date"
+    return
+  fi
+  rm -rf "$context" "$archive.inputs"
+  mkdir -p "$context"
+  "stage_${name//-/_}"
+  unpacked=$(du -sb "$context" | cut -f 1)
+  b bud --quiet --layers --isolation chroot --format oci --timestamp "$timestamp" --pull-never --no-hosts \
+    --file "images/$name/Containerfile" --tag "$image" "$context" > /dev/null || fail "$image: buildah bud failed"
+  # zstd: half the time of gzip and smaller; containerd 1.5 and newer, CRI-O and Podman read it.
+  b push --quiet --compression-format zstd "$image" "oci-archive:$archive.new:$image" || fail "$image: no archive could be written"
+  mv "$archive.new" "$archive"
+  # Layers that no image is made of any more.
+  b rmi --prune > /dev/null 2>&1 || true
+  echo "$hash" > "$archive.inputs"
+  echo "images: built $image: $(mib "$unpacked"), $archive $(mib "$(stat -c %s "$archive")"), in $((SECONDS - started)) s"
+}
+
+command -v buildah > /dev/null || fail "buildah is missing: scripts/prerequisites.sh"
+for name; do
+  case $name in
+    operator) [ -x "${OPERATOR_BINARY:-}" ] || fail "set OPERATOR_BINARY to the operator's binary (make operator)" ;;
+    trainer) [ -x "${TRAINER_BINARY:-}" ] || fail "set TRAINER_BINARY to the trainer's binary (make trainer)" ;;
+    fashion-mnist) ;;
+    *) fail "there is no image $name: operator, trainer, fashion-mnist" ;;
+  esac
+  build "$name"
+  if [ "${PUSH:-0}" = 1 ]; then
+    read -r -a options <<< "${PUSH_OPTIONS:-}"
+    b push --quiet "${options[@]}" "$registry/$name:$tag" "docker://$registry/$name:$tag" || fail "$registry/$name:$tag could not be pushed"
+    echo "images: pushed $registry/$name:$tag"
+  fi
+done
