@@ -3,7 +3,8 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 /// Who the trainer pods may talk to. Enabled, they reach each other, DNS (port 53), and what `egress` adds; they are
-/// reached by each other and, at the agent's port, by anyone in the cluster's network who reads reports and metrics.
+/// reached by each other and, at the agent's port, from the operator's namespace. Policies add up: for a scraper of
+/// the pods' metrics make another NetworkPolicy that selects the label `app.kubernetes.io/name: datjob-trainer`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", default)]
 pub struct NetworkPolicy {

@@ -19,6 +19,8 @@ pub struct DatJobStatus {
     pub attempt: u32,
     /// How often a world was formed; 0 before the first.
     pub generation: u32,
+    /// `generation` when the current attempt began: each world after the attempt's first is a restart.
+    pub generation_at_start: u32,
     /// What was restarted.
     pub restarts: Restarts,
     /// When the job's pods first started.
@@ -47,6 +49,9 @@ pub struct DatJobStatus {
     /// The newest evaluation on the validation split.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub accuracy: Option<Accuracy>,
+    /// The evaluation on the validation split with the highest robust accuracy so far.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub best: Option<Accuracy>,
     /// The end result on the test set.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub results: Option<ResultsStatus>,

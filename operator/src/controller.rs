@@ -1,0 +1,171 @@
+//! The controller: reconcile = observe → validate → build → apply → status → update, one file a stage.
+//!
+//! Only observe, apply and update talk to the API server; validate, build and status are pure.
+
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use datjob_api::datjob::DatJob;
+use futures::{FutureExt as _, StreamExt as _};
+use jiff::Timestamp;
+use k8s_openapi::api::apps::v1::StatefulSet;
+use kube::{
+    Api, Client, Resource as _, ResourceExt as _,
+    core::DeserializeGuard,
+    runtime::{
+        controller::{self, Action, Controller},
+        events::Recorder,
+        reflector::Store,
+        watcher,
+    },
+};
+use tracing::{debug, info, warn};
+
+use self::{
+    apply::{ApplyError, Plan},
+    build::Settings,
+    identity::{Identity, MANAGER},
+    validate::Validated,
+};
+use crate::{calls::CallError, conditions, jitter, memory::Memory, metrics::Metrics, reports::Reader};
+
+pub mod apply;
+pub mod attempt;
+pub mod blockers;
+pub mod build;
+pub mod identity;
+pub mod observe;
+pub mod ownership;
+pub mod status;
+mod undecodable;
+pub mod update;
+pub mod validate;
+
+/// Jobs that are looked at at the same time.
+const CONCURRENCY: u16 = 16;
+/// When a job is looked at again that changed while it was looked at.
+const AGAIN: Duration = Duration::from_millis(500);
+/// The longest pause after errors.
+const LONGEST_PAUSE: Duration = Duration::from_secs(60);
+
+/// A job as the watch delivers it: one that cannot be decoded does not hold up the others.
+pub type Watched = DeserializeGuard<DatJob>;
+
+/// What all reconciliations share.
+pub struct Context {
+    /// The client.
+    pub client: Client,
+    /// What the installation says about all jobs.
+    pub settings: Settings,
+    /// Reads reports.
+    pub reports: Reader,
+    /// Publishes events; one for the process, since it joins repeated ones.
+    pub recorder: Recorder,
+    /// What is remembered between reconciliations.
+    pub memory: Memory,
+    /// Metrics.
+    pub metrics: Arc<Metrics>,
+}
+
+/// Why a job could not be reconciled; it is tried again.
+#[derive(Debug, thiserror::Error)]
+pub enum ReconcileError {
+    /// A read, or the write of the status, failed.
+    #[error(transparent)]
+    Call(#[from] CallError),
+    /// The children could not be written.
+    #[error(transparent)]
+    Apply(#[from] ApplyError),
+}
+
+/// Watches jobs and their StatefulSets until `stop`, then ends after the reconciliations that are under way.
+pub async fn run(
+    context: Arc<Context>,
+    namespace: Option<&str>,
+    stop: impl Future<Output = ()> + Send + Sync + 'static,
+    started: impl FnOnce(Store<Watched>),
+) {
+    let client = &context.client;
+    let (jobs, sets): (Api<Watched>, Api<StatefulSet>) = match namespace {
+        Some(namespace) => {
+            (Api::namespaced(client.clone(), namespace), Api::namespaced(client.clone(), namespace))
+        }
+        None => (Api::all(client.clone()), Api::all(client.clone())),
+    };
+    let ours = watcher::Config::default().labels(&format!("app.kubernetes.io/managed-by={MANAGER}"));
+    let controller = Controller::new(jobs, watcher::Config::default())
+        .with_config(controller::Config::default().concurrency(CONCURRENCY))
+        .owns(sets, ours)
+        .graceful_shutdown_on(stop);
+    started(controller.store());
+    controller
+        .run(|job, context| timed(job, context).boxed(), pause_after_error, context)
+        .for_each(|result| async move {
+            match result {
+                Ok(_) => {}
+                // Deleted between the trigger and its turn.
+                Err(controller::Error::ObjectNotFound(job)) => debug!(%job, "Job is gone."),
+                Err(controller::Error::ReconcilerFailed(error, job)) => match error {
+                    ReconcileError::Apply(ApplyError::Stale) => {
+                        debug!(%job, %error, "Job is looked at again.")
+                    }
+                    error => warn!(%job, %error, "Job could not be reconciled."),
+                },
+                Err(error) => warn!(%error, "Watch failed; it is started again."),
+            }
+        })
+        .await;
+    info!("Controller stopped.");
+}
+
+async fn timed(watched: Arc<Watched>, context: Arc<Context>) -> Result<Action, ReconcileError> {
+    let begin = Instant::now();
+    let uid = watched.meta().uid.clone().unwrap_or_default();
+    let result = match &watched.0 {
+        Ok(job) => reconcile(job, &context).await,
+        Err(invalid) => undecodable::report(&context, invalid).await.map_err(ReconcileError::from),
+    };
+    context.metrics.reconciled(result.is_ok(), begin.elapsed());
+    context
+        .memory
+        .change(&uid, |job| job.errors = if result.is_ok() { 0 } else { job.errors.saturating_add(1) });
+    result
+}
+
+/// One look at a job: the stages, and nothing else.
+async fn reconcile(job: &DatJob, context: &Context) -> Result<Action, ReconcileError> {
+    let Some(identity) = Identity::of(job).filter(|_| !validate::is_deleted(job)) else {
+        // The garbage collector removes the children by their owner references.
+        return Ok(Action::await_change());
+    };
+    let finished =
+        job.status.as_ref().is_some_and(|status| conditions::is_true(status, conditions::FINISHED));
+    let observation = observe::observe(context, job, &identity, finished).await?;
+    let plan = match validate::validate(job, &identity) {
+        Validated::Run(valid) => {
+            let step = attempt::next_step(&identity, job.status.as_ref(), &observation, Timestamp::now());
+            Plan::Run(build::build(&valid, step, &context.settings))
+        }
+        Validated::Finished => Plan::CleanUp,
+        Validated::Invalid(invalid) => Plan::Refuse(invalid),
+    };
+    let applied = apply::apply(context, job, &identity, plan, observation).await?;
+    let outcome = status::status(job, &applied, Timestamp::now());
+    if !update::update(context, job, &identity, &outcome).await? {
+        return Ok(Action::requeue(AGAIN));
+    }
+    Ok(outcome.requeue.map_or_else(Action::await_change, Action::requeue))
+}
+
+/// 1, 2, 4 … 60 seconds, give or take a quarter.
+fn pause_after_error(watched: Arc<Watched>, error: &ReconcileError, context: Arc<Context>) -> Action {
+    if matches!(error, ReconcileError::Apply(ApplyError::Stale)) {
+        return Action::requeue(AGAIN);
+    }
+    let uid = watched.uid().unwrap_or_default();
+    let errors = context.memory.of(&uid).errors.clamp(1, 7);
+    let pause = Duration::from_secs(1 << (errors - 1)).min(LONGEST_PAUSE);
+    Action::requeue(jitter::within(&format!("{uid}/{errors}"), pause * 3 / 4, pause * 5 / 4))
+}

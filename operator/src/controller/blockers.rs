@@ -1,0 +1,285 @@
+//! What keeps pods from running, read from their own states: a claim, a secret or an image that is not there. Pure.
+//!
+//! The operator needs no right to read claims or secrets for it, and says what is missing by name.
+
+use jiff::Timestamp;
+use k8s_openapi::api::core::v1::{ContainerState, ContainerStateTerminated, ContainerStatus, Pod};
+use kube::ResourceExt as _;
+
+use crate::text::clause;
+
+/// Something that only a person can mend.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Blocker {
+    /// One word.
+    pub reason: &'static str,
+    /// The beginning of the sentence: what cannot happen, to what. Stays the same while the blocker does.
+    pub head: String,
+    /// Details from the cluster, which may come and go.
+    pub detail: String,
+}
+
+impl Blocker {
+    /// A blocker with details from the cluster.
+    pub fn new(reason: &'static str, head: impl Into<String>, detail: &str) -> Self {
+        Self { reason, head: head.into(), detail: clause(detail) }
+    }
+
+    /// The sentence.
+    pub fn sentence(&self) -> String {
+        if self.detail.is_empty() {
+            return format!("{}.", self.head);
+        }
+        format!("{}: {}.", self.head, self.detail)
+    }
+
+    /// The sentence, or `before` where that says the same with more detail: the kubelet alternates between a message
+    /// with the cause and one without.
+    pub fn sentence_after(&self, before: &str) -> String {
+        if self.detail.is_empty() && before.starts_with(&self.head) {
+            return before.to_owned();
+        }
+        self.sentence()
+    }
+}
+
+/// A warning of the cluster about an object, from its events.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Warning {
+    /// Name of the pod, or of the StatefulSet where it could not make a pod.
+    pub about: String,
+    /// What is said.
+    pub message: String,
+}
+
+/// How long a pod may be without a node before it counts as blocked: volumes are bound and nodes are added meanwhile.
+const SCHEDULING_SECONDS: i64 = 10;
+/// How long after a crash a container that runs again still counts as crashing.
+const CRASH_SECONDS: i64 = 30;
+
+/// The first blocker among the pods, lowest name first.
+pub fn find(pods: &[Pod], warning: Option<&Warning>, now: Timestamp) -> Option<Blocker> {
+    pods.iter()
+        .filter(|pod| pod.metadata.deletion_timestamp.is_none())
+        .find_map(|pod| unschedulable(pod, now).or_else(|| container_blocker(pod, now)))
+        .or_else(|| warning.map(warned))
+}
+
+fn warned(warning: &Warning) -> Blocker {
+    let Warning { about, message } = warning;
+    if message.contains("create Pod") {
+        return Blocker::new(
+            "PodsNotCreated",
+            format!("StatefulSet {about} cannot create its pods"),
+            message,
+        );
+    }
+    Blocker::new("VolumeNotMounted", format!("Pod {about} cannot mount a volume"), message)
+}
+
+fn unschedulable(pod: &Pod, now: Timestamp) -> Option<Blocker> {
+    let conditions = pod.status.as_ref()?.conditions.as_ref()?;
+    let condition = conditions.iter().find(|condition| condition.type_ == "PodScheduled")?;
+    let blocked = condition.status == "False" && condition.reason.as_deref() == Some("Unschedulable");
+    let since = condition.last_transition_time.as_ref().map_or(now, |time| time.0);
+    (blocked && now.as_second() - since.as_second() >= SCHEDULING_SECONDS).then(|| {
+        Blocker::new(
+            "Unschedulable",
+            format!("Pod {} is unschedulable", pod.name_any()),
+            condition.message.as_deref().unwrap_or_default(),
+        )
+    })
+}
+
+fn container_blocker(pod: &Pod, now: Timestamp) -> Option<Blocker> {
+    let status = pod.status.as_ref()?;
+    let containers = |list: &Option<Vec<ContainerStatus>>| list.clone().unwrap_or_default();
+    containers(&status.init_container_statuses)
+        .iter()
+        .map(|container| (container, true))
+        .chain(containers(&status.container_statuses).iter().map(|container| (container, false)))
+        .find_map(|(container, init)| waiting(pod, container).or_else(|| crashing(pod, container, init, now)))
+}
+
+fn waiting(pod: &Pod, container: &ContainerStatus) -> Option<Blocker> {
+    let waiting = container.state.as_ref()?.waiting.as_ref()?;
+    let message = waiting.message.as_deref().unwrap_or_default();
+    let name = pod.name_any();
+    match waiting.reason.as_deref()? {
+        "ErrImagePull" | "ImagePullBackOff" | "InvalidImageName" | "ErrImageNeverPull" => Some(Blocker::new(
+            "ImageNotPulled",
+            format!("Pod {name} cannot pull image {:?}", container.image),
+            // "Back-off pulling image …" alone says nothing; newer kubelets add the cause.
+            if message.starts_with("Back-off") {
+                message.split_once(": ").map_or("", |(_, cause)| cause)
+            } else {
+                message
+            },
+        )),
+        "CreateContainerConfigError" | "CreateContainerError" | "RunContainerError" => Some(Blocker::new(
+            "ContainerNotCreated",
+            format!("Pod {name} cannot create container {}", container.name),
+            message,
+        )),
+        _ => None,
+    }
+}
+
+fn crashing(pod: &Pod, container: &ContainerStatus, init: bool, now: Timestamp) -> Option<Blocker> {
+    let failed = |state: Option<&ContainerState>| -> Option<ContainerStateTerminated> {
+        state?.terminated.clone().filter(|end| end.exit_code != 0)
+    };
+    let state = container.state.as_ref()?;
+    let end = failed(Some(state)).or_else(|| failed(container.last_state.as_ref()))?;
+    let waits =
+        state.waiting.as_ref().is_some_and(|waiting| waiting.reason.as_deref() == Some("CrashLoopBackOff"));
+    let up_for = |running: &k8s_openapi::api::core::v1::ContainerStateRunning| {
+        running.started_at.as_ref().map_or(0, |time| now.as_second() - time.0.as_second())
+    };
+    let again =
+        state.running.as_ref().is_some_and(|running| !container.ready && up_for(running) < CRASH_SECONDS);
+    // An agent that ends once is restarted and that is that; a data image that fails once has failed.
+    let often = container.restart_count >= 2;
+    if !(waits || state.terminated.is_some() && (init || often) || again && often) {
+        return None;
+    }
+    let what = if init { "data container" } else { "trainer container" };
+    let head = format!(
+        "The {what} {:?} of pod {} (image {:?}) ends again and again, with exit code {}",
+        container.name,
+        pod.name_any(),
+        container.image,
+        end.exit_code
+    );
+    let detail = end.message.or(end.reason.filter(|reason| reason != "Error")).unwrap_or_default();
+    Some(Blocker::new(if init { "DataContainerFailed" } else { "TrainerCrashes" }, head, &detail))
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value, json};
+
+    use super::*;
+
+    fn at(text: &str) -> Timestamp {
+        text.parse().unwrap()
+    }
+
+    fn pod(status: Value) -> Pod {
+        serde_json::from_value(json!({"metadata": {"name": "job-1"}, "status": status})).unwrap()
+    }
+
+    fn trainer(state: Value, last: Value, restarts: i32) -> Value {
+        json!({"name": "trainer", "image": "img:1", "imageID": "", "ready": false, "restartCount": restarts,
+            "state": state, "lastState": last})
+    }
+
+    fn blocker(status: Value) -> Option<(&'static str, String)> {
+        find(&[pod(status)], None, at("2026-01-01T00:01:00Z")).map(|found| (found.reason, found.sentence()))
+    }
+
+    #[test]
+    fn each_blocker_is_named() {
+        let unschedulable = |since: &str| {
+            json!({"conditions": [{"type": "PodScheduled", "status": "False", "reason": "Unschedulable",
+                "lastTransitionTime": since, "message": "persistentvolumeclaim \"ckpt\" not found"}]})
+        };
+        let container = |state: Value| json!({"containerStatuses": [trainer(state, json!({}), 0)]});
+        let waits = |reason: &str, message: &str| {
+            container(json!({"waiting": {"reason": reason, "message": message}}))
+        };
+        let crash = json!({"terminated": {"exitCode": 3, "reason": "Error", "message": "no such file"}});
+        let back_off = json!({"waiting": {"reason": "CrashLoopBackOff"}});
+        let cases = [
+            (
+                unschedulable("2026-01-01T00:00:00Z"),
+                Some((
+                    "Unschedulable",
+                    "Pod job-1 is unschedulable: persistentvolumeclaim \"ckpt\" not found.",
+                )),
+            ),
+            (unschedulable("2026-01-01T00:00:55Z"), None),
+            (
+                waits("ErrImagePull", "manifest unknown"),
+                Some(("ImageNotPulled", "Pod job-1 cannot pull image \"img:1\": manifest unknown.")),
+            ),
+            (
+                waits("ImagePullBackOff", "Back-off pulling image \"img:1\""),
+                Some(("ImageNotPulled", "Pod job-1 cannot pull image \"img:1\".")),
+            ),
+            (
+                waits("ImagePullBackOff", "Back-off pulling image \"img:1\": ErrImagePull: not found"),
+                Some(("ImageNotPulled", "Pod job-1 cannot pull image \"img:1\": ErrImagePull: not found.")),
+            ),
+            (
+                waits("CreateContainerConfigError", "secret \"s\" not found"),
+                Some((
+                    "ContainerNotCreated",
+                    "Pod job-1 cannot create container trainer: secret \"s\" not found.",
+                )),
+            ),
+            (waits("ContainerCreating", ""), None),
+            (waits("PodInitializing", ""), None),
+            (
+                json!({"containerStatuses": [trainer(back_off.clone(), crash.clone(), 1)]}),
+                Some((
+                    "TrainerCrashes",
+                    "The trainer container \"trainer\" of pod job-1 (image \"img:1\") ends again and again, with exit code 3: no such file.",
+                )),
+            ),
+            (
+                json!({"containerStatuses": [trainer(json!({"running": {"startedAt": "2026-01-01T00:00:50Z"}}), crash.clone(), 2)]}),
+                Some((
+                    "TrainerCrashes",
+                    "The trainer container \"trainer\" of pod job-1 (image \"img:1\") ends again and again, with exit code 3: no such file.",
+                )),
+            ),
+            (
+                json!({"containerStatuses": [trainer(json!({"running": {"startedAt": "2026-01-01T00:00:00Z"}}), crash.clone(), 2)]}),
+                None,
+            ),
+            (json!({"containerStatuses": [trainer(crash.clone(), json!({}), 0)]}), None),
+            (
+                json!({"initContainerStatuses": [trainer(crash, json!({}), 0)]}),
+                Some((
+                    "DataContainerFailed",
+                    "The data container \"trainer\" of pod job-1 (image \"img:1\") ends again and again, with exit code 3: no such file.",
+                )),
+            ),
+            (json!({}), None),
+        ];
+        for (status, expected) in cases {
+            let expected = expected.map(|(reason, sentence)| (reason, sentence.to_owned()));
+            assert_eq!(blocker(status.clone()), expected, "{status}");
+        }
+    }
+
+    #[test]
+    fn warnings_name_what_is_missing() {
+        let warning = |about: &str, message: &str| Warning { about: about.into(), message: message.into() };
+        let now = at("2026-01-01T00:01:00Z");
+        let mount = warning("job-0", "MountVolume.SetUp failed for volume \"v\" : secret \"s\" not found");
+        assert!(find(&[], Some(&mount), now).unwrap().sentence().contains("secret \"s\" not found"));
+        let quota = warning("job", "create Pod job-0 in StatefulSet job failed error: exceeded quota");
+        assert_eq!(find(&[], Some(&quota), now).unwrap().reason, "PodsNotCreated");
+    }
+
+    #[test]
+    fn a_message_without_detail_does_not_replace_one_with() {
+        let head = "Pod job-1 cannot pull image \"img:1\"";
+        let with = Blocker::new("ImageNotPulled", head, "manifest unknown");
+        let without = Blocker::new("ImageNotPulled", head, "");
+        assert_eq!(without.sentence_after(&with.sentence()), with.sentence());
+        assert_eq!(without.sentence_after("Something else."), without.sentence());
+    }
+
+    #[test]
+    fn pods_on_their_way_out_block_nothing() {
+        let mut pod = pod(
+            json!({"containerStatuses": [trainer(json!({"waiting": {"reason": "ErrImagePull"}}), json!({}), 0)]}),
+        );
+        pod.metadata.deletion_timestamp =
+            Some(k8s_openapi::apimachinery::pkg::apis::meta::v1::Time(at("2026-01-01T00:00:00Z")));
+        assert_eq!(find(&[pod], None, at("2026-01-01T00:01:00Z")), None);
+    }
+}

@@ -1,0 +1,181 @@
+//! What a trainer pod runs. It passes the `restricted` Pod Security level and holds no credentials for the cluster.
+
+use datjob_api::{contract, datjob::PodOptions, training::Source};
+use k8s_openapi::{
+    api::core::v1::{
+        Capabilities, Container, ContainerPort, EnvVar, EnvVarSource, HTTPGetAction, ObjectFieldSelector,
+        PodSecurityContext, PodSpec, Probe, SeccompProfile, SecurityContext, Toleration,
+    },
+    apimachinery::pkg::util::intstr::IntOrString,
+};
+
+use super::{Settings, volumes};
+use crate::controller::validate::ValidJob;
+
+/// Seconds that a pod stays on a node that does not answer, where the job does not say; Kubernetes' 300 would keep
+/// the world waiting.
+const UNREACHABLE_SECONDS: i64 = 30;
+
+pub(super) fn pod(valid: &ValidJob<'_>, attempt: u32, settings: &Settings) -> PodSpec {
+    let options = &valid.job.spec.pod;
+    PodSpec {
+        init_containers: data_container(valid).map(|container| vec![container]),
+        containers: vec![trainer(valid, attempt, settings)],
+        volumes: Some(volumes::volumes(valid)),
+        restart_policy: Some("Always".into()),
+        termination_grace_period_seconds: Some(options.termination_grace_period_seconds),
+        automount_service_account_token: Some(false),
+        enable_service_links: Some(false),
+        security_context: Some(security(options)),
+        service_account_name: options.service_account_name.clone(),
+        image_pull_secrets: some(options.image_pull_secrets.clone()),
+        node_selector: (!options.node_selector.is_empty()).then(|| options.node_selector.clone()),
+        tolerations: Some(tolerations(options)),
+        affinity: options.affinity.clone(),
+        topology_spread_constraints: some(options.topology_spread_constraints.clone()),
+        priority_class_name: options.priority_class_name.clone(),
+        runtime_class_name: options.runtime_class_name.clone(),
+        scheduler_name: options.scheduler_name.clone(),
+        ..PodSpec::default()
+    }
+}
+
+/// An absent list and an empty one are the same to the API server, but not to server-side apply.
+fn some<T>(list: Vec<T>) -> Option<Vec<T>> {
+    (!list.is_empty()).then_some(list)
+}
+
+fn trainer(valid: &ValidJob<'_>, attempt: u32, settings: &Settings) -> Container {
+    let options = &valid.job.spec.pod;
+    let image = if options.image.is_empty() { &settings.trainer_image } else { &options.image };
+    let mut env = own_env(valid, attempt);
+    env.extend(options.env.clone());
+    Container {
+        name: contract::CONTAINER.into(),
+        image: Some(image.clone()),
+        image_pull_policy: options.image_pull_policy.clone(),
+        args: Some(vec!["agent".into()]),
+        env: Some(env),
+        ports: Some(vec![ContainerPort {
+            name: Some(contract::AGENT_PORT_NAME.into()),
+            container_port: i32::from(contract::AGENT_PORT),
+            protocol: Some("TCP".into()),
+            ..ContainerPort::default()
+        }]),
+        readiness_probe: Some(health(5, 2)),
+        // Generous: the agent shares its cores with the training, and a restart costs the world a round.
+        liveness_probe: Some(health(10, 6)),
+        resources: Some(options.resources.clone()),
+        security_context: Some(restricted()),
+        volume_mounts: Some(volumes::mounts(valid)),
+        ..Container::default()
+    }
+}
+
+/// Puts the files of a data image into the data volume, with the image's own entrypoint.
+fn data_container(valid: &ValidJob<'_>) -> Option<Container> {
+    let Source::Image(image) = &valid.job.spec.training.data.source else { return None };
+    Some(Container {
+        name: volumes::DATA_CONTAINER.into(),
+        image: Some(image.reference.clone()),
+        image_pull_policy: valid.job.spec.pod.image_pull_policy.clone(),
+        env: Some(vec![value(contract::ENV_DATA, contract::DATA_DIR)]),
+        security_context: Some(restricted()),
+        volume_mounts: Some(volumes::data_container_mounts()),
+        ..Container::default()
+    })
+}
+
+fn own_env(valid: &ValidJob<'_>, attempt: u32) -> Vec<EnvVar> {
+    let identity = valid.identity;
+    let spec = &valid.job.spec;
+    let host = format!("{0}-0.{0}.{1}.svc", identity.name, identity.namespace);
+    vec![
+        value(contract::ENV_JOB_NAME, &identity.name),
+        value(contract::ENV_JOB_UID, &identity.uid),
+        field(contract::ENV_POD_UID, "metadata.uid"),
+        field(contract::ENV_POD_IP, "status.podIP"),
+        field(contract::ENV_POD_INDEX, "metadata.labels['apps.kubernetes.io/pod-index']"),
+        value(contract::ENV_REPLICAS, &spec.replicas.to_string()),
+        value(contract::ENV_WORKERS_PER_POD, &spec.workers().to_string()),
+        value(contract::ENV_ATTEMPT, &attempt.to_string()),
+        value(contract::ENV_RENDEZVOUS_HOST, &host),
+        value(contract::ENV_GRACE_PERIOD, &spec.pod.termination_grace_period_seconds.to_string()),
+    ]
+}
+
+fn value(name: &str, value: &str) -> EnvVar {
+    EnvVar { name: name.to_owned(), value: Some(value.to_owned()), value_from: None }
+}
+
+fn field(name: &str, path: &str) -> EnvVar {
+    EnvVar {
+        name: name.to_owned(),
+        value: None,
+        value_from: Some(EnvVarSource {
+            field_ref: Some(ObjectFieldSelector {
+                field_path: path.to_owned(),
+                api_version: Some("v1".into()),
+            }),
+            ..EnvVarSource::default()
+        }),
+    }
+}
+
+fn health(period_seconds: i32, failure_threshold: i32) -> Probe {
+    Probe {
+        http_get: Some(HTTPGetAction {
+            path: Some("/healthz".into()),
+            port: IntOrString::String(contract::AGENT_PORT_NAME.into()),
+            ..HTTPGetAction::default()
+        }),
+        period_seconds: Some(period_seconds),
+        timeout_seconds: Some(5),
+        failure_threshold: Some(failure_threshold),
+        ..Probe::default()
+    }
+}
+
+fn security(options: &PodOptions) -> PodSecurityContext {
+    PodSecurityContext {
+        run_as_non_root: Some(true),
+        run_as_user: Some(options.run_as_user),
+        run_as_group: Some(options.run_as_user),
+        fs_group: Some(options.fs_group),
+        // Changing the owner of a large data set at every start would take minutes.
+        fs_group_change_policy: Some("OnRootMismatch".into()),
+        seccomp_profile: Some(SeccompProfile { type_: "RuntimeDefault".into(), localhost_profile: None }),
+        ..PodSecurityContext::default()
+    }
+}
+
+fn restricted() -> SecurityContext {
+    SecurityContext {
+        allow_privilege_escalation: Some(false),
+        capabilities: Some(Capabilities { drop: Some(vec!["ALL".into()]), add: None }),
+        read_only_root_filesystem: Some(true),
+        run_as_non_root: Some(true),
+        ..SecurityContext::default()
+    }
+}
+
+fn tolerations(options: &PodOptions) -> Vec<Toleration> {
+    let mut tolerations = options.tolerations.clone();
+    for key in ["node.kubernetes.io/not-ready", "node.kubernetes.io/unreachable"] {
+        let given = options.tolerations.iter().any(|toleration| {
+            let this_key = toleration.key.as_deref().unwrap_or_default();
+            let this_effect = toleration.effect.as_deref().unwrap_or_default();
+            (this_key.is_empty() || this_key == key) && (this_effect.is_empty() || this_effect == "NoExecute")
+        });
+        if !given {
+            tolerations.push(Toleration {
+                key: Some(key.into()),
+                operator: Some("Exists".into()),
+                effect: Some("NoExecute".into()),
+                toleration_seconds: Some(UNREACHABLE_SECONDS),
+                value: None,
+            });
+        }
+    }
+    tolerations
+}

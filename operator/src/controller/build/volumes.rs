@@ -1,0 +1,126 @@
+//! The volumes of a trainer pod and where they are mounted.
+
+use datjob_api::{
+    contract,
+    datjob::{self, Checkpoints},
+    training::Source,
+};
+use k8s_openapi::api::core::v1::{
+    ConfigMapVolumeSource, EmptyDirVolumeSource, PersistentVolumeClaimVolumeSource, SecretVolumeSource,
+    Volume, VolumeMount,
+};
+
+use super::{SHARED_MEMORY_DIR, config_map};
+use crate::controller::validate::ValidJob;
+
+/// Name of the init container that runs a data image.
+pub(super) const DATA_CONTAINER: &str = "data";
+
+const TRAINING: &str = "datjob-training";
+const CHECKPOINTS: &str = "datjob-checkpoints";
+const DATA: &str = "datjob-data";
+const SCRATCH: &str = "datjob-scratch";
+const SHARED_MEMORY: &str = "datjob-shared-memory";
+
+pub(super) fn volumes(valid: &ValidJob<'_>) -> Vec<Volume> {
+    let spec = &valid.job.spec;
+    let Checkpoints::PersistentVolumeClaim(checkpoints) = &spec.checkpoints;
+    let data = match &spec.training.data.source {
+        Source::Volume(volume) => {
+            let claim = &volume.persistent_volume_claim.claim_name;
+            // One claim for both: attached once, so read-only is said where it is mounted.
+            claim_volume(DATA, claim, *claim != checkpoints.claim_name)
+        }
+        Source::Image(_) | Source::Http(_) => empty(DATA, EmptyDirVolumeSource::default()),
+    };
+    let mut volumes = vec![
+        Volume {
+            name: TRAINING.into(),
+            config_map: Some(ConfigMapVolumeSource {
+                name: config_map::name(valid.identity, &spec.training),
+                ..ConfigMapVolumeSource::default()
+            }),
+            ..Volume::default()
+        },
+        claim_volume(CHECKPOINTS, &checkpoints.claim_name, false),
+        data,
+        empty(SCRATCH, EmptyDirVolumeSource::default()),
+    ];
+    if let Some(limit) = &spec.pod.shared_memory {
+        let memory = EmptyDirVolumeSource { medium: Some("Memory".into()), size_limit: Some(limit.clone()) };
+        volumes.push(empty(SHARED_MEMORY, memory));
+    }
+    volumes.extend(spec.pod.volumes.iter().map(given));
+    volumes
+}
+
+pub(super) fn mounts(valid: &ValidJob<'_>) -> Vec<VolumeMount> {
+    let spec = &valid.job.spec;
+    let data = match &spec.training.data.source {
+        Source::Volume(volume) => VolumeMount {
+            sub_path: (!volume.path.is_empty()).then(|| volume.path.clone()),
+            ..mount(DATA, contract::DATA_DIR, true)
+        },
+        // The agent unpacks an archive there itself.
+        Source::Http(_) => mount(DATA, contract::DATA_DIR, false),
+        Source::Image(_) => mount(DATA, contract::DATA_DIR, true),
+    };
+    let mut mounts = vec![
+        mount(TRAINING, contract::TRAINING_DIR, true),
+        mount(CHECKPOINTS, contract::CHECKPOINT_DIR, false),
+        data,
+        mount(SCRATCH, contract::SCRATCH_DIR, false),
+    ];
+    if spec.pod.shared_memory.is_some() {
+        mounts.push(mount(SHARED_MEMORY, SHARED_MEMORY_DIR, false));
+    }
+    mounts.extend(spec.pod.volume_mounts.clone());
+    mounts
+}
+
+pub(super) fn data_container_mounts() -> Vec<VolumeMount> {
+    vec![mount(DATA, contract::DATA_DIR, false), mount(SCRATCH, contract::SCRATCH_DIR, false)]
+}
+
+fn given(volume: &datjob::Volume) -> Volume {
+    Volume {
+        name: volume.name.clone(),
+        persistent_volume_claim: volume.persistent_volume_claim.as_ref().map(|claim| {
+            PersistentVolumeClaimVolumeSource { claim_name: claim.claim_name.clone(), read_only: None }
+        }),
+        config_map: volume
+            .config_map
+            .as_ref()
+            .map(|map| ConfigMapVolumeSource { name: map.name.clone(), ..ConfigMapVolumeSource::default() }),
+        secret: volume.secret.as_ref().map(|secret| SecretVolumeSource {
+            secret_name: Some(secret.secret_name.clone()),
+            ..SecretVolumeSource::default()
+        }),
+        empty_dir: volume.empty_dir.clone(),
+        ..Volume::default()
+    }
+}
+
+fn claim_volume(name: &str, claim: &str, read_only: bool) -> Volume {
+    Volume {
+        name: name.into(),
+        persistent_volume_claim: Some(PersistentVolumeClaimVolumeSource {
+            claim_name: claim.into(),
+            read_only: read_only.then_some(true),
+        }),
+        ..Volume::default()
+    }
+}
+
+fn empty(name: &str, source: EmptyDirVolumeSource) -> Volume {
+    Volume { name: name.into(), empty_dir: Some(source), ..Volume::default() }
+}
+
+fn mount(name: &str, path: &str, read_only: bool) -> VolumeMount {
+    VolumeMount {
+        name: name.into(),
+        mount_path: path.into(),
+        read_only: read_only.then_some(true),
+        ..VolumeMount::default()
+    }
+}

@@ -1,0 +1,76 @@
+//! What a job is called, and what its children are marked with.
+
+use std::collections::BTreeMap;
+
+use datjob_api::{contract, datjob::DatJob};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{LabelSelector, ObjectMeta, OwnerReference};
+use kube::{Resource as _, ResourceExt as _};
+
+/// Value of `app.kubernetes.io/name` on children.
+pub const APP_NAME: &str = "datjob-trainer";
+/// Value of `app.kubernetes.io/managed-by` on children, and the operator's field manager.
+pub const MANAGER: &str = "datjob-operator";
+
+/// Names of one job.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Identity {
+    /// Its name.
+    pub name: String,
+    /// Its namespace.
+    pub namespace: String,
+    /// Its UID.
+    pub uid: String,
+}
+
+impl Identity {
+    /// The job's names; none where the API server has not given it a UID yet.
+    pub fn of(job: &DatJob) -> Option<Self> {
+        Some(Self { name: job.name_any(), namespace: job.namespace()?, uid: job.uid()? })
+    }
+
+    /// Labels of all children.
+    pub fn labels(&self) -> BTreeMap<String, String> {
+        [
+            ("app.kubernetes.io/component", "trainer"),
+            ("app.kubernetes.io/instance", &self.name),
+            ("app.kubernetes.io/managed-by", MANAGER),
+            ("app.kubernetes.io/name", APP_NAME),
+            (contract::LABEL_JOB_NAME, &self.name),
+            (contract::LABEL_JOB_UID, &self.uid),
+        ]
+        .into_iter()
+        .map(|(key, value)| (key.to_owned(), value.to_owned()))
+        .collect()
+    }
+
+    /// Selects the pods of this very job: a job of the same name made later has another UID.
+    pub fn selector(&self) -> LabelSelector {
+        LabelSelector {
+            match_labels: Some([(contract::LABEL_JOB_UID.to_owned(), self.uid.clone())].into()),
+            ..LabelSelector::default()
+        }
+    }
+
+    /// The job as the controller of its children.
+    pub fn owner(&self) -> OwnerReference {
+        OwnerReference {
+            api_version: DatJob::api_version(&()).into_owned(),
+            kind: DatJob::kind(&()).into_owned(),
+            name: self.name.clone(),
+            uid: self.uid.clone(),
+            controller: Some(true),
+            block_owner_deletion: Some(true),
+        }
+    }
+
+    /// Metadata of a child.
+    pub fn child(&self, name: impl Into<String>) -> ObjectMeta {
+        ObjectMeta {
+            name: Some(name.into()),
+            namespace: Some(self.namespace.clone()),
+            labels: Some(self.labels()),
+            owner_references: Some(vec![self.owner()]),
+            ..ObjectMeta::default()
+        }
+    }
+}

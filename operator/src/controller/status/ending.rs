@@ -1,0 +1,199 @@
+//! How a job ends, and how an attempt is given up. The end is written before anything is taken away.
+
+use datjob_api::report::{Failure, FailureReason, Phase};
+use jiff::Timestamp;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+
+use super::{Active, Blocker, Draft, ReportRead, State, Step, observe};
+use crate::{
+    conditions::{COMPLETE, FAILED, FINISHED, READY, RECONCILING, STALLED},
+    controller::validate::InvalidSpec,
+    events::Event,
+    text::clause,
+};
+
+impl Draft<'_> {
+    /// Ends the job where its time has come.
+    pub(super) fn end(&mut self, active: &Active) -> bool {
+        if let ReportRead::Read(report) = &active.observation.report {
+            if let (Phase::Succeeded, Some(results)) = (report.phase, &report.results) {
+                self.take_results(results);
+                self.complete();
+                return true;
+            }
+            let ended = report.failure.as_ref().filter(|failure| {
+                report.phase == Phase::Failed
+                    || (!super::state::is_formed(report.phase) && failure.reason.is_final())
+            });
+            if let Some(failure) = ended {
+                self.fail(failure_reason(failure.reason), &failure_sentence(failure));
+                return true;
+            }
+        }
+        let restarts = self.next.restarts.total;
+        let most = self.job.spec.lifecycle.max_restarts;
+        // At a restart only: a limit that is lowered ends no world that trains.
+        if restarts > most && restarts > self.before.restarts.total {
+            let last = self.next.failure.as_ref().map_or_else(
+                || "the last world lost a pod, or none formed in time".to_owned(),
+                |failure| clause(&failure_sentence(failure)),
+            );
+            self.fail(
+                "RestartLimitExceeded",
+                &format!("Restart {restarts} is more than lifecycle.maxRestarts ({most}) allows. The last failure: {last}."),
+            );
+            return true;
+        }
+        if let Some(limit) = self.job.spec.lifecycle.active_deadline_seconds
+            && elapsed(self.next.start_time.as_ref(), self.now) > i64::from(limit)
+        {
+            self.fail(
+                "DeadlineExceeded",
+                &format!("The job has run for more than lifecycle.activeDeadlineSeconds ({limit})."),
+            );
+            return true;
+        }
+        false
+    }
+
+    /// The spec cannot be run, and cannot be changed either: this is the end.
+    pub(super) fn refuse(&mut self, invalid: &InvalidSpec) {
+        let message = format!("{invalid}.");
+        self.next.failure = Some(Failure {
+            reason: FailureReason::Configuration,
+            rank: None,
+            message: message.clone(),
+            log_tail: Vec::new(),
+        });
+        self.fail(
+            "InvalidSpec",
+            &format!("{message} Nothing was created; delete this job and create a corrected one."),
+        );
+    }
+
+    fn complete(&mut self) {
+        let message = format!(
+            "Done: clean accuracy {} %, robust accuracy {} % on the test set.",
+            self.next.clean, self.next.robust
+        );
+        self.set(READY, true, "Complete", &message);
+        self.set(RECONCILING, false, "Complete", "");
+        self.set(STALLED, false, "Complete", "");
+        self.set(FINISHED, true, "Complete", &message);
+        self.set(COMPLETE, true, "Complete", &message);
+        self.set(FAILED, false, "Complete", "");
+        self.next.failure = None;
+        self.over(State::Complete);
+        self.events.push(Event::normal("Completed", "", message));
+    }
+
+    fn fail(&mut self, reason: &str, message: &str) {
+        self.set(READY, false, reason, message);
+        self.set(RECONCILING, false, reason, "");
+        self.set(STALLED, true, reason, message);
+        self.set(FINISHED, true, reason, message);
+        self.set(COMPLETE, false, reason, "");
+        self.set(FAILED, true, reason, message);
+        self.over(State::Failed);
+        self.events.push(Event::warning("Failed", reason, format!("{reason}: {message}")));
+    }
+
+    fn over(&mut self, state: State) {
+        state.word().clone_into(&mut self.next.state);
+        self.next.completion_time = Some(Time(self.now));
+        self.next.waiting_since = None;
+        self.next.workers = format!("0/{}", self.job.spec.replicas);
+    }
+
+    /// Whether the pods of this attempt have waited for a world for too long.
+    pub(super) fn misses_startup_deadline(&self, active: &Active) -> bool {
+        let limit = i64::from(self.job.spec.lifecycle.startup_deadline_seconds);
+        active.step == Step::Keep && elapsed(self.next.waiting_since.as_ref(), self.now) > limit
+    }
+
+    /// Gives the pods back: the wanted attempt is the next one from here on, so the StatefulSet of this one is scaled
+    /// to 0 and written anew later. That counts one restart.
+    pub(super) fn give_up_attempt(&mut self, active: &Active, blocker: Option<&Blocker>) {
+        let limit = self.job.spec.lifecycle.startup_deadline_seconds;
+        let given_up = self.next.attempt;
+        let message = format!(
+            "No world formed within lifecycle.startupDeadlineSeconds ({limit}) in attempt {given_up}: {}. The pods \
+             were given back; attempt {} follows in a minute.",
+            self.missing(active, blocker),
+            given_up + 1
+        );
+        self.next.attempt = given_up + 1;
+        self.next.generation_at_start = self.next.generation;
+        self.next.restarts.total = self.next.restarts.total.saturating_add(1);
+        self.next.waiting_since = Some(Time(self.now));
+        self.next.workers = format!("0/{}", self.job.spec.replicas);
+        self.events.push(Event::warning(
+            "StartupDeadlineMissed",
+            format!("attempt {given_up}"),
+            message.clone(),
+        ));
+        let most = self.job.spec.lifecycle.max_restarts;
+        if self.next.restarts.total > most {
+            self.next.attempt = given_up;
+            let restarts = self.next.restarts.total;
+            self.fail(
+                "RestartLimitExceeded",
+                &format!(
+                    "Restart {restarts} is more than lifecycle.maxRestarts ({most}) allows. No world formed within \
+                     lifecycle.startupDeadlineSeconds ({limit}): {}.",
+                    self.missing(active, blocker)
+                ),
+            );
+            return;
+        }
+        State::Pending.word().clone_into(&mut self.next.state);
+        self.open(false, true, "StartupDeadlineMissed", &message);
+        self.set(STALLED, false, "StartupDeadlineMissed", "");
+    }
+
+    /// What was missing for a world: "2 of 4 pods joined; …".
+    fn missing(&self, active: &Active, blocker: Option<&Blocker>) -> String {
+        let replicas = self.job.spec.replicas;
+        let observation = &active.observation;
+        let mut parts = Vec::new();
+        match &observation.report {
+            ReportRead::Read(report) => {
+                parts.push(format!("{} of {replicas} pods joined", report.pods_joined))
+            }
+            ReportRead::NoPod | ReportRead::Unread { .. } => {
+                let running = observation.pods.iter().filter_map(observe::running_since).count();
+                parts.push(format!("{running} of {replicas} pods run"));
+            }
+        }
+        if let Some(blocker) = blocker {
+            parts.push(clause(&blocker.sentence()));
+        } else if let ReportRead::Unread { message, .. } = &observation.report {
+            parts.push(clause(message));
+        } else if let Some(failure) = &self.next.failure {
+            parts.push(clause(&failure_sentence(failure)));
+        }
+        parts.join("; ")
+    }
+}
+
+fn elapsed(since: Option<&Time>, now: Timestamp) -> i64 {
+    since.map_or(0, |since| now.as_second() - since.0.as_second())
+}
+
+fn failure_reason(reason: FailureReason) -> &'static str {
+    match reason {
+        FailureReason::Configuration => "ConfigurationFailure",
+        FailureReason::Data => "DataFailure",
+        FailureReason::Numerical => "NumericalFailure",
+        FailureReason::Communication => "CommunicationFailure",
+        FailureReason::OutOfMemory => "OutOfMemory",
+        FailureReason::Crash => "Crash",
+    }
+}
+
+fn failure_sentence(failure: &Failure) -> String {
+    match failure.rank {
+        Some(rank) => format!("Rank {rank}: {}", failure.message),
+        None => failure.message.clone(),
+    }
+}

@@ -1,0 +1,65 @@
+//! A job that the operator cannot decode: written under an older definition, or edited past it.
+
+use datjob_api::datjob::{DatJob, DatJobStatus};
+use jiff::Timestamp;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
+use kube::{
+    Api, Resource as _, ResourceExt as _,
+    api::{ApiResource, DynamicObject, Patch, PatchParams},
+    core::error_boundary::InvalidObject,
+    runtime::controller::Action,
+};
+use serde_json::json;
+use tracing::error;
+
+use super::Context;
+use crate::{
+    calls::{CallError, call},
+    conditions::{self, READY, STALLED},
+};
+
+/// A field manager of its own: applied by the usual one, a status with two conditions would take all others away.
+const MANAGER: &str = "datjob-operator-undecodable";
+
+/// Says in the job's conditions that it cannot be decoded, once.
+pub(super) async fn report(context: &Context, invalid: &InvalidObject) -> Result<Action, CallError> {
+    let (name, namespace) = (invalid.metadata.name.clone(), invalid.metadata.namespace.clone());
+    let (Some(name), Some(namespace)) = (name, namespace) else { return Ok(Action::await_change()) };
+    context.metrics.undecodable();
+    error!(job = %name, %namespace, error = %invalid.error, "Job cannot be decoded; it is left alone.");
+    let kind = ApiResource::erase::<DatJob>(&());
+    let api = Api::<DynamicObject>::namespaced_with(context.client.clone(), &namespace, &kind);
+    let found = call(format!("get DatJob {namespace}/{name}"), api.get_opt(&name)).await?;
+    let Some(found) = found else { return Ok(Action::await_change()) };
+    let before: Vec<Condition> =
+        serde_json::from_value(found.data["status"]["conditions"].clone()).unwrap_or_default();
+    let mut status = DatJobStatus {
+        conditions: before.into_iter().filter(|one| [READY, STALLED].contains(&one.type_.as_str())).collect(),
+        ..DatJobStatus::default()
+    };
+    let unchanged = status.conditions.clone();
+    let message = format!(
+        "The operator cannot decode this job: {}. Correct it, or delete it and create it again under this release.",
+        invalid.error
+    );
+    let generation = found.metadata.generation.unwrap_or_default();
+    for (kind, value) in [(READY, false), (STALLED, true)] {
+        conditions::set(&mut status, kind, value, "Undecodable", &message, generation, Timestamp::now());
+    }
+    if status.conditions == unchanged {
+        return Ok(Action::await_change());
+    }
+    let body = json!({
+        "apiVersion": DatJob::api_version(&()),
+        "kind": DatJob::kind(&()),
+        "metadata": {"resourceVersion": found.resource_version()},
+        "status": {"observedGeneration": generation, "conditions": status.conditions},
+    });
+    let params = PatchParams::apply(MANAGER).force();
+    call(
+        format!("write the status of DatJob {namespace}/{name}"),
+        api.patch_status(&name, &params, &Patch::Apply(body)),
+    )
+    .await?;
+    Ok(Action::await_change())
+}

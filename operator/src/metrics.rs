@@ -1,0 +1,136 @@
+//! Metrics. All labels are bounded: no name of a job or a pod.
+
+use std::{
+    sync::{Mutex, PoisonError},
+    time::Duration,
+};
+
+use kube::runtime::reflector::Store;
+use prometheus_client::{
+    encoding::{EncodeLabelSet, text::encode},
+    metrics::{counter::Counter, family::Family, gauge::Gauge, histogram::Histogram},
+    registry::Registry,
+};
+
+use crate::controller::{Watched, status::State};
+
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+struct ResultLabel {
+    result: &'static str,
+}
+
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+struct OutcomeLabel {
+    outcome: &'static str,
+}
+
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+struct StateLabel {
+    state: &'static str,
+}
+
+/// The operator's metrics.
+pub struct Metrics {
+    registry: Registry,
+    reconcile_seconds: Family<ResultLabel, Histogram, fn() -> Histogram>,
+    reports: Family<OutcomeLabel, Counter>,
+    undecodable: Counter,
+    jobs: Family<StateLabel, Gauge>,
+    leader: Gauge,
+    store: Mutex<Option<Store<Watched>>>,
+}
+
+impl Default for Metrics {
+    fn default() -> Self {
+        let mut registry = Registry::with_prefix("datjob_operator");
+        let buckets: fn() -> Histogram =
+            || Histogram::new([0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0]);
+        let reconcile_seconds = Family::new_with_constructor(buckets);
+        registry.register(
+            "reconcile_duration_seconds",
+            "Time of one look at a job, by result (ok, error)",
+            reconcile_seconds.clone(),
+        );
+        let reports = Family::<OutcomeLabel, Counter>::default();
+        registry.register("report_reads", "Reports asked of trainer pods, by outcome", reports.clone());
+        let undecodable = Counter::default();
+        registry.register("undecodable_jobs", "Times that a job could not be decoded", undecodable.clone());
+        let jobs = Family::<StateLabel, Gauge>::default();
+        registry.register("jobs", "Jobs by state", jobs.clone());
+        let leader = Gauge::default();
+        registry.register("leader", "1 on the operator that reconciles", leader.clone());
+        Self { registry, reconcile_seconds, reports, undecodable, jobs, leader, store: Mutex::default() }
+    }
+}
+
+impl Metrics {
+    /// Counts one look at a job.
+    pub fn reconciled(&self, ok: bool, duration: Duration) {
+        let label = ResultLabel { result: if ok { "ok" } else { "error" } };
+        self.reconcile_seconds.get_or_create(&label).observe(duration.as_secs_f64());
+    }
+
+    /// Counts a report that was asked for.
+    pub fn report(&self, outcome: &'static str) {
+        self.reports.get_or_create(&OutcomeLabel { outcome }).inc();
+    }
+
+    /// Counts a job that could not be decoded.
+    pub fn undecodable(&self) {
+        self.undecodable.inc();
+    }
+
+    /// Whether this operator reconciles.
+    pub fn set_leader(&self, leader: bool) {
+        self.leader.set(i64::from(leader));
+    }
+
+    /// Where jobs are counted.
+    pub fn set_store(&self, store: Store<Watched>) {
+        *self.store.lock().unwrap_or_else(PoisonError::into_inner) = Some(store);
+    }
+
+    /// All metrics in the OpenMetrics text format.
+    pub fn text(&self) -> String {
+        self.count_jobs();
+        let mut text = String::new();
+        // Writing into a string does not fail.
+        let _ = encode(&mut text, &self.registry);
+        text
+    }
+
+    fn count_jobs(&self) {
+        let store = self.store.lock().unwrap_or_else(PoisonError::into_inner);
+        let jobs = store.as_ref().map(Store::state).unwrap_or_default();
+        for state in State::ALL {
+            let count = jobs
+                .iter()
+                .filter_map(|job| job.0.as_ref().ok())
+                .filter(|job| State::of(job.status.as_ref().map_or("", |status| &status.state)) == state)
+                .count();
+            self.jobs.get_or_create(&StateLabel { state: state.word() }).set(count as i64);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_text_has_all_metrics() {
+        let metrics = Metrics::default();
+        metrics.reconciled(true, Duration::from_millis(3));
+        metrics.report("read");
+        metrics.set_leader(true);
+        let text = metrics.text();
+        for line in [
+            "datjob_operator_reconcile_duration_seconds_count{result=\"ok\"} 1",
+            "datjob_operator_report_reads_total{outcome=\"read\"} 1",
+            "datjob_operator_jobs{state=\"Running\"} 0",
+            "datjob_operator_leader 1",
+        ] {
+            assert!(text.contains(line), "{line} is not in\n{text}");
+        }
+    }
+}

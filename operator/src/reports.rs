@@ -1,0 +1,247 @@
+//! Reads the report of a job from one of its pods.
+//!
+//! The pod's image is the tenant's: the answer is bounded in time and size, redirects are not followed, and what comes
+//! back must name the job, the pod and the attempt that were asked.
+
+use std::{
+    net::{IpAddr, SocketAddr},
+    time::Duration,
+};
+
+use datjob_api::{
+    contract,
+    report::{Phase, Report},
+};
+
+/// How long a pod may take to answer.
+pub const DEADLINE: Duration = Duration::from_secs(2);
+
+/// Who must answer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Asked<'a> {
+    /// UID of the job.
+    pub job_uid: &'a str,
+    /// UID of the pod, from the API server's record.
+    pub pod_uid: &'a str,
+    /// The attempt that runs.
+    pub attempt: u32,
+}
+
+/// Why there is no report.
+#[derive(Debug, thiserror::Error)]
+pub enum ReportError {
+    /// No connection, or no answer in time.
+    #[error(
+        "no answer from {address}: {message}; is a NetworkPolicy or a service mesh between the operator and the pod?"
+    )]
+    Unreachable {
+        /// The pod's address.
+        address: SocketAddr,
+        /// What happened.
+        message: String,
+    },
+    /// Another status than 200.
+    #[error("{address} answered {status} instead of a report; does the pod run a DatJob trainer?")]
+    Status {
+        /// The pod's address.
+        address: SocketAddr,
+        /// HTTP status.
+        status: u16,
+    },
+    /// More bytes than a report may have.
+    #[error(
+        "{address} answered with more than {} bytes; does the pod run a DatJob trainer?",
+        contract::REPORT_MAX_BYTES
+    )]
+    TooLarge {
+        /// The pod's address.
+        address: SocketAddr,
+    },
+    /// No report, or one that contradicts itself.
+    #[error(
+        "{address} answered with something that is no report: {message}; are the trainer and the operator of one release?"
+    )]
+    Malformed {
+        /// The pod's address.
+        address: SocketAddr,
+        /// What is wrong.
+        message: String,
+    },
+    /// The report of another job, pod or attempt.
+    #[error("{address} answered for another {what} than was asked; dropped")]
+    Mismatch {
+        /// The pod's address.
+        address: SocketAddr,
+        /// What differs.
+        what: &'static str,
+    },
+}
+
+impl ReportError {
+    /// One word, for a metric.
+    pub fn outcome(&self) -> &'static str {
+        match self {
+            Self::Unreachable { .. } => "unreachable",
+            Self::Status { .. } => "status",
+            Self::TooLarge { .. } => "too_large",
+            Self::Malformed { .. } => "malformed",
+            Self::Mismatch { .. } => "mismatch",
+        }
+    }
+}
+
+/// Reads reports.
+#[derive(Clone, Debug)]
+pub struct Reader(reqwest::Client);
+
+impl Reader {
+    /// A reader; fails only where the process cannot make sockets.
+    pub fn new() -> Result<Self, reqwest::Error> {
+        reqwest::Client::builder()
+            .redirect(reqwest::redirect::Policy::none())
+            .no_proxy()
+            .timeout(DEADLINE)
+            // Connections are not kept: the next poll comes later than an agent keeps one open.
+            .pool_max_idle_per_host(0)
+            .build()
+            .map(Self)
+    }
+
+    /// Reads the report of the pod at `address`.
+    pub async fn read(&self, address: IpAddr, asked: Asked<'_>) -> Result<Report, ReportError> {
+        self.read_at(SocketAddr::new(address, contract::AGENT_PORT), asked).await
+    }
+
+    async fn read_at(&self, address: SocketAddr, asked: Asked<'_>) -> Result<Report, ReportError> {
+        let unreachable =
+            |error: reqwest::Error| ReportError::Unreachable { address, message: root_cause(&error) };
+        let url = format!("http://{address}{}", contract::REPORT_PATH);
+        let mut response = self.0.get(url).send().await.map_err(unreachable)?;
+        if response.status() != reqwest::StatusCode::OK {
+            return Err(ReportError::Status { address, status: response.status().as_u16() });
+        }
+        let mut body = Vec::new();
+        while let Some(chunk) = response.chunk().await.map_err(unreachable)? {
+            if body.len() + chunk.len() > contract::REPORT_MAX_BYTES {
+                return Err(ReportError::TooLarge { address });
+            }
+            body.extend_from_slice(&chunk);
+        }
+        check(address, &body, asked)
+    }
+}
+
+fn check(address: SocketAddr, body: &[u8], asked: Asked<'_>) -> Result<Report, ReportError> {
+    let malformed = |message: &str| ReportError::Malformed { address, message: message.to_owned() };
+    let report: Report = serde_json::from_slice(body).map_err(|error| malformed(&error.to_string()))?;
+    let mismatch = |what| Err(ReportError::Mismatch { address, what });
+    if report.job_uid != asked.job_uid {
+        return mismatch("job");
+    }
+    if report.pod_uid != asked.pod_uid {
+        return mismatch("pod");
+    }
+    if report.attempt != asked.attempt {
+        return mismatch("attempt");
+    }
+    match report.phase {
+        Phase::Succeeded if report.results.is_none() => Err(malformed("it succeeded, but has no results")),
+        Phase::Failed if report.failure.is_none() => Err(malformed("it failed, but says no reason")),
+        _ => Ok(report),
+    }
+}
+
+/// The innermost error: reqwest's own sentence is only "error sending request".
+fn root_cause(error: &reqwest::Error) -> String {
+    if error.is_timeout() {
+        return format!("timed out after {} s", DEADLINE.as_secs());
+    }
+    let mut cause: &dyn std::error::Error = error;
+    while let Some(source) = cause.source() {
+        cause = source;
+    }
+    cause.to_string()
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::{
+        io::{AsyncReadExt as _, AsyncWriteExt as _},
+        net::TcpListener,
+    };
+
+    use super::*;
+
+    const ASKED: Asked<'static> = Asked { job_uid: "job", pod_uid: "pod", attempt: 2 };
+
+    fn report(change: impl FnOnce(&mut serde_json::Value)) -> Vec<u8> {
+        let mut json = serde_json::json!({
+            "jobUid": "job", "podUid": "pod", "attempt": 2, "generation": 1, "phase": "Training",
+            "worldSize": 2, "podsJoined": 2
+        });
+        change(&mut json);
+        serde_json::to_vec(&json).unwrap()
+    }
+
+    /// Serves one answer and reads it.
+    async fn ask(answer: Vec<u8>) -> Result<Report, ReportError> {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        tokio::spawn(async move {
+            let (mut stream, _) = listener.accept().await.unwrap();
+            let mut request = [0; 1024];
+            let _ = stream.read(&mut request).await;
+            let _ = stream.write_all(&answer).await;
+        });
+        Reader::new().unwrap().read_at(address, ASKED).await
+    }
+
+    fn ok(body: &[u8]) -> Vec<u8> {
+        let head = format!("HTTP/1.1 200 OK\r\ncontent-length: {}\r\n\r\n", body.len());
+        [head.as_bytes(), body].concat()
+    }
+
+    #[tokio::test]
+    async fn a_report_is_read() {
+        assert_eq!(ask(ok(&report(|_| {}))).await.unwrap().phase, Phase::Training);
+    }
+
+    #[tokio::test]
+    async fn reports_of_others_are_dropped() {
+        for (field, value, what) in [
+            ("jobUid", serde_json::json!("other"), "job"),
+            ("podUid", serde_json::json!("other"), "pod"),
+            ("attempt", serde_json::json!(1), "attempt"),
+        ] {
+            let error = ask(ok(&report(|json| json[field] = value))).await.unwrap_err();
+            assert!(error.outcome() == "mismatch" && error.to_string().contains(what), "{error}");
+        }
+    }
+
+    #[tokio::test]
+    async fn contradictions_and_other_answers_are_refused() {
+        let succeeded = report(|json| json["phase"] = "Succeeded".into());
+        assert_eq!(ask(ok(&succeeded)).await.unwrap_err().outcome(), "malformed");
+        let failed = report(|json| json["phase"] = "Failed".into());
+        assert_eq!(ask(ok(&failed)).await.unwrap_err().outcome(), "malformed");
+        assert_eq!(ask(ok(b"<html>")).await.unwrap_err().outcome(), "malformed");
+        let redirect =
+            b"HTTP/1.1 302 Found\r\nlocation: http://169.254.169.254/\r\ncontent-length: 0\r\n\r\n";
+        assert_eq!(ask(redirect.to_vec()).await.unwrap_err().outcome(), "status");
+    }
+
+    #[tokio::test]
+    async fn endless_answers_are_cut_off() {
+        let endless = [b"HTTP/1.1 200 OK\r\n\r\n".as_slice(), &vec![b' '; 1 << 20]].concat();
+        assert_eq!(ask(endless).await.unwrap_err().outcome(), "too_large");
+    }
+
+    #[tokio::test]
+    async fn a_pod_that_is_not_there_is_unreachable() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        drop(listener);
+        let error = Reader::new().unwrap().read_at(address, ASKED).await.unwrap_err();
+        assert!(error.outcome() == "unreachable" && error.to_string().contains("refused"), "{error}");
+    }
+}
