@@ -12,6 +12,7 @@ import (
 	"syscall"
 
 	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
 
 	"datjob.io/e2e/cluster/internal/cluster"
 	"datjob.io/e2e/cluster/internal/machine"
@@ -64,6 +65,8 @@ func rootCommand() *cobra.Command {
 	}
 	root.PersistentFlags().StringVar(&dir, "dir", dirFromEnvironment(),
 		"the state directory (or set "+dirVariable+")")
+	// A flag that the libraries of Kubernetes put into every program.
+	_ = pflag.CommandLine.MarkHidden("version")
 	root.AddCommand(upCommand(layout), downCommand(layout), statusCommand(layout), kubeconfigCommand(layout),
 		loadImageCommand(layout), logsCommand(layout), partCommand(),
 		clientCommand("kubectl", parts.Kubectl, layout), clientCommand("helm", parts.Helm, layout))
@@ -108,8 +111,12 @@ func statusCommand(layout func() plan.Layout) *cobra.Command {
 			if err != nil {
 				return err
 			}
-			lines := cluster.Status(c.Context(), layout(), cgroups)
 			out := c.OutOrStdout()
+			if up, err := cluster.Exists(layout(), cgroups); err != nil || !up {
+				fmt.Fprintf(out, "No cluster is up in %s. `cluster up` starts one.\n", layout().Dir)
+				return cmp.Or(err, error(status(1)))
+			}
+			lines := cluster.Status(c.Context(), layout(), cgroups)
 			for _, line := range lines {
 				text := line.Fine
 				if line.Problem != nil {

@@ -6,14 +6,17 @@
 //	pause lookup NAME        prints the addresses of a name
 //	pause write FILE TEXT    writes a file
 //	pause serve ADDRESS TEXT answers every connection with a line
+//	pause fetch ADDRESS      prints what is answered there
 package main
 
 import (
 	"fmt"
+	"io"
 	"net"
 	"os"
 	"os/signal"
 	"syscall"
+	"time"
 )
 
 func main() {
@@ -52,8 +55,10 @@ func tool(name string, args []string) error {
 		return os.WriteFile(args[0], []byte(args[1]+"\n"), 0o666)
 	case name == "serve" && len(args) == 2:
 		return serve(args[0], args[1])
+	case name == "fetch" && len(args) == 1:
+		return fetch(args[0])
 	}
-	return fmt.Errorf("it is `pause`, `pause lookup NAME`, `pause write FILE TEXT` or `pause serve ADDRESS TEXT`, not %q", os.Args)
+	return fmt.Errorf("there is `lookup NAME`, `write FILE TEXT`, `serve ADDRESS TEXT` and `fetch ADDRESS`, but not %q", os.Args[1:])
 }
 
 func lookup(name string) error {
@@ -61,6 +66,20 @@ func lookup(name string) error {
 	for _, address := range addresses {
 		fmt.Println(address)
 	}
+	return err
+}
+
+func fetch(address string) error {
+	connection, err := net.DialTimeout("tcp", address, 5*time.Second)
+	if err != nil {
+		return err
+	}
+	defer connection.Close()
+	// So that a server that wants to be spoken to first hangs up.
+	if err := connection.(*net.TCPConn).CloseWrite(); err != nil {
+		return err
+	}
+	_, err = io.Copy(os.Stdout, connection)
 	return err
 }
 

@@ -12,7 +12,8 @@ import (
 )
 
 // Owner says which state directory the cluster on this machine belongs to. It
-// is written before anything else is made and removed after all of it is gone.
+// is written before anything is made outside that directory, and removed after
+// all of it is gone.
 type Owner struct {
 	Dir string `json:"dir"`
 	// MadeDirs are directories outside the state directory that had to be

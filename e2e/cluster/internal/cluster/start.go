@@ -11,7 +11,6 @@ import (
 
 	"datjob.io/e2e/cluster/internal/config"
 	"datjob.io/e2e/cluster/internal/machine"
-	"datjob.io/e2e/cluster/internal/parts"
 	"datjob.io/e2e/cluster/internal/plan"
 )
 
@@ -37,7 +36,7 @@ func (s *starter) start(part config.Part) error {
 		Args: append([]string{"cluster", "part", part.Name}, part.Args...),
 		// Not the caller's environment: its proxies and kubeconfig are
 		// none of the cluster's.
-		Env:         []string{"PATH=" + partsPath, "HOME=/", parts.CgroupsVariable + "=" + strings.Join(s.cgroups, ":")},
+		Env:         []string{"PATH=" + partsPath, "HOME=/", plan.CgroupsVariable + "=" + strings.Join(s.cgroups, ":")},
 		Dir:         s.layout.Dir,
 		Stdout:      logFile,
 		Stderr:      logFile,

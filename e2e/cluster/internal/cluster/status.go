@@ -35,6 +35,13 @@ func Status(ctx context.Context, l plan.Layout, cgroups machine.Cgroups) []Line 
 	return append(lines, runChecks(ctx, l)...)
 }
 
+// Exists says whether there is a cluster, healthy or not, with this state
+// directory.
+func Exists(l plan.Layout, cgroups machine.Cgroups) (bool, error) {
+	owner, err := readOwner()
+	return owner != nil && owner.Dir == l.Dir && len(cgroups.Processes(plan.CgroupRoot)) > 0, err
+}
+
 // runChecks runs them at once: when nothing answers, each takes seconds.
 func runChecks(ctx context.Context, l plan.Layout) []Line {
 	client, err := newClient(l)

@@ -77,10 +77,11 @@ const usage = `
 func bringUp(ctx context.Context, l plan.Layout, cgroups machine.Cgroups, say func(string, ...any)) error {
 	node := plan.First
 	say("Writing certificates and configuration to %s.", l.Dir)
-	if err := (Owner{Dir: l.Dir, MadeDirs: machine.DirsToMake()}).write(); err != nil {
+	// First the directory: one that is refused must not be noted as ours.
+	if err := makeStateDir(l); err != nil {
 		return err
 	}
-	if err := makeStateDir(l); err != nil {
+	if err := (Owner{Dir: l.Dir, MadeDirs: machine.DirsToMake()}).write(); err != nil {
 		return err
 	}
 	if err := writeFiles(l); err != nil {

@@ -7,6 +7,7 @@ import (
 	_ "github.com/coredns/coredns/plugin/health"
 	_ "github.com/coredns/coredns/plugin/kubernetes"
 	_ "github.com/coredns/coredns/plugin/ready"
+	_ "github.com/coredns/coredns/plugin/template"
 	"github.com/spf13/cobra"
 )
 
@@ -16,8 +17,9 @@ func coreDNSCommand() *cobra.Command {
 		// CoreDNS parses os.Args itself.
 		DisableFlagParsing: true,
 		Run: func(*cobra.Command, []string) {
-			// Only what the Corefile uses is linked in.
-			dnsserver.Directives = []string{"errors", "health", "ready", "kubernetes"}
+			// Only what the Corefile uses is linked in; a question goes
+			// through the plugins in this order.
+			dnsserver.Directives = []string{"errors", "health", "ready", "kubernetes", "template"}
 			coremain.Run()
 		},
 	}

@@ -22,13 +22,9 @@ import (
 	kubelet "k8s.io/kubernetes/cmd/kubelet/app"
 
 	"datjob.io/e2e/cluster/internal/config"
+	"datjob.io/e2e/cluster/internal/plan"
 	"datjob.io/e2e/cluster/internal/volumes"
 )
-
-// CgroupsVariable is the environment variable with the cgroups, separated by
-// colons, that a part moves itself into before it does anything else: before
-// it could start a process that `down` would not find.
-const CgroupsVariable = "DATJOB_CLUSTER_CGROUPS"
 
 // Run is the part called name, from start to end; it gives the exit status.
 func Run(name string, args []string) int {
@@ -62,12 +58,12 @@ func Run(name string, args []string) int {
 }
 
 func prepare(name string) error {
-	for _, dir := range filepath.SplitList(os.Getenv(CgroupsVariable)) {
+	for _, dir := range filepath.SplitList(os.Getenv(plan.CgroupsVariable)) {
 		if err := os.WriteFile(filepath.Join(dir, "cgroup.procs"), []byte("0"), 0); err != nil {
 			return fmt.Errorf("%s cannot move into its cgroup: %w", name, err)
 		}
 	}
-	os.Unsetenv(CgroupsVariable)
+	os.Unsetenv(plan.CgroupsVariable)
 	// The directories of volumes are for users of any id to write.
 	syscall.Umask(0)
 	return setComm(name)

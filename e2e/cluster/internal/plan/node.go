@@ -45,3 +45,8 @@ func (n Node) PodsCgroup() string { return n.Cgroup() + "/kubepods" }
 // CgroupRoot holds every process of the cluster and no other process. That is
 // how `down` knows what to end, without a list that a crash could lose.
 const CgroupRoot = "/datjob"
+
+// CgroupsVariable is the environment variable with the cgroups, separated by
+// colons, that a part moves itself into before it does anything else: before
+// it could start a process that `down` would not find.
+const CgroupsVariable = "DATJOB_CLUSTER_CGROUPS"
