@@ -1,0 +1,98 @@
+#!/usr/bin/env bash
+# Installs what building, the images and the demo's cluster need, as far as it is missing: scripts/prerequisites.sh
+# Made for Debian 12 as root, with Rust (rustup.rs) and Go (go.dev) there. Elsewhere it says what is missing.
+# No service is started.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+say() { echo "prerequisites: $*" >&2; }
+
+if [ "$(uname -sm)" != "Linux x86_64" ]; then
+  say "libtorch's wheel is for Linux on x86-64, this is $(uname -sm)"
+  exit 1
+fi
+
+packages=() # to install, by Debian's names
+programs=() # the same, for people on other systems
+need() { # PACKAGE WHAT TEST...
+  local package=$1 what=$2
+  shift 2
+  "$@" > /dev/null 2>&1 || { packages+=("$package"); programs+=("$what"); }
+}
+has() { command -v "$1"; }
+static_busybox() { [ -x /bin/busybox ] && ! ldd /bin/busybox; }
+python_has() { python3 -c "import importlib.util as u, sys; sys.exit(not all(map(u.find_spec, sys.argv[1:])))" "$@"; }
+
+look() {
+  packages=() programs=()
+  need g++ "a C++ compiler (g++)" has g++
+  need make make has make
+  need ca-certificates "CA certificates" test -e /etc/ssl/certs/ca-certificates.crt
+  need python3 "Python 3" has python3
+  # One start of Python where nothing is missing.
+  if ! python_has pip yaml > /dev/null 2>&1; then
+    need python3-pip "pip" python_has pip
+    need python3-yaml "PyYAML" python_has yaml
+  fi
+  need buildah buildah has buildah
+  need busybox-static "a static busybox in /bin" static_busybox
+  need dataset-fashion-mnist "the files of Fashion-MNIST in /usr/share/datasets/fashion-mnist" \
+    test -e /usr/share/datasets/fashion-mnist/train-images-idx3-ubyte.gz
+}
+
+has cargo > /dev/null || say "cargo is missing: install Rust from https://rustup.rs"
+has go > /dev/null || say "go is missing: install Go $(sed -n 's/^go //p' e2e/cluster/go.mod 2> /dev/null) or newer from https://go.dev/dl"
+
+look
+cluster=e2e/cluster/prerequisites.sh
+if ! has apt-get > /dev/null; then
+  if [ ${#programs[@]} -gt 0 ]; then
+    say "not a Debian; please install:$(printf ' %s,' "${programs[@]}" | sed 's/,$//')"
+  fi
+  for program in containerd runc nft iptables ip; do
+    has "$program" > /dev/null || say "$program is missing: the cluster of make demo needs it (with KUBECONFIG set, none is started)"
+  done
+  exit 0
+fi
+
+# Debian starts a service as soon as its package is installed, unless this file says no. It is there while this script
+# runs, and is told by its second line if a run was killed.
+policy=/usr/sbin/policy-rc.d
+mark='# scripts/prerequisites.sh of DatJob: no services'
+ours() { [ -e "$policy" ] && [ "$(sed -n 2p "$policy" 2> /dev/null)" = "$mark" ]; }
+forbid_services() {
+  if [ "$(id -u)" = 0 ] && { [ ! -e "$policy" ] || ours; }; then
+    trap 'rm -f "$policy" "${log:-}"' EXIT
+    trap 'exit 130' INT TERM HUP
+    printf '#!/bin/sh\n%s\nexit 101\n' "$mark" > "$policy"
+    chmod +x "$policy"
+  fi
+}
+
+if ours; then forbid_services; fi
+
+if [ ${#packages[@]} -gt 0 ]; then
+  if [ "$(id -u)" != 0 ]; then
+    say "run as root, or install first: apt-get install --no-install-recommends ${packages[*]}"
+    exit 1
+  fi
+  log=$(mktemp)
+  trap 'rm -f "$log"' EXIT
+  forbid_services
+  say "installing ${packages[*]}"
+  export DEBIAN_FRONTEND=noninteractive
+  apt=(apt-get -qq -o DPkg::Lock::Timeout=300)
+  if ! { "${apt[@]}" update && "${apt[@]}" install --yes --no-install-recommends "${packages[@]}"; } > "$log" 2>&1 < /dev/null; then
+    tail -n 20 "$log" >&2
+    say "apt-get failed"
+    exit 1
+  fi
+  look
+  if [ ${#programs[@]} -gt 0 ]; then
+    say "installed, but not found:$(printf ' %s,' "${programs[@]}" | sed 's/,$//'); is another python3 or busybox first in PATH?"
+    exit 1
+  fi
+fi
+
+if [ -x "$cluster" ]; then
+  "$cluster" | sed '/^All prerequisites are installed\.$/d' >&2
+fi
