@@ -41,7 +41,7 @@ What the operator may do where it watches. No secrets: what only a secret could 
   verbs: [get, list, watch]
 - apiGroups: [datjob.io]
   resources: [datjobs/status]
-  verbs: [get, patch, update]
+  verbs: [patch]
 # Children name their job as an owner that waits for them; needed only where the API server runs the admission plugin
 # OwnerReferencesPermissionEnforcement (OpenShift does).
 - apiGroups: [datjob.io]
@@ -49,13 +49,13 @@ What the operator may do where it watches. No secrets: what only a secret could 
   verbs: [update]
 - apiGroups: [apps]
   resources: [statefulsets]
-  verbs: [get, list, watch, create, patch, delete]
+  verbs: [get, list, watch, create, patch]
 - apiGroups: [apps]
   resources: [statefulsets/scale]
-  verbs: [get, patch, update]
+  verbs: [patch]
 - apiGroups: [""]
   resources: [configmaps, services]
-  verbs: [get, create, patch, delete]
+  verbs: [get, create, patch]
 - apiGroups: [policy]
   resources: [poddisruptionbudgets]
   verbs: [get, create, patch, delete]
@@ -64,8 +64,8 @@ What the operator may do where it watches. No secrets: what only a secret could 
   verbs: [get, create, patch, delete]
 - apiGroups: [""]
   resources: [pods]
-  verbs: [get, list]
-# Why a pod does not start: an image that cannot be pulled, a claim that is not there.
+  verbs: [list]
+# Why a pod does not start: a claim that is not there, a volume that cannot be mounted, a quota that is used up.
 - apiGroups: [""]
   resources: [events]
   verbs: [list]
