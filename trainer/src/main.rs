@@ -1,2 +1,27 @@
-//! dat-trainer
-fn main() {}
+//! `dat-trainer`: trains on a workstation (`run`) and in the pods of a DatJob (`agent`, `worker`).
+
+use std::process::ExitCode;
+
+use clap::Parser;
+use datjob_trainer::{
+    agent,
+    cli::{Cli, Command},
+    run, telemetry, worker,
+};
+
+fn main() -> ExitCode {
+    match Cli::parse().command {
+        Command::Worker => {
+            telemetry::start("info");
+            worker::main()
+        }
+        Command::Agent => {
+            telemetry::start("info");
+            agent::pod::main()
+        }
+        Command::Run(options) => {
+            telemetry::start("warn");
+            run::main(&options)
+        }
+    }
+}

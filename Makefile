@@ -1,0 +1,94 @@
+# Everything from a bare machine: each target installs and builds what it needs. Debian 12, root, Rust, Go.
+# Caches are outside the checkout: CACHE=/somewhere/else moves them.
+
+VERSION := 0.1.0
+CACHE ?= $(HOME)/.cache/datjob
+BIN := $(CACHE)/bin
+IMAGES := $(CACHE)/images
+TARGET := x86_64-unknown-linux-gnu
+export LIBTORCH := $(CACHE)/libtorch-2.11.0
+export CARGO_TARGET_DIR ?= $(CACHE)/target
+export DATJOB_CACHE := $(CACHE)
+
+# The operator is one static file; it and what shares its dependencies are built for an explicit target, so that the
+# flag does not reach build scripts. The trainer links to libtorch as usual.
+STATIC := CARGO_TARGET_X86_64_UNKNOWN_LINUX_GNU_RUSTFLAGS="-C target-feature=+crt-static" cargo
+STATIC_PACKAGES := --target $(TARGET) -p datjob-operator -p datjob-api -p datjob-e2e
+TORCH_PACKAGES := -p datjob-trainer -p datjob-c10d
+OPERATOR := $(CARGO_TARGET_DIR)/$(TARGET)/release/datjob-operator
+TRAINER := $(CARGO_TARGET_DIR)/release/dat-trainer
+CLUSTER := $(BIN)/cluster
+
+.DEFAULT_GOAL := help
+.PHONY: help
+help: ## this list
+	@awk -F':.*## ' '/^[a-z-]+:.*## / {printf "%-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+.PHONY: demo
+demo: images chart-crd ## a Kubernetes on this machine (or KUBECONFIG=…, REGISTRY=…), a DatJob, its robust accuracy
+	@scripts/demo.sh "$(CLUSTER)" "$(IMAGES)"
+
+.PHONY: test
+test: lint unit chart e2e ## all tests, the ones on a real cluster included
+	@echo "make test: all passed"
+
+.PHONY: lint
+lint: prerequisites libtorch ## formatting and clippy
+	cargo fmt --all --check
+	$(STATIC) clippy --release $(STATIC_PACKAGES) --all-targets --all-features -- -D warnings
+	cargo clippy --release $(TORCH_PACKAGES) --all-targets -- -D warnings
+
+.PHONY: unit
+unit: prerequisites libtorch ## tests that need no cluster
+	$(STATIC) test --release --target $(TARGET) -p datjob-operator -p datjob-api
+	cargo test --release $(TORCH_PACKAGES)
+	cd e2e/cluster && go test ./...
+
+.PHONY: chart
+chart: cluster-binary chart-crd ## the chart: lint, templates, schema of its values
+	HELM="$(CLUSTER) helm" scripts/chart-test.sh
+
+.PHONY: e2e
+e2e: images ## the mission on a real cluster: the one on this machine, or KUBECONFIG=…
+	@scripts/e2e.sh "$(CLUSTER)" "$(IMAGES)"
+
+.PHONY: bench
+bench: prerequisites libtorch ## speed of an adversarial step, on one and on two workers
+	cargo bench -p datjob-trainer
+
+.PHONY: images
+images: operator trainer cluster-binary ## the container images, as OCI archives
+	OPERATOR_BINARY="$(OPERATOR)" TRAINER_BINARY="$(TRAINER)" TAG="$(VERSION)" scripts/images.sh "$(IMAGES)"
+
+.PHONY: operator
+operator: prerequisites ## the operator's binary
+	$(STATIC) build --release --target $(TARGET) -p datjob-operator
+
+.PHONY: trainer
+trainer: prerequisites libtorch ## the trainer's binary
+	cargo build --release -p datjob-trainer
+
+.PHONY: generate
+generate: operator ## the CRD, from its types, into crds/ and the chart
+	"$(OPERATOR)" crd > crds/datjob.yaml
+	$(MAKE) chart-crd
+
+.PHONY: chart-crd
+chart-crd:
+	@cp crds/datjob.yaml charts/datjob/files/datjob-crd.yaml
+
+.PHONY: cluster-binary
+cluster-binary: prerequisites ## Kubernetes, kubectl and helm in one binary
+	@e2e/cluster/build.sh "$(BIN)"
+
+.PHONY: libtorch
+libtorch: prerequisites
+	@scripts/libtorch.sh "$(LIBTORCH)"
+
+.PHONY: prerequisites
+prerequisites:
+	@scripts/prerequisites.sh
+
+.PHONY: clean
+clean: ## end the cluster of this machine and all that it left; caches stay (remove $(CACHE) for those)
+	@if [ -x "$(CLUSTER)" ]; then "$(CLUSTER)" down; fi

@@ -1,0 +1,248 @@
+//! The agent: process 1 of a trainer pod, and the parent of all workers.
+//!
+//! It joins the rendezvous, starts workers when a world is formed, ends them when it is broken, serves the report and
+//! the metrics, and parks when the job has ended, since a StatefulSet would start an ended pod again.
+
+use std::{
+    path::Path,
+    sync::Arc,
+    time::{Duration, SystemTime, UNIX_EPOCH},
+};
+
+use datjob_api::{
+    Training,
+    report::{Failure, FailureReason, Phase},
+};
+use tokio::{sync::mpsc, time};
+
+use crate::{
+    checkpoint::results,
+    data::{self, Retries},
+    files,
+    rendezvous::{
+        Heartbeat, Reply, Verdict,
+        client::{Client, ClientError},
+        host::Host,
+    },
+};
+
+pub mod board;
+pub mod config;
+pub mod http;
+pub mod metrics;
+pub mod plan;
+pub mod pod;
+pub mod workers;
+
+pub use board::Board;
+pub use config::Config;
+
+use plan::Action;
+use workers::{Workers, WorkersEvent};
+
+/// How often an agent and the rendezvous talk.
+const HEARTBEAT: Duration = Duration::from_millis(500);
+
+/// How patiently a data set is fetched.
+const RETRIES: Retries = Retries { tries: 5, wait: Duration::from_secs(2), silence: Duration::from_secs(30) };
+
+/// How an agent's work ended.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Ending {
+    /// The job succeeded.
+    Succeeded,
+    /// The job cannot be done.
+    Failed(Failure),
+    /// More worlds ended than the limit that was set.
+    TooManyRestarts(Option<Failure>),
+}
+
+/// Does all that an agent does until the job has ended. Everything it learns stands on the board.
+pub async fn work(config: &Config, board: &Arc<Board>) -> Ending {
+    match prepare(config, board).await {
+        Ok((training, client)) => {
+            let agent = Agent { config, board, client, incarnation: incarnation() };
+            agent.serve_worlds(training).await
+        }
+        Err((client, failure)) => {
+            board.failed(failure.clone());
+            // The others must hear of it: the job ends on all pods, and pod 0 has the report.
+            if let Some(client) = client {
+                let agent = Agent { config, board, client, incarnation: incarnation() };
+                agent.tell_failure(&failure).await;
+            }
+            Ending::Failed(failure)
+        }
+    }
+}
+
+fn incarnation() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_nanos() as u64)
+}
+
+type Unprepared = (Option<Client>, Failure);
+
+async fn prepare(config: &Config, board: &Arc<Board>) -> Result<(Option<Training>, Client), Unprepared> {
+    let directory = config.job_directory();
+    let failed = |reason, message: String| Failure { reason, rank: None, message, log_tail: Vec::new() };
+    let client = if config.pod_index == 0 {
+        files::make_directory(&directory).map_err(|e| (None, failed(FailureReason::Data, e.to_string())))?;
+        let (pods, port) = (config.replicas, config.store_port);
+        let host = Host::open(&config.job_uid, config.attempt, pods, config.store_bind, port, &directory)
+            .map_err(|e| (None, failed(FailureReason::Data, e.to_string())))?;
+        let host = Arc::new(host);
+        board.host(Arc::clone(&host));
+        Client::Local(host)
+    } else {
+        Client::remote(&config.rendezvous_host, config.rendezvous_port)
+            .map_err(|e| (None, failed(FailureReason::Configuration, e.to_string())))?
+    };
+    match prepare_training(config, board, &directory).await {
+        Ok(training) => Ok((training, client)),
+        Err((reason, message)) => Err((Some(client), failed(reason, message))),
+    }
+}
+
+/// Reads the training spec and makes the data ready; nothing where the job has succeeded already.
+async fn prepare_training(
+    config: &Config,
+    board: &Arc<Board>,
+    directory: &Path,
+) -> Result<Option<Training>, (FailureReason, String)> {
+    let training = config.training().map_err(|e| (FailureReason::Configuration, e.to_string()))?;
+    let world_size = config.replicas * config.workers;
+    training.check(world_size).map_err(|e| (FailureReason::Configuration, e.to_string()))?;
+    board.training(&training, world_size);
+    if config.pod_index == 0
+        && let Some(results) = results::read(directory, &config.job_uid, &training.hash())
+            .map_err(|e| (FailureReason::Data, e.to_string()))?
+    {
+        board.succeeded(results);
+        return Ok(None);
+    }
+    if let Some(source) = config.download(&training) {
+        board.phase(Phase::Preparing);
+        let (source, dataset, directory) = (source.clone(), training.data.dataset, config.data.clone());
+        tokio::task::spawn_blocking(move || {
+            data::download(dataset, &source, &directory, RETRIES, &mut |_, _| {})
+        })
+        .await
+        .map_err(|e| (FailureReason::Crash, format!("the download ended unexpectedly: {e}")))?
+        .map_err(|e| (FailureReason::Data, e.to_string()))?;
+    }
+    Ok(Some(training))
+}
+
+struct Agent<'a> {
+    config: &'a Config,
+    board: &'a Arc<Board>,
+    client: Client,
+    incarnation: u64,
+}
+
+impl Agent<'_> {
+    async fn serve_worlds(&self, training: Option<Training>) -> Ending {
+        let Some(training) = training else { return Ending::Succeeded };
+        let (events, mut inbox) = mpsc::unbounded_channel();
+        let mut workers = Workers::new(events);
+        let mut ticks = time::interval(HEARTBEAT);
+        ticks.set_missed_tick_behavior(time::MissedTickBehavior::Delay);
+        let mut restarts = 0;
+        let mut silent = None;
+        self.board.phase(Phase::Forming);
+        loop {
+            tokio::select! {
+                Some(event) = inbox.recv() => {
+                    if !self.note(&mut workers, event).await { continue; }
+                }
+                _ = ticks.tick() => {}
+            }
+            let reply = self.exchange(&workers, &mut silent).await;
+            match plan::plan(workers.state(), reply) {
+                Action::Nothing => {}
+                Action::Stop => workers.stop().await,
+                Action::Start(world) => {
+                    workers.stop().await;
+                    if workers.has_run() {
+                        restarts += 1;
+                        if self.config.max_restarts.is_some_and(|most| restarts > most) {
+                            return Ending::TooManyRestarts(self.board.report().failure);
+                        }
+                    }
+                    self.board.world(world.generation);
+                    workers.start(self.config, &training, &world);
+                }
+                Action::End(verdict) => {
+                    workers.stop().await;
+                    self.board.verdict(&verdict);
+                    return match verdict {
+                        Verdict::Succeeded => Ending::Succeeded,
+                        Verdict::Failed(failure) => Ending::Failed(failure),
+                    };
+                }
+            }
+        }
+    }
+
+    /// Takes note of what a worker told; says whether the rendezvous should hear of it at once.
+    async fn note(&self, workers: &mut Workers, event: WorkersEvent) -> bool {
+        let changed = workers.note(event, self.board).await;
+        if let Some(results) = workers.results()
+            && let Client::Local(host) = &self.client
+        {
+            self.board.succeeded(results.clone());
+            host.succeed();
+        }
+        changed
+    }
+
+    async fn exchange(&self, workers: &Workers, silent: &mut Option<String>) -> Option<Reply> {
+        let heartbeat = self.heartbeat(workers.state(), workers.failure().cloned());
+        match self.client.exchange(&heartbeat).await {
+            Ok(reply) => {
+                if silent.take().is_some() {
+                    tracing::info!("The rendezvous answers again.");
+                }
+                Some(reply)
+            }
+            Err(error) => {
+                self.complain(silent, &error);
+                None
+            }
+        }
+    }
+
+    /// Logs an unanswered heartbeat once for each reason: twice a second would bury all else.
+    fn complain(&self, silent: &mut Option<String>, error: &ClientError) {
+        let message = error.to_string();
+        if silent.as_ref() != Some(&message) {
+            tracing::warn!(pod = self.config.pod_index, %error, "No answer from the rendezvous; trying again.");
+            *silent = Some(message);
+        }
+    }
+
+    fn heartbeat(&self, state: crate::rendezvous::State, failure: Option<Failure>) -> Heartbeat {
+        Heartbeat {
+            pod: self.config.pod_index,
+            incarnation: self.incarnation,
+            attempt: self.config.attempt,
+            job_uid: self.config.job_uid.clone(),
+            state,
+            failure,
+        }
+    }
+
+    /// Repeats a failure until the rendezvous has passed judgement.
+    async fn tell_failure(&self, failure: &Failure) {
+        let heartbeat = self.heartbeat(crate::rendezvous::State::Idle { ended: None }, Some(failure.clone()));
+        let mut silent = None;
+        loop {
+            match self.client.exchange(&heartbeat).await {
+                Ok(Reply { verdict: Some(_), .. }) => return,
+                Ok(_) => {}
+                Err(error) => self.complain(&mut silent, &error),
+            }
+            time::sleep(HEARTBEAT).await;
+        }
+    }
+}

@@ -1,0 +1,125 @@
+//! What an agent knows of the job, for its report and its metrics.
+
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+
+use datjob_api::{
+    Training,
+    report::{Accuracy, Failure, Phase, Progress, Report, Results, Timing},
+};
+
+use crate::rendezvous::{Verdict, host::Host};
+
+/// The newest report, and the rendezvous where this agent hosts it.
+#[derive(Debug)]
+pub struct Board {
+    report: Mutex<Report>,
+    host: OnceLock<Arc<Host>>,
+}
+
+impl Board {
+    /// A board on which nothing stands but who the agent is.
+    pub fn new(job_uid: &str, pod_uid: &str, attempt: u32) -> Self {
+        let report = Report {
+            job_uid: job_uid.to_owned(),
+            pod_uid: pod_uid.to_owned(),
+            attempt,
+            generation: 0,
+            phase: Phase::Preparing,
+            world_size: 0,
+            pods_joined: 0,
+            progress: None,
+            timing: None,
+            accuracy: None,
+            results: None,
+            failure: None,
+        };
+        Self { report: Mutex::new(report), host: OnceLock::new() }
+    }
+
+    /// The report as it stands now.
+    pub fn report(&self) -> Report {
+        let mut report = self.change().clone();
+        if let Some(host) = self.host.get() {
+            let snapshot = host.snapshot();
+            report.generation = snapshot.generation;
+            report.pods_joined = snapshot.joined;
+            report.failure = report.failure.or(snapshot.failure);
+            if snapshot.running.is_none() && matches!(report.phase, Phase::Training | Phase::Evaluating) {
+                report.phase = Phase::Forming;
+            }
+        }
+        report
+    }
+
+    /// The rendezvous that this agent hosts.
+    pub fn rendezvous(&self) -> Option<&Arc<Host>> {
+        self.host.get()
+    }
+
+    pub(super) fn host(&self, host: Arc<Host>) {
+        // Set once, by the one task that prepares the agent.
+        let _ = self.host.set(host);
+    }
+
+    pub(super) fn training(&self, training: &Training, world_size: u32) {
+        let mut report = self.change();
+        report.world_size = world_size;
+        report.progress = Some(Progress {
+            epoch: 0,
+            epochs: training.schedule.epochs,
+            step: 0,
+            percent: 0,
+            images_per_second: 0.0,
+            remaining_seconds: 0,
+            loss: 0.0,
+            learning_rate: 0.0,
+        });
+    }
+
+    pub(super) fn phase(&self, phase: Phase) {
+        self.change().phase = phase;
+    }
+
+    pub(super) fn world(&self, generation: u32) {
+        let mut report = self.change();
+        report.generation = generation;
+        report.phase = Phase::Training;
+    }
+
+    pub(super) fn progress(&self, progress: Progress) {
+        self.change().progress = Some(progress);
+    }
+
+    pub(super) fn timing(&self, timing: Timing) {
+        self.change().timing = Some(timing);
+    }
+
+    pub(super) fn accuracy(&self, accuracy: Accuracy) {
+        self.change().accuracy = Some(accuracy);
+    }
+
+    pub(super) fn failed(&self, failure: Failure) {
+        let mut report = self.change();
+        report.phase = Phase::Failed;
+        report.failure = Some(failure);
+    }
+
+    pub(super) fn succeeded(&self, results: Results) {
+        let mut report = self.change();
+        report.phase = Phase::Succeeded;
+        report.results = Some(results);
+        report.failure = None;
+    }
+
+    pub(super) fn verdict(&self, verdict: &Verdict) {
+        match verdict {
+            Verdict::Succeeded => self.phase(Phase::Succeeded),
+            Verdict::Failed(failure) => self.failed(failure.clone()),
+        }
+    }
+
+    fn change(&self) -> MutexGuard<'_, Report> {
+        // Every change leaves a whole report.
+        self.report.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}

@@ -1,0 +1,150 @@
+//! What an agent is told by its pod's environment, or by the command line on a workstation.
+
+use std::{
+    env, fmt,
+    net::{IpAddr, Ipv4Addr},
+    path::PathBuf,
+    str::FromStr,
+};
+
+use datjob_api::{
+    Training, contract,
+    training::{HttpSource, Source},
+};
+
+use crate::files::{self, FileError};
+
+/// Most bytes of a training spec; a ConfigMap holds no more.
+const TRAINING_MAX_BYTES: u64 = 1 << 20;
+
+/// All that an agent needs to know.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// UID of the job.
+    pub job_uid: String,
+    /// UID of the pod.
+    pub pod_uid: String,
+    /// Own address, at which workers are reached.
+    pub address: String,
+    /// Index of the pod.
+    pub pod_index: u32,
+    /// Number of pods.
+    pub replicas: u32,
+    /// Workers in each pod.
+    pub workers: u32,
+    /// The attempt.
+    pub attempt: u32,
+    /// Name of pod 0.
+    pub rendezvous_host: String,
+    /// Port of pod 0's agent.
+    pub rendezvous_port: u16,
+    /// Where c10d's store listens on pod 0.
+    pub store_bind: IpAddr,
+    /// Port of c10d's store on pod 0; 0 for any.
+    pub store_port: u16,
+    /// Where the training spec is from.
+    pub training: TrainingSource,
+    /// Directory of the data set's files.
+    pub data: PathBuf,
+    /// Whether an HTTP source is downloaded into `data`; on a workstation the folder stands in for it.
+    pub downloads: bool,
+    /// The checkpoint volume.
+    pub checkpoints: PathBuf,
+    /// How many worlds may end before the agent itself gives up; in a cluster the operator counts.
+    pub max_restarts: Option<u32>,
+}
+
+/// Where a training spec is from.
+#[derive(Clone, Debug)]
+pub enum TrainingSource {
+    /// A file of JSON.
+    File(PathBuf),
+    /// It is here.
+    Given(Box<Training>),
+}
+
+/// The environment is not that of a trainer pod.
+#[derive(Debug, thiserror::Error)]
+pub enum ConfigError {
+    /// A variable is missing.
+    #[error(
+        "the environment variable {0} is missing: `dat-trainer agent` runs in a pod that the DatJob operator made; on a workstation use `dat-trainer run`"
+    )]
+    Missing(&'static str),
+    /// A variable has another form.
+    #[error("the environment variable {name} is {value:?}: {problem}")]
+    Malformed {
+        /// The variable.
+        name: &'static str,
+        /// What it holds.
+        value: String,
+        /// What is wrong with it.
+        problem: String,
+    },
+    /// The training spec's file.
+    #[error(transparent)]
+    File(#[from] FileError),
+    /// The training spec itself.
+    #[error("spec.training is not readable: {0}")]
+    Training(#[from] serde_json::Error),
+}
+
+impl Config {
+    /// From the environment that the operator gives a pod.
+    pub fn from_environment() -> Result<Self, ConfigError> {
+        Ok(Self {
+            job_uid: text(contract::ENV_JOB_UID)?,
+            pod_uid: text(contract::ENV_POD_UID)?,
+            address: text(contract::ENV_POD_IP)?,
+            pod_index: parsed(contract::ENV_POD_INDEX)?,
+            replicas: parsed(contract::ENV_REPLICAS)?,
+            workers: parsed(contract::ENV_WORKERS_PER_POD)?,
+            attempt: parsed(contract::ENV_ATTEMPT)?,
+            rendezvous_host: text(contract::ENV_RENDEZVOUS_HOST)?,
+            rendezvous_port: contract::AGENT_PORT,
+            store_bind: Ipv4Addr::UNSPECIFIED.into(),
+            store_port: contract::STORE_PORT,
+            training: TrainingSource::File(
+                [contract::TRAINING_DIR, contract::TRAINING_FILE].iter().collect(),
+            ),
+            data: contract::DATA_DIR.into(),
+            downloads: true,
+            checkpoints: contract::CHECKPOINT_DIR.into(),
+            max_restarts: None,
+        })
+    }
+
+    /// The job's own directory in the checkpoint volume: a job of the same name made later has another.
+    pub fn job_directory(&self) -> PathBuf {
+        self.checkpoints.join(&self.job_uid)
+    }
+
+    /// The training spec.
+    pub fn training(&self) -> Result<Training, ConfigError> {
+        match &self.training {
+            TrainingSource::Given(training) => Ok((**training).clone()),
+            TrainingSource::File(path) => {
+                let missing = || FileError::new("read", path, std::io::ErrorKind::NotFound.into());
+                let content = files::read_if_exists(path, TRAINING_MAX_BYTES)?.ok_or_else(missing)?;
+                Ok(serde_json::from_slice(&content)?)
+            }
+        }
+    }
+
+    /// The archive to download before training, if there is one.
+    pub fn download<'a>(&self, training: &'a Training) -> Option<&'a HttpSource> {
+        match &training.data.source {
+            Source::Http(source) if self.downloads => Some(source),
+            _ => None,
+        }
+    }
+}
+
+fn text(name: &'static str) -> Result<String, ConfigError> {
+    env::var(name).ok().filter(|value| !value.is_empty()).ok_or(ConfigError::Missing(name))
+}
+
+fn parsed<T: FromStr<Err: fmt::Display>>(name: &'static str) -> Result<T, ConfigError> {
+    let value = text(name)?;
+    value.parse().map_err(|error: T::Err| ConfigError::Malformed { name, value, problem: error.to_string() })
+}

@@ -1,0 +1,52 @@
+//! What an agent serves: the report, health, metrics, and on pod 0 the rendezvous.
+
+use std::sync::Arc;
+
+use axum::{
+    Json, Router,
+    extract::{DefaultBodyLimit, State},
+    http::{StatusCode, header::CONTENT_TYPE},
+    response::{IntoResponse, Response},
+    routing::{get, post},
+};
+use datjob_api::{contract::REPORT_PATH, report::Report};
+
+use super::{Board, metrics};
+use crate::rendezvous::{Heartbeat, message};
+
+/// Most bytes of a heartbeat.
+const HEARTBEAT_MAX_BYTES: usize = 64 * 1024;
+
+/// The routes of an agent.
+pub fn router(board: Arc<Board>) -> Router {
+    Router::new()
+        .route(REPORT_PATH, get(report))
+        .route("/healthz", get(|| async { "ok\n" }))
+        .route("/metrics", get(metrics_text))
+        .route(message::PATH, post(rendezvous))
+        .layer(DefaultBodyLimit::max(HEARTBEAT_MAX_BYTES))
+        .with_state(board)
+}
+
+async fn report(State(board): State<Arc<Board>>) -> Json<Report> {
+    Json(board.report())
+}
+
+async fn metrics_text(State(board): State<Arc<Board>>) -> Response {
+    match metrics::encode(&board.report()) {
+        Ok(text) => ([(CONTENT_TYPE, metrics::CONTENT_TYPE)], text).into_response(),
+        Err(error) => (StatusCode::INTERNAL_SERVER_ERROR, format!("cannot encode the metrics: {error}\n"))
+            .into_response(),
+    }
+}
+
+async fn rendezvous(State(board): State<Arc<Board>>, Json(heartbeat): Json<Heartbeat>) -> Response {
+    let Some(host) = board.rendezvous() else {
+        return (StatusCode::NOT_FOUND, "this pod does not host the rendezvous; pod 0 does\n")
+            .into_response();
+    };
+    match host.exchange(&heartbeat) {
+        Ok(reply) => Json(reply).into_response(),
+        Err(refused) => (StatusCode::CONFLICT, format!("{refused}\n")).into_response(),
+    }
+}

@@ -1,0 +1,54 @@
+//! The report as Prometheus metrics.
+
+use std::{fmt, sync::atomic::AtomicU64};
+
+use datjob_api::report::Report;
+use prometheus_client::{encoding::text, metrics::gauge::Gauge, registry::Registry};
+
+/// The media type of OpenMetrics text.
+pub const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+
+/// The metrics of `report`, as OpenMetrics text. What is not known yet is absent.
+pub fn encode(report: &Report) -> Result<String, fmt::Error> {
+    let mut registry = Registry::with_prefix("dat_trainer");
+    let mut gauge = |name: &str, help: &str, value: f64| {
+        let gauge = Gauge::<f64, AtomicU64>::default();
+        gauge.set(value);
+        registry.register(name, help, gauge);
+    };
+    gauge("generation", "Worlds formed for this job", f64::from(report.generation));
+    gauge("world_size", "Ranks in the world", f64::from(report.world_size));
+    gauge("pods_joined", "Pods in touch with the rendezvous", f64::from(report.pods_joined));
+    if let Some(progress) = &report.progress {
+        gauge("epoch", "Completed epochs", f64::from(progress.epoch));
+        gauge("step", "Completed optimizer steps", progress.step as f64);
+        gauge("images_per_second", "Training images per second over all ranks", progress.images_per_second);
+        gauge("loss", "Mean training loss of the current epoch", progress.loss);
+        gauge("learning_rate", "Learning rate of the last step", progress.learning_rate);
+    }
+    if let Some(timing) = &report.timing {
+        gauge("epoch_seconds", "Seconds of the last epoch", timing.epoch_seconds);
+        gauge("attack_seconds", "Seconds of the last epoch spent in attacks", timing.attack_seconds);
+        gauge(
+            "communication_seconds",
+            "Seconds of the last epoch spent in communication that nothing hid",
+            timing.communication_seconds,
+        );
+    }
+    if let Some(accuracy) = &report.accuracy {
+        let ratio = |correct: u64, total: u64| correct as f64 / total.max(1) as f64;
+        gauge(
+            "validation_clean_accuracy",
+            "Clean accuracy on the validation split, from 0 to 1",
+            ratio(accuracy.clean.correct, accuracy.clean.total),
+        );
+        gauge(
+            "validation_robust_accuracy",
+            "Robust accuracy on the validation split, from 0 to 1",
+            ratio(accuracy.robust.correct, accuracy.robust.total),
+        );
+    }
+    let mut output = String::new();
+    text::encode(&mut output, &registry)?;
+    Ok(output)
+}

@@ -1,0 +1,339 @@
+//! The worker processes of a pod: started together, ended together.
+
+use std::{
+    collections::{BTreeMap, VecDeque},
+    os::unix::process::ExitStatusExt,
+    path::PathBuf,
+    process::{ExitStatus, Stdio},
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
+
+use datjob_api::{
+    Training,
+    report::{Failure, FailureReason, Phase, Results},
+};
+use tokio::{
+    io::{AsyncBufReadExt, AsyncRead, AsyncWriteExt, BufReader},
+    process::{Child, Command},
+    sync::{mpsc, oneshot},
+    task::JoinSet,
+    time,
+};
+
+use super::{Board, Config};
+use crate::{
+    rendezvous::{State, World},
+    worker::{assignment::Assignment, event::Event},
+};
+
+/// How many of a worker's last lines a failure carries.
+const LOG_TAIL: usize = 20;
+/// Longest line of a log tail, in bytes: a report must stay small.
+const LOG_LINE: usize = 500;
+/// How long the other workers of a pod have to say why they end, after one lost its peer.
+const LAST_WORDS: Duration = Duration::from_secs(1);
+
+/// Something that happened to a worker of some generation.
+#[derive(Debug)]
+pub struct WorkersEvent {
+    generation: u32,
+    rank: u32,
+    what: What,
+}
+
+#[derive(Debug)]
+enum What {
+    Told(Event),
+    /// It ended by itself.
+    Ended(End),
+}
+
+#[derive(Debug)]
+struct End {
+    status: Result<ExitStatus, String>,
+    log_tail: Vec<String>,
+}
+
+/// The workers of this pod, in at most one generation at a time.
+#[derive(Debug)]
+pub struct Workers {
+    events: mpsc::UnboundedSender<WorkersEvent>,
+    state: State,
+    /// One for each worker; what is sent ends it.
+    stops: Vec<oneshot::Sender<()>>,
+    supervisors: JoinSet<()>,
+    finished: usize,
+    results: Option<Results>,
+    /// Failures that workers told of themselves, by rank.
+    told: BTreeMap<u32, Failure>,
+    failure: Option<Failure>,
+}
+
+impl Workers {
+    /// No workers yet; what happens to them later comes through `events`.
+    ///
+    /// Unbounded, since [`Workers::stop`] waits for those who send; workers tell about one event a second.
+    pub fn new(events: mpsc::UnboundedSender<WorkersEvent>) -> Self {
+        Self {
+            events,
+            state: State::Idle { ended: None },
+            stops: Vec::new(),
+            supervisors: JoinSet::new(),
+            finished: 0,
+            results: None,
+            told: BTreeMap::new(),
+            failure: None,
+        }
+    }
+
+    /// What they are doing.
+    pub fn state(&self) -> State {
+        self.state
+    }
+
+    /// Whether there were any in some generation.
+    pub fn has_run(&self) -> bool {
+        self.state != State::Idle { ended: None }
+    }
+
+    /// The results, once rank 0 has told them.
+    pub fn results(&self) -> Option<&Results> {
+        self.results.as_ref().filter(|_| matches!(self.state, State::Done(_)))
+    }
+
+    /// Why the last ones ended.
+    pub fn failure(&self) -> Option<&Failure> {
+        self.failure.as_ref()
+    }
+
+    /// Starts them all in `world`.
+    pub fn start(&mut self, config: &Config, training: &Training, world: &World) {
+        let generation = world.generation;
+        self.state = State::Running(generation);
+        self.finished = 0;
+        self.failure = None;
+        self.told.clear();
+        for local_rank in 0..config.workers {
+            let assignment = assignment(config, training, world, local_rank);
+            let (stop, stopped) = oneshot::channel();
+            let events = self.events.clone();
+            self.supervisors.spawn(async move {
+                let rank = assignment.rank;
+                if let Some(end) = supervise(&assignment, stopped, &events).await {
+                    // An agent that has stopped listening is ending itself.
+                    let _ = events.send(WorkersEvent { generation, rank, what: What::Ended(end) });
+                }
+            });
+            self.stops.push(stop);
+        }
+    }
+
+    /// Ends them all and waits until they are gone.
+    pub async fn stop(&mut self) {
+        for stop in self.stops.drain(..) {
+            // One that has ended already listens no more.
+            let _ = stop.send(());
+        }
+        while self.supervisors.join_next().await.is_some() {}
+        if let State::Running(generation) = self.state {
+            self.state = State::Idle { ended: Some(generation) };
+        }
+    }
+
+    /// Takes note of an event; says whether the rendezvous should hear of it at once.
+    pub async fn note(&mut self, event: WorkersEvent, board: &Board) -> bool {
+        let running = self.state == State::Running(event.generation);
+        if !running && self.state != (State::Idle { ended: Some(event.generation) }) {
+            return false;
+        }
+        match event.what {
+            What::Told(Event::Failed(failure)) => {
+                self.told.insert(event.rank, failure);
+                false
+            }
+            What::Told(told) => {
+                if running {
+                    self.hear(told, board);
+                }
+                false
+            }
+            What::Ended(End { status: Ok(status), .. }) if status.success() => {
+                self.finished += 1;
+                let all = running && self.finished == self.stops.len();
+                if all {
+                    self.state = State::Done(event.generation);
+                }
+                all
+            }
+            What::Ended(end) => {
+                self.blame(event.rank, end);
+                if running {
+                    self.end_the_others().await;
+                }
+                true
+            }
+        }
+    }
+
+    /// The failure that stays is the cause: a lost peer is what the other ranks see of it.
+    fn blame(&mut self, rank: u32, End { status, log_tail }: End) {
+        let mut failure = self.told.remove(&rank).unwrap_or_else(|| unexplained(rank, &status));
+        failure.log_tail = log_tail;
+        if self.failure.as_ref().is_none_or(|known| known.reason == FailureReason::Communication) {
+            self.failure = Some(failure);
+        }
+    }
+
+    /// The others of this pod wait for a peer that is gone. Where this one lost its peer, the peer may be among them
+    /// and about to say why.
+    async fn end_the_others(&mut self) {
+        if self.failure.as_ref().is_some_and(|failure| failure.reason == FailureReason::Communication) {
+            let all_end = async { while self.supervisors.join_next().await.is_some() {} };
+            // Those who have not ended by then are ended next.
+            let _ = time::timeout(LAST_WORDS, all_end).await;
+        }
+        self.stop().await;
+    }
+
+    fn hear(&mut self, event: Event, board: &Board) {
+        match event {
+            Event::Progress(progress) => {
+                board.phase(Phase::Training);
+                board.progress(progress);
+            }
+            Event::Timing(timing) => board.timing(timing),
+            Event::Accuracy(accuracy) => board.accuracy(accuracy),
+            Event::Evaluating { .. } => board.phase(Phase::Evaluating),
+            Event::Finished(Some(results)) => self.results = Some(*results),
+            Event::Finished(None) | Event::Failed(_) => {}
+        }
+    }
+}
+
+fn assignment(config: &Config, training: &Training, world: &World, local_rank: u32) -> Assignment {
+    let cores = std::thread::available_parallelism().map_or(1, usize::from) as u32;
+    Assignment {
+        job_uid: config.job_uid.clone(),
+        training: training.clone(),
+        data: config.data.clone(),
+        checkpoints: config.job_directory(),
+        checkpoints_below_volume: PathBuf::from(&config.job_uid),
+        generation: world.generation,
+        rank: config.pod_index * config.workers + local_rank,
+        world_size: config.replicas * config.workers,
+        store_host: config.rendezvous_host.clone(),
+        store_port: world.store_port,
+        address: config.address.clone(),
+        threads: (cores / config.workers).max(1),
+    }
+}
+
+/// Runs a worker to its end; nothing where it was stopped.
+async fn supervise(
+    assignment: &Assignment,
+    stopped: oneshot::Receiver<()>,
+    events: &mpsc::UnboundedSender<WorkersEvent>,
+) -> Option<End> {
+    match spawn(assignment).await {
+        Ok(child) => watch(child, assignment, stopped, events).await,
+        Err(error) => {
+            Some(End { status: Err(format!("cannot start a worker: {error}")), log_tail: Vec::new() })
+        }
+    }
+}
+
+async fn spawn(assignment: &Assignment) -> std::io::Result<Child> {
+    let mut child = Command::new(std::env::current_exe()?)
+        .arg("worker")
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .kill_on_drop(true)
+        .spawn()?;
+    let mut line = serde_json::to_vec(assignment)?;
+    line.push(b'\n');
+    if let Some(stdin) = child.stdin.as_mut() {
+        stdin.write_all(&line).await?;
+        stdin.flush().await?;
+    }
+    Ok(child)
+}
+
+async fn watch(
+    mut child: Child,
+    assignment: &Assignment,
+    stopped: oneshot::Receiver<()>,
+    events: &mpsc::UnboundedSender<WorkersEvent>,
+) -> Option<End> {
+    let tail = Arc::new(Mutex::new(VecDeque::with_capacity(LOG_TAIL)));
+    let mut readers = JoinSet::new();
+    // Kept open until the end: closing it tells the worker that its agent is gone.
+    let stdin = child.stdin.take();
+    if let Some(stderr) = child.stderr.take() {
+        readers.spawn(pass_log(stderr, Arc::clone(&tail)));
+    }
+    if let Some(stdout) = child.stdout.take() {
+        let (events, generation, rank) = (events.clone(), assignment.generation, assignment.rank);
+        readers.spawn(async move {
+            let mut lines = BufReader::new(stdout).lines();
+            while let Ok(Some(line)) = lines.next_line().await {
+                match serde_json::from_str(&line) {
+                    Ok(event) => {
+                        let event = WorkersEvent { generation, rank, what: What::Told(event) };
+                        if events.send(event).is_err() {
+                            return;
+                        }
+                    }
+                    // A library may print to standard output.
+                    Err(_) => tracing::info!(rank, line, "Worker printed."),
+                }
+            }
+        });
+    }
+    let status = tokio::select! {
+        status = child.wait() => status,
+        _ = stopped => {
+            // Nothing is lost with SIGKILL: what must last is written atomically.
+            if let Err(error) = child.kill().await {
+                tracing::warn!(rank = assignment.rank, %error, "Cannot end a worker.");
+            }
+            return None;
+        }
+    };
+    while readers.join_next().await.is_some() {}
+    drop(stdin);
+    let log_tail = tail.lock().unwrap_or_else(PoisonError::into_inner).drain(..).collect();
+    Some(End { status: status.map_err(|error| format!("cannot wait for a worker: {error}")), log_tail })
+}
+
+/// Passes a worker's log on and keeps its end.
+async fn pass_log(log: impl AsyncRead + Unpin, tail: Arc<Mutex<VecDeque<String>>>) {
+    let mut lines = BufReader::new(log).lines();
+    while let Ok(Some(line)) = lines.next_line().await {
+        eprintln!("{line}");
+        let mut tail = tail.lock().unwrap_or_else(PoisonError::into_inner);
+        if tail.len() == LOG_TAIL {
+            tail.pop_front();
+        }
+        tail.push_back(line.chars().take(LOG_LINE).collect());
+    }
+}
+
+/// The failure of a worker that could not say why it ended.
+fn unexplained(rank: u32, status: &Result<ExitStatus, String>) -> Failure {
+    let (reason, message) = match status {
+        Err(problem) => (FailureReason::Crash, problem.clone()),
+        Ok(status) => match status.signal() {
+            Some(9) => (
+                FailureReason::OutOfMemory,
+                "the worker was ended by signal 9: the kernel does that to a container that needs more memory than its \
+                 limit; raise spec.pod.resources.limits.memory or lower the batch size"
+                    .to_owned(),
+            ),
+            Some(signal) => (FailureReason::Crash, format!("the worker was ended by signal {signal}; see its log")),
+            None => (FailureReason::Crash, format!("the worker ended with {status} and without a word; see its log")),
+        },
+    };
+    Failure { reason, rank: Some(rank), message: format!("rank {rank}: {message}"), log_tail: Vec::new() }
+}

@@ -1,0 +1,290 @@
+//! Checkpoints: what a job needs to go on after everything was lost, and the weights that it is for.
+//!
+//! In the job's directory:
+//! - `checkpoint-0003.safetensors`: parameters and buffers (`model.…`) and the optimizer's state (`optimizer.…`) after
+//!   epoch 3, and `checkpoint-0003.json`, its [`Manifest`] with the SHA-256. The manifest is written last: what has
+//!   none is not there.
+//! - `best-0002.safetensors`: the weights with the highest robust accuracy on the validation split so far, named by
+//!   the newest manifest.
+//! - `best.safetensors` and `results.json`: the end.
+//!
+//! All weights have the names that RobustBench or torchvision gives them, and can be read from Python.
+
+use std::{
+    fs, io,
+    path::{Path, PathBuf},
+};
+
+use datjob_api::report::{AttackCount, Count};
+use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
+use tch::Tensor;
+
+use crate::files::{self, FileError};
+
+mod format;
+pub mod results;
+
+pub use format::FormatError;
+
+/// Largest file of tensors that is read, in bytes.
+const TENSORS_MAX_BYTES: u64 = 64 << 30;
+/// Largest manifest that is read, in bytes.
+const MANIFEST_MAX_BYTES: u64 = 1 << 20;
+
+/// Tensors by name, in a fixed order.
+pub type Named = Vec<(String, Tensor)>;
+
+/// What is known of a checkpoint beside its tensors.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Manifest {
+    /// Completed epochs.
+    pub epoch: u32,
+    /// Completed optimizer steps.
+    pub step: u64,
+    /// SHA-256 of the training spec that it belongs to.
+    pub training_hash: String,
+    /// SHA-256 of the file of tensors.
+    pub sha256: String,
+    /// The best weights so far.
+    pub best: Option<Best>,
+}
+
+/// The weights with the highest robust accuracy on the validation split so far.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Best {
+    /// After which epoch they stood, counted from 1.
+    pub epoch: u32,
+    /// Their clean accuracy on the validation split.
+    pub clean: Count,
+    /// Their robust accuracy on the validation split.
+    pub robust: AttackCount,
+    /// Their file.
+    pub file: String,
+    /// Its SHA-256.
+    pub sha256: String,
+}
+
+/// A checkpoint that cannot be written or read.
+#[derive(Debug, thiserror::Error)]
+pub enum CheckpointError {
+    /// The file system.
+    #[error(transparent)]
+    File(#[from] FileError),
+    /// What was read is not what was written.
+    #[error(
+        "the checkpoint {} is damaged: its SHA-256 is {found}, and {expected} was written; remove it (and {}) to go on \
+         from the checkpoint before it",
+        path.display(), manifest.display()
+    )]
+    Damaged {
+        /// The file.
+        path: PathBuf,
+        /// The manifest that names it.
+        manifest: PathBuf,
+        /// The SHA-256 in the manifest.
+        expected: String,
+        /// The SHA-256 of the content.
+        found: String,
+    },
+    /// A file that the manifest names is gone.
+    #[error("{} is missing, though {} names it; remove the latter to go on from the checkpoint before it", path.display(), manifest.display())]
+    Missing {
+        /// The file.
+        path: PathBuf,
+        /// The manifest that names it.
+        manifest: PathBuf,
+    },
+    /// A manifest or results file that cannot be read.
+    #[error("{} is damaged: {problem}; remove it to go on without it", path.display())]
+    Manifest {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        problem: String,
+    },
+    /// A checkpoint of another training.
+    #[error(
+        "{} belongs to another training spec (its hash is {found}, this one's is {expected}): use another directory or \
+         remove the checkpoints in it",
+        path.display()
+    )]
+    OtherTraining {
+        /// The file.
+        path: PathBuf,
+        /// The hash of this training.
+        expected: String,
+        /// The hash that was found.
+        found: String,
+    },
+    /// The content of a file of tensors.
+    #[error("{}: {error}", path.display())]
+    Format {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        error: FormatError,
+    },
+}
+
+/// The checkpoint directory of one job.
+#[derive(Clone, Debug)]
+pub struct Directory {
+    path: PathBuf,
+    training_hash: String,
+}
+
+impl Directory {
+    /// The directory at `path` of the training with this hash.
+    pub fn new(path: &Path, training_hash: String) -> Self {
+        Self { path: path.to_owned(), training_hash }
+    }
+
+    /// Writes a checkpoint and then its manifest.
+    pub fn save(
+        &self,
+        epoch: u32,
+        step: u64,
+        tensors: &Named,
+        best: Option<&Best>,
+    ) -> Result<(), CheckpointError> {
+        let sha256 = self.write_tensors(&tensors_file(epoch), tensors)?;
+        let training_hash = self.training_hash.clone();
+        let manifest = Manifest { epoch, step, training_hash, sha256, best: best.cloned() };
+        let json = serde_json::to_vec_pretty(&manifest).map_err(|e| self.bad_manifest(epoch, &e))?;
+        Ok(files::write_atomically(&self.path.join(manifest_file(epoch)), &json)?)
+    }
+
+    /// Writes weights that are the best so far; returns the file and its SHA-256.
+    pub fn save_best(&self, epoch: u32, weights: &Named) -> Result<(String, String), CheckpointError> {
+        let file = best_file(epoch);
+        let sha256 = self.write_tensors(&file, weights)?;
+        Ok((file, sha256))
+    }
+
+    /// Writes the weights that are the job's result; returns the file and its SHA-256.
+    pub fn save_result(&self, weights: &Named) -> Result<(String, String), CheckpointError> {
+        let file = "best.safetensors".to_owned();
+        let sha256 = self.write_tensors(&file, weights)?;
+        Ok((file, sha256))
+    }
+
+    /// The manifest of the newest checkpoint, if there is one.
+    pub fn newest(&self) -> Result<Option<Manifest>, CheckpointError> {
+        let Some(epoch) = self.epochs()?.last().copied() else { return Ok(None) };
+        let path = self.path.join(manifest_file(epoch));
+        let content = files::read_if_exists(&path, MANIFEST_MAX_BYTES)?.unwrap_or_default();
+        let manifest: Manifest =
+            serde_json::from_slice(&content).map_err(|e| self.bad_manifest(epoch, &e))?;
+        if manifest.training_hash != self.training_hash {
+            let (expected, found) = (self.training_hash.clone(), manifest.training_hash);
+            return Err(CheckpointError::OtherTraining { path, expected, found });
+        }
+        Ok(Some(manifest))
+    }
+
+    /// The tensors of a checkpoint.
+    pub fn load(&self, manifest: &Manifest) -> Result<Named, CheckpointError> {
+        self.read_tensors(&tensors_file(manifest.epoch), &manifest.sha256, manifest.epoch)
+    }
+
+    /// The best weights that were known after epoch `epoch`.
+    pub fn load_best(&self, best: &Best, epoch: u32) -> Result<Named, CheckpointError> {
+        self.read_tensors(&best.file, &best.sha256, epoch)
+    }
+
+    /// Removes all but the newest `keep` checkpoints, and best weights that are no longer the best.
+    pub fn clean(&self, keep: usize, best: Option<&Best>) -> Result<(), CheckpointError> {
+        let epochs = self.epochs()?;
+        for &epoch in &epochs[..epochs.len().saturating_sub(keep)] {
+            // The manifest first: a checkpoint without one is not there.
+            files::remove(&self.path.join(manifest_file(epoch)))?;
+            files::remove(&self.path.join(tensors_file(epoch)))?;
+        }
+        // Checkpoints that are kept may name best weights of their time.
+        let oldest_kept = epochs.iter().rev().nth(keep.saturating_sub(1)).copied().unwrap_or(0);
+        for (epoch, name) in self.numbered("best-", ".safetensors")? {
+            let is_best = best.is_some_and(|best| best.file == name);
+            let named_by_kept =
+                epochs.iter().any(|&kept| kept >= oldest_kept && self.names_best(kept, &name));
+            if !is_best && !named_by_kept && epoch < best.map_or(0, |best| best.epoch) {
+                files::remove(&self.path.join(name))?;
+            }
+        }
+        Ok(())
+    }
+
+    fn names_best(&self, epoch: u32, file: &str) -> bool {
+        let manifest = files::read_if_exists(&self.path.join(manifest_file(epoch)), MANIFEST_MAX_BYTES);
+        let manifest =
+            manifest.ok().flatten().and_then(|json| serde_json::from_slice::<Manifest>(&json).ok());
+        manifest.and_then(|manifest| manifest.best).is_some_and(|best| best.file == file)
+    }
+
+    /// The epochs after which there is a checkpoint, in rising order.
+    fn epochs(&self) -> Result<Vec<u32>, CheckpointError> {
+        Ok(self.numbered("checkpoint-", ".json")?.into_iter().map(|(epoch, _)| epoch).collect())
+    }
+
+    fn numbered(&self, prefix: &str, suffix: &str) -> Result<Vec<(u32, String)>, CheckpointError> {
+        let failed = |error| FileError::new("list", &self.path, error);
+        let mut found = Vec::new();
+        let entries = match fs::read_dir(&self.path) {
+            Ok(entries) => entries,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(found),
+            Err(error) => return Err(failed(error).into()),
+        };
+        for entry in entries {
+            let name = entry.map_err(failed)?.file_name();
+            let Some(name) = name.to_str() else { continue };
+            let number = name.strip_prefix(prefix).and_then(|rest| rest.strip_suffix(suffix));
+            if let Some(epoch) = number.and_then(|number| number.parse().ok()) {
+                found.push((epoch, name.to_owned()));
+            }
+        }
+        found.sort_unstable();
+        Ok(found)
+    }
+
+    fn write_tensors(&self, file: &str, tensors: &Named) -> Result<String, CheckpointError> {
+        let path = self.path.join(file);
+        let bytes =
+            format::encode(tensors).map_err(|error| CheckpointError::Format { path: path.clone(), error })?;
+        files::write_atomically(&path, &bytes)?;
+        Ok(hex::encode(Sha256::digest(&bytes)))
+    }
+
+    fn read_tensors(&self, file: &str, expected: &str, epoch: u32) -> Result<Named, CheckpointError> {
+        let path = self.path.join(file);
+        let manifest = self.path.join(manifest_file(epoch));
+        let Some(bytes) = files::read_if_exists(&path, TENSORS_MAX_BYTES)? else {
+            return Err(CheckpointError::Missing { path, manifest });
+        };
+        let found = hex::encode(Sha256::digest(&bytes));
+        if found != expected {
+            return Err(CheckpointError::Damaged { path, manifest, expected: expected.to_owned(), found });
+        }
+        format::decode(&bytes).map_err(|error| CheckpointError::Format { path, error })
+    }
+
+    fn bad_manifest(&self, epoch: u32, error: &serde_json::Error) -> CheckpointError {
+        CheckpointError::Manifest { path: self.path.join(manifest_file(epoch)), problem: error.to_string() }
+    }
+}
+
+fn tensors_file(epoch: u32) -> String {
+    format!("checkpoint-{epoch:04}.safetensors")
+}
+
+fn manifest_file(epoch: u32) -> String {
+    format!("checkpoint-{epoch:04}.json")
+}
+
+fn best_file(epoch: u32) -> String {
+    format!("best-{epoch:04}.safetensors")
+}
+
+#[cfg(test)]
+mod tests;

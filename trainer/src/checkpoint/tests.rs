@@ -1,0 +1,106 @@
+use std::fs;
+
+use tch::{Device, Kind};
+
+use super::*;
+
+fn tensors(value: f64) -> Named {
+    vec![
+        ("model.conv1.weight".into(), Tensor::full([2, 3, 4, 4], value, (Kind::Float, Device::Cpu))),
+        ("model.bn1.num_batches_tracked".into(), Tensor::from(7_i64)),
+        ("optimizer.conv1.weight".into(), Tensor::arange(24, (Kind::Double, Device::Cpu)).view([2, 3, 4])),
+    ]
+}
+
+fn directory(hash: &str) -> (tempfile::TempDir, Directory) {
+    let temporary = tempfile::tempdir().unwrap();
+    let directory = Directory::new(temporary.path(), hash.into());
+    (temporary, directory)
+}
+
+fn best(epoch: u32, file: String, sha256: String) -> Best {
+    let robust = AttackCount { attack: "pgd-10".into(), correct: 1, total: 2 };
+    Best { epoch, clean: Count { correct: 2, total: 2 }, robust, file, sha256 }
+}
+
+#[test]
+fn what_was_saved_comes_back() {
+    let (_temporary, directory) = directory("hash");
+    assert!(directory.newest().unwrap().is_none());
+    directory.save(1, 10, &tensors(1.0), None).unwrap();
+    directory.save(2, 20, &tensors(2.0), None).unwrap();
+    let manifest = directory.newest().unwrap().unwrap();
+    assert_eq!((manifest.epoch, manifest.step), (2, 20));
+    let mut expected = tensors(2.0);
+    expected.sort_by(|(a, _), (b, _)| a.cmp(b));
+    for ((name, loaded), (expected_name, saved)) in directory.load(&manifest).unwrap().iter().zip(&expected) {
+        assert_eq!(name, expected_name);
+        assert_eq!(loaded, saved);
+    }
+}
+
+#[test]
+fn a_damaged_checkpoint_is_refused_with_what_to_do() {
+    let (temporary, directory) = directory("hash");
+    directory.save(3, 30, &tensors(1.0), None).unwrap();
+    let path = temporary.path().join("checkpoint-0003.safetensors");
+    let mut bytes = fs::read(&path).unwrap();
+    *bytes.last_mut().unwrap() ^= 1;
+    fs::write(&path, &bytes).unwrap();
+    let manifest = directory.newest().unwrap().unwrap();
+    let error = directory.load(&manifest).unwrap_err().to_string();
+    assert!(error.contains("checkpoint-0003.safetensors is damaged: its SHA-256 is"), "{error}");
+    assert!(error.contains("checkpoint-0003.json) to go on from the checkpoint before it"), "{error}");
+    fs::remove_file(&path).unwrap();
+    assert!(directory.load(&manifest).unwrap_err().to_string().contains("is missing"));
+    fs::write(temporary.path().join("checkpoint-0003.json"), "{").unwrap();
+    assert!(directory.newest().unwrap_err().to_string().contains("checkpoint-0003.json is damaged"));
+}
+
+#[test]
+fn a_checkpoint_of_another_training_is_refused() {
+    let (temporary, first) = directory("first");
+    first.save(1, 1, &tensors(1.0), None).unwrap();
+    let error = Directory::new(temporary.path(), "second".into()).newest().unwrap_err().to_string();
+    assert!(error.contains("belongs to another training spec"), "{error}");
+}
+
+#[test]
+fn a_checkpoint_without_a_manifest_is_not_there() {
+    let (temporary, directory) = directory("hash");
+    directory.save(1, 1, &tensors(1.0), None).unwrap();
+    directory.save(2, 2, &tensors(2.0), None).unwrap();
+    fs::remove_file(temporary.path().join("checkpoint-0002.json")).unwrap();
+    assert_eq!(directory.newest().unwrap().unwrap().epoch, 1);
+}
+
+#[test]
+fn old_checkpoints_go_and_the_best_weights_stay() {
+    let (temporary, directory) = directory("hash");
+    let mut current = None;
+    for epoch in 1..=5 {
+        if epoch == 1 || epoch == 3 {
+            let (file, sha256) = directory.save_best(epoch, &tensors(f64::from(epoch))).unwrap();
+            current = Some(best(epoch, file, sha256));
+        }
+        directory.save(epoch, u64::from(epoch), &tensors(f64::from(epoch)), current.as_ref()).unwrap();
+        directory.clean(2, current.as_ref()).unwrap();
+    }
+    let mut names: Vec<_> = fs::read_dir(temporary.path())
+        .unwrap()
+        .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+        .collect();
+    names.sort();
+    assert_eq!(
+        names,
+        [
+            "best-0003.safetensors",
+            "checkpoint-0004.json",
+            "checkpoint-0004.safetensors",
+            "checkpoint-0005.json",
+            "checkpoint-0005.safetensors"
+        ]
+    );
+    let manifest = directory.newest().unwrap().unwrap();
+    directory.load_best(&manifest.best.unwrap(), manifest.epoch).unwrap();
+}

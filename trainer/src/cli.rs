@@ -1,0 +1,42 @@
+//! The command line.
+
+use std::path::PathBuf;
+
+use clap::{Parser, Subcommand};
+
+/// Distributed adversarial training.
+#[derive(Debug, Parser)]
+#[command(name = "dat-trainer", version)]
+pub struct Cli {
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// What to do.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Train and evaluate on this machine what a DatJob manifest describes.
+    Run(Run),
+    /// Process 1 of a trainer pod; takes everything from the environment that the operator gives.
+    Agent,
+    /// One rank; started by an agent.
+    #[command(hide = true)]
+    Worker,
+}
+
+/// `dat-trainer run`.
+#[derive(Debug, clap::Args)]
+pub struct Run {
+    /// A DatJob manifest, as for kubectl apply.
+    pub manifest: PathBuf,
+    /// Worker processes; the batch of the manifest is divided among them.
+    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=64))]
+    pub workers: u32,
+    /// Folder of the data set's standard files; an HTTP source is downloaded into it.
+    #[arg(long)]
+    pub data: PathBuf,
+    /// Folder for checkpoints, the best weights and results.json; a run goes on from what it finds there.
+    #[arg(long)]
+    pub checkpoints: PathBuf,
+}

@@ -1,0 +1,41 @@
+//! Accuracy over all ranks: local counts, summed.
+
+use std::ops::ControlFlow;
+
+use datjob_api::report::{Accuracy, AttackCount, Count, Split};
+use datjob_c10d::{ProcessGroup, ReduceOp};
+use tch::Tensor;
+
+use super::TrainError;
+use crate::{
+    evaluate::{self, Counts, EvalAttack, Evaluation},
+    model::Network,
+};
+
+/// Evaluates, each image on one rank. The counts are integers, summed over the ranks and divided nowhere; they do not
+/// depend on the world. `progress` hears how many of this rank's images are done, of how many.
+pub(super) fn measure(
+    network: &Network,
+    evaluation: &Evaluation<'_>,
+    group: &ProcessGroup,
+    progress: &mut dyn FnMut(usize, usize),
+) -> Result<Counts, TrainError> {
+    let counts =
+        evaluate::evaluate(network, evaluation, group.rank(), group.world_size(), &mut |done, total| {
+            progress(done, total);
+            ControlFlow::Continue(())
+        })?;
+    let sum = Tensor::from_slice(&counts.to_vec());
+    group.all_reduce(&sum, ReduceOp::Sum)?;
+    Ok(Counts::from_slice(&Vec::<i64>::try_from(&sum)?)?)
+}
+
+/// The counts of an evaluation on the validation split, as reported.
+pub(super) fn on_validation(counts: &Counts, attack: &EvalAttack, epoch: u32) -> Accuracy {
+    Accuracy {
+        epoch,
+        split: Split::Validation,
+        clean: Count { correct: counts.clean, total: counts.total },
+        robust: AttackCount { attack: attack.name.clone(), correct: counts.worst_case, total: counts.total },
+    }
+}

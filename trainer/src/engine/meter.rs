@@ -1,0 +1,101 @@
+//! Speed, loss and the share of the parts of a step, in an epoch.
+
+use std::time::{Duration, Instant};
+
+use datjob_api::report::{Progress, Timing};
+use datjob_c10d::ReducerStatistics;
+
+/// Least time between two reports of progress.
+const INTERVAL: Duration = Duration::from_secs(1);
+
+/// What is measured in one epoch, on one rank.
+pub(super) struct Meter {
+    epochs: u32,
+    /// Epochs that were complete when this one began.
+    epoch: u32,
+    images_per_epoch: usize,
+    steps_per_epoch: usize,
+    started: Instant,
+    told: Option<Instant>,
+    images: usize,
+    steps: usize,
+    loss: f64,
+    rate: f64,
+    attack: Duration,
+}
+
+impl Meter {
+    pub(super) fn new(epochs: u32, epoch: u32, images_per_epoch: usize, steps_per_epoch: usize) -> Self {
+        Self {
+            epochs,
+            epoch,
+            images_per_epoch,
+            steps_per_epoch,
+            started: Instant::now(),
+            told: None,
+            images: 0,
+            steps: 0,
+            loss: 0.0,
+            rate: 0.0,
+            attack: Duration::ZERO,
+        }
+    }
+
+    /// An attack took so long.
+    pub(super) fn attacked(&mut self, time: Duration) {
+        self.attack += time;
+    }
+
+    /// A step on a global batch of `images` images is done; `loss` is the mean over this rank's shard.
+    pub(super) fn stepped(&mut self, images: usize, loss: f64) {
+        self.images += images;
+        self.steps += 1;
+        self.loss += loss;
+    }
+
+    /// The progress after `steps` steps of this epoch, unless it was told just now.
+    pub(super) fn progress(&mut self, step: u64, steps: usize, rate: f64) -> Option<Progress> {
+        self.rate = rate;
+        if steps == self.steps_per_epoch || self.told.is_some_and(|told| told.elapsed() < INTERVAL) {
+            return None;
+        }
+        self.told = Some(Instant::now());
+        Some(self.at(step, self.epoch, steps))
+    }
+
+    /// The progress after the whole epoch.
+    pub(super) fn end_of_epoch(&self, step: u64) -> Progress {
+        self.at(step, self.epoch + 1, 0)
+    }
+
+    fn at(&self, step: u64, epoch: u32, steps_of_epoch: usize) -> Progress {
+        let images_per_second = self.images as f64 / self.started.elapsed().as_secs_f64().max(1e-9);
+        let done = f64::from(epoch) + steps_of_epoch as f64 / self.steps_per_epoch.max(1) as f64;
+        let images_left = (f64::from(self.epochs) - done).max(0.0) * self.images_per_epoch as f64;
+        Progress {
+            epoch,
+            epochs: self.epochs,
+            step,
+            percent: (100.0 * done / f64::from(self.epochs.max(1))) as u32,
+            images_per_second: tenths(images_per_second),
+            remaining_seconds: (images_left / images_per_second.max(1e-9)).min(1e15) as u64,
+            loss: (self.loss / self.steps.max(1) as f64 * 1e4).round() / 1e4,
+            learning_rate: self.rate,
+        }
+    }
+
+    /// Where the time of the epoch went.
+    pub(super) fn timing(&self, reducer: &ReducerStatistics) -> Timing {
+        let mean = reducer.mean;
+        let exposed = mean.backward_communication.saturating_sub(mean.backward_overlap);
+        Timing {
+            epoch_seconds: tenths(self.started.elapsed().as_secs_f64()),
+            attack_seconds: tenths(self.attack.as_secs_f64()),
+            communication_seconds: tenths(exposed.as_secs_f64() * self.steps as f64),
+        }
+    }
+}
+
+fn tenths(value: f64) -> f64 {
+    (value * 10.0).round() / 10.0
+}

@@ -1,0 +1,99 @@
+//! All that training changes: what a checkpoint holds and what ranks must agree on.
+
+use datjob_api::{Training, training::Optimizer};
+use datjob_c10d::ProcessGroup;
+use tch::{Device, Kind, Tensor};
+
+use super::TrainError;
+use crate::{
+    checkpoint::{Best, Manifest, Named},
+    model::Network,
+    optim::Sgd,
+};
+
+const MODEL: &str = "model.";
+const OPTIMIZER: &str = "optimizer.";
+/// Longest description of the best weights that is broadcast, in bytes.
+const BEST_BYTES: usize = 4096;
+
+/// What training changes.
+pub(super) struct State {
+    pub network: Network,
+    pub optimizer: Sgd,
+    /// The learning rate at the top of the schedule.
+    pub base_rate: f64,
+    /// Completed epochs.
+    pub epoch: u32,
+    /// Completed steps.
+    pub step: u64,
+    /// The best weights so far; files and hashes are known to rank 0 alone.
+    pub best: Option<Best>,
+}
+
+impl State {
+    /// The start of a training: the same on every rank, since all come from the seed.
+    pub(super) fn new(training: &Training) -> Result<Self, TrainError> {
+        let dataset = training.data.dataset;
+        let mut network = Network::new(
+            training.model.architecture,
+            dataset.image_shape(),
+            dataset.classes(),
+            training.seed,
+            (Kind::Float, Device::Cpu),
+        )?;
+        network.channels_last()?;
+        let Optimizer::Sgd(sgd) = &training.optimizer;
+        let optimizer = Sgd::new(network.parameters(), sgd)?;
+        Ok(Self { network, optimizer, base_rate: sgd.learning_rate, epoch: 0, step: 0, best: None })
+    }
+
+    /// All tensors, under the names that checkpoints use.
+    pub(super) fn tensors(&self) -> Named {
+        let named = |prefix: &'static str, tensors: Named| {
+            tensors.into_iter().map(move |(name, tensor)| (format!("{prefix}{name}"), tensor))
+        };
+        named(MODEL, self.network.state()).chain(named(OPTIMIZER, self.optimizer.state())).collect()
+    }
+
+    /// Takes over a checkpoint.
+    pub(super) fn restore(&mut self, manifest: &Manifest, tensors: Named) -> Result<(), TrainError> {
+        let (mut model, mut optimizer) = (Vec::new(), Vec::new());
+        for (name, tensor) in tensors {
+            if let Some(name) = name.strip_prefix(MODEL) {
+                model.push((name.to_owned(), tensor));
+            } else if let Some(name) = name.strip_prefix(OPTIMIZER) {
+                optimizer.push((name.to_owned(), tensor));
+            }
+        }
+        self.network.load_state(model)?;
+        self.optimizer.load_state(optimizer)?;
+        self.epoch = manifest.epoch;
+        self.step = manifest.step;
+        self.best.clone_from(&manifest.best);
+        Ok(())
+    }
+
+    /// Gives rank 0's state to all.
+    pub(super) fn broadcast(&mut self, group: &ProcessGroup) -> Result<(), TrainError> {
+        let tensors = self.tensors();
+        let tensors: Vec<&Tensor> = tensors.iter().map(|(_, tensor)| tensor).collect();
+        group.broadcast_coalesced(&tensors, 0)?;
+        let counters = Tensor::from_slice(&[i64::from(self.epoch), self.step as i64]);
+        group.broadcast(&counters, 0)?;
+        let [epoch, step] = <[i64; 2]>::try_from(Vec::<i64>::try_from(&counters)?).unwrap_or_default();
+        self.epoch = epoch as u32;
+        self.step = step as u64;
+        self.broadcast_best(group)
+    }
+
+    /// All ranks compare with the same best, so that all take the same branch afterwards.
+    fn broadcast_best(&mut self, group: &ProcessGroup) -> Result<(), TrainError> {
+        let mut bytes = if group.rank() == 0 { serde_json::to_vec(&self.best)? } else { Vec::new() };
+        bytes.resize(BEST_BYTES, b' ');
+        let message = Tensor::from_slice(&bytes);
+        group.broadcast(&message, 0)?;
+        let bytes = Vec::<u8>::try_from(&message)?;
+        self.best = serde_json::from_slice(&bytes)?;
+        Ok(())
+    }
+}

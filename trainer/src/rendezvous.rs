@@ -1,0 +1,15 @@
+//! Who is in the world, and in which generation.
+//!
+//! Pod 0 hosts the rendezvous: every agent tells it twice a second what its workers are doing and hears what they
+//! should be doing. What is decided, and when, is the pure state machine [`quorum::Quorum`]; [`host`] and [`client`]
+//! carry it over HTTP.
+//!
+//! A *generation* is a membership: it ends when one of its pods or workers is lost, and the next one has a higher
+//! number. The number never falls: it is written to the checkpoint volume before it is announced.
+
+pub mod client;
+pub mod host;
+pub mod message;
+pub mod quorum;
+
+pub use message::{Heartbeat, Reply, State, Verdict, World};

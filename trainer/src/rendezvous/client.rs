@@ -1,0 +1,79 @@
+//! An agent's side of the rendezvous.
+
+use std::{sync::Arc, time::Duration};
+
+use super::{
+    host::{Host, Refused},
+    message::{Heartbeat, PATH, Reply},
+};
+
+/// How long an exchange over the network may take.
+const TIMEOUT: Duration = Duration::from_secs(3);
+
+/// The way to the rendezvous.
+#[derive(Clone, Debug)]
+pub enum Client {
+    /// It is hosted by this very agent.
+    Local(Arc<Host>),
+    /// It is hosted by another pod.
+    Remote {
+        /// Where.
+        url: String,
+        /// The HTTP client.
+        http: reqwest::Client,
+    },
+}
+
+/// A heartbeat that was not answered.
+#[derive(Debug, thiserror::Error)]
+pub enum ClientError {
+    /// The rendezvous refused it.
+    #[error(transparent)]
+    Refused(#[from] Refused),
+    /// The rendezvous could not be reached, or answered something else.
+    #[error("the rendezvous at {url} does not answer: {error}")]
+    Unreachable {
+        /// Where it should be.
+        url: String,
+        /// What happened.
+        error: String,
+    },
+}
+
+impl Client {
+    /// A client of the rendezvous on `host` at `port`.
+    pub fn remote(host: &str, port: u16) -> Result<Self, ClientError> {
+        let url = format!("http://{host}:{port}{PATH}");
+        let http = reqwest::Client::builder()
+            .timeout(TIMEOUT)
+            .redirect(reqwest::redirect::Policy::none())
+            .no_proxy()
+            .build()
+            .map_err(|error| ClientError::Unreachable { url: url.clone(), error: error.to_string() })?;
+        Ok(Self::Remote { url, http })
+    }
+
+    /// Tells and hears.
+    pub async fn exchange(&self, heartbeat: &Heartbeat) -> Result<Reply, ClientError> {
+        match self {
+            Self::Local(host) => Ok(host.exchange(heartbeat)?),
+            Self::Remote { url, http } => {
+                let answer =
+                    async { http.post(url).json(heartbeat).send().await?.error_for_status()?.json().await };
+                answer.await.map_err(|error: reqwest::Error| ClientError::Unreachable {
+                    url: url.clone(),
+                    error: innermost(&error),
+                })
+            }
+        }
+    }
+}
+
+/// The cause that a person can act on stands at the end of the chain ("no such host", "connection refused").
+fn innermost(error: &dyn std::error::Error) -> String {
+    let mut cause = error;
+    while let Some(source) = cause.source() {
+        cause = source;
+    }
+    cause.to_string()
+}

@@ -1,0 +1,181 @@
+//! Pod 0's side of the rendezvous: the quorum, c10d's store, and the generation on disk.
+
+use std::{
+    net::IpAddr,
+    path::{Path, PathBuf},
+    sync::{Mutex, MutexGuard, PoisonError},
+    time::{Duration, Instant},
+};
+
+use datjob_api::report::{Failure, FailureReason};
+use datjob_c10d::{C10dError, TcpStore};
+
+use super::{
+    message::{Heartbeat, Reply, Verdict, World},
+    quorum::{Decision, Quorum},
+};
+use crate::files::{self, FileError};
+
+/// How long an operation on the store may take on this end.
+const STORE_TIMEOUT: Duration = Duration::from_secs(60);
+/// The file in the job's checkpoint directory that holds the generation.
+const GENERATION_FILE: &str = "generation";
+
+/// The rendezvous of one job.
+#[derive(Debug)]
+pub struct Host {
+    job_uid: String,
+    attempt: u32,
+    quorum: Mutex<Quorum>,
+    started: Instant,
+    generation_file: PathBuf,
+    store: TcpStore,
+}
+
+/// Why there can be no rendezvous.
+#[derive(Debug, thiserror::Error)]
+pub enum HostError {
+    /// The checkpoint volume.
+    #[error(transparent)]
+    Files(#[from] FileError),
+    /// The file with the generation holds something else.
+    #[error("{} holds {content:?}, which is no generation: the checkpoint volume is damaged", path.display())]
+    Generation {
+        /// The file.
+        path: PathBuf,
+        /// What it holds.
+        content: String,
+    },
+    /// c10d's store.
+    #[error(transparent)]
+    Store(#[from] C10dError),
+}
+
+/// A heartbeat that is not of this job.
+#[derive(Debug, thiserror::Error, PartialEq, Eq)]
+pub enum Refused {
+    /// Of another job.
+    #[error("this is the rendezvous of job {ours}, and the heartbeat is of job {theirs}")]
+    OtherJob {
+        /// The job of this rendezvous.
+        ours: String,
+        /// The job of the heartbeat.
+        theirs: String,
+    },
+    /// Of another attempt.
+    #[error("this is attempt {ours}, and the heartbeat is of attempt {theirs}")]
+    OtherAttempt {
+        /// The attempt of this rendezvous.
+        ours: u32,
+        /// The attempt of the heartbeat.
+        theirs: u32,
+    },
+}
+
+/// What the rendezvous knows, for reports.
+#[derive(Clone, Debug)]
+pub struct Snapshot {
+    /// How many worlds were formed.
+    pub generation: u32,
+    /// The generation that runs now.
+    pub running: Option<u32>,
+    /// How many pods were heard of lately.
+    pub joined: u32,
+    /// Why the last world ended.
+    pub failure: Option<Failure>,
+    /// How the job ended.
+    pub verdict: Option<Verdict>,
+}
+
+impl Host {
+    /// Opens the rendezvous of `pods` pods. `bind` and `store_port` are where c10d's store listens (port 0: any);
+    /// `directory` is the job's checkpoint directory.
+    pub fn open(
+        job_uid: &str,
+        attempt: u32,
+        pods: u32,
+        bind: IpAddr,
+        store_port: u16,
+        directory: &Path,
+    ) -> Result<Self, HostError> {
+        let generation_file = directory.join(GENERATION_FILE);
+        let generation = match files::read_if_exists(&generation_file, 64)? {
+            None => 0,
+            Some(bytes) => {
+                let content = String::from_utf8_lossy(&bytes).trim().to_owned();
+                content
+                    .parse()
+                    .map_err(|_| HostError::Generation { path: generation_file.clone(), content })?
+            }
+        };
+        Ok(Self {
+            job_uid: job_uid.to_owned(),
+            attempt,
+            quorum: Mutex::new(Quorum::new(pods, generation)),
+            started: Instant::now(),
+            generation_file,
+            store: TcpStore::host(bind, store_port, STORE_TIMEOUT)?,
+        })
+    }
+
+    /// Takes a heartbeat and says what the pod's workers should be doing.
+    pub fn exchange(&self, heartbeat: &Heartbeat) -> Result<Reply, Refused> {
+        if heartbeat.job_uid != self.job_uid {
+            let (ours, theirs) = (self.job_uid.clone(), heartbeat.job_uid.clone());
+            return Err(Refused::OtherJob { ours, theirs });
+        }
+        if heartbeat.attempt != self.attempt {
+            return Err(Refused::OtherAttempt { ours: self.attempt, theirs: heartbeat.attempt });
+        }
+        let now = self.started.elapsed();
+        let mut quorum = self.quorum();
+        quorum.hear(now, heartbeat);
+        match quorum.decide(now) {
+            Decision::Form(generation) => self.record(&mut quorum, generation, heartbeat),
+            Decision::End { generation, reason } => tracing::warn!(generation, reason, "World ended."),
+            Decision::Keep(_) | Decision::Wait { .. } | Decision::Over => {}
+        }
+        let world = quorum.running().map(|generation| World { generation, store_port: self.store.port() });
+        Ok(Reply { world, verdict: quorum.verdict().cloned() })
+    }
+
+    /// Makes the generation durable before anyone hears of it.
+    fn record(&self, quorum: &mut Quorum, generation: u32, heartbeat: &Heartbeat) {
+        match files::write_atomically(&self.generation_file, generation.to_string().as_bytes()) {
+            Ok(()) => tracing::info!(generation, "World formed."),
+            Err(error) => {
+                let failure = Failure {
+                    reason: FailureReason::Data,
+                    rank: None,
+                    message: error.to_string(),
+                    log_tail: Vec::new(),
+                };
+                quorum
+                    .hear(self.started.elapsed(), &Heartbeat { failure: Some(failure), ..heartbeat.clone() });
+                quorum.decide(self.started.elapsed());
+            }
+        }
+    }
+
+    /// The results are durable: nothing more is to be done.
+    pub fn succeed(&self) {
+        self.quorum().succeed();
+    }
+
+    /// What the rendezvous knows now.
+    pub fn snapshot(&self) -> Snapshot {
+        let quorum = self.quorum();
+        Snapshot {
+            generation: quorum.generation(),
+            running: quorum.running(),
+            joined: quorum.joined(self.started.elapsed()),
+            failure: quorum.last_failure().cloned(),
+            verdict: quorum.verdict().cloned(),
+        }
+    }
+
+    fn quorum(&self) -> MutexGuard<'_, Quorum> {
+        // A panic elsewhere cannot leave the quorum half changed in a way that matters: it is decided anew each time.
+        self.quorum.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}

@@ -1,0 +1,67 @@
+//! What agents and the rendezvous tell each other.
+
+use datjob_api::report::Failure;
+use serde::{Deserialize, Serialize};
+
+/// Path of the rendezvous on the agent's port of pod 0.
+pub const PATH: &str = "/v1/rendezvous";
+
+/// What an agent tells.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Heartbeat {
+    /// Index of the pod.
+    pub pod: u32,
+    /// Tells one life of the agent from the next.
+    pub incarnation: u64,
+    /// The attempt of the pod; a heartbeat of another attempt is refused.
+    pub attempt: u32,
+    /// UID of the job; a heartbeat of another job is refused.
+    pub job_uid: String,
+    /// What the pod's workers are doing.
+    pub state: State,
+    /// Why the workers ended, or why they cannot start.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub failure: Option<Failure>,
+}
+
+/// What the workers of a pod are doing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum State {
+    /// There are none; `ended` is the last generation in which there were.
+    Idle {
+        /// The last generation that ended here.
+        ended: Option<u32>,
+    },
+    /// They run in this generation.
+    Running(u32),
+    /// They ended well in this generation.
+    Done(u32),
+}
+
+/// What an agent hears.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Reply {
+    /// The world that workers should be running in; none means that none should be running.
+    pub world: Option<World>,
+    /// How the job ended; workers are no longer needed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub verdict: Option<Verdict>,
+}
+
+/// A formed world.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct World {
+    /// Its generation.
+    pub generation: u32,
+    /// Port of c10d's store on the rendezvous' host.
+    pub store_port: u16,
+}
+
+/// How a job ended.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub enum Verdict {
+    /// The results are durable.
+    Succeeded,
+    /// It cannot be done.
+    Failed(Failure),
+}

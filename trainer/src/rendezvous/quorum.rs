@@ -1,0 +1,208 @@
+//! The decision who is in the world: a pure function of what was heard and of the time.
+
+use std::{collections::BTreeMap, time::Duration};
+
+use datjob_api::report::{Failure, FailureReason};
+
+use super::message::{Heartbeat, State, Verdict};
+
+/// Time since some fixed moment; the quorum never asks a clock.
+pub type Instant = Duration;
+
+/// A pod that was not heard of for so long is lost.
+pub const LOST_AFTER: Duration = Duration::from_secs(10);
+/// A world that lived for so long starts the backoff anew.
+const STABLE_AFTER: Duration = Duration::from_secs(300);
+/// The longest wait between a world's end and the next world.
+const LONGEST_BACKOFF: Duration = Duration::from_secs(30);
+
+/// The members of a job and the world that they form.
+#[derive(Clone, Debug)]
+pub struct Quorum {
+    pods: u32,
+    generation: u32,
+    members: BTreeMap<u32, Member>,
+    world: Option<Formed>,
+    /// Worlds that ended young, since the last that did not.
+    short_lives: u32,
+    not_before: Instant,
+    last_failure: Option<(u32, Failure)>,
+    verdict: Option<Verdict>,
+}
+
+#[derive(Clone, Debug, PartialEq)]
+struct Member {
+    incarnation: u64,
+    heard: Instant,
+    state: State,
+}
+
+#[derive(Clone, Debug, PartialEq)]
+struct Formed {
+    generation: u32,
+    since: Instant,
+    incarnations: BTreeMap<u32, u64>,
+}
+
+/// What a quorum decided at a moment.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Decision {
+    /// The world of this generation goes on.
+    Keep(u32),
+    /// The world of this generation ended.
+    End {
+        /// The generation that ended.
+        generation: u32,
+        /// Why, as a sentence.
+        reason: String,
+    },
+    /// All pods are ready: the world of this generation begins.
+    Form(u32),
+    /// There is no world yet.
+    Wait {
+        /// Pods that were not heard of lately.
+        missing: Vec<u32>,
+    },
+    /// The job has ended.
+    Over,
+}
+
+impl Quorum {
+    /// A quorum of `pods` pods, in a job in which `generation` worlds were formed before.
+    pub fn new(pods: u32, generation: u32) -> Self {
+        Self {
+            pods,
+            generation,
+            members: BTreeMap::new(),
+            world: None,
+            short_lives: 0,
+            not_before: Duration::ZERO,
+            last_failure: None,
+            verdict: None,
+        }
+    }
+
+    /// Takes note of what a pod said.
+    pub fn hear(&mut self, now: Instant, heartbeat: &Heartbeat) {
+        if heartbeat.pod >= self.pods {
+            return;
+        }
+        let generation = match heartbeat.state {
+            State::Running(generation) | State::Done(generation) => generation,
+            State::Idle { ended } => ended.unwrap_or(0),
+        };
+        self.generation = self.generation.max(generation);
+        if let Some(failure) = &heartbeat.failure {
+            self.blame(generation, failure);
+        }
+        let Heartbeat { pod, incarnation, state, .. } = *heartbeat;
+        self.members.insert(pod, Member { incarnation, heard: now, state });
+    }
+
+    /// Of the failures of one generation the cause is kept: a lost peer is what the others see of it.
+    fn blame(&mut self, generation: u32, failure: &Failure) {
+        if failure.reason.is_final() && self.verdict.is_none() {
+            self.verdict = Some(Verdict::Failed(failure.clone()));
+        }
+        let better = self.last_failure.as_ref().is_none_or(|(known, old)| {
+            generation > *known || (generation == *known && old.reason == FailureReason::Communication)
+        });
+        if better {
+            self.last_failure = Some((generation, failure.clone()));
+        }
+    }
+
+    /// The job has succeeded: its results are durable.
+    pub fn succeed(&mut self) {
+        self.verdict = Some(Verdict::Succeeded);
+    }
+
+    /// How the job ended, if it has.
+    pub fn verdict(&self) -> Option<&Verdict> {
+        self.verdict.as_ref()
+    }
+
+    /// The generation that runs now, if one does.
+    pub fn running(&self) -> Option<u32> {
+        self.world.as_ref().map(|world| world.generation)
+    }
+
+    /// How many worlds were formed.
+    pub fn generation(&self) -> u32 {
+        self.generation
+    }
+
+    /// How many pods were heard of lately.
+    pub fn joined(&self, now: Instant) -> u32 {
+        self.members.values().filter(|member| is_fresh(member, now)).count() as u32
+    }
+
+    /// Why the last world ended, or could not begin.
+    pub fn last_failure(&self) -> Option<&Failure> {
+        self.last_failure.as_ref().map(|(_, failure)| failure)
+    }
+
+    /// Decides what is to be at this moment, and takes it as done.
+    pub fn decide(&mut self, now: Instant) -> Decision {
+        if self.verdict.is_some() {
+            self.world = None;
+            return Decision::Over;
+        }
+        if let Some(world) = &self.world {
+            let Some(reason) = self.broken(world, now) else { return Decision::Keep(world.generation) };
+            let generation = world.generation;
+            self.short_lives =
+                if now.saturating_sub(world.since) > STABLE_AFTER { 1 } else { self.short_lives + 1 };
+            self.not_before = now + backoff(self.short_lives);
+            self.world = None;
+            return Decision::End { generation, reason };
+        }
+        let ready = |pod: &u32| {
+            self.members
+                .get(pod)
+                .is_some_and(|member| is_fresh(member, now) && !matches!(member.state, State::Running(_)))
+        };
+        let missing: Vec<u32> = (0..self.pods).filter(|pod| !ready(pod)).collect();
+        if !missing.is_empty() || now < self.not_before {
+            return Decision::Wait { missing };
+        }
+        self.generation = self.generation.saturating_add(1);
+        let incarnations = self.members.iter().map(|(pod, member)| (*pod, member.incarnation)).collect();
+        self.world = Some(Formed { generation: self.generation, since: now, incarnations });
+        Decision::Form(self.generation)
+    }
+
+    /// Why `world` cannot go on, if it cannot.
+    fn broken(&self, world: &Formed, now: Instant) -> Option<String> {
+        world.incarnations.iter().find_map(|(pod, incarnation)| {
+            let Some(member) = self.members.get(pod) else { return Some(format!("pod {pod} is unknown")) };
+            if member.incarnation != *incarnation {
+                return Some(format!("pod {pod} was replaced or restarted"));
+            }
+            if !is_fresh(member, now) {
+                return Some(format!("pod {pod} was not heard of for {} s", LOST_AFTER.as_secs()));
+            }
+            match member.state {
+                State::Idle { ended: Some(ended) } if ended >= world.generation => {
+                    Some(format!("a worker of pod {pod} ended"))
+                }
+                _ => None,
+            }
+        })
+    }
+}
+
+fn is_fresh(member: &Member, now: Instant) -> bool {
+    now.saturating_sub(member.heard) <= LOST_AFTER
+}
+
+fn backoff(short_lives: u32) -> Duration {
+    // The first end is followed by a new world at once: a single lost pod should cost no more than its replacement.
+    match short_lives {
+        0 | 1 => Duration::ZERO,
+        more => Duration::from_secs(1 << (more - 2).min(10)).min(LONGEST_BACKOFF),
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,178 @@
+use proptest::prelude::*;
+
+use super::*;
+
+fn at(seconds: u64) -> Instant {
+    Duration::from_secs(seconds)
+}
+
+fn says(pod: u32, incarnation: u64, state: State) -> Heartbeat {
+    Heartbeat { pod, incarnation, attempt: 1, job_uid: "uid".into(), state, failure: None }
+}
+
+fn fails(pod: u32, generation: u32, reason: FailureReason) -> Heartbeat {
+    let failure = Failure { reason, rank: Some(pod), message: format!("{reason:?}"), log_tail: vec![] };
+    Heartbeat { failure: Some(failure), ..says(pod, 1, State::Idle { ended: Some(generation) }) }
+}
+
+const IDLE: State = State::Idle { ended: None };
+
+fn formed(pods: u32) -> Quorum {
+    let mut quorum = Quorum::new(pods, 0);
+    for pod in 0..pods {
+        quorum.hear(at(0), &says(pod, 1, IDLE));
+    }
+    assert_eq!(quorum.decide(at(0)), Decision::Form(1));
+    quorum
+}
+
+#[test]
+fn a_world_waits_for_every_pod() {
+    let mut quorum = Quorum::new(3, 0);
+    quorum.hear(at(0), &says(0, 1, IDLE));
+    quorum.hear(at(0), &says(2, 1, IDLE));
+    assert_eq!(quorum.decide(at(0)), Decision::Wait { missing: vec![1] });
+    quorum.hear(at(1), &says(1, 1, IDLE));
+    assert_eq!(quorum.decide(at(1)), Decision::Form(1));
+    assert_eq!(quorum.decide(at(2)), Decision::Keep(1));
+}
+
+#[test]
+fn pods_that_have_not_started_yet_do_not_end_it() {
+    let mut quorum = formed(2);
+    quorum.hear(at(1), &says(0, 1, State::Running(1)));
+    quorum.hear(at(1), &says(1, 1, IDLE));
+    assert_eq!(quorum.decide(at(1)), Decision::Keep(1));
+}
+
+#[test]
+fn a_dead_worker_ends_it_and_the_next_waits_for_the_other_pods_to_stop() {
+    let mut quorum = formed(2);
+    quorum.hear(at(1), &says(0, 1, State::Running(1)));
+    quorum.hear(at(1), &says(1, 1, State::Idle { ended: Some(1) }));
+    assert!(matches!(quorum.decide(at(1)), Decision::End { generation: 1, .. }));
+    assert_eq!(quorum.decide(at(1)), Decision::Wait { missing: vec![0] });
+    quorum.hear(at(2), &says(0, 1, State::Idle { ended: Some(1) }));
+    assert_eq!(quorum.decide(at(2)), Decision::Form(2));
+}
+
+#[test]
+fn a_replaced_pod_ends_it() {
+    let mut quorum = formed(2);
+    quorum.hear(at(1), &says(1, 2, IDLE));
+    assert_eq!(
+        quorum.decide(at(1)),
+        Decision::End { generation: 1, reason: "pod 1 was replaced or restarted".into() }
+    );
+}
+
+#[test]
+fn a_silent_pod_ends_it() {
+    let mut quorum = formed(2);
+    quorum.hear(at(11), &says(0, 1, State::Running(1)));
+    assert!(
+        matches!(quorum.decide(at(11)), Decision::End { reason, .. } if reason.contains("pod 1 was not heard"))
+    );
+}
+
+#[test]
+fn a_rank_that_is_done_does_not_end_it_but_can_start_again() {
+    let mut quorum = formed(2);
+    quorum.hear(at(1), &says(1, 1, State::Done(1)));
+    assert_eq!(quorum.decide(at(1)), Decision::Keep(1));
+    quorum.hear(at(2), &says(0, 2, IDLE));
+    assert!(matches!(quorum.decide(at(2)), Decision::End { .. }));
+    assert_eq!(quorum.decide(at(2)), Decision::Form(2));
+}
+
+#[test]
+fn the_generation_never_falls() {
+    let mut quorum = Quorum::new(2, 0);
+    quorum.hear(at(0), &says(0, 1, IDLE));
+    quorum.hear(at(0), &says(1, 1, State::Idle { ended: Some(7) }));
+    assert_eq!(quorum.decide(at(0)), Decision::Form(8));
+    let mut restarted = Quorum::new(1, 12);
+    restarted.hear(at(0), &says(0, 1, IDLE));
+    assert_eq!(restarted.decide(at(0)), Decision::Form(13));
+}
+
+#[test]
+fn the_cause_is_kept_and_not_what_the_others_saw_of_it() {
+    let mut quorum = formed(3);
+    quorum.hear(at(1), &fails(0, 1, FailureReason::Communication));
+    quorum.hear(at(1), &fails(1, 1, FailureReason::OutOfMemory));
+    quorum.hear(at(1), &fails(2, 1, FailureReason::Communication));
+    assert_eq!(quorum.last_failure().unwrap().reason, FailureReason::OutOfMemory);
+    assert!(matches!(quorum.decide(at(1)), Decision::End { .. }));
+}
+
+#[test]
+fn a_final_failure_ends_the_job() {
+    let mut quorum = formed(2);
+    quorum.hear(at(1), &fails(1, 1, FailureReason::Data));
+    assert_eq!(quorum.decide(at(1)), Decision::Over);
+    assert!(
+        matches!(quorum.verdict(), Some(Verdict::Failed(failure)) if failure.reason == FailureReason::Data)
+    );
+}
+
+#[test]
+fn worlds_that_die_young_are_retried_ever_more_slowly() {
+    let mut quorum = formed(1);
+    let mut now = at(0);
+    let mut waits = Vec::new();
+    for generation in 1..9 {
+        now += at(1);
+        quorum.hear(now, &says(0, 1, State::Idle { ended: Some(generation) }));
+        assert!(matches!(quorum.decide(now), Decision::End { .. }));
+        let ended = now;
+        while quorum.decide(now) != Decision::Form(generation + 1) {
+            now += at(1);
+            quorum.hear(now, &says(0, 1, State::Idle { ended: Some(generation) }));
+        }
+        waits.push((now - ended).as_secs());
+    }
+    assert_eq!(waits, [0, 1, 2, 4, 8, 16, 30, 30]);
+}
+
+#[test]
+fn a_pod_beyond_the_job_is_ignored() {
+    let mut quorum = Quorum::new(1, 0);
+    quorum.hear(at(0), &says(5, 1, IDLE));
+    assert_eq!(quorum.joined(at(0)), 0);
+}
+
+proptest! {
+    /// Whatever is said in whatever order: a world has all pods, fresh and not running another, and its generation is
+    /// higher than any before.
+    #[test]
+    fn worlds_are_whole_and_generations_rise(
+        pods in 1_u32..5,
+        talk in prop::collection::vec((0_u32..6, 0_u64..3, 0_u8..3, 0_u32..4, 0_u64..8), 0..80),
+    ) {
+        let mut quorum = Quorum::new(pods, 0);
+        let mut now = at(0);
+        let mut last = 0;
+        let mut members = BTreeMap::new();
+        for (pod, incarnation, kind, generation, pause) in talk {
+            now += at(pause);
+            let state = match kind {
+                0 => State::Idle { ended: Some(generation) },
+                1 => State::Running(generation),
+                _ => State::Done(generation),
+            };
+            quorum.hear(now, &says(pod, incarnation, state));
+            if pod < pods {
+                members.insert(pod, (now, state));
+            }
+            if let Decision::Form(generation) = quorum.decide(now) {
+                prop_assert!(generation > last);
+                last = generation;
+                prop_assert_eq!(members.len() as u32, pods);
+                for (heard, state) in members.values() {
+                    prop_assert!(now - *heard <= LOST_AFTER && !matches!(state, State::Running(_)));
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,236 @@
+//! `dat-trainer run`: the manifest of a DatJob on a workstation.
+//!
+//! The same agent as in a pod, as the only pod of its job: two folders stand in for what a cluster would mount.
+
+use std::{fs, net::Ipv4Addr, path::Path, process::ExitCode, sync::Arc, time::Duration};
+
+use datjob_api::{
+    Training,
+    report::{Phase, Report},
+};
+use serde::Deserialize;
+use tokio::time;
+
+use crate::{
+    agent::{self, Board, Config, Ending, config::TrainingSource},
+    cli::Run,
+};
+
+/// The parts of a manifest that matter here.
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Manifest {
+    kind: String,
+    metadata: Metadata,
+    spec: Spec,
+}
+
+#[derive(Debug, Deserialize)]
+struct Metadata {
+    name: String,
+}
+
+#[derive(Debug, Deserialize)]
+struct Spec {
+    #[serde(default)]
+    lifecycle: Lifecycle,
+    training: Training,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Lifecycle {
+    #[serde(default = "default_max_restarts")]
+    max_restarts: u32,
+}
+
+impl Default for Lifecycle {
+    fn default() -> Self {
+        Self { max_restarts: default_max_restarts() }
+    }
+}
+
+fn default_max_restarts() -> u32 {
+    6
+}
+
+/// A manifest that cannot be run.
+#[derive(Debug, thiserror::Error)]
+pub enum RunError {
+    /// The file.
+    #[error("cannot read the manifest {path}: {error}")]
+    Read {
+        /// Its path.
+        path: String,
+        /// What happened.
+        error: std::io::Error,
+    },
+    /// Its content.
+    #[error("{path} is no DatJob manifest: {problem}")]
+    Manifest {
+        /// Its path.
+        path: String,
+        /// What is wrong with it.
+        problem: String,
+    },
+    /// The runtime, or a signal handler.
+    #[error("cannot start: {0}")]
+    Start(#[from] std::io::Error),
+    /// The training.
+    #[error("{0}")]
+    Failed(String),
+}
+
+/// Runs a manifest; prints progress and the accuracies.
+pub fn main(options: &Run) -> ExitCode {
+    match run(options) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("dat-trainer: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(options: &Run) -> Result<(), RunError> {
+    let manifest = read(&options.manifest)?;
+    let config = config(options, &manifest);
+    let board = Arc::new(Board::new(&config.job_uid, &config.pod_uid, config.attempt));
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
+    runtime.block_on(async {
+        let mut printer = Printer::default();
+        let mut ticks = time::interval(Duration::from_millis(500));
+        let work = agent::work(&config, &board);
+        tokio::pin!(work);
+        loop {
+            tokio::select! {
+                ending = &mut work => {
+                    printer.print(&board.report());
+                    return finish(ending, &board.report(), &config);
+                }
+                _ = ticks.tick() => printer.print(&board.report()),
+                result = tokio::signal::ctrl_c() => {
+                    result?;
+                    return Err(RunError::Failed("interrupted; the same command goes on from the last checkpoint".into()));
+                }
+            }
+        }
+    })
+}
+
+fn read(path: &Path) -> Result<Manifest, RunError> {
+    let name = path.display().to_string();
+    let text = fs::read_to_string(path).map_err(|error| RunError::Read { path: name.clone(), error })?;
+    let problem = |problem: String| RunError::Manifest { path: name.clone(), problem };
+    let manifest: Manifest = serde_yaml::from_str(&text).map_err(|error| problem(error.to_string()))?;
+    if manifest.kind != "DatJob" {
+        return Err(problem(format!("its kind is {}", manifest.kind)));
+    }
+    Ok(manifest)
+}
+
+fn config(options: &Run, manifest: &Manifest) -> Config {
+    Config {
+        // There is no cluster that gives a UID; the name is what tells one run from another in the folder.
+        job_uid: manifest.metadata.name.clone(),
+        pod_uid: String::new(),
+        address: Ipv4Addr::LOCALHOST.to_string(),
+        pod_index: 0,
+        replicas: 1,
+        workers: options.workers,
+        attempt: 1,
+        rendezvous_host: Ipv4Addr::LOCALHOST.to_string(),
+        rendezvous_port: 0,
+        store_bind: Ipv4Addr::LOCALHOST.into(),
+        store_port: 0,
+        training: TrainingSource::Given(Box::new(manifest.spec.training.clone())),
+        data: options.data.clone(),
+        downloads: true,
+        checkpoints: options.checkpoints.clone(),
+        max_restarts: Some(manifest.spec.lifecycle.max_restarts),
+    }
+}
+
+fn finish(ending: Ending, report: &Report, config: &Config) -> Result<(), RunError> {
+    match ending {
+        Ending::Succeeded => {
+            if let Some(results) = &report.results {
+                println!(
+                    "clean accuracy   {:>6} % of {} test images",
+                    results.clean.percent(),
+                    results.clean.total
+                );
+                for attack in &results.attacks {
+                    println!("{:<16} {:>6} %", attack.attack, attack.count().percent());
+                }
+                println!(
+                    "weights of epoch {}: {}",
+                    results.best_epoch,
+                    config.checkpoints.join(&results.weights).display()
+                );
+            }
+            Ok(())
+        }
+        Ending::Failed(failure) => Err(RunError::Failed(failure.message)),
+        Ending::TooManyRestarts(failure) => {
+            let last = failure.map_or_else(String::new, |failure| format!("; the last: {}", failure.message));
+            Err(RunError::Failed(format!("more than spec.lifecycle.maxRestarts worlds ended{last}")))
+        }
+    }
+}
+
+/// Prints what is new in a report, a line each.
+#[derive(Debug, Default)]
+struct Printer {
+    progress: Option<(u32, time::Instant)>,
+    evaluated: u32,
+    phase: Option<Phase>,
+    failure: Option<String>,
+}
+
+impl Printer {
+    /// Least time between two lines of progress within an epoch.
+    const INTERVAL: Duration = Duration::from_secs(10);
+
+    fn print(&mut self, report: &Report) {
+        if let Some(failure) = &report.failure
+            && self.failure.as_ref() != Some(&failure.message)
+        {
+            println!("a world ended    {}", failure.message);
+            self.failure = Some(failure.message.clone());
+        }
+        if let Some(progress) = &report.progress
+            && progress.step > 0
+            && self
+                .progress
+                .is_none_or(|(epoch, at)| epoch != progress.epoch || at.elapsed() > Self::INTERVAL)
+            && report.phase == Phase::Training
+        {
+            println!(
+                "epoch {:>3}/{:<3}    {:>3} %  loss {:.4}  {:.0} images/s  about {} s left",
+                progress.epoch,
+                progress.epochs,
+                progress.percent,
+                progress.loss,
+                progress.images_per_second,
+                progress.remaining_seconds
+            );
+            self.progress = Some((progress.epoch, time::Instant::now()));
+        }
+        if let Some(accuracy) = &report.accuracy
+            && self.evaluated != accuracy.epoch
+        {
+            println!(
+                "validation       clean {} %  {} {} %",
+                accuracy.clean.percent(),
+                accuracy.robust.attack,
+                accuracy.robust.count().percent()
+            );
+            self.evaluated = accuracy.epoch;
+        }
+        if report.phase == Phase::Evaluating && self.phase != Some(Phase::Evaluating) {
+            println!("test set         evaluating the best weights");
+        }
+        self.phase = Some(report.phase);
+    }
+}

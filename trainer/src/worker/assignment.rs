@@ -1,0 +1,37 @@
+//! What an agent tells a worker: one line of JSON on standard input.
+
+use std::path::PathBuf;
+
+use datjob_api::Training;
+use serde::{Deserialize, Serialize};
+
+/// A worker's place in a world and what it is to do.
+///
+/// Standard input stays open as long as the agent lives: its end is how a worker learns that it is alone.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Assignment {
+    /// UID of the job.
+    pub job_uid: String,
+    /// What is trained and how.
+    pub training: Training,
+    /// Directory of the data set's files.
+    pub data: PathBuf,
+    /// The job's own checkpoint directory.
+    pub checkpoints: PathBuf,
+    /// Path of that directory below the checkpoint volume, for the results.
+    pub checkpoints_below_volume: PathBuf,
+    /// The membership that this worker belongs to.
+    pub generation: u32,
+    /// Its rank in the world.
+    pub rank: u32,
+    /// Ranks in the world.
+    pub world_size: u32,
+    /// Host of c10d's store.
+    pub store_host: String,
+    /// Port of c10d's store.
+    pub store_port: u16,
+    /// Own address, at which peers reach this worker.
+    pub address: String,
+    /// Threads for tensor operations.
+    pub threads: u32,
+}
