@@ -7,6 +7,7 @@
 #   PUSH=1 pushes to REGISTRY too, with the words in PUSH_OPTIONS (--tls-verify=false)
 #   DATJOB_CACHE (~/.cache/datjob)   image layers are kept there, apart from the machine's own images
 set -euo pipefail
+umask 022
 fail() { echo "images: $*" >&2; exit 1; }
 
 [ $# -ge 1 ] || fail "usage: scripts/images.sh OUT_DIR [operator|trainer|fashion-mnist …]"
@@ -153,6 +154,7 @@ build() { # NAME
   rm -rf "$context" "$archive.inputs"
   mkdir -p "$context"
   "stage_${name//-/_}"
+  chmod -R a+rX "$context" # whatever the umask here: the images' user has to read all of it
   unpacked=$(du -sb "$context" | cut -f 1)
   b bud --quiet --layers --isolation chroot --format oci --timestamp "$timestamp" --pull-never --no-hosts \
     --file "images/$name/Containerfile" --tag "$image" "$context" > /dev/null || fail "$image: buildah bud failed"
@@ -173,6 +175,9 @@ for name; do
     fashion-mnist) ;;
     *) fail "there is no image $name: operator, trainer, fashion-mnist" ;;
   esac
+  if [ "${PUSH:-0}" = 1 ] && ! b inspect --type image "$registry/$name:$tag" > /dev/null 2>&1; then
+    rm -f "$out/$name.tar.inputs" # built before, but no longer among the layers that are kept
+  fi
   build "$name"
   if [ "${PUSH:-0}" = 1 ]; then
     read -r -a options <<< "${PUSH_OPTIONS:-}"
