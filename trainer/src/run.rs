@@ -20,7 +20,6 @@ use crate::{
 #[derive(Debug, Deserialize)]
 #[serde(rename_all = "camelCase")]
 struct Manifest {
-    kind: String,
     metadata: Metadata,
     spec: Spec,
 }
@@ -122,11 +121,14 @@ fn read(path: &Path) -> Result<Manifest, RunError> {
     let name = path.display().to_string();
     let text = fs::read_to_string(path).map_err(|error| RunError::Read { path: name.clone(), error })?;
     let problem = |problem: String| RunError::Manifest { path: name.clone(), problem };
-    let manifest: Manifest = serde_yaml::from_str(&text).map_err(|error| problem(error.to_string()))?;
-    if manifest.kind != "DatJob" {
-        return Err(problem(format!("its kind is {}", manifest.kind)));
+    for document in serde_yaml::Deserializer::from_str(&text) {
+        // Through JSON, which is what an API server makes of it too: YAML's own enums are tags.
+        let json = serde_json::Value::deserialize(document).map_err(|error| problem(error.to_string()))?;
+        if json.get("kind").is_some_and(|kind| kind == "DatJob") {
+            return serde_json::from_value(json).map_err(|error| problem(error.to_string()));
+        }
     }
-    Ok(manifest)
+    Err(problem("none of its documents has the kind DatJob".to_owned()))
 }
 
 fn config(options: &Run, manifest: &Manifest) -> Config {

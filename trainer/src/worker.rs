@@ -34,6 +34,8 @@ pub fn main() -> ExitCode {
         }
     };
     end_with_the_agent();
+    // libtorch prints C++ stacks of what comes back as an error anyway.
+    datjob_c10d::set_log_level(datjob_c10d::LogLevel::Fatal);
     tch::set_num_threads(i32::try_from(assignment.threads).unwrap_or(1));
     match engine::run(&assignment, &mut |event| tell(&event)) {
         Ok(results) => {
