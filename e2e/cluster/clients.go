@@ -1,6 +1,7 @@
 package main
 
 import (
+	"fmt"
 	"os"
 	"strings"
 
@@ -23,7 +24,12 @@ func clientCommand(name string, main func([]string) int, layout func() plan.Layo
 // client runs kubectl or helm.
 func client(main func([]string) int, dir string, args []string) int {
 	if os.Getenv("KUBECONFIG") == "" {
-		os.Setenv("KUBECONFIG", plan.Layout{Dir: dir}.AdminKubeconfig())
+		kubeconfig := plan.Layout{Dir: dir}.AdminKubeconfig()
+		// Never another cluster's, in the caller's home, if ours is missing.
+		os.Setenv("KUBECONFIG", kubeconfig)
+		if _, err := os.Stat(kubeconfig); err != nil {
+			fmt.Fprintf(os.Stderr, "cluster: no cluster is up in %s, so only what needs none is going to work (`cluster up` starts one).\n", dir)
+		}
 	}
 	withoutProxy()
 	return main(args)

@@ -66,15 +66,16 @@ eventually() {
 	done
 }
 
-# Everything on the machine that a cluster could leave behind. (Image builds may
-# come and go on the machine meanwhile; their mounts do not count.)
+# Everything on the machine that a cluster could leave behind. (Of mounts, those
+# in places that it uses: others may come and go meanwhile.)
 machine() {
 	echo "processes:"
 	for cmdline in /proc/[0-9]*/cmdline; do
 		{ tr '\0' ' ' <"$cmdline" | grep -E "(^cluster part|$dir|[c]ontainerd-shim)"; } 2>/dev/null || true
 	done
 	echo "mounts:"
-	findmnt -rno TARGET,FSTYPE | grep -vE '/(buildah|containers)/' | sort
+	findmnt -rno TARGET,FSTYPE |
+		grep -E "$dir|^/run|^/var/(lib|log)|^/proc|^/sys|netns|cni|kubelet|kubepods" | sort
 	echo "links:"
 	ip -o link | awk '{print $2}' | sort
 	echo "routes:"

@@ -117,7 +117,7 @@ func until(ctx context.Context, limit time.Duration, ended <-chan error, f func(
 			if errors.Is(ctx.Err(), context.DeadlineExceeded) {
 				return fmt.Errorf("after %s, %w", limit, err)
 			}
-			return ctx.Err()
+			return errors.New("it was interrupted")
 		case <-time.After(50 * time.Millisecond):
 		}
 	}

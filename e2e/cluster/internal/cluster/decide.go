@@ -8,7 +8,8 @@ type Observed struct {
 	Owner *Owner
 	// Processes is how many processes are in the cluster's cgroups.
 	Processes int
-	// Remains says that links, namespaces or cgroups of a cluster exist.
+	// Remains says that links, namespaces, cgroups or the state directory of
+	// a cluster exist.
 	Remains bool
 	// Healthy says that the cluster of the directory asked for is healthy.
 	Healthy bool

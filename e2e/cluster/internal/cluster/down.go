@@ -70,9 +70,6 @@ func clear(l plan.Layout, owner *Owner, cgroups machine.Cgroups) error {
 	); err != nil {
 		return err
 	}
-	if owner != nil {
-		machine.RemoveMadeDirs(owner.MadeDirs)
-	}
 	return removeOwner()
 }
 

@@ -16,9 +16,6 @@ import (
 // all of it is gone.
 type Owner struct {
 	Dir string `json:"dir"`
-	// MadeDirs are directories outside the state directory that had to be
-	// made to mount over.
-	MadeDirs []string `json:"madeDirs,omitempty"`
 }
 
 // readOwner gives nil where no cluster is noted.

@@ -45,7 +45,14 @@ func makeStateDir(l plan.Layout) error {
 	if err := os.MkdirAll(l.Dir, 0o755); err != nil {
 		return fmt.Errorf("the state directory cannot be made: %w", err)
 	}
-	if err := os.WriteFile(l.Marker(), []byte("Made by `cluster up`, deleted by `cluster down`.\n"), 0o644); err != nil {
+	return writeMarker(l)
+}
+
+// writeMarker notes in the marker the directories outside the state directory
+// that are going to be made, to be mounted over.
+func writeMarker(l plan.Layout) error {
+	text := strings.Join(machine.DirsToMake(), "\n")
+	if err := os.WriteFile(l.Marker(), []byte(text), 0o644); err != nil {
 		return fmt.Errorf("the state directory %s cannot be written to: %w", l.Dir, err)
 	}
 	return nil
@@ -78,6 +85,11 @@ func removeStateDir(l plan.Layout) error {
 			return fmt.Errorf("the state directory cannot be deleted: %w", err)
 		}
 	}
+	made, err := os.ReadFile(l.Marker())
+	if err != nil {
+		return fmt.Errorf("the state directory cannot be read: %w", err)
+	}
+	machine.RemoveMadeDirs(strings.Fields(string(made)))
 	if err := os.Remove(l.Marker()); err != nil {
 		return fmt.Errorf("the state directory cannot be deleted: %w", err)
 	}

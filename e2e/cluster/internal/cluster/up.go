@@ -63,16 +63,22 @@ func Up(ctx context.Context, l plan.Layout, out io.Writer) error {
 		return fmt.Errorf("%w\n`cluster status` says what runs, `cluster logs PART` shows a log, `cluster down` clears all away", err)
 	}
 	say("The cluster is up.")
-	fmt.Fprintf(out, usage, l.AdminKubeconfig())
+	fmt.Fprint(out, usage(l))
 	return nil
 }
 
-const usage = `
-  cluster kubectl get pods -A    kubectl and helm are built in,
-  export KUBECONFIG=%s   or use your own
-  cluster load-image FILE.tar    puts an image where pods find it
-  cluster down                   ends the cluster and leaves nothing behind
-`
+func usage(l plan.Layout) string {
+	command := "cluster"
+	if l.Dir != plan.DefaultDir {
+		command += " --dir " + l.Dir
+	}
+	return fmt.Sprintf(`
+kubectl and helm are built in:     %[1]s kubectl get pods -A
+or use your own:                   export KUBECONFIG=%[2]s
+Put images where pods find them:   %[1]s load-image FILE.tar
+End it and leave nothing behind:   %[1]s down
+`, command, l.AdminKubeconfig())
+}
 
 func bringUp(ctx context.Context, l plan.Layout, cgroups machine.Cgroups, say func(string, ...any)) error {
 	node := plan.First
@@ -81,7 +87,7 @@ func bringUp(ctx context.Context, l plan.Layout, cgroups machine.Cgroups, say fu
 	if err := makeStateDir(l); err != nil {
 		return err
 	}
-	if err := (Owner{Dir: l.Dir, MadeDirs: machine.DirsToMake()}).write(); err != nil {
+	if err := (Owner{Dir: l.Dir}).write(); err != nil {
 		return err
 	}
 	if err := writeFiles(l); err != nil {
@@ -167,7 +173,8 @@ func observe(ctx context.Context, l plan.Layout, cgroups machine.Cgroups) (Obser
 		return Observed{}, err
 	}
 	o := Observed{Owner: owner, Processes: len(cgroups.Processes(plan.CgroupRoot))}
-	o.Remains = cgroups.Exists(plan.CgroupRoot) || machine.LinksExist(plan.First) || machine.NetworkNamespaceExists(plan.First)
+	// After a restart of the machine, the state directory alone is left.
+	o.Remains = marked(l) || cgroups.Exists(plan.CgroupRoot) || machine.LinksExist(plan.First) || machine.NetworkNamespaceExists(plan.First)
 	if owner != nil && owner.Dir == l.Dir && o.Processes > 0 {
 		o.Healthy = len(Problems(Status(ctx, l, cgroups))) == 0
 	}

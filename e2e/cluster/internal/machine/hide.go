@@ -6,6 +6,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 
 	"golang.org/x/sys/unix"
@@ -101,11 +102,13 @@ func hideSysctl(sysctl, private string) error {
 	return nil
 }
 
-// RemoveMadeDirs removes the directories that hideHost made on the host and
-// that are still empty.
+// RemoveMadeDirs removes directories that hideHost made on the host, unless
+// something is in them now.
 func RemoveMadeDirs(made []string) {
 	for _, dir := range made {
-		_ = os.Remove(dir)
+		if slices.Contains(removableDirs, dir) {
+			_ = os.Remove(dir)
+		}
 	}
 }
 
