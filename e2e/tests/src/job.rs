@@ -1,0 +1,60 @@
+//! Small jobs, and what their objects say.
+
+use serde_json::{Value, json};
+
+use crate::registry;
+
+/// A claim for checkpoints or data.
+pub fn claim(name: &str) -> Value {
+    json!({
+        "apiVersion": "v1",
+        "kind": "PersistentVolumeClaim",
+        "metadata": {"name": name},
+        "spec": {"accessModes": ["ReadWriteOnce"], "resources": {"requests": {"storage": "1Gi"}}}
+    })
+}
+
+/// A job of two pods that takes about a minute for three epochs; its checkpoints are in the claim `checkpoints`.
+pub fn quick(name: &str) -> Value {
+    json!({
+        "apiVersion": "datjob.io/v1alpha1",
+        "kind": "DatJob",
+        "metadata": {"name": name},
+        "spec": {
+            "replicas": 2,
+            "pod": {
+                "resources": {"requests": {"cpu": "200m", "memory": "512Mi"}, "limits": {"cpu": "1", "memory": "2Gi"}},
+                "terminationGracePeriodSeconds": 5
+            },
+            "checkpoints": {"persistentVolumeClaim": {"claimName": "checkpoints"}},
+            "training": {
+                "model": {"architecture": "small-cnn"},
+                "data": {
+                    "dataset": "fashion-mnist",
+                    "source": {"image": {"reference": format!("{}/fashion-mnist:0.1.0", registry())}},
+                    "validation": {"count": 500},
+                    "augmentation": {"flip": false}
+                },
+                "threatModel": {"epsilon": "0.1"},
+                "attack": {"fgsm": {}},
+                "optimizer": {"sgd": {"learningRate": 0.1}},
+                "schedule": {"epochs": 3, "batchSize": 512},
+                "evaluation": {"during": {"pgd": {"steps": 2}}, "final": [{"pgd": {"steps": 2}}]}
+            }
+        }
+    })
+}
+
+/// A condition of a job.
+pub fn condition<'a>(job: &'a Value, kind: &str) -> Option<&'a Value> {
+    job["status"]["conditions"].as_array()?.iter().find(|condition| condition["type"] == kind)
+}
+
+/// The names and UIDs of pods.
+pub fn identities(pods: &[Value]) -> Vec<(String, String)> {
+    let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
+    let mut identities: Vec<_> =
+        pods.iter().map(|pod| (text(&pod["metadata"]["name"]), text(&pod["metadata"]["uid"]))).collect();
+    identities.sort();
+    identities
+}

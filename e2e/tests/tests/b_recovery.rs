@@ -1,0 +1,103 @@
+//! Losses during training: the operator, a pod.
+
+use std::{thread, time::Duration};
+
+use datjob_e2e::{Namespace, OPERATOR_NAMESPACE, job, kubectl, wait_until};
+use serde_json::Value;
+
+fn scale_operator(replicas: u32) {
+    let replicas = format!("--replicas={replicas}");
+    kubectl(
+        &[
+            "-n",
+            OPERATOR_NAMESPACE,
+            "scale",
+            "deployment",
+            "-l",
+            "app.kubernetes.io/instance=datjob",
+            &replicas,
+        ],
+        "",
+    )
+    .expect("the operator is scaled");
+}
+
+#[test]
+fn training_goes_on_without_the_operator_and_the_status_catches_up() {
+    let namespace = Namespace::new("operator");
+    namespace.apply(&job::claim("checkpoints")).expect("the claim is made");
+    let mut document = job::quick("alone");
+    document["spec"]["training"]["schedule"]["epochs"] = 6.into();
+    namespace.apply(&document).expect("the job is accepted");
+    namespace.wait_for_epoch("alone", 1, 300);
+    let pods = job::identities(&namespace.pods("alone"));
+
+    scale_operator(0);
+    let epoch_of = |report: &Value| report["progress"]["epoch"].as_u64().unwrap_or(0);
+    let before = wait_until("report", 60, || namespace.report("alone").ok_or("no report".to_owned()));
+    wait_until("another epoch without an operator", 300, || match namespace.report("alone") {
+        Some(report) if epoch_of(&report) > epoch_of(&before) => Ok(()),
+        other => Err(format!("the report is {other:?}")),
+    });
+    scale_operator(1);
+
+    let object = namespace.wait_for_condition("alone", "Complete", 600);
+    assert_eq!(object["status"]["restarts"]["total"], 0, "{}", object["status"]);
+    let _ = pods;
+}
+
+/// The weights' hash of a job that ran to its end, and how often its world formed again.
+fn hash_and_restarts(object: &Value) -> (String, u64) {
+    let status = &object["status"];
+    let hash = status["results"]["sha256"].as_str().expect("results have a hash");
+    (hash.to_owned(), status["restarts"]["total"].as_u64().expect("restarts are counted"))
+}
+
+#[test]
+fn a_lost_pod_costs_one_restart_and_leaves_the_result_as_it_would_have_been() {
+    let namespace = Namespace::new("lost-pod");
+    namespace.apply(&job::claim("checkpoints")).expect("the claim is made");
+    namespace.apply(&job::quick("undisturbed")).expect("the job is accepted");
+    let undisturbed = hash_and_restarts(&namespace.wait_for_condition("undisturbed", "Complete", 600));
+    assert_eq!(undisturbed.1, 0);
+
+    for (name, victim) in [("loses-host", "loses-host-0"), ("loses-other", "loses-other-1")] {
+        namespace.apply(&job::quick(name)).expect("the job is accepted");
+        namespace.wait_for_epoch(name, 1, 300);
+        namespace.kubectl(&["delete", "pod", victim]).expect("the pod is deleted");
+        let disturbed = hash_and_restarts(&namespace.wait_for_condition(name, "Complete", 600));
+        assert_eq!(disturbed, (undisturbed.0.clone(), 1), "{name}");
+        let reasons: Vec<String> = namespace.events(name).into_iter().map(|(reason, _)| reason).collect();
+        assert!(reasons.iter().any(|reason| reason == "Restarted"), "{reasons:?}");
+    }
+}
+
+#[test]
+fn a_finished_job_whose_lifetime_is_edited_runs_nothing() {
+    let namespace = Namespace::new("finished");
+    namespace.apply(&job::claim("checkpoints")).expect("the claim is made");
+    let mut document = job::quick("done");
+    document["spec"]["training"]["schedule"]["epochs"] = 1.into();
+    namespace.apply(&document).expect("the job is accepted");
+    let before = namespace.wait_for_condition("done", "Complete", 600);
+    wait_until("end of the pods", 120, || match namespace.pods("done").len() {
+        0 => Ok(()),
+        left => Err(format!("{left} pods are left")),
+    });
+    let patch = r#"{"spec":{"lifecycle":{"maxRestarts":20,"activeDeadlineSeconds":100000}}}"#;
+    namespace
+        .kubectl(&["patch", "datjob", "done", "--type=merge", "-p", patch])
+        .expect("lifecycle may change");
+    wait_until("look at the change", 60, || {
+        let object = namespace.get("datjob", "done").ok_or("the job is gone")?;
+        if object["status"]["observedGeneration"] == object["metadata"]["generation"] {
+            return Ok(());
+        }
+        Err(format!("its status is {}", object["status"]))
+    });
+    thread::sleep(Duration::from_secs(10));
+    assert!(namespace.pods("done").is_empty());
+    let after = namespace.get("datjob", "done").expect("the job is there");
+    assert_eq!(after["status"]["results"], before["status"]["results"]);
+    assert_eq!(after["status"]["completionTime"], before["status"]["completionTime"]);
+}

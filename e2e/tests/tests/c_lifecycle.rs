@@ -1,0 +1,82 @@
+//! Creation, deletion, and what one job leaves to another.
+
+use datjob_e2e::{Namespace, job, wait_until};
+
+const CHILDREN: [&str; 6] =
+    ["statefulsets", "pods", "services", "configmaps", "poddisruptionbudgets", "networkpolicies"];
+
+#[test]
+fn a_deleted_job_leaves_nothing_but_its_claim_and_the_next_of_its_name_starts_from_nothing() {
+    let namespace = Namespace::new("delete");
+    namespace.apply(&job::claim("checkpoints")).expect("the claim is made");
+    namespace.apply(&job::quick("same")).expect("the job is accepted");
+    let first = namespace.wait_for_epoch("same", 1, 300);
+    for kind in CHILDREN {
+        assert!(!namespace.list(kind, "datjob.io/job-name=same").is_empty(), "no {kind}");
+    }
+    namespace.kubectl(&["delete", "datjob", "same", "--wait"]).expect("the job is deleted");
+    wait_until("end of all children", 120, || {
+        let left: Vec<&str> = CHILDREN
+            .into_iter()
+            .filter(|kind| !namespace.list(kind, "datjob.io/job-name=same").is_empty())
+            .collect();
+        if left.is_empty() { Ok(()) } else { Err(format!("{left:?} are left")) }
+    });
+    assert!(namespace.get("persistentvolumeclaim", "checkpoints").is_some());
+
+    let mut again = job::quick("same");
+    again["spec"]["training"]["schedule"]["epochs"] = 1.into();
+    namespace.apply(&again).expect("the job is accepted");
+    let second = namespace.wait_for_condition("same", "Complete", 600);
+    assert_ne!(first["metadata"]["uid"], second["metadata"]["uid"]);
+    let status = &second["status"];
+    assert_eq!((&status["generation"], &status["attempt"]), (&1.into(), &1.into()), "{status}");
+    assert_eq!(status["results"]["bestEpoch"], 1, "{status}");
+    let weights = status["results"]["weights"].as_str().expect("a path");
+    assert!(weights.starts_with(second["metadata"]["uid"].as_str().expect("a UID")), "{weights}");
+}
+
+#[test]
+fn a_job_without_its_data_fails_with_a_sentence() {
+    let namespace = Namespace::new("no-data");
+    namespace.apply(&job::claim("checkpoints")).expect("the claim is made");
+    namespace.apply(&job::claim("empty")).expect("the claim is made");
+    let mut document = job::quick("no-data");
+    document["spec"]["training"]["data"]["source"] =
+        serde_json::json!({"volume": {"persistentVolumeClaim": {"claimName": "empty"}}});
+    namespace.apply(&document).expect("the job is accepted");
+    let object = namespace.wait_for_condition("no-data", "Failed", 180);
+    let failed = job::condition(&object, "Failed").expect("the condition is there");
+    let message = failed["message"].as_str().expect("a sentence");
+    assert!(message.contains("train-images-idx3-ubyte"), "{message}");
+    assert_eq!(job::condition(&object, "Finished").expect("the condition is there")["status"], "True");
+    let events = namespace.events("no-data");
+    assert!(
+        events.iter().any(|(reason, note)| reason == "Failed" && note.contains("train-images-idx3-ubyte")),
+        "{events:?}"
+    );
+}
+
+#[test]
+fn a_missing_claim_is_named_in_a_condition() {
+    let namespace = Namespace::new("no-claim");
+    namespace.apply(&job::quick("no-claim")).expect("the job is accepted");
+    let object = namespace.wait_for_condition("no-claim", "Stalled", 120);
+    let message = job::condition(&object, "Stalled").expect("the condition is there")["message"].to_string();
+    assert!(message.contains("checkpoints"), "{message}");
+    // It is only blocked: with the claim it goes on.
+    namespace.apply(&job::claim("checkpoints")).expect("the claim is made");
+    namespace.wait_for_epoch("no-claim", 1, 300);
+}
+
+#[test]
+fn a_missing_image_is_named_in_a_condition() {
+    let namespace = Namespace::new("no-image");
+    namespace.apply(&job::claim("checkpoints")).expect("the claim is made");
+    let mut document = job::quick("no-image");
+    document["spec"]["pod"]["image"] = "localhost/datjob/none:1".into();
+    namespace.apply(&document).expect("the job is accepted");
+    let object = namespace.wait_for_condition("no-image", "Stalled", 120);
+    let message = job::condition(&object, "Stalled").expect("the condition is there")["message"].to_string();
+    assert!(message.contains("localhost/datjob/none:1"), "{message}");
+}

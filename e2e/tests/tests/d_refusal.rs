@@ -1,0 +1,78 @@
+//! What `kubectl apply` refuses, by the name of the field.
+
+use datjob_e2e::{Namespace, job};
+use serde_json::{Value, json};
+
+/// Sets the value at a path of a document.
+fn set(document: &mut Value, path: &str, value: Value) {
+    *path.split('.').fold(document, |value, key| &mut value[key]) = value;
+}
+
+#[test]
+fn invalid_manifests_are_refused_by_the_name_of_the_field() {
+    let namespace = Namespace::new("invalid");
+    let training = "spec.training";
+    for (path, value, expected) in [
+        ("threatModel.epsilon", json!("8"), "spec.training.threatModel.epsilon"),
+        ("threatModel.epsilon", json!("0"), "spec.training.threatModel.epsilon"),
+        ("threatModel.epsilon", json!("eight"), "spec.training.threatModel.epsilon"),
+        ("threatModel.norm", json!("L7"), "spec.training.threatModel.norm"),
+        ("attack", json!({"fgsm": {}, "pgd": {}}), "set exactly one of: pgd, fgsm"),
+        ("attack", json!({}), "spec.training.attack"),
+        ("attack", json!({"pgd": {"step": 3}}), "unknown field \"spec.training.attack.pgd.step\""),
+        ("attack", json!({"pgd": {"stepSize": "2"}}), "spec.training.attack.pgd.stepSize"),
+        ("model.architecture", json!("resnet1"), "spec.training.model.architecture"),
+        ("data.dataset", json!("imagenet"), "spec.training.data.dataset"),
+        ("schedule.batchSize", json!(1), "spec.training.schedule.batchSize"),
+        ("schedule.epochs", json!(0), "spec.training.schedule.epochs"),
+        ("schedule.warmupEpochs", json!(1), "warmupEpochs goes with decay.piecewise"),
+        ("optimizer.sgd.momentum", json!(1.5), "spec.training.optimizer.sgd.momentum"),
+        ("evaluation.final", json!([]), "spec.training.evaluation.final"),
+        ("seed", json!(-1), "spec.training.seed"),
+    ] {
+        let mut document = job::quick("invalid");
+        set(&mut document, &format!("{training}.{path}"), value.clone());
+        let refusal = namespace.apply(&document).expect_err(&format!("{path} = {value} is accepted"));
+        assert!(refusal.contains(expected), "{path} = {value}: {refusal}");
+    }
+    for (path, value, expected) in [
+        ("spec.replicas", json!(0), "spec.replicas"),
+        ("spec.workersPerPod", json!(0), "spec.workersPerPod"),
+        ("spec.checkpoints", json!({}), "spec.checkpoints"),
+        ("spec.pod.runAsUser", json!(0), "spec.pod.runAsUser"),
+        ("spec.pod.volumes", json!([{"name": "x", "hostPath": {"path": "/"}}]), "hostPath"),
+        ("metadata.name", json!("1st"), "metadata.name must begin with a letter"),
+        ("metadata.name", json!("a".repeat(53)), "metadata.name must have at most 52 characters"),
+    ] {
+        let mut document = job::quick("invalid");
+        set(&mut document, path, value.clone());
+        let refusal = namespace.apply(&document).expect_err(&format!("{path} = {value} is accepted"));
+        assert!(refusal.contains(expected), "{path} = {value}: {refusal}");
+    }
+}
+
+#[test]
+fn what_may_not_change_does_not() {
+    let namespace = Namespace::new("immutable");
+    let mut document = job::quick("immutable");
+    document["spec"]["pod"]["nodeSelector"] = json!({"datjob.io/none": "none"});
+    namespace.apply(&document).expect("the job is accepted");
+    for (path, value) in [
+        ("spec.training.seed", json!(7)),
+        ("spec.training.attack", json!({"fgsm": {"stepSize": "0.1"}})),
+        ("spec.replicas", json!(3)),
+        ("spec.workersPerPod", json!(2)),
+        ("spec.pod.runAsUser", json!(1000)),
+        ("spec.checkpoints.persistentVolumeClaim.claimName", json!("other")),
+    ] {
+        let mut changed = document.clone();
+        set(&mut changed, path, value);
+        let refusal = namespace.apply(&changed).expect_err(&format!("{path} may change"));
+        let field = path.split('.').nth(1).expect("a path has two parts");
+        assert!(refusal.contains(&format!("spec.{field}")), "{path}: {refusal}");
+    }
+    let mut changed = document.clone();
+    set(&mut changed, "spec.lifecycle", json!({"maxRestarts": 1}));
+    set(&mut changed, "spec.networkPolicy", json!({"enabled": false}));
+    namespace.apply(&changed).expect("lifecycle and networkPolicy may change");
+}

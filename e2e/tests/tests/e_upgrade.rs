@@ -1,0 +1,84 @@
+//! `helm upgrade` during training, and `helm uninstall`.
+
+use datjob_e2e::{Namespace, OPERATOR_NAMESPACE, checkout, helm, job, kubectl, registry, wait_until};
+use serde_json::Value;
+
+fn upgrade(values: &[&str]) {
+    let chart = format!("{}/charts/datjob", checkout());
+    let mut arguments = vec![
+        "upgrade",
+        "datjob",
+        &chart,
+        "-n",
+        OPERATOR_NAMESPACE,
+        "--reuse-values",
+        "--wait",
+        "--timeout",
+        "3m",
+    ];
+    for value in values {
+        arguments.extend(["--set", value]);
+    }
+    helm(&arguments).expect("the release is upgraded");
+}
+
+fn images(pods: &[Value]) -> Vec<String> {
+    pods.iter()
+        .map(|pod| pod["spec"]["containers"][0]["image"].as_str().expect("an image").to_owned())
+        .collect()
+}
+
+#[test]
+fn an_upgrade_to_another_template_leaves_running_pods_and_their_replacements_as_they_are() {
+    let namespace = Namespace::new("upgrade");
+    namespace.apply(&job::claim("checkpoints")).expect("the claim is made");
+    let mut document = job::quick("upgraded");
+    document["spec"]["training"]["schedule"]["epochs"] = 5.into();
+    namespace.apply(&document).expect("the job is accepted");
+    namespace.wait_for_epoch("upgraded", 1, 300);
+    let pods = namespace.pods("upgraded");
+    let template = namespace.get("statefulset", "upgraded").expect("it is there")["spec"]["template"].clone();
+
+    // The next operator would give every pod an image that does not exist.
+    upgrade(&["trainerImage.tag=of-another-release"]);
+    let epoch =
+        namespace.get("datjob", "upgraded").expect("it is there")["status"]["progress"]["epoch"].as_u64();
+    namespace.wait_for_epoch("upgraded", epoch.unwrap_or(1) + 1, 300);
+    assert_eq!(job::identities(&namespace.pods("upgraded")), job::identities(&pods));
+
+    namespace.kubectl(&["delete", "pod", "upgraded-1"]).expect("the pod is deleted");
+    let object = namespace.wait_for_condition("upgraded", "Complete", 600);
+    upgrade(&["trainerImage.tag="]);
+    assert_eq!(object["status"]["restarts"]["total"], 1, "{}", object["status"]);
+    assert_eq!(object["status"]["attempt"], 1);
+    let after = namespace.get("statefulset", "upgraded").expect("it is there")["spec"]["template"].clone();
+    assert_eq!(after, template);
+    assert!(images(&pods).iter().all(|image| image.starts_with(&registry())), "{pods:?}");
+}
+
+#[test]
+fn an_uninstalled_operator_leaves_jobs_and_their_definition() {
+    let namespace = Namespace::new("uninstall");
+    let mut document = job::quick("kept");
+    document["spec"]["pod"]["nodeSelector"] = serde_json::json!({"datjob.io/none": "none"});
+    namespace.apply(&document).expect("the job is accepted");
+    wait_until("a look at the job", 60, || match namespace.get("statefulset", "kept") {
+        Some(_) => Ok(()),
+        None => Err("it has no StatefulSet".to_owned()),
+    });
+    let values = helm(&["get", "values", "datjob", "-n", OPERATOR_NAMESPACE, "-o", "json"]).expect("values");
+    helm(&["uninstall", "datjob", "-n", OPERATOR_NAMESPACE, "--wait"]).expect("the release is uninstalled");
+    assert!(kubectl(&["get", "crd", "datjobs.datjob.io"], "").is_ok());
+    assert!(namespace.get("datjob", "kept").is_some());
+    let left =
+        kubectl(&["get", "clusterroles,clusterrolebindings", "-l", "app.kubernetes.io/instance=datjob"], "");
+    assert_eq!(left.expect("roles can be listed").trim(), "");
+
+    let file = std::env::temp_dir().join(format!("datjob-e2e-values-{}.json", std::process::id()));
+    std::fs::write(&file, values).expect("the values are kept");
+    let chart = format!("{}/charts/datjob", checkout());
+    let path = file.to_str().expect("a path");
+    helm(&["install", "datjob", &chart, "-n", OPERATOR_NAMESPACE, "-f", path, "--wait", "--timeout", "3m"])
+        .expect("the release is installed again, over the CRD that was kept");
+    std::fs::remove_file(&file).expect("the file is removed");
+}

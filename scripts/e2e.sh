@@ -1,0 +1,18 @@
+#!/usr/bin/env bash
+# The end-to-end tests: scripts/e2e.sh CLUSTER_BINARY IMAGES_DIR
+# KUBECONFIG and REGISTRY as in scripts/install.sh. The cluster of this machine is ended afterwards unless it was up before.
+set -euo pipefail
+cluster=${1:?usage: scripts/e2e.sh CLUSTER_BINARY IMAGES_DIR}
+images=${2:?usage: scripts/e2e.sh CLUSTER_BINARY IMAGES_DIR}
+shift 2
+cd "$(dirname "$0")/.."
+if [ -z "${KUBECONFIG:-}" ] && ! "$cluster" status > /dev/null 2>&1; then
+  trap '"$cluster" down' EXIT
+fi
+KUBECONFIG=$(scripts/install.sh "$cluster" "$images")
+export KUBECONFIG
+export DATJOB_E2E_KUBECTL="$cluster kubectl" DATJOB_E2E_HELM="$cluster helm"
+export DATJOB_E2E_REGISTRY="${REGISTRY:-localhost/datjob}"
+# One at a time: a job of two pods fills a machine of two cores.
+CARGO_TARGET_X86_64_UNKNOWN_LINUX_GNU_RUSTFLAGS="-C target-feature=+crt-static" \
+  cargo test --release --target x86_64-unknown-linux-gnu -p datjob-e2e -- --test-threads=1 "$@"
