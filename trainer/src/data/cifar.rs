@@ -48,3 +48,101 @@ fn read(
     }
     check_labels(&path, &labels[first..], dataset.classes())
 }
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use proptest::prelude::*;
+
+    use super::*;
+
+    const COUNTS: Counts = Counts { train: 10, test: 3 };
+
+    /// Records of one label, or of a coarse and a fine one; the pixels are the fine label.
+    fn records(labels: &[&[u8]]) -> Vec<u8> {
+        labels.iter().flat_map(|label| [*label, &vec![label[label.len() - 1]; 3072]].concat()).collect()
+    }
+
+    fn load_in(dataset: Dataset, files: &[(&str, &[u8])]) -> Result<DataSet, String> {
+        let dir = tempfile::tempdir().unwrap();
+        for (name, contents) in files {
+            let path = dir.path().join(name);
+            fs::create_dir_all(path.parent().unwrap()).unwrap();
+            fs::write(path, contents).unwrap();
+        }
+        load(dataset, dir.path(), COUNTS)
+            .map_err(|error| error.to_string().replace(dir.path().to_str().unwrap(), "DIR"))
+    }
+
+    fn cifar10(folder: &str, third_batch: &[u8]) -> Result<DataSet, String> {
+        let other = records(&[&[1], &[2]]);
+        let test = records(&[&[7], &[8], &[9]]);
+        let name = |file: &str| format!("{folder}{file}");
+        load_in(
+            Dataset::Cifar10,
+            &[
+                (&name("data_batch_1.bin"), &other),
+                (&name("data_batch_2.bin"), &other),
+                (&name("data_batch_3.bin"), third_batch),
+                (&name("data_batch_4.bin"), &other),
+                (&name("data_batch_5.bin"), &other),
+                (&name("test_batch.bin"), &test),
+            ],
+        )
+    }
+
+    #[test]
+    fn cifar10_is_read_in_the_order_of_its_files() {
+        for folder in ["", "cifar-10-batches-bin/"] {
+            let DataSet { train, test } = cifar10(folder, &records(&[&[3], &[4]])).unwrap();
+            let labels: Vec<u8> = (0..10).map(|image| train.label(image)).collect();
+            assert_eq!(labels, [1, 2, 1, 2, 3, 4, 1, 2, 1, 2]);
+            assert_eq!(train.shape(), [3, 32, 32]);
+            assert!(train.pixels(5).iter().all(|&pixel| pixel == 4));
+            assert_eq!(test.label(2), 9);
+        }
+    }
+
+    #[test]
+    fn cifar100_is_read_with_its_fine_labels() {
+        let train = records(&[&[1, 99][..]; 10]);
+        let test = records(&[&[19, 0][..]; 3]);
+        let DataSet { train, test } = load_in(
+            Dataset::Cifar100,
+            &[("cifar-100-binary/train.bin", &train), ("cifar-100-binary/test.bin", &test)],
+        )
+        .unwrap();
+        assert_eq!((train.label(9), train.pixels(9)[0]), (99, 99));
+        assert_eq!((test.label(2), test.len()), (0, 3));
+    }
+
+    #[test]
+    fn each_fault_has_its_sentence() {
+        let good = records(&[&[3], &[4]]);
+        assert_eq!(
+            cifar10("", &good[..good.len() - 1]).unwrap_err(),
+            "DIR/data_batch_3.bin: truncated: 6146 bytes were expected, 6145 found"
+        );
+        assert_eq!(
+            cifar10("", &[&good[..], &[0]].concat()).unwrap_err(),
+            "DIR/data_batch_3.bin: more than the 6146 bytes that were expected"
+        );
+        assert_eq!(
+            cifar10("", &records(&[&[3], &[10]])).unwrap_err(),
+            "DIR/data_batch_3.bin: label 10 of image 1 (counted from 0): there are 10 classes"
+        );
+        assert_eq!(
+            load_in(Dataset::Cifar100, &[]).unwrap_err(),
+            "DIR/train.bin: the file is missing; cifar100 consists of train.bin, test.bin, in DIR or in \
+             cifar-100-binary below it"
+        );
+    }
+
+    proptest! {
+        #[test]
+        fn no_bytes_panic(contents in prop::collection::vec(any::<u8>(), 0..7000)) {
+            let _ = cifar10("", &contents);
+        }
+    }
+}

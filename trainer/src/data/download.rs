@@ -1,13 +1,143 @@
 //! Fetching a data set as an archive over HTTP(S).
+//!
+//! What a server sends is trusted only as far as its SHA-256 goes: sizes are bounded, and of the archive only regular
+//! files with the names of the data set's standard files are taken, whatever folders it puts them in. Redirects are
+//! followed, since the hash says what must come in the end.
 
-use std::{path::Path, time::Duration};
+use std::{
+    fs::{self, File},
+    io::{self, BufReader, Read, Seek, Write},
+    path::{Path, PathBuf},
+    thread,
+    time::Duration,
+};
 
 use datjob_api::training::{Dataset, HttpSource};
+use flate2::read::MultiGzDecoder;
+use sha2::{Digest, Sha256};
+use tempfile::NamedTempFile;
 use thiserror::Error;
 
-/// Why a data set could not be fetched.
+use super::{
+    DataError,
+    files::{self, Layout},
+};
+
+/// Most bytes of an archive, and of what it unpacks to.
+const ARCHIVE_LIMIT: u64 = 2 << 30;
+/// Most bytes of one file in it; the largest standard file (CIFAR-100) has 154 MB.
+const FILE_LIMIT: u64 = 256 << 20;
+
+/// Why a data set could not be fetched; each sentence names the URL or the file.
 #[derive(Debug, Error)]
-pub enum DownloadError {}
+pub enum DownloadError {
+    /// No answer, or not one in HTTP.
+    #[error("{url}: {source}")]
+    Request {
+        /// What was asked for.
+        url: String,
+        /// What went wrong.
+        source: Box<ureq::Error>,
+    },
+    /// The server refuses.
+    #[error("{url}: the server answers {status}{}", advice(*.status))]
+    Status {
+        /// What was asked for.
+        url: String,
+        /// The status and its usual name, as in `404 Not Found`.
+        status: ureq::http::StatusCode,
+    },
+    /// The connection broke, or the server fell silent, before the archive was complete.
+    #[error("{url}: broke off after {received} bytes: {source}")]
+    Interrupted {
+        /// What was asked for.
+        url: String,
+        /// Bytes that had come.
+        received: u64,
+        /// What went wrong.
+        source: io::Error,
+    },
+    /// The archive is too large.
+    #[error("{url}: the archive has more than {limit} bytes, no data set needs so many")]
+    TooLarge {
+        /// What was asked for.
+        url: String,
+        /// The bound.
+        limit: u64,
+    },
+    /// Something else came than was asked for.
+    #[error("{url}: the archive's SHA-256 is {found}, spec.training.data.source.http.sha256 says {expected}")]
+    Hash {
+        /// What was asked for.
+        url: String,
+        /// What the manifest says.
+        expected: String,
+        /// What came.
+        found: String,
+    },
+    /// The archive is damaged or none.
+    #[error("{url}: is no tar or tar.gz that can be unpacked: {source}")]
+    Archive {
+        /// Where it came from.
+        url: String,
+        /// What went wrong.
+        source: io::Error,
+    },
+    /// A file in the archive is too large.
+    #[error("{url}: {file} in it has {size} bytes, more than the {FILE_LIMIT} that any standard file has")]
+    FileTooLarge {
+        /// Where the archive came from.
+        url: String,
+        /// The file.
+        file: String,
+        /// Its size.
+        size: u64,
+    },
+    /// The archive lacks files of the data set.
+    #[error("{url}: after unpacking: {source}")]
+    Incomplete {
+        /// Where the archive came from.
+        url: String,
+        /// What is missing.
+        source: DataError,
+    },
+    /// The directory cannot be written to.
+    #[error("{}: cannot be written: {source}", path.display())]
+    Write {
+        /// The file or directory.
+        path: PathBuf,
+        /// What the system said.
+        source: io::Error,
+    },
+}
+
+fn advice(status: ureq::http::StatusCode) -> &'static str {
+    match status.as_u16() {
+        401 | 403 => "; the archive must be readable without credentials",
+        400..=499 => "; look at spec.training.data.source.http.url",
+        _ => "",
+    }
+}
+
+impl DownloadError {
+    /// Whether another try may bring what this one did not.
+    pub fn is_transient(&self) -> bool {
+        match self {
+            Self::Request { source, .. } => !matches!(
+                **source,
+                ureq::Error::BadUri(_) | ureq::Error::Http(_) | ureq::Error::TooManyRedirects
+            ),
+            Self::Status { status, .. } => status.is_server_error() || matches!(status.as_u16(), 408 | 429),
+            Self::Interrupted { .. } => true,
+            Self::TooLarge { .. }
+            | Self::Hash { .. }
+            | Self::Archive { .. }
+            | Self::FileTooLarge { .. }
+            | Self::Incomplete { .. }
+            | Self::Write { .. } => false,
+        }
+    }
+}
 
 /// How often and how patiently a download is tried.
 #[derive(Clone, Copy, Debug)]
@@ -20,13 +150,397 @@ pub struct Retries {
     pub silence: Duration,
 }
 
-/// Fetches.
+impl Default for Retries {
+    /// Five tries over half a minute, a minute of silence at most.
+    fn default() -> Self {
+        Self { tries: 5, wait: Duration::from_secs(2), silence: Duration::from_secs(60) }
+    }
+}
+
+/// Fetches the archive, compares its SHA-256 and unpacks the data set's standard files into `dir`, which exists.
+///
+/// Does nothing where `dir` already holds what an archive of that hash contained. `progress` hears how many bytes have
+/// come and, where the server said it, how many there are. Blocks; run it on a thread of its own.
 pub fn download(
-    _dataset: Dataset,
-    _source: &HttpSource,
-    _dir: &Path,
-    _retries: Retries,
-    _progress: &mut dyn FnMut(u64, Option<u64>),
+    dataset: Dataset,
+    source: &HttpSource,
+    dir: &Path,
+    retries: Retries,
+    progress: &mut dyn FnMut(u64, Option<u64>),
 ) -> Result<(), DownloadError> {
+    let layout = files::layout(dataset);
+    let complete = || layout.files().try_for_each(|file| files::find(dataset, dir, file).map(drop));
+    let marker = dir.join(format!(".downloaded-{}", source.sha256));
+    if marker.exists() && complete().is_ok() {
+        return Ok(());
+    }
+    let archive = fetch_patiently(source, dir, retries, progress)?;
+    unpack(&archive, &layout, source, dir)?;
+    complete().map_err(|error| DownloadError::Incomplete { url: source.url.clone(), source: error })?;
+    File::create(&marker).map_err(writing(&marker))?;
     Ok(())
+}
+
+fn writing(path: &Path) -> impl Fn(io::Error) -> DownloadError {
+    move |source| DownloadError::Write { path: path.to_owned(), source }
+}
+
+fn fetch_patiently(
+    source: &HttpSource,
+    dir: &Path,
+    retries: Retries,
+    progress: &mut dyn FnMut(u64, Option<u64>),
+) -> Result<NamedTempFile, DownloadError> {
+    let agent: ureq::Agent = ureq::Agent::config_builder()
+        .http_status_as_error(false)
+        .timeout_connect(Some(retries.silence))
+        .timeout_recv_response(Some(retries.silence))
+        .timeout_per_read(Some(retries.silence))
+        .build()
+        .into();
+    let mut wait = retries.wait;
+    for _ in 1..retries.tries {
+        match fetch(&agent, source, dir, progress) {
+            Err(error) if error.is_transient() => {
+                tracing::warn!(%error, ?wait, "The download failed and is tried again.");
+                thread::sleep(wait);
+                wait = wait.saturating_mul(2);
+            }
+            result => return result,
+        }
+    }
+    fetch(&agent, source, dir, progress)
+}
+
+/// One try: the archive in a temporary file, its hash compared.
+fn fetch(
+    agent: &ureq::Agent,
+    source: &HttpSource,
+    dir: &Path,
+    progress: &mut dyn FnMut(u64, Option<u64>),
+) -> Result<NamedTempFile, DownloadError> {
+    let url = || source.url.clone();
+    let answer = agent.get(&source.url).call();
+    let answer = answer.map_err(|error| DownloadError::Request { url: url(), source: Box::new(error) })?;
+    if !answer.status().is_success() {
+        return Err(DownloadError::Status { url: url(), status: answer.status() });
+    }
+    let mut body = answer.into_body();
+    let size = body.content_length();
+    let too_large = || DownloadError::TooLarge { url: url(), limit: ARCHIVE_LIMIT };
+    if size.is_some_and(|size| size > ARCHIVE_LIMIT) {
+        return Err(too_large());
+    }
+    let mut file = NamedTempFile::new_in(dir).map_err(writing(dir))?;
+    let (mut hash, mut received, mut block) = (Sha256::new(), 0, vec![0; 1 << 16]);
+    let mut body = body.as_reader();
+    loop {
+        let read = body.read(&mut block);
+        let count = read.map_err(|source| DownloadError::Interrupted { url: url(), received, source })?;
+        if count == 0 {
+            break;
+        }
+        received += count as u64;
+        if received > ARCHIVE_LIMIT {
+            return Err(too_large());
+        }
+        hash.update(&block[..count]);
+        file.write_all(&block[..count]).map_err(writing(dir))?;
+        progress(received, size);
+    }
+    let found = hex::encode(hash.finalize());
+    if found != source.sha256 {
+        return Err(DownloadError::Hash { url: url(), expected: source.sha256.clone(), found });
+    }
+    Ok(file)
+}
+
+/// Takes the standard files out of the archive.
+fn unpack(
+    archive: &NamedTempFile,
+    layout: &Layout,
+    source: &HttpSource,
+    dir: &Path,
+) -> Result<(), DownloadError> {
+    let damaged = |error| DownloadError::Archive { url: source.url.clone(), source: error };
+    let mut tar = tar::Archive::new(open(archive).map_err(damaged)?.take(ARCHIVE_LIMIT));
+    for entry in tar.entries().map_err(damaged)? {
+        let mut entry = entry.map_err(damaged)?;
+        let path = entry.path().map_err(damaged)?.into_owned();
+        let Some(file) = path.file_name().and_then(|name| layout.standard_name(name.to_str()?)) else {
+            continue;
+        };
+        if !entry.header().entry_type().is_file() {
+            continue;
+        }
+        let size = entry.size();
+        if size > FILE_LIMIT {
+            return Err(DownloadError::FileTooLarge { url: source.url.clone(), file, size });
+        }
+        let target = dir.join(&file);
+        let mut out = NamedTempFile::new_in(dir).map_err(writing(dir))?;
+        let mut block = vec![0; 1 << 16];
+        loop {
+            let count = entry.read(&mut block).map_err(damaged)?;
+            if count == 0 {
+                break;
+            }
+            out.write_all(&block[..count]).map_err(writing(&target))?;
+        }
+        out.persist(&target).map_err(|error| writing(&target)(error.error))?;
+        remove_other_form(&target);
+    }
+    Ok(())
+}
+
+/// The archive's bytes, unpacked if it begins as gzip does.
+fn open(archive: &NamedTempFile) -> io::Result<Box<dyn Read>> {
+    let mut file = archive.reopen()?;
+    let mut start = [0; 2];
+    let gzipped = match file.read_exact(&mut start) {
+        Ok(()) => start == [0x1f, 0x8b],
+        Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => false,
+        Err(error) => return Err(error),
+    };
+    file.rewind()?;
+    let file = BufReader::with_capacity(1 << 16, file);
+    Ok(if gzipped { Box::new(MultiGzDecoder::new(file)) } else { Box::new(file) })
+}
+
+/// Removes an older file of the same name without `.gz`, or with it, which would be read in its stead.
+fn remove_other_form(target: &Path) {
+    let other = if files::is_gzipped(target) {
+        target.with_extension("")
+    } else {
+        PathBuf::from(format!("{}.gz", target.display()))
+    };
+    // There is none, as a rule.
+    let _ = fs::remove_file(other);
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{
+        io::BufRead,
+        net::{TcpListener, TcpStream},
+        sync::{Arc, Mutex},
+    };
+
+    use super::*;
+
+    const PATIENCE: Retries =
+        Retries { tries: 3, wait: Duration::from_millis(1), silence: Duration::from_millis(500) };
+
+    /// Answers requests one after the other, each by the next of `answers`; then lets go of the port.
+    fn serve(answers: Vec<Vec<u8>>) -> (String, Arc<Mutex<Vec<String>>>) {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = listener.local_addr().unwrap();
+        let asked = Arc::new(Mutex::new(Vec::new()));
+        let log = Arc::clone(&asked);
+        thread::spawn(move || {
+            for answer in answers {
+                let (stream, _) = listener.accept().unwrap();
+                log.lock().unwrap().push(read_request(&stream));
+                // The client may hang up before the end.
+                let _ = (&stream).write_all(&answer);
+            }
+        });
+        (format!("http://{address}"), asked)
+    }
+
+    fn read_request(stream: &TcpStream) -> String {
+        let mut lines = BufReader::new(stream).lines().map(Result::unwrap);
+        let first = lines.next().unwrap();
+        for _ in lines.take_while(|line| !line.is_empty()) {}
+        first
+    }
+
+    fn answer(status: &str, headers: &str, body: &[u8]) -> Vec<u8> {
+        let length = body.len();
+        let head =
+            format!("HTTP/1.1 {status}\r\nconnection: close\r\ncontent-length: {length}\r\n{headers}\r\n");
+        [head.as_bytes(), body].concat()
+    }
+
+    fn ok(body: &[u8]) -> Vec<u8> {
+        answer("200 OK", "", body)
+    }
+
+    fn tar_of(files: &[(&str, &[u8])]) -> Vec<u8> {
+        let mut tar = tar::Builder::new(Vec::new());
+        for (name, contents) in files {
+            let mut header = tar::Header::new_gnu();
+            header.set_size(contents.len() as u64);
+            header.set_mode(0o644);
+            tar.append_data(&mut header, name, *contents).unwrap();
+        }
+        tar.into_inner().unwrap()
+    }
+
+    fn cifar100() -> Vec<u8> {
+        tar_of(&[
+            ("cifar-100-binary/train.bin", b"training"),
+            ("cifar-100-binary/test.bin", b"test"),
+            ("cifar-100-binary/fine_label_names.txt", b"apple"),
+        ])
+    }
+
+    fn gzip(bytes: &[u8]) -> Vec<u8> {
+        let mut out = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
+        out.write_all(bytes).unwrap();
+        out.finish().unwrap()
+    }
+
+    fn source(url: &str, archive: &[u8]) -> HttpSource {
+        HttpSource { url: url.to_owned(), sha256: hex::encode(Sha256::digest(archive)) }
+    }
+
+    fn names(dir: &Path) -> Vec<String> {
+        let mut names: Vec<String> = fs::read_dir(dir)
+            .unwrap()
+            .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+            .filter(|name| !name.starts_with(".downloaded-"))
+            .collect();
+        names.sort();
+        names
+    }
+
+    fn fetch_cifar100(source: &HttpSource, dir: &Path) -> Result<(), DownloadError> {
+        download(Dataset::Cifar100, source, dir, PATIENCE, &mut |_, _| {})
+    }
+
+    #[test]
+    fn the_standard_files_are_taken_out_and_nothing_else() {
+        for archive in [cifar100(), gzip(&cifar100())] {
+            let (url, _) = serve(vec![ok(&archive)]);
+            let dir = tempfile::tempdir().unwrap();
+            let mut heard = (0, None);
+            let source = source(&url, &archive);
+            let progress = &mut |bytes, size| heard = (bytes, size);
+            download(Dataset::Cifar100, &source, dir.path(), PATIENCE, progress).unwrap();
+            assert_eq!(names(dir.path()), ["test.bin", "train.bin"]);
+            assert_eq!(fs::read(dir.path().join("train.bin")).unwrap(), b"training");
+            assert_eq!(heard, (archive.len() as u64, Some(archive.len() as u64)));
+            // The server is gone: a second call finds all in place.
+            fetch_cifar100(&source, dir.path()).unwrap();
+        }
+    }
+
+    #[test]
+    fn paths_in_the_archive_lead_nowhere_else() {
+        let mut tar = tar::Builder::new(Vec::new());
+        let mut add = |name: &str, kind, contents: &[u8]| {
+            let mut header = tar::Header::new_gnu();
+            header.as_old_mut().name[..name.len()].copy_from_slice(name.as_bytes());
+            header.set_entry_type(kind);
+            header.set_size(contents.len() as u64);
+            header.set_link_name("/etc/passwd").unwrap();
+            header.set_cksum();
+            tar.append(&header, contents).unwrap();
+        };
+        add("../../train.bin", tar::EntryType::Regular, b"training");
+        add("test.bin", tar::EntryType::Symlink, b"");
+        let archive = tar.into_inner().unwrap();
+        let (url, _) = serve(vec![ok(&archive)]);
+        let dir = tempfile::tempdir().unwrap();
+        let inner = dir.path().join("a/b");
+        fs::create_dir_all(&inner).unwrap();
+        let error = fetch_cifar100(&source(&url, &archive), &inner).unwrap_err().to_string();
+        assert!(
+            error.contains("test.bin: the file is missing; cifar100 consists of train.bin, test.bin"),
+            "{error}"
+        );
+        assert_eq!(names(&inner), ["train.bin"]);
+        assert_eq!(names(dir.path()), ["a"]);
+    }
+
+    #[test]
+    fn redirects_are_followed() {
+        let archive = cifar100();
+        let (target, _) = serve(vec![ok(&archive)]);
+        let (url, _) = serve(vec![answer("302 Found", &format!("location: {target}/elsewhere\r\n"), b"")]);
+        let dir = tempfile::tempdir().unwrap();
+        fetch_cifar100(&source(&url, &archive), dir.path()).unwrap();
+    }
+
+    #[test]
+    fn what_may_pass_is_tried_again() {
+        let archive = cifar100();
+        let cut_short = ok(&archive)[..200].to_vec();
+        let (url, asked) = serve(vec![answer("503 Service Unavailable", "", b""), cut_short, ok(&archive)]);
+        let dir = tempfile::tempdir().unwrap();
+        fetch_cifar100(&source(&url, &archive), dir.path()).unwrap();
+        assert_eq!(asked.lock().unwrap().len(), 3);
+    }
+
+    #[test]
+    fn a_silent_server_is_given_up() {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let url = format!("http://{}", listener.local_addr().unwrap());
+        let dir = tempfile::tempdir().unwrap();
+        let patience = Retries { tries: 1, silence: Duration::from_millis(50), ..PATIENCE };
+        let error = download(Dataset::Cifar100, &source(&url, b""), dir.path(), patience, &mut |_, _| {});
+        let error = error.unwrap_err();
+        assert!(matches!(error, DownloadError::Request { .. }) && error.is_transient(), "{error}");
+    }
+
+    #[test]
+    fn a_refusal_is_final() {
+        let (url, asked) = serve(vec![answer("404 Not Found", "", b"")]);
+        let dir = tempfile::tempdir().unwrap();
+        let error = fetch_cifar100(&source(&url, b""), dir.path()).unwrap_err().to_string();
+        assert_eq!(
+            error,
+            format!("{url}: the server answers 404 Not Found; look at spec.training.data.source.http.url")
+        );
+        assert_eq!(asked.lock().unwrap().len(), 1);
+    }
+
+    #[test]
+    fn another_archive_is_refused_with_both_hashes() {
+        let (url, asked) = serve(vec![ok(b"something else")]);
+        let dir = tempfile::tempdir().unwrap();
+        let error = fetch_cifar100(&source(&url, b"the archive"), dir.path()).unwrap_err().to_string();
+        let [found, expected] =
+            [&b"something else"[..], b"the archive"].map(|bytes| hex::encode(Sha256::digest(bytes)));
+        assert_eq!(
+            error,
+            format!(
+                "{url}: the archive's SHA-256 is {found}, spec.training.data.source.http.sha256 says {expected}"
+            )
+        );
+        assert_eq!(asked.lock().unwrap().len(), 1);
+        assert!(names(dir.path()).is_empty());
+    }
+
+    #[test]
+    fn what_is_no_archive_is_refused() {
+        for archive in
+            [b"<html>Please log in</html>".repeat(40), gzip(b"no tar"), gzip(&cifar100())[..60].to_vec()]
+        {
+            let (url, _) = serve(vec![ok(&archive)]);
+            let dir = tempfile::tempdir().unwrap();
+            let error = fetch_cifar100(&source(&url, &archive), dir.path()).unwrap_err();
+            assert!(matches!(error, DownloadError::Archive { .. }), "{error}");
+        }
+    }
+
+    #[test]
+    fn an_announced_size_out_of_bounds_is_refused() {
+        let head = b"HTTP/1.1 200 OK\r\ncontent-length: 99999999999\r\n\r\n".to_vec();
+        let (url, _) = serve(vec![head]);
+        let dir = tempfile::tempdir().unwrap();
+        let error = fetch_cifar100(&source(&url, b""), dir.path()).unwrap_err();
+        assert!(matches!(error, DownloadError::TooLarge { .. }), "{error}");
+    }
+
+    #[test]
+    fn a_directory_that_is_missing_is_named() {
+        let archive = cifar100();
+        let (url, _) = serve(vec![ok(&archive)]);
+        let dir = tempfile::tempdir().unwrap();
+        let missing = dir.path().join("missing");
+        let error = fetch_cifar100(&source(&url, &archive), &missing).unwrap_err().to_string();
+        assert!(error.starts_with(&format!("{}: cannot be written: ", missing.display())), "{error}");
+    }
 }

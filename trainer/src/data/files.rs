@@ -51,6 +51,12 @@ impl Layout {
     pub(super) fn files(&self) -> impl Iterator<Item = &'static str> {
         self.train.iter().chain(self.test).copied()
     }
+
+    /// `name`, if it is that of a standard file, with `.gz` where that is allowed.
+    pub(super) fn standard_name(&self, name: &str) -> Option<String> {
+        let plain = if self.gzip { name.strip_suffix(".gz").unwrap_or(name) } else { name };
+        self.files().any(|file| file == plain).then(|| name.to_owned())
+    }
 }
 
 /// The path of a standard file: in `dir`, or in the data set's folder below it.

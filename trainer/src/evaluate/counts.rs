@@ -44,3 +44,21 @@ impl Counts {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn counts_come_back_from_their_numbers() {
+        let counts = Counts { total: 10, clean: 8, attacks: vec![5, 4], worst_case: 3 };
+        assert_eq!(Counts::from_slice(&counts.to_vec()), Ok(counts));
+        assert_eq!(Counts::from_slice(&Counts::new(2).to_vec()), Ok(Counts::new(2)));
+    }
+
+    #[test]
+    fn other_numbers_are_refused() {
+        assert_eq!(Counts::from_slice(&[1, 2]), Err(CountsError(vec![1, 2])));
+        assert_eq!(Counts::from_slice(&[1, 2, 3, -4]), Err(CountsError(vec![1, 2, 3, -4])));
+    }
+}

@@ -25,3 +25,70 @@ pub fn learning_rate(schedule: &Schedule, base: f64, step: u64, steps_per_epoch:
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn schedule(json: serde_json::Value) -> Schedule {
+        serde_json::from_value(json).unwrap()
+    }
+
+    fn rates(schedule: &Schedule, base: f64, steps_per_epoch: u64) -> Vec<f64> {
+        let steps = u64::from(schedule.epochs) * steps_per_epoch;
+        (0..steps).map(|step| learning_rate(schedule, base, step, steps_per_epoch)).collect()
+    }
+
+    fn assert_close(found: &[f64], expected: &[f64]) {
+        let close = found.iter().zip(expected).all(|(a, b)| (a - b).abs() < 1e-12);
+        assert!(found.len() == expected.len() && close, "{found:?} instead of {expected:?}");
+    }
+
+    #[test]
+    fn cyclic_rises_to_its_peak_and_falls_to_0() {
+        for (peak, expected) in [
+            (0.4, [0.125, 0.375, 0.625, 0.875, 11.0 / 12.0, 0.75, 7.0 / 12.0, 5.0 / 12.0, 0.25, 1.0 / 12.0]),
+            (0.0, [0.95, 0.85, 0.75, 0.65, 0.55, 0.45, 0.35, 0.25, 0.15, 0.05]),
+            (1.0, [0.05, 0.15, 0.25, 0.35, 0.45, 0.55, 0.65, 0.75, 0.85, 0.95]),
+        ] {
+            let cyclic = schedule(serde_json::json!({"epochs": 2, "decay": {"cyclic": {"peak": peak}}}));
+            assert_close(&rates(&cyclic, 1.0, 5), &expected);
+        }
+    }
+
+    #[test]
+    fn one_cycle_is_the_default() {
+        let absent = schedule(serde_json::json!({"epochs": 2}));
+        let cyclic = schedule(serde_json::json!({"epochs": 2, "decay": {"cyclic": {"peak": 0.4}}}));
+        assert_close(&rates(&absent, 0.3, 7), &rates(&cyclic, 0.3, 7));
+    }
+
+    #[test]
+    fn piecewise_multiplies_after_its_epochs() {
+        let piecewise = schedule(serde_json::json!(
+            {"epochs": 4, "decay": {"piecewise": {"at": [3, 1], "factor": 0.5}}}
+        ));
+        assert_close(&rates(&piecewise, 0.8, 2), &[0.8, 0.8, 0.4, 0.4, 0.4, 0.4, 0.2, 0.2]);
+    }
+
+    #[test]
+    fn piecewise_without_epochs_is_constant() {
+        let constant = schedule(serde_json::json!({"epochs": 2, "decay": {"piecewise": {"at": []}}}));
+        assert_close(&rates(&constant, 0.1, 2), &[0.1; 4]);
+    }
+
+    #[test]
+    fn warm_up_rises_linearly() {
+        let piecewise = schedule(serde_json::json!(
+            {"epochs": 3, "warmupEpochs": 2, "decay": {"piecewise": {"at": [2], "factor": 0.1}}}
+        ));
+        assert_close(&rates(&piecewise, 1.0, 2), &[0.125, 0.375, 0.625, 0.875, 0.1, 0.1]);
+    }
+
+    #[test]
+    fn after_the_end_the_rate_is_not_negative() {
+        let cyclic = schedule(serde_json::json!({"epochs": 1}));
+        assert!(learning_rate(&cyclic, 1.0, 1000, 10).abs() < 1e-12);
+        assert!(learning_rate(&cyclic, 1.0, 0, 0).is_finite());
+    }
+}

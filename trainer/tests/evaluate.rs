@@ -1,0 +1,149 @@
+//! An evaluation's result does not depend on the world.
+
+use std::ops::ControlFlow;
+
+use datjob_api::training::{Architecture, DuringAttack, FinalAttack, ThreatModel};
+use datjob_trainer::{
+    attack::PgdParameters,
+    data::Images,
+    evaluate::{BATCH, Counts, EvalAttack, EvaluateError, Evaluation, evaluate},
+    model::Network,
+    random::Stream,
+};
+use tch::{Device, Kind, Tensor, no_grad};
+
+fn network() -> Network {
+    Network::new(Architecture::SmallCnn, [1, 28, 28], 10, 3, (Kind::Float, Device::Cpu)).unwrap()
+}
+
+/// Random images that the network classifies correctly but for every tenth.
+fn images(network: &Network, count: usize) -> Images {
+    let mut stream = Stream::split(0);
+    let pixels = (0..count * 784).map(|_| stream.below(256) as u8).collect();
+    let unlabelled = Images::new([1, 28, 28], pixels, vec![0; count]);
+    let all: Vec<usize> = (0..count).collect();
+    let (batch, _) = unlabelled.batch(&all, None, Device::Cpu).unwrap();
+    let classes =
+        no_grad(|| network.forward(&batch, datjob_trainer::model::Mode::Eval).unwrap().argmax(1, false));
+    let labels = Vec::<i64>::try_from(classes).unwrap().into_iter().enumerate();
+    let labels = labels.map(|(i, class)| if i % 10 == 0 { (class + 1) % 10 } else { class } as u8);
+    let pixels = all.iter().flat_map(|&image| unlabelled.pixels(image).to_vec()).collect();
+    Images::new([1, 28, 28], pixels, labels.collect())
+}
+
+fn attack(epsilon: f64, steps: u32, restarts: u32) -> EvalAttack {
+    let parameters = PgdParameters { epsilon, step_size: 2.5 * epsilon / f64::from(steps), steps };
+    EvalAttack { name: format!("pgd-{steps}-{restarts}"), parameters, restarts }
+}
+
+fn run(
+    network: &Network,
+    images: &Images,
+    indices: &[usize],
+    attacks: &[EvalAttack],
+    world: usize,
+) -> Vec<i64> {
+    let evaluation = Evaluation { images, indices, seed: 7, attacks, device: Device::Cpu };
+    let part = |rank| {
+        evaluate(network, &evaluation, rank, world, &mut |_, _| ControlFlow::Continue(())).unwrap().to_vec()
+    };
+    (0..world).map(part).reduce(|left, right| left.iter().zip(right).map(|(a, b)| a + b).collect()).unwrap()
+}
+
+#[test]
+fn every_world_gives_the_same_counts() {
+    let network = network();
+    let images = images(&network, 4 * BATCH);
+    // The validation images of a run are not all images, and their number is no multiple of a batch.
+    let indices: Vec<usize> = (0..4 * BATCH).filter(|index| index % 7 != 0).collect();
+    let attacks = [attack(0.002, 3, 1), attack(0.002, 2, 3)];
+    let alone = run(&network, &images, &indices, &attacks, 1);
+    let counts = Counts::from_slice(&alone).unwrap();
+    assert_eq!(counts.total, indices.len() as u64);
+    assert!(counts.clean * 10 >= counts.total * 8 && counts.clean < counts.total, "{counts:?}");
+    for robust in &counts.attacks {
+        assert!((1..counts.clean).contains(robust), "the attacks must decide something: {counts:?}");
+        assert!(counts.worst_case <= *robust);
+    }
+    for world in [2, 3, 7] {
+        assert_eq!(run(&network, &images, &indices, &attacks, world), alone, "world of {world}");
+    }
+}
+
+#[test]
+fn restarts_only_make_an_attack_stronger() {
+    let network = network();
+    let images = images(&network, BATCH);
+    let indices: Vec<usize> = (0..BATCH).collect();
+    // A step too short to reach the ball's border, so that the start matters.
+    let parameters = PgdParameters { epsilon: 0.01, step_size: 0.002, steps: 1 };
+    let robust = |restarts| {
+        let attack = EvalAttack { name: String::new(), parameters, restarts };
+        run(&network, &images, &indices, &[attack], 1)[3]
+    };
+    assert!(robust(5) < robust(1));
+}
+
+#[test]
+fn an_attack_of_radius_0_changes_nothing() {
+    let network = network();
+    let images = images(&network, 20);
+    let indices: Vec<usize> = (0..20).collect();
+    assert_eq!(run(&network, &images, &indices, &[attack(0.0, 2, 2)], 1), [20, 18, 18, 18]);
+}
+
+#[test]
+fn without_images_all_counts_are_0() {
+    let network = network();
+    let images = images(&network, 1);
+    assert_eq!(run(&network, &images, &[], &[attack(0.1, 1, 1)], 2), [0, 0, 0, 0]);
+}
+
+#[test]
+fn progress_is_heard_and_can_stop_it() {
+    let network = network();
+    let images = images(&network, 2 * BATCH);
+    let indices: Vec<usize> = (0..2 * BATCH).collect();
+    let attacks = [attack(0.001, 1, 2)];
+    let evaluation =
+        Evaluation { images: &images, indices: &indices, seed: 0, attacks: &attacks, device: Device::Cpu };
+    let mut heard = Vec::new();
+    evaluate(&network, &evaluation, 0, 1, &mut |done, total| {
+        heard.push((done, total));
+        ControlFlow::Continue(())
+    })
+    .unwrap();
+    assert_eq!(heard, [(0, 500), (0, 500), (250, 500), (250, 500), (500, 500)]);
+    let stopped = evaluate(&network, &evaluation, 0, 1, &mut |_, _| ControlFlow::Break(()));
+    assert!(matches!(stopped, Err(EvaluateError::Cancelled)));
+    assert!(network.parameters().iter().all(|(_, tensor)| tensor.requires_grad()));
+}
+
+#[test]
+fn logits_that_are_not_finite_are_an_error_and_no_count() {
+    let network = network();
+    let images = images(&network, 10);
+    let (_, mut bias) = network.parameters().pop().unwrap();
+    no_grad(|| bias.copy_(&Tensor::full([10], f64::NAN, (Kind::Float, Device::Cpu))));
+    let evaluation =
+        Evaluation { images: &images, indices: &[1, 2], seed: 0, attacks: &[], device: Device::Cpu };
+    let result = evaluate(&network, &evaluation, 0, 1, &mut |_, _| ControlFlow::Continue(()));
+    assert!(matches!(result, Err(EvaluateError::NotFinite)));
+}
+
+#[test]
+fn attacks_are_taken_from_the_spec() {
+    let threat_model: ThreatModel = serde_json::from_value(serde_json::json!({"epsilon": "0.1"})).unwrap();
+    let spec: FinalAttack =
+        serde_json::from_value(serde_json::json!({"pgd": {"steps": 50, "restarts": 10}})).unwrap();
+    let parameters =
+        |steps: u32| PgdParameters { epsilon: 0.1, step_size: 2.5 * 0.1 / f64::from(steps), steps };
+    assert_eq!(
+        EvalAttack::at_end(&spec, &threat_model),
+        EvalAttack { name: "pgd-50-10".to_owned(), parameters: parameters(50), restarts: 10 }
+    );
+    assert_eq!(
+        EvalAttack::during(&DuringAttack::default(), &threat_model),
+        EvalAttack { name: "pgd-10".to_owned(), parameters: parameters(10), restarts: 1 }
+    );
+}
