@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Builds container images as OCI archives: scripts/images.sh OUT_DIR [operator|trainer|fashion-mnist …]
 # What has not changed is not built again. By environment:
-#   OPERATOR_BINARY, TRAINER_BINARY  the programs (the operator's must be static)
+#   OPERATOR_BINARY, TRAINER_BINARY  the programs (the operator's must be static); by default, where make puts them
 #   LIBTORCH                         the folder that scripts/libtorch.sh made
 #   REGISTRY (localhost/datjob), TAG (the workspace's version)
 #   PUSH=1 pushes to REGISTRY too, with the words in PUSH_OPTIONS (--tls-verify=false)
@@ -22,6 +22,9 @@ store=$cache/buildah
 registry=${REGISTRY:-localhost/datjob}
 tag=${TAG:-$(sed -n 's/^version = "\(.*\)"/\1/p' Cargo.toml | head -n 1)}
 libtorch=${LIBTORCH:-$cache/libtorch-2.11.0}
+target=${CARGO_TARGET_DIR:-$cache/target}
+operator=${OPERATOR_BINARY:-$target/x86_64-unknown-linux-gnu/release/datjob-operator}
+trainer=${TRAINER_BINARY:-$target/release/dat-trainer}
 dataset=/usr/share/datasets/fashion-mnist
 # The same input gives the same image: no file and no image has the time of the build.
 timestamp=${SOURCE_DATE_EPOCH:-0}
@@ -54,9 +57,9 @@ inputs() { # NAME
   echo "$registry $tag $timestamp"
   sha256sum scripts/images.sh LICENSE images/"$1"/*
   case $1 in
-    operator) sha256sum "$OPERATOR_BINARY" ;;
+    operator) sha256sum "$operator" ;;
     trainer)
-      sha256sum "$TRAINER_BINARY"
+      sha256sum "$trainer"
       cat "$libtorch/build-version"
       stat -c '%n %s %Y' "$libtorch"/lib/*
       stat -c '%n %s %Y' /etc/ssl/certs/ca-certificates.crt /lib/*/libc.so.6 /lib/*/libstdc++.so.6 2> /dev/null || true
@@ -73,6 +76,12 @@ copy() { cp --reflink=auto "$@"; }
 # No bytes are copied where a hard link does.
 link() { cp -lL "$@" 2> /dev/null || copy -L "$@"; }
 
+# Without line tables, which are most of the file; a backtrace still names the functions.
+program() { # FROM TO
+  strip --strip-debug -o "$2" "$1"
+  chmod 755 "$2"
+}
+
 # Licence texts of the packages that files come from, where dpkg knows them.
 licences() { # ROOT FILE...
   local root=$1 package
@@ -86,9 +95,8 @@ licences() { # ROOT FILE...
 }
 
 stage_operator() {
-  is_static "$OPERATOR_BINARY" || fail "$OPERATOR_BINARY is not static: build it with RUSTFLAGS=-Ctarget-feature=+crt-static for an explicit --target"
-  copy "$OPERATOR_BINARY" "$context/datjob-operator"
-  chmod 755 "$context/datjob-operator"
+  is_static "$operator" || fail "$operator is not static: build it with RUSTFLAGS=-Ctarget-feature=+crt-static for an explicit --target"
+  program "$operator" "$context/datjob-operator"
   copy LICENSE "$context/LICENSE"
 }
 
@@ -96,17 +104,16 @@ stage_trainer() {
   local system=$context/system libraries missing file
   mkdir -p "$context/libtorch" "$system/etc/ssl/certs" "$system/usr/share/doc/datjob" "$context/writable/data" "$context/writable/checkpoints"
   mkdir -m 1777 "$context/writable/tmp"
-  copy "$TRAINER_BINARY" "$context/dat-trainer"
-  chmod 755 "$context/dat-trainer"
+  program "$trainer" "$context/dat-trainer"
   for file in libtorch_cpu.so libc10.so libgomp.so.1 libcupti.so.13 libcudart.so.13; do
     [ -e "$libtorch/lib/$file" ] || fail "$libtorch/lib/$file is missing: scripts/libtorch.sh $libtorch"
     link "$libtorch/lib/$file" "$context/libtorch/"
   done
 
   # The system's libraries, each where the loader looks for it on this machine.
-  libraries=$(LD_LIBRARY_PATH=$libtorch/lib ldd "$TRAINER_BINARY")
+  libraries=$(LD_LIBRARY_PATH=$libtorch/lib ldd "$trainer")
   missing=$(awk '/not found/ {print $1}' <<< "$libraries")
-  [ -z "$missing" ] || fail "libraries of $TRAINER_BINARY are missing: $missing"
+  [ -z "$missing" ] || fail "libraries of $trainer are missing: $missing"
   libraries=$(awk '$2 == "=>" {print $3} $1 ~ /^\// {print $1}' <<< "$libraries" | grep -v "^$(readlink -f "$libtorch")/\|^$libtorch/" | sort -u)
   for file in $libraries; do
     mkdir -p "$system$(dirname "$file")"
@@ -170,8 +177,8 @@ build() { # NAME
 command -v buildah > /dev/null || fail "buildah is missing: scripts/prerequisites.sh"
 for name; do
   case $name in
-    operator) [ -x "${OPERATOR_BINARY:-}" ] || fail "set OPERATOR_BINARY to the operator's binary (make operator)" ;;
-    trainer) [ -x "${TRAINER_BINARY:-}" ] || fail "set TRAINER_BINARY to the trainer's binary (make trainer)" ;;
+    operator) [ -x "$operator" ] || fail "$operator is missing: run make operator, or set OPERATOR_BINARY" ;;
+    trainer) [ -x "$trainer" ] || fail "$trainer is missing: run make trainer, or set TRAINER_BINARY" ;;
     fashion-mnist) ;;
     *) fail "there is no image $name: operator, trainer, fashion-mnist" ;;
   esac
