@@ -165,8 +165,8 @@ fn root_cause(error: &reqwest::Error) -> String {
 
 #[cfg(test)]
 mod tests {
-    use tokio::{
-        io::{AsyncReadExt as _, AsyncWriteExt as _},
+    use std::{
+        io::{Read as _, Write as _},
         net::TcpListener,
     };
 
@@ -185,13 +185,13 @@ mod tests {
 
     /// Serves one answer and reads it.
     async fn ask(answer: Vec<u8>) -> Result<Report, ReportError> {
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = listener.local_addr().unwrap();
-        tokio::spawn(async move {
-            let (mut stream, _) = listener.accept().await.unwrap();
+        std::thread::spawn(move || {
+            let (mut stream, _) = listener.accept().unwrap();
             let mut request = [0; 1024];
-            let _ = stream.read(&mut request).await;
-            let _ = stream.write_all(&answer).await;
+            let _ = stream.read(&mut request);
+            let _ = stream.write_all(&answer);
         });
         Reader::new().unwrap().read_at(address, ASKED).await
     }
@@ -238,7 +238,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_pod_that_is_not_there_is_unreachable() {
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = listener.local_addr().unwrap();
         drop(listener);
         let error = Reader::new().unwrap().read_at(address, ASKED).await.unwrap_err();

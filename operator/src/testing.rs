@@ -8,7 +8,9 @@ pub(crate) fn minimal() -> DatJob {
 }
 
 fn parse(manifest: &str) -> DatJob {
-    let mut job: DatJob = serde_yaml::from_str(manifest).unwrap();
+    // By way of JSON: YAML alone would want tags for the members of a union.
+    let json: serde_json::Value = serde_yaml::from_str(manifest).unwrap();
+    let mut job: DatJob = serde_json::from_value(json).unwrap();
     job.metadata.namespace = Some("team".into());
     job.metadata.uid = Some("2f9d3c1e-0000-4000-8000-000000000001".into());
     job.metadata.generation = Some(1);

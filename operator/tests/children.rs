@@ -1,0 +1,100 @@
+//! The children of two jobs, as the API server gets them. A change here changes what runs in clusters: look at it.
+
+use datjob_api::datjob::DatJob;
+use datjob_operator::controller::{
+    attempt::Step,
+    build::{Children, Settings, build},
+    identity::Identity,
+    validate::{Validated, validate},
+};
+
+fn job(manifest: &str) -> DatJob {
+    // By way of JSON: YAML alone would want tags for the members of a union.
+    let json: serde_json::Value = serde_yaml::from_str(manifest).unwrap();
+    let mut job: DatJob = serde_json::from_value(json).unwrap();
+    job.metadata.namespace = Some("team".into());
+    job.metadata.uid = Some("2f9d3c1e-0000-4000-8000-000000000001".into());
+    job
+}
+
+fn children(manifest: &str, namespace: Option<&str>) -> Children {
+    let job = job(manifest);
+    let identity = Identity::of(&job).unwrap();
+    let settings = Settings {
+        trainer_image: "registry.example/datjob-trainer:0.1.0".into(),
+        operator_namespace: namespace.map(Into::into),
+    };
+    match validate(&job, &identity) {
+        Validated::Run(valid) => build(&valid, Step::Start(1), &settings),
+        other => panic!("{other:?}"),
+    }
+}
+
+macro_rules! snapshots {
+    ($name:literal, $children:expr) => {{
+        let children = $children;
+        insta::assert_yaml_snapshot!(concat!($name, "-stateful-set"), children.stateful_set);
+        insta::assert_yaml_snapshot!(concat!($name, "-config-map"), children.config_map);
+        insta::assert_yaml_snapshot!(concat!($name, "-service"), children.service);
+        insta::assert_yaml_snapshot!(concat!($name, "-disruption-budget"), children.disruption_budget);
+        insta::assert_yaml_snapshot!(concat!($name, "-network-policy"), children.network_policy);
+    }};
+}
+
+const MINIMAL: &str = include_str!("fixtures/minimal.yaml");
+const FULL: &str = include_str!("fixtures/full.yaml");
+
+#[test]
+fn the_children_of_the_shortest_manifest() {
+    snapshots!("minimal", children(MINIMAL, Some("datjob-system")));
+}
+
+#[test]
+fn the_children_of_a_full_manifest() {
+    snapshots!("full", children(FULL, Some("datjob-system")));
+}
+
+#[test]
+fn data_over_http_opens_the_port_of_its_url() {
+    let manifest = MINIMAL.replace(
+        "{image: {reference: \"registry.example/fashion-mnist:1\"}}",
+        &format!("{{http: {{url: \"https://host:8443/data.tar.gz\", sha256: \"{}\"}}}}", "0".repeat(64)),
+    );
+    let children = children(&manifest, None);
+    insta::assert_yaml_snapshot!("http-network-policy", children.network_policy);
+    let pod = children.stateful_set.unwrap().spec.unwrap().template.spec.unwrap();
+    let mounts = pod.containers[0].volume_mounts.clone().unwrap();
+    // The agent unpacks the archive there.
+    assert_eq!(mounts.iter().find(|mount| mount.mount_path == "/data").unwrap().read_only, None);
+}
+
+#[test]
+fn one_claim_for_data_and_checkpoints_is_attached_once_for_writing() {
+    let children = children(&FULL.replace("claimName: datasets", "claimName: checkpoints"), None);
+    let pod = children.stateful_set.unwrap().spec.unwrap().template.spec.unwrap();
+    let claims: Vec<_> =
+        pod.volumes.unwrap().into_iter().filter_map(|volume| volume.persistent_volume_claim).collect();
+    assert!(claims.iter().all(|claim| claim.read_only.is_none()));
+    let mounts = pod.containers[0].volume_mounts.clone().unwrap();
+    assert_eq!(mounts.iter().find(|mount| mount.mount_path == "/data").unwrap().read_only, Some(true));
+}
+
+#[test]
+fn equal_jobs_have_equal_children() {
+    let json = |children: Children| serde_json::to_string(&children.stateful_set).unwrap();
+    assert_eq!(json(children(FULL, None)), json(children(FULL, None)));
+}
+
+#[test]
+fn a_disabled_network_policy_is_none() {
+    let manifest = MINIMAL.replace("  training:", "  networkPolicy: {enabled: false}\n  training:");
+    assert_eq!(children(&manifest, None).network_policy, None);
+}
+
+#[test]
+fn names_fit_where_they_are_used() {
+    let name = "a".repeat(datjob_api::datjob::MAX_NAME_LENGTH);
+    let children = children(&MINIMAL.replace("name: fashion}", &format!("name: {name}}}")), None);
+    let config_map = children.config_map.metadata.name.unwrap();
+    assert!(config_map.len() <= 63, "{config_map}");
+}
