@@ -153,7 +153,7 @@ pub struct Retries {
 impl Default for Retries {
     /// Five tries over half a minute, a minute of silence at most.
     fn default() -> Self {
-        Self { tries: 5, wait: Duration::from_secs(2), silence: Duration::from_secs(60) }
+        Self { tries: 5, wait: Duration::from_secs(2), silence: Duration::from_mins(1) }
     }
 }
 
