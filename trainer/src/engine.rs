@@ -24,7 +24,7 @@ use crate::{
 };
 
 mod accuracy;
-mod batch_norm;
+pub mod batch_norm;
 mod error;
 mod meter;
 mod state;

@@ -10,7 +10,7 @@ const VARIANCE: &str = "running_var";
 /// of the means, and its variance is E[x²] − E[x]², so it is E[x²] that is averaged and never the variances.
 ///
 /// `buffers` are a network's, by name; those named alike but for `running_mean` and `running_var` belong together.
-pub(super) fn average(buffers: &[(String, Tensor)], group: &ProcessGroup) -> Result<(), C10dError> {
+pub fn average(buffers: &[(String, Tensor)], group: &ProcessGroup) -> Result<(), C10dError> {
     let pairs: Vec<(&Tensor, &Tensor)> = buffers
         .iter()
         .filter_map(|(name, mean)| {

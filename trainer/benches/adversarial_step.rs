@@ -1,0 +1,142 @@
+//! Images per second of one adversarial training step (ResNet-18, 32×32 pixels, 64 images a worker, PGD-10), on one
+//! and on two workers, and the share of the gradients' communication that the backward pass hides.
+//!
+//! Workers are processes, as in a job, and share the cores of the machine. `cargo bench` runs it; so does `make bench`.
+
+use std::{
+    env,
+    net::Ipv4Addr,
+    process::{Child, Command, Stdio},
+    thread,
+    time::{Duration, Instant},
+};
+
+use datjob_api::training::{Architecture, Attack, Objective, Pgd, ThreatModel};
+use datjob_c10d::{GlooDevice, GlooOptions, ProcessGroup, Reducer, ReducerOptions, TcpStore};
+use datjob_trainer::{attack, model::Network, objective, optim::Sgd, random};
+use serde::{Deserialize, Serialize};
+use tch::{Device, Kind, Tensor};
+
+const BATCH: usize = 64;
+const WARM_UP: usize = 2;
+const STEPS: usize = 6;
+const TIMEOUT: Duration = Duration::from_secs(600);
+const ROLE: &str = "DATJOB_BENCH_ROLE";
+
+#[derive(Serialize, Deserialize)]
+struct Role {
+    rank: usize,
+    world_size: usize,
+    port: u16,
+    threads: usize,
+}
+
+/// What rank 0 measured; times in seconds.
+#[derive(Serialize, Deserialize)]
+struct Measured {
+    step: f64,
+    attack: f64,
+    communication: f64,
+    hidden: f64,
+}
+
+fn main() {
+    // cargo passes options meant for its own harness.
+    if let Ok(role) = env::var(ROLE) {
+        return work(&serde_json::from_str(&role).expect("the role is JSON"));
+    }
+    let cores = thread::available_parallelism().map_or(1, usize::from);
+    println!("ResNet-18, 3×32×32, {BATCH} images a worker, PGD-10, f32, CPU, {cores} cores, median of {STEPS} steps");
+    println!("{:>7} {:>8} {:>10} {:>9} {:>9} {:>15} {:>8}", "workers", "threads", "images/s", "step", "attack", "communication", "hidden");
+    for world_size in [1, 2] {
+        let threads = (cores / world_size).max(1);
+        let measured = measure(world_size, threads);
+        let Measured { step, attack, communication, hidden } = measured;
+        let share = if communication > 0.0 { 100.0 * hidden / communication } else { 100.0 };
+        println!(
+            "{world_size:>7} {threads:>8} {:>10.1} {:>7.2} s {:>7.2} s {:>12.0} ms {share:>6.0} %",
+            (world_size * BATCH) as f64 / step,
+            step,
+            attack,
+            communication * 1e3
+        );
+    }
+}
+
+fn measure(world_size: usize, threads: usize) -> Measured {
+    let store = TcpStore::host(Ipv4Addr::LOCALHOST.into(), 0, TIMEOUT).expect("a store");
+    let start = |rank| -> Child {
+        let role = Role { rank, world_size, port: store.port(), threads };
+        Command::new(env::current_exe().expect("this program"))
+            .env(ROLE, serde_json::to_string(&role).expect("JSON"))
+            .stdout(Stdio::piped())
+            .spawn()
+            .expect("a worker")
+    };
+    let workers: Vec<Child> = (0..world_size).map(start).collect();
+    let mut outputs = workers.into_iter().map(|worker| {
+        let output = worker.wait_with_output().expect("a worker's output");
+        assert!(output.status.success(), "a worker failed");
+        output.stdout
+    });
+    let first = outputs.next().expect("rank 0");
+    outputs.for_each(drop);
+    serde_json::from_slice(&first).expect("what rank 0 measured")
+}
+
+fn work(role: &Role) {
+    let Role { rank, world_size, port, threads } = *role;
+    tch::set_num_threads(threads as i32);
+    let store = TcpStore::connect("127.0.0.1", port, TIMEOUT).expect("the store");
+    let options = GlooOptions { device: GlooDevice::Hostname("127.0.0.1".into()), name: "bench".into() };
+    let group = ProcessGroup::gloo(&store, rank, world_size, TIMEOUT, &options).expect("a group");
+
+    let mut network =
+        Network::new(Architecture::Resnet18, [3, 32, 32], 10, 0, (Kind::Float, Device::Cpu)).expect("a network");
+    network.channels_last().expect("channels_last");
+    let parameters = network.parameters();
+    let mut optimizer = Sgd::new(network.parameters(), &datjob_api::training::Sgd::default()).expect("an optimizer");
+    let mut reducer = Reducer::new(&parameters, &group, ReducerOptions::default()).expect("a reducer");
+    let threat_model = ThreatModel { norm: Default::default(), epsilon: "8/255".parse().expect("an epsilon") };
+    let attack = Attack::Pgd(Pgd::default());
+    let indices: Vec<usize> = (rank * BATCH..(rank + 1) * BATCH).collect();
+    let noise = |epoch, scale| random::training_noise(0, epoch, &indices, [3, 32, 32], scale).expect("noise");
+    let images = network.input(&(noise(1, 0.5) + 0.5)).expect("images");
+    let labels = Tensor::from_iter((0..BATCH as i64).map(|index| index % 10));
+    let start = noise(0, threat_model.epsilon.value());
+
+    let (mut steps, mut attacks) = (Vec::new(), Vec::new());
+    for step in 0..WARM_UP + STEPS {
+        group.barrier().expect("a barrier");
+        let began = Instant::now();
+        let adversarial =
+            attack::for_training(&network, &attack, &threat_model, &images, &labels, &start).expect("an attack");
+        let attacked = began.elapsed();
+        reducer.prepare_forward().expect("forward");
+        let scale = 1.0 / BATCH as f64;
+        let loss = objective::loss(&network, &Objective::default(), &images, &adversarial, &labels, scale).expect("a loss");
+        optimizer.zero_gradients().expect("gradients");
+        reducer.prepare_backward().expect("backward");
+        loss.f_backward().expect("a backward pass");
+        optimizer.step(0.01).expect("a step");
+        if step >= WARM_UP {
+            steps.push(began.elapsed().as_secs_f64());
+            attacks.push(attacked.as_secs_f64());
+        }
+    }
+    if rank == 0 {
+        let mean = reducer.statistics().expect("statistics").mean;
+        let measured = Measured {
+            step: median(steps),
+            attack: median(attacks),
+            communication: mean.backward_communication.as_secs_f64(),
+            hidden: mean.backward_overlap.as_secs_f64(),
+        };
+        println!("{}", serde_json::to_string(&measured).expect("JSON"));
+    }
+}
+
+fn median(mut values: Vec<f64>) -> f64 {
+    values.sort_by(f64::total_cmp);
+    values[values.len() / 2]
+}

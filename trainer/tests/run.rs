@@ -1,0 +1,231 @@
+//! `dat-trainer run` as a person uses it: real processes, a data set of the standard size that the test makes.
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    process::{Child, Command, Stdio},
+    sync::OnceLock,
+    thread,
+    time::{Duration, Instant},
+};
+
+use serde_json::{Value, json};
+
+/// A data set that looks like MNIST to a reader: squares at places that tell the class, in the standard files.
+fn data() -> &'static Path {
+    static DATA: OnceLock<tempfile::TempDir> = OnceLock::new();
+    DATA.get_or_init(|| {
+        let directory = tempfile::tempdir().unwrap();
+        for (prefix, count) in [("train", 60_000_u32), ("t10k", 10_000)] {
+            let header = |magic: u32, sizes: &[u32]| {
+                let words = [&[magic, count], sizes].concat();
+                words.iter().flat_map(|word| word.to_be_bytes()).collect::<Vec<u8>>()
+            };
+            let (mut images, mut labels) = (header(0x803, &[28, 28]), header(0x801, &[]));
+            for index in 0..count {
+                let class = index * 7 % 10;
+                let (top, left) = (2 + class / 5 * 12 + index % 3, 1 + class % 5 * 5 + index / 3 % 3);
+                let inside = |y: u32, x: u32| (top..top + 8).contains(&y) && (left..left + 4).contains(&x);
+                images.extend((0..28).flat_map(|y| (0..28).map(move |x| if inside(y, x) { 220 } else { 20 })));
+                labels.push(class as u8);
+            }
+            fs::write(directory.path().join(format!("{prefix}-images-idx3-ubyte")), images).unwrap();
+            fs::write(directory.path().join(format!("{prefix}-labels-idx1-ubyte")), labels).unwrap();
+        }
+        directory
+    })
+    .path()
+}
+
+fn manifest() -> Value {
+    json!({
+        "apiVersion": "datjob.io/v1alpha1",
+        "kind": "DatJob",
+        "metadata": {"name": "test"},
+        "spec": {
+            "replicas": 2,
+            "checkpoints": {"persistentVolumeClaim": {"claimName": "unused"}},
+            "training": {
+                "seed": 3,
+                "model": {"architecture": "small-cnn"},
+                "data": {
+                    "dataset": "mnist",
+                    "source": {"volume": {"persistentVolumeClaim": {"claimName": "unused"}}},
+                    "validation": {"count": 500},
+                    "augmentation": {"crop": 1}
+                },
+                "threatModel": {"epsilon": "0.1"},
+                "attack": {"fgsm": {}},
+                "schedule": {"epochs": 3, "batchSize": 1024},
+                "evaluation": {"during": {"pgd": {"steps": 1}}, "final": [{"pgd": {"steps": 2}}]}
+            }
+        }
+    })
+}
+
+struct Run {
+    directory: tempfile::TempDir,
+}
+
+impl Run {
+    fn new(manifest: &Value) -> Self {
+        let directory = tempfile::tempdir().unwrap();
+        let text = format!("# the first document is not the job\nkind: ConfigMap\n---\n{manifest}\n");
+        fs::write(directory.path().join("job.yaml"), text).unwrap();
+        Self { directory }
+    }
+
+    fn file(&self, name: &str) -> PathBuf {
+        self.directory.path().join("checkpoints/test").join(name)
+    }
+
+    fn command(&self, data: &Path) -> Command {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_dat-trainer"));
+        command.arg("run").arg(self.directory.path().join("job.yaml")).args(["--workers", "2", "--data"]).arg(data);
+        command.arg("--checkpoints").arg(self.directory.path().join("checkpoints"));
+        command
+    }
+
+    fn start(&self) -> Child {
+        self.command(data()).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap()
+    }
+
+    fn finish(&self) -> String {
+        let output = self.command(data()).output().unwrap();
+        let text = String::from_utf8_lossy(&output.stdout).into_owned();
+        assert!(output.status.success(), "{text}\n{}", String::from_utf8_lossy(&output.stderr));
+        text
+    }
+
+    fn fail(&self, data: &Path) -> String {
+        let output = self.command(data).output().unwrap();
+        assert!(!output.status.success());
+        String::from_utf8(output.stderr).unwrap()
+    }
+
+    fn results(&self) -> Value {
+        serde_json::from_slice::<Value>(&fs::read(self.file("results.json")).unwrap()).unwrap()["results"].clone()
+    }
+
+    fn wait_for(&self, name: &str) {
+        let started = Instant::now();
+        while !self.file(name).exists() {
+            assert!(started.elapsed() < Duration::from_secs(300), "no {name}");
+            thread::sleep(Duration::from_millis(20));
+        }
+    }
+}
+
+/// The worker processes of an agent.
+fn workers(agent: &Child) -> Vec<u32> {
+    let parent = agent.id();
+    let processes = fs::read_dir("/proc").unwrap().filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok());
+    processes
+        .filter(|id: &u32| {
+            let stat = fs::read_to_string(format!("/proc/{id}/stat")).unwrap_or_default();
+            let after_name = stat.rsplit(") ").next().unwrap_or_default();
+            after_name.split(' ').nth(1).and_then(|field| field.parse().ok()) == Some(parent)
+        })
+        .collect()
+}
+
+fn kill(id: u32) {
+    assert!(Command::new("kill").args(["-9", &id.to_string()]).status().unwrap().success());
+}
+
+/// What a run without any disturbance gives.
+fn undisturbed() -> &'static Value {
+    static RESULTS: OnceLock<Value> = OnceLock::new();
+    RESULTS.get_or_init(|| {
+        let run = Run::new(&manifest());
+        let text = run.finish();
+        assert!(text.contains("clean accuracy") && text.contains("pgd-2 "), "{text}");
+        run.results()
+    })
+}
+
+#[test]
+fn it_learns_and_a_seed_gives_the_same_run_twice() {
+    let first = undisturbed();
+    assert_eq!(first["clean"]["total"], 10_000);
+    assert!(first["clean"]["correct"].as_u64().unwrap() > 9_000, "{first}");
+    assert!(first["worstCase"]["correct"].as_u64().unwrap() > 5_000, "{first}");
+    let second = Run::new(&manifest());
+    second.finish();
+    assert_eq!(&second.results(), first, "the weights' hash is part of it");
+}
+
+#[test]
+fn a_killed_worker_costs_time_and_nothing_else() {
+    let run = Run::new(&manifest());
+    let mut agent = run.start();
+    run.wait_for("checkpoint-0001.json");
+    let workers = workers(&agent);
+    assert_eq!(workers.len(), 2);
+    kill(workers[1]);
+    assert!(agent.wait().unwrap().success());
+    assert_eq!(&run.results(), undisturbed());
+    assert_eq!(fs::read_to_string(run.file("generation")).unwrap(), "2");
+}
+
+#[test]
+fn a_run_that_was_killed_as_a_whole_goes_on_and_leaves_no_process() {
+    let run = Run::new(&manifest());
+    let mut agent = run.start();
+    run.wait_for("checkpoint-0002.json");
+    let workers = workers(&agent);
+    kill(agent.id());
+    agent.wait().unwrap();
+    let started = Instant::now();
+    while workers.iter().any(|id| is_worker(*id)) {
+        assert!(started.elapsed() < Duration::from_secs(30), "workers outlive their agent");
+        thread::sleep(Duration::from_millis(50));
+    }
+    run.finish();
+    assert_eq!(&run.results(), undisturbed());
+    // Once more: the end was reached, nothing is trained again.
+    let weights = fs::metadata(run.file("best.safetensors")).unwrap().modified().unwrap();
+    assert!(run.finish().contains("clean accuracy"));
+    assert_eq!(fs::metadata(run.file("best.safetensors")).unwrap().modified().unwrap(), weights);
+}
+
+fn is_worker(id: u32) -> bool {
+    fs::read(format!("/proc/{id}/cmdline")).is_ok_and(|line| line.ends_with(b"\0worker\0"))
+}
+
+#[test]
+fn what_cannot_be_run_says_why() {
+    let empty = tempfile::tempdir().unwrap();
+    let message = Run::new(&manifest()).fail(empty.path());
+    assert!(message.contains("train-images-idx3-ubyte"), "{message}");
+
+    let mut wrong = manifest();
+    wrong["spec"]["training"]["threatModel"]["epsilon"] = "8".into();
+    let message = Run::new(&wrong).fail(data());
+    assert!(message.contains("spec.training.threatModel.epsilon: 8 is not within"), "{message}");
+
+    let mut unknown = manifest();
+    unknown["spec"]["training"]["attack"] = json!({"pgd": {"step": 1}});
+    let message = Run::new(&unknown).fail(data());
+    assert!(message.contains("unknown field `step`"), "{message}");
+
+    let run = Run::new(&manifest());
+    fs::create_dir_all(run.file("")).unwrap();
+    fs::write(run.file("generation"), "many").unwrap();
+    let message = run.fail(data());
+    assert!(message.contains("holds \"many\", which is no generation"), "{message}");
+}
+
+#[test]
+fn a_directory_of_another_training_is_refused() {
+    let run = Run::new(&manifest());
+    let mut agent = run.start();
+    run.wait_for("checkpoint-0001.json");
+    kill(agent.id());
+    agent.wait().unwrap();
+    let mut other = manifest();
+    other["spec"]["training"]["seed"] = 4.into();
+    fs::write(run.directory.path().join("job.yaml"), other.to_string()).unwrap();
+    let message = run.fail(data());
+    assert!(message.contains("belongs to another training spec"), "{message}");
+}
