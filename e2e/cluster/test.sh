@@ -93,7 +93,13 @@ machine() {
 	echo "files:"
 	ls -d /run/* /var/lib/* /opt/* /tmp/hostpath_pv /var/log/pods /var/log/containers /etc/cni 2>/dev/null || true
 }
-ours() { find /sys/fs/cgroup -path '*/datjob/*' -name cgroup.procs -exec cat {} + | sort -un; }
+# Kills every process of the cluster, after making sure that it is this test's:
+# all clusters use the same cgroups.
+kill_all() {
+	current="killing all processes"
+	grep -qF "\"$dir\"" /run/datjob-cluster.json || { echo "the cluster that is up is another's"; exit 1; }
+	find /sys/fs/cgroup -path '*/datjob/*' -name cgroup.procs -exec cat {} + | sort -un | xargs kill -9
+}
 fetch() { timeout 5 cat <"/dev/tcp/$1/$2"; }
 restarts() { kubectl -n test get pod fails -o jsonpath='{.status.containerStatuses[0].restartCount}'; }
 
@@ -115,6 +121,9 @@ check "up does nothing where all is well" says "up and healthy" cluster up
 check "the same etcd runs as before" test "$pid" = "$(cat "$dir/pid/etcd")"
 check "a second cluster is refused" refuses "cluster --dir $dir down" cluster --dir "$work/other" up
 check "another's cluster is not taken down" refuses "cluster --dir $dir down" cluster --dir "$work/other" down
+mv /run/datjob-cluster.json "$work/note"
+check "nor where the note of it is lost" refuses "cluster --dir $dir down" cluster --dir "$work/other" down
+mv "$work/note" /run/datjob-cluster.json
 check "the sysctls of the host are as they were" diff <(sed -n '/^sysctls/,/^packet/p' "$work/before") <(machine | sed -n '/^sysctls/,/^packet/p')
 check "the packet filters of the host are as they were" diff <(sed -n '/^packet/,/^files/p' "$work/before") <(machine | sed -n '/^packet/,/^files/p')
 check "kubectl is built in" says "Server Version: v1.35" cluster kubectl version
@@ -200,14 +209,15 @@ check "a StatefulSet of two becomes ready" kubectl -n test rollout status statef
 check "claims are bound" says "Bound Bound" kubectl -n test get pvc -o 'jsonpath={.items[*].status.phase}'
 check "user 65532 has written to both volumes" test "$(find "$dir/volumes" -name file -user 65532 | wc -l)" = 2
 check "kubectl logs" says "Serving on" kubectl -n test logs web-0
-check "kubectl exec, and DNS of a peer" says "10.214." kubectl -n test exec web-0 -- /pause lookup web-1.web
+# Ready pods are known to DNS and to kube-proxy a moment later.
+check "kubectl exec, and DNS of a peer" eventually says "10.214." kubectl -n test exec web-0 -- /pause lookup web-1.web
 check "DNS of a service by its full name" says "10.213.128.1" kubectl -n test exec web-0 -- /pause lookup kubernetes.default.svc.cluster.local
 check "DNS of a name that is not there fails" refuses "no such host" kubectl -n test exec web-0 -- /pause lookup web-7.web
-check "a pod reaches a service" says "hello" kubectl -n test exec web-1 -- /pause fetch first:80
-check "a pod reaches itself by its service" says "hello" kubectl -n test exec web-0 -- /pause fetch first:80
+check "a pod reaches a service" eventually says "hello" kubectl -n test exec web-1 -- /pause fetch first:80
+check "a pod reaches itself by its service" eventually says "hello" kubectl -n test exec web-0 -- /pause fetch first:80
 check "a pod reaches the API server" kubectl -n test exec web-0 -- /pause fetch kubernetes.default:443
 service=$(kubectl -n test get service first -o 'jsonpath={.spec.clusterIP}')
-check "the host reaches a service" says "hello" fetch "$service" 80
+check "the host reaches a service" eventually says "hello" fetch "$service" 80
 check "the node reaches a service, as for webhooks" says "hello" nsenter --net=/run/netns/datjob timeout 5 bash -c "cat </dev/tcp/$service/80"
 check "the host reaches a pod" says "hello" fetch "$(kubectl -n test get pod web-1 -o 'jsonpath={.status.podIP}')" 8080
 
@@ -237,7 +247,7 @@ check "up starts afresh where a part is missing" says "Clearing away" cluster up
 
 kubectl run left-over --image=localhost/datjob-pause:1 >/dev/null
 check "a pod runs" kubectl wait --for=condition=Ready pod/left-over --timeout=60s
-kill -9 $(ours)
+kill_all
 check "up works after everything was killed" says "The cluster is up." cluster up
 check "status says so" says "The cluster is healthy." cluster status
 
@@ -248,7 +258,7 @@ check "down works after a part was killed" says "nothing of it is left" cluster 
 check "down again is content" says "No cluster is up" cluster down
 
 check "up once more" says "The cluster is up." cluster up
-kill -9 $(ours)
+kill_all
 check "down works after everything was killed" says "nothing of it is left" cluster down
 settled() {
 	machine >"$work/after"

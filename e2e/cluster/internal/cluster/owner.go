@@ -34,6 +34,19 @@ func readOwner() (*Owner, error) {
 	return &owner, nil
 }
 
+// ownerOfParts asks the running parts where the note is lost: each runs in its
+// state directory. Without it, the cluster of another directory would be taken
+// for remains, and ended.
+func ownerOfParts(pids []int) *Owner {
+	for _, pid := range pids {
+		dir, err := os.Readlink(fmt.Sprintf("/proc/%d/cwd", pid))
+		if err == nil && marked(plan.Layout{Dir: dir}) {
+			return &Owner{Dir: dir}
+		}
+	}
+	return nil
+}
+
 func (o Owner) write() error {
 	data, err := json.Marshal(o)
 	if err == nil {

@@ -172,6 +172,9 @@ func observe(ctx context.Context, l plan.Layout, cgroups machine.Cgroups) (Obser
 	if err != nil {
 		return Observed{}, err
 	}
+	if owner == nil {
+		owner = ownerOfParts(cgroups.Processes(plan.First.PartsCgroup()))
+	}
 	o := Observed{Owner: owner, Processes: len(cgroups.Processes(plan.CgroupRoot))}
 	// After a restart of the machine, the state directory alone is left.
 	o.Remains = marked(l) || cgroups.Exists(plan.CgroupRoot) || machine.LinksExist(plan.First) || machine.NetworkNamespaceExists(plan.First)
