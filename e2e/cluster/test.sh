@@ -98,7 +98,8 @@ machine() {
 kill_all() {
 	current="killing all processes"
 	grep -qF "\"$dir\"" /run/datjob-cluster.json || { echo "the cluster that is up is another's"; exit 1; }
-	find /sys/fs/cgroup -path '*/datjob/*' -name cgroup.procs -exec cat {} + | sort -un | xargs kill -9
+	find /sys/fs/cgroup -path '*/datjob/*' -name cgroup.procs -exec cat {} + | sort -un |
+		xargs kill -9 2>/dev/null || true # Some end as others are killed.
 }
 fetch() { timeout 5 cat <"/dev/tcp/$1/$2"; }
 restarts() { kubectl -n test get pod fails -o jsonpath='{.status.containerStatuses[0].restartCount}'; }
