@@ -172,6 +172,31 @@ mod tests {
     }
 
     #[test]
+    fn what_is_made_of_the_streams_never_changes() {
+        let mut order: Vec<usize> = (0..30).collect();
+        Stream::order(1, 2).shuffle(&mut order);
+        assert_eq!(
+            order,
+            [
+                28, 16, 8, 0, 26, 27, 18, 9, 23, 20, 12, 7, 1, 6, 19, 22, 10, 15, 24, 4, 13, 17, 29, 3, 5,
+                25, 11, 14, 2, 21
+            ]
+        );
+        let mut attack = Stream::training_attack(1, 2, 3);
+        let numbers = [attack.symmetric(), attack.symmetric(), attack.symmetric()].map(f64::from);
+        assert_eq!(numbers, [0.551_965_832_710_266_1, 0.535_147_786_140_441_9, 0.523_828_387_260_437]);
+        let mut augmentation = Stream::augmentation(1, 2, 3);
+        assert_eq!((augmentation.below(9), augmentation.below(9), augmentation.coin()), (8, 6, true));
+        // A bound for which three draws of ten are rejected.
+        let mut split = Stream::split(0);
+        let numbers: [u32; 6] = std::array::from_fn(|_| split.below(3_000_000_000));
+        assert_eq!(
+            numbers,
+            [1_334_317_812, 2_373_611_020, 1_750_235_381, 1_475_521_665, 1_291_693_947, 1_048_179_627]
+        );
+    }
+
+    #[test]
     fn noise_belongs_to_the_image_and_not_to_its_place_in_the_batch() {
         let all = training_noise(7, 1, &[3, 5, 8], [1, 2, 2], 0.1).unwrap();
         let one = training_noise(7, 1, &[5], [1, 2, 2], 0.1).unwrap();
