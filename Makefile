@@ -42,7 +42,7 @@ lint: prerequisites libtorch ## formatting and clippy
 unit: prerequisites libtorch ## tests that need no cluster
 	$(STATIC) test --release --target $(TARGET) -p datjob-operator -p datjob-api
 	cargo test --release $(TORCH_PACKAGES)
-	cd e2e/cluster && go test ./...
+	cd e2e/cluster && CGO_ENABLED=0 go test -trimpath ./...
 
 .PHONY: chart
 chart: cluster-binary chart-crd ## the chart: lint, templates, schema of its values
