@@ -48,7 +48,7 @@ const CONCURRENCY: u16 = 16;
 /// When a job is looked at again that changed while it was looked at.
 const AGAIN: Duration = Duration::from_millis(500);
 /// The longest pause after errors.
-const LONGEST_PAUSE: Duration = Duration::from_secs(60);
+const LONGEST_PAUSE: Duration = Duration::from_mins(1);
 
 /// A job as the watch delivers it: one that cannot be decoded does not hold up the others.
 pub type Watched = DeserializeGuard<DatJob>;
@@ -101,7 +101,11 @@ pub async fn run(
         .graceful_shutdown_on(stop);
     started(controller.store());
     controller
-        .run(|job, context| timed(job, context).boxed(), pause_after_error, context)
+        .run(
+            |job, context| timed(job, context).boxed(),
+            |job, error, context| pause_after_error(&job, error, &context),
+            context,
+        )
         .for_each(|result| async move {
             match result {
                 Ok(_) => {}
@@ -109,7 +113,7 @@ pub async fn run(
                 Err(controller::Error::ObjectNotFound(job)) => debug!(%job, "Job is gone."),
                 Err(controller::Error::ReconcilerFailed(error, job)) => match error {
                     ReconcileError::Apply(ApplyError::Stale) => {
-                        debug!(%job, %error, "Job is looked at again.")
+                        debug!(%job, %error, "Job is looked at again.");
                     }
                     error => warn!(%job, %error, "Job could not be reconciled."),
                 },
@@ -146,7 +150,7 @@ async fn reconcile(job: &DatJob, context: &Context) -> Result<Action, ReconcileE
     let plan = match validate::validate(job, &identity) {
         Validated::Run(valid) => {
             let step = attempt::next_step(&identity, job.status.as_ref(), &observation, Timestamp::now());
-            Plan::Run(build::build(&valid, step, &context.settings))
+            Plan::Run(Box::new(build::build(&valid, step, &context.settings)))
         }
         Validated::Finished => Plan::CleanUp,
         Validated::Invalid(invalid) => Plan::Refuse(invalid),
@@ -160,7 +164,7 @@ async fn reconcile(job: &DatJob, context: &Context) -> Result<Action, ReconcileE
 }
 
 /// 1, 2, 4 … 60 seconds, give or take a quarter.
-fn pause_after_error(watched: Arc<Watched>, error: &ReconcileError, context: Arc<Context>) -> Action {
+fn pause_after_error(watched: &Watched, error: &ReconcileError, context: &Context) -> Action {
     if matches!(error, ReconcileError::Apply(ApplyError::Stale)) {
         return Action::requeue(AGAIN);
     }

@@ -91,14 +91,13 @@ impl Candidate {
                     info!(lease = %self.path(), identity = %self.identity, "This operator leads.");
                     return Held { candidate: self.clone(), lease, renewed: Instant::now() };
                 }
-                Ok(None) => {}
                 // Somebody else was faster.
                 Err(error) if error.is_conflict() => debug!(%error, "Lease was taken by another."),
                 Err(error) if error.to_string() != reported => {
                     reported = error.to_string();
                     warn!(%error, "Lease could not be read or written; it is tried again.");
                 }
-                Err(_) => {}
+                Ok(None) | Err(_) => {}
             }
             sleep(PERIOD).await;
         }

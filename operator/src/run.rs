@@ -5,7 +5,8 @@ use std::{collections::HashSet, sync::Arc, time::Duration};
 use anyhow::Context as _;
 use datjob_api::datjob::{DatJob, GROUP};
 use kube::{
-    Client, Resource as _,
+    Api, Client, Resource as _,
+    api::ListParams,
     runtime::{
         events::{Recorder, Reporter},
         reflector::Store,
@@ -24,7 +25,7 @@ use crate::{
     calls::call,
     cli::Run,
     controller::{self, Context, Watched, build::Settings, identity::MANAGER},
-    leader::Candidate,
+    leader::{Candidate, Held},
     memory::Memory,
     metrics::Metrics,
     reports::Reader,
@@ -35,7 +36,7 @@ const DEFINITION_PERIOD: Duration = Duration::from_secs(5);
 /// How long reconciliations may take to end after SIGTERM.
 const DRAIN: Duration = Duration::from_secs(15);
 /// How often jobs that are gone are forgotten.
-const SWEEP: Duration = Duration::from_secs(600);
+const SWEEP: Duration = Duration::from_mins(10);
 
 /// Runs the operator until SIGTERM, or until its lease is lost.
 pub async fn run(options: Run) -> anyhow::Result<()> {
@@ -49,93 +50,105 @@ pub async fn run(options: Run) -> anyhow::Result<()> {
         admin_address,
         log_format: _,
     } = options;
+    let mut terminated = Box::pin(termination()?);
     let metrics = Arc::new(Metrics::default());
     let readiness = Arc::new(Readiness::default());
     let listener = TcpListener::bind(admin_address)
         .await
         .with_context(|| format!("cannot listen on {admin_address}"))?;
-    let server = tokio::spawn(admin::serve(listener, Arc::clone(&metrics), Arc::clone(&readiness)));
+    tokio::spawn(admin::serve(listener, Arc::clone(&metrics), Arc::clone(&readiness)));
 
-    let mut terminated = Box::pin(termination()?);
     let client = Client::try_default().await.context("found no way to an API server")?;
     let watch_namespace = Some(watch_namespace).filter(|name| !name.is_empty());
     let operator_namespace = Some(lease_namespace).filter(|name| !name.is_empty());
+    let identity = if identity.is_empty() { host_name() } else { identity };
     info!(
         version = env!("CARGO_PKG_VERSION"),
         trainer_image,
+        identity,
         namespace = watch_namespace.as_deref().unwrap_or("*"),
         "Operator starts."
     );
 
-    let identity = if identity.is_empty() { host_name() } else { identity };
+    let reporter = Reporter { controller: MANAGER.to_owned(), instance: Some(identity.clone()) };
     let context = Arc::new(Context {
         client: client.clone(),
         settings: Settings { trainer_image, operator_namespace: operator_namespace.clone() },
         reports: Reader::new().context("cannot make an HTTP client")?,
-        recorder: Recorder::new(
-            client.clone(),
-            Reporter { controller: MANAGER.to_owned(), instance: Some(identity.clone()) },
-        ),
+        recorder: Recorder::new(client.clone(), reporter),
         memory: Memory::default(),
         metrics: Arc::clone(&metrics),
     });
-
-    tokio::select! {
-        () = definition_is_there(&client, &readiness) => {}
-        () = &mut terminated => return Ok(()),
-    }
-    let mut held = None;
-    if leader_election {
+    let candidate = if leader_election {
         let namespace = operator_namespace.context(
             "leader election needs --lease-namespace (or POD_NAMESPACE); or say --leader-election false",
         )?;
-        readiness.ready("Standing by.");
-        let candidate = Candidate::new(client.clone(), &namespace, &lease_name, &identity);
-        tokio::select! {
-            lease = candidate.acquire() => held = Some(lease),
-            () = &mut terminated => return Ok(()),
-        }
-    }
-    metrics.set_leader(true);
+        Some(Candidate::new(client.clone(), &namespace, &lease_name, &identity))
+    } else {
+        None
+    };
 
+    let turn = async {
+        definition_is_there(&client, &readiness).await;
+        jobs_can_be_listed(&client, watch_namespace.as_deref(), &readiness).await;
+        readiness.ready("Standing by.");
+        match candidate {
+            Some(candidate) => Some(candidate.acquire().await),
+            None => None,
+        }
+    };
+    let held = tokio::select! {
+        held = turn => held,
+        () = &mut terminated => return Ok(()),
+    };
+    metrics.set_leader(true);
+    readiness.ready("Leader.");
+    lead(context, watch_namespace.as_deref(), held, terminated, &readiness).await
+}
+
+/// Reconciles until SIGTERM, then lets the reconciliations under way end and gives the lease back. Who loses the lease
+/// stops in the middle: another may begin in a few seconds.
+async fn lead(
+    context: Arc<Context>,
+    namespace: Option<&str>,
+    mut held: Option<Held>,
+    terminated: impl Future<Output = ()>,
+    readiness: &Readiness,
+) -> anyhow::Result<()> {
     let (stop, stopped) = watch::channel(false);
-    let controller =
-        controller::run(Arc::clone(&context), watch_namespace.as_deref(), stop_signal(stopped), |store| {
-            metrics.set_store(store.clone());
-            tokio::spawn(note_ready(store.clone(), Arc::clone(&readiness)));
-            tokio::spawn(sweep(store, Arc::clone(&context)));
-        });
+    let started = |store: Store<Watched>| {
+        context.metrics.set_store(store.clone());
+        tokio::spawn(sweep(store, Arc::clone(&context)));
+    };
+    let controller = controller::run(Arc::clone(&context), namespace, stop_signal(stopped), started);
     let mut controller = Box::pin(controller);
-    let lost = async {
-        match &mut held {
-            Some(held) => held.keep().await,
-            None => std::future::pending().await,
-        }
-    };
-    let mut lost = Box::pin(lost);
-    let ending = tokio::select! {
-        () = &mut terminated => Ok(()),
-        () = &mut controller => Err(anyhow::anyhow!("the controller ended by itself")),
-        lost = &mut lost => Err(lost.into()),
-        ended = server => Err(anyhow::anyhow!("the server at {admin_address} ended: {ended:?}")),
-    };
-    // Whoever lost the lease stops in the middle: another may begin in a few seconds.
-    ending?;
-    info!("Operator stops.");
-    readiness.waiting("The operator stops.");
-    let _ = stop.send(true);
-    // The lease is renewed while reconciliations end, and given back after the last write.
-    tokio::select! {
-        drained = tokio::time::timeout(DRAIN, &mut controller) => {
-            if drained.is_err() {
-                warn!("Reconciliations did not end in time; they are cut off.");
+    {
+        let lost = async {
+            match &mut held {
+                Some(held) => held.keep().await,
+                None => std::future::pending().await,
             }
+        };
+        let mut lost = Box::pin(lost);
+        tokio::select! {
+            () = terminated => {}
+            () = &mut controller => anyhow::bail!("the controller ended by itself"),
+            lost = &mut lost => return Err(lost.into()),
         }
-        lost = &mut lost => return Err(lost.into()),
+        info!("Operator stops.");
+        readiness.waiting("The operator stops.");
+        let _ = stop.send(true);
+        // The lease is renewed until the last write.
+        tokio::select! {
+            drained = tokio::time::timeout(DRAIN, &mut controller) => {
+                if drained.is_err() {
+                    warn!("Reconciliations did not end in time; they are cut off.");
+                }
+            }
+            lost = &mut lost => return Err(lost.into()),
+        }
     }
     drop(controller);
-    drop(lost);
-    metrics.set_leader(false);
     if let Some(held) = held {
         held.release().await;
     }
@@ -188,11 +201,20 @@ fn missing() -> String {
     )
 }
 
-async fn note_ready(store: Store<Watched>, readiness: Arc<Readiness>) {
-    readiness.waiting("The watch of DatJobs is not established yet.");
-    if store.wait_until_ready().await.is_ok() {
-        readiness.ready("Leader.");
-        info!(jobs = store.len(), "Operator is ready.");
+/// Waits until jobs can be listed, which is what the watch begins with.
+///
+/// The watch itself cannot be asked: kube's store wakes only one of those who wait for its first list, and the
+/// controller is one of them.
+async fn jobs_can_be_listed(client: &Client, namespace: Option<&str>, readiness: &Readiness) {
+    let jobs: Api<DatJob> = match namespace {
+        Some(namespace) => Api::namespaced(client.clone(), namespace),
+        None => Api::all(client.clone()),
+    };
+    let params = ListParams::default().limit(1);
+    while let Err(error) = call("list jobs", jobs.list_metadata(&params)).await {
+        warn!(%error, "Operator waits.");
+        readiness.waiting(format!("DatJobs cannot be listed: {error}."));
+        sleep(DEFINITION_PERIOD).await;
     }
 }
 

@@ -1,15 +1,18 @@
 //! Logs.
 
-use tracing_subscriber::{EnvFilter, filter::LevelFilter};
+use std::io::IsTerminal as _;
+
+use tracing_subscriber::EnvFilter;
 
 use crate::cli::LogFormat;
 
+/// What is logged where `DATJOB_LOG` does not say: kube's span around each reconciliation repeats our own fields.
+const DEFAULT_FILTER: &str = "info,kube_runtime::controller=warn";
+
 /// Starts logging; what is logged is said by `DATJOB_LOG`.
 pub fn start(format: LogFormat) {
-    let filter = EnvFilter::builder()
-        .with_env_var("DATJOB_LOG")
-        .with_default_directive(LevelFilter::INFO.into())
-        .from_env_lossy();
+    let filter = std::env::var("DATJOB_LOG").ok().filter(|filter| !filter.is_empty());
+    let filter = EnvFilter::builder().parse_lossy(filter.as_deref().unwrap_or(DEFAULT_FILTER));
     let in_cluster = std::env::var_os("KUBERNETES_SERVICE_HOST").is_some();
     let json = match format {
         LogFormat::Auto => in_cluster,
@@ -20,6 +23,6 @@ pub fn start(format: LogFormat) {
     if json {
         builder.json().flatten_event(true).with_current_span(false).with_span_list(false).init();
     } else {
-        builder.init();
+        builder.with_ansi(std::io::stderr().is_terminal()).init();
     }
 }

@@ -35,13 +35,13 @@ use crate::{
 /// Annotation with a hash of what was applied, where an object may change during a job.
 const ANNOTATION_HASH: &str = "datjob.io/applied-hash";
 /// How long children that were as they should be are not looked at again.
-const CHILDREN_LIFETIME: Duration = Duration::from_secs(300);
+const CHILDREN_LIFETIME: Duration = Duration::from_mins(5);
 
 /// What is to be written.
 #[derive(Debug)]
 pub enum Plan {
     /// The children of a job that runs.
-    Run(Children),
+    Run(Box<Children>),
     /// The job is over: give its resources back.
     CleanUp,
     /// The spec cannot be run: nothing is written.
@@ -52,7 +52,7 @@ pub enum Plan {
 #[derive(Debug)]
 pub enum Applied {
     /// The job runs, or is on its way.
-    Active(Active),
+    Active(Box<Active>),
     /// The job is over and holds nothing.
     Settled,
     /// The spec cannot be run.
@@ -105,7 +105,7 @@ pub async fn apply(
             let step = children.step;
             let written = match observation.obstacle.clone() {
                 Some(obstacle) => Err(ApplyError::Obstacle(obstacle)),
-                None => run(context, job, identity, children).await,
+                None => run(context, job, identity, *children).await,
             };
             let obstacle = match written {
                 Ok(()) => None,
@@ -113,7 +113,7 @@ pub async fn apply(
                 Err(ApplyError::Call(error)) => Some(Obstacle::refused(error)?),
                 Err(ApplyError::Stale) => return Err(ApplyError::Stale),
             };
-            Ok(Applied::Active(Active { observation, step, obstacle }))
+            Ok(Applied::Active(Box::new(Active { observation, step, obstacle })))
         }
     }
 }

@@ -60,7 +60,7 @@ pub fn next_step(
 /// again at the same second.
 fn turn(identity: &Identity, attempt: u32, since: Timestamp) -> Timestamp {
     let key = format!("{}/{attempt}", identity.uid);
-    let pause = jitter::within(&key, Duration::from_secs(10), Duration::from_secs(60));
+    let pause = jitter::within(&key, Duration::from_secs(10), Duration::from_mins(1));
     since
         .saturating_add(SignedDuration::try_from(pause).unwrap_or(SignedDuration::from_secs(60)))
         .unwrap_or(since)

@@ -165,16 +165,16 @@ mod tests {
         text.parse().unwrap()
     }
 
-    fn pod(status: Value) -> Pod {
+    fn pod(status: &Value) -> Pod {
         serde_json::from_value(json!({"metadata": {"name": "job-1"}, "status": status})).unwrap()
     }
 
-    fn trainer(state: Value, last: Value, restarts: i32) -> Value {
+    fn trainer(state: &Value, last: &Value, restarts: i32) -> Value {
         json!({"name": "trainer", "image": "img:1", "imageID": "", "ready": false, "restartCount": restarts,
             "state": state, "lastState": last})
     }
 
-    fn blocker(status: Value) -> Option<(&'static str, String)> {
+    fn blocker(status: &Value) -> Option<(&'static str, String)> {
         find(&[pod(status)], None, at("2026-01-01T00:01:00Z")).map(|found| (found.reason, found.sentence()))
     }
 
@@ -184,7 +184,7 @@ mod tests {
             json!({"conditions": [{"type": "PodScheduled", "status": "False", "reason": "Unschedulable",
                 "lastTransitionTime": since, "message": "persistentvolumeclaim \"ckpt\" not found"}]})
         };
-        let container = |state: Value| json!({"containerStatuses": [trainer(state, json!({}), 0)]});
+        let container = |state: Value| json!({"containerStatuses": [trainer(&state, &json!({}), 0)]});
         let waits = |reason: &str, message: &str| {
             container(json!({"waiting": {"reason": reason, "message": message}}))
         };
@@ -221,26 +221,26 @@ mod tests {
             (waits("ContainerCreating", ""), None),
             (waits("PodInitializing", ""), None),
             (
-                json!({"containerStatuses": [trainer(back_off.clone(), crash.clone(), 1)]}),
+                json!({"containerStatuses": [trainer(&back_off, &crash, 1)]}),
                 Some((
                     "TrainerCrashes",
                     "The trainer container \"trainer\" of pod job-1 (image \"img:1\") ends again and again, with exit code 3: no such file.",
                 )),
             ),
             (
-                json!({"containerStatuses": [trainer(json!({"running": {"startedAt": "2026-01-01T00:00:50Z"}}), crash.clone(), 2)]}),
+                json!({"containerStatuses": [trainer(&json!({"running": {"startedAt": "2026-01-01T00:00:50Z"}}), &crash, 2)]}),
                 Some((
                     "TrainerCrashes",
                     "The trainer container \"trainer\" of pod job-1 (image \"img:1\") ends again and again, with exit code 3: no such file.",
                 )),
             ),
             (
-                json!({"containerStatuses": [trainer(json!({"running": {"startedAt": "2026-01-01T00:00:00Z"}}), crash.clone(), 2)]}),
+                json!({"containerStatuses": [trainer(&json!({"running": {"startedAt": "2026-01-01T00:00:00Z"}}), &crash, 2)]}),
                 None,
             ),
-            (json!({"containerStatuses": [trainer(crash.clone(), json!({}), 0)]}), None),
+            (json!({"containerStatuses": [trainer(&crash, &json!({}), 0)]}), None),
             (
-                json!({"initContainerStatuses": [trainer(crash, json!({}), 0)]}),
+                json!({"initContainerStatuses": [trainer(&crash, &json!({}), 0)]}),
                 Some((
                     "DataContainerFailed",
                     "The data container \"trainer\" of pod job-1 (image \"img:1\") ends again and again, with exit code 3: no such file.",
@@ -250,7 +250,7 @@ mod tests {
         ];
         for (status, expected) in cases {
             let expected = expected.map(|(reason, sentence)| (reason, sentence.to_owned()));
-            assert_eq!(blocker(status.clone()), expected, "{status}");
+            assert_eq!(blocker(&status), expected, "{status}");
         }
     }
 
@@ -276,7 +276,7 @@ mod tests {
     #[test]
     fn pods_on_their_way_out_block_nothing() {
         let mut pod = pod(
-            json!({"containerStatuses": [trainer(json!({"waiting": {"reason": "ErrImagePull"}}), json!({}), 0)]}),
+            &json!({"containerStatuses": [trainer(&json!({"waiting": {"reason": "ErrImagePull"}}), &json!({}), 0)]}),
         );
         pod.metadata.deletion_timestamp =
             Some(k8s_openapi::apimachinery::pkg::apis::meta::v1::Time(at("2026-01-01T00:00:00Z")));

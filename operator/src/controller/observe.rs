@@ -27,7 +27,7 @@ use crate::{
 };
 
 /// How long the API server's record of a pod is believed before it is read again.
-const RECORD_LIFETIME: Duration = Duration::from_secs(60);
+const RECORD_LIFETIME: Duration = Duration::from_mins(1);
 /// How long pods may be missing or created before the cluster's events are asked why.
 const PATIENCE_SECONDS: i64 = 20;
 /// Pods in one page of a list.

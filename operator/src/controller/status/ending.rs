@@ -158,7 +158,7 @@ impl Draft<'_> {
         let mut parts = Vec::new();
         match &observation.report {
             ReportRead::Read(report) => {
-                parts.push(format!("{} of {replicas} pods joined", report.pods_joined))
+                parts.push(format!("{} of {replicas} pods joined", report.pods_joined));
             }
             ReportRead::NoPod | ReportRead::Unread { .. } => {
                 let running = observation.pods.iter().filter_map(observe::running_since).count();

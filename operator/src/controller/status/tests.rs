@@ -43,7 +43,8 @@ impl Story {
         // Level-triggered: looking again at once changes nothing and says nothing.
         let mut again = self.job.clone();
         again.status = Some(outcome.status.clone());
-        if let Applied::Active(Active { step: Step::Keep, .. }) = applied
+        if let Applied::Active(active) = applied
+            && active.step == Step::Keep
             && !conditions::is_true(&outcome.status, FINISHED)
             && again.status.as_ref().unwrap().attempt == attempt_of(applied)
         {
@@ -109,7 +110,7 @@ fn attempt_of(applied: &Applied) -> u32 {
 }
 
 fn active(step: Step, observation: Observation) -> Applied {
-    Applied::Active(Active { observation, step, obstacle: None })
+    Applied::Active(Box::new(Active { observation, step, obstacle: None }))
 }
 
 fn observation(attempt: u32, pods: Vec<Pod>, report: ReportRead) -> Observation {
@@ -404,11 +405,11 @@ fn blockers_are_told_once_and_cleared() {
 fn what_stands_in_the_way_of_a_child_is_said() {
     let mut story = Story::new();
     let obstacle = Obstacle::Foreign { object: "Service fashion".into() };
-    let applied = Applied::Active(Active {
+    let applied = Applied::Active(Box::new(Active {
         observation: Observation::default(),
         step: Step::Start(1),
         obstacle: Some(obstacle),
-    });
+    }));
     let status = story.apply(&applied);
     // Nothing was started.
     assert_eq!((status.attempt, &status.waiting_since), (0, &None));
