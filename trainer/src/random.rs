@@ -183,8 +183,8 @@ mod tests {
             ]
         );
         let mut attack = Stream::training_attack(1, 2, 3);
-        let numbers = [attack.symmetric(), attack.symmetric(), attack.symmetric()].map(f64::from);
-        assert_eq!(numbers, [0.551_965_832_710_266_1, 0.535_147_786_140_441_9, 0.523_828_387_260_437]);
+        let units: [f32; 3] = std::array::from_fn(|_| (attack.symmetric() + 1.0) * 8_388_608.0);
+        assert_eq!(units.map(|unit| unit as u32), [13_018_833, 12_877_753, 12_782_799]);
         let mut augmentation = Stream::augmentation(1, 2, 3);
         assert_eq!((augmentation.below(9), augmentation.below(9), augmentation.coin()), (8, 6, true));
         // A bound for which three draws of ten are rejected.
