@@ -11,7 +11,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use datjob_api::training::{Architecture, Attack, Objective, Pgd, ThreatModel};
+use datjob_api::training::{Architecture, Attack, Norm, Objective, Pgd, ThreatModel};
 use datjob_c10d::{GlooDevice, GlooOptions, ProcessGroup, Reducer, ReducerOptions, TcpStore};
 use datjob_trainer::{attack, model::Network, objective, optim::Sgd, random};
 use serde::{Deserialize, Serialize};
@@ -20,7 +20,7 @@ use tch::{Device, Kind, Tensor};
 const BATCH: usize = 64;
 const WARM_UP: usize = 2;
 const STEPS: usize = 6;
-const TIMEOUT: Duration = Duration::from_secs(600);
+const TIMEOUT: Duration = Duration::from_mins(10);
 const ROLE: &str = "DATJOB_BENCH_ROLE";
 
 #[derive(Serialize, Deserialize)]
@@ -46,8 +46,13 @@ fn main() {
         return work(&serde_json::from_str(&role).expect("the role is JSON"));
     }
     let cores = thread::available_parallelism().map_or(1, usize::from);
-    println!("ResNet-18, 3×32×32, {BATCH} images a worker, PGD-10, f32, CPU, {cores} cores, median of {STEPS} steps");
-    println!("{:>7} {:>8} {:>10} {:>9} {:>9} {:>15} {:>8}", "workers", "threads", "images/s", "step", "attack", "communication", "hidden");
+    println!(
+        "ResNet-18, 3×32×32, {BATCH} images a worker, PGD-10, f32, CPU, {cores} cores, median of {STEPS} steps"
+    );
+    println!(
+        "{:>7} {:>8} {:>10} {:>9} {:>9} {:>15} {:>8}",
+        "workers", "threads", "images/s", "step", "attack", "communication", "hidden"
+    );
     for world_size in [1, 2] {
         let threads = (cores / world_size).max(1);
         let measured = measure(world_size, threads);
@@ -91,30 +96,32 @@ fn work(role: &Role) {
     let options = GlooOptions { device: GlooDevice::Hostname("127.0.0.1".into()), name: "bench".into() };
     let group = ProcessGroup::gloo(&store, rank, world_size, TIMEOUT, &options).expect("a group");
 
-    let mut network =
-        Network::new(Architecture::Resnet18, [3, 32, 32], 10, 0, (Kind::Float, Device::Cpu)).expect("a network");
+    let mut network = Network::new(Architecture::Resnet18, [3, 32, 32], 10, 0, (Kind::Float, Device::Cpu))
+        .expect("a network");
     network.channels_last().expect("channels_last");
     let parameters = network.parameters();
-    let mut optimizer = Sgd::new(network.parameters(), &datjob_api::training::Sgd::default()).expect("an optimizer");
+    let mut optimizer =
+        Sgd::new(network.parameters(), &datjob_api::training::Sgd::default()).expect("an optimizer");
     let mut reducer = Reducer::new(&parameters, &group, ReducerOptions::default()).expect("a reducer");
-    let threat_model = ThreatModel { norm: Default::default(), epsilon: "8/255".parse().expect("an epsilon") };
+    let threat_model = ThreatModel { norm: Norm::default(), epsilon: "8/255".parse().expect("an epsilon") };
     let attack = Attack::Pgd(Pgd::default());
     let indices: Vec<usize> = (rank * BATCH..(rank + 1) * BATCH).collect();
     let noise = |epoch, scale| random::training_noise(0, epoch, &indices, [3, 32, 32], scale).expect("noise");
     let images = network.input(&(noise(1, 0.5) + 0.5)).expect("images");
-    let labels = Tensor::from_iter((0..BATCH as i64).map(|index| index % 10));
+    let labels = Tensor::arange(BATCH as i64, (Kind::Int64, Device::Cpu)).remainder(10);
     let start = noise(0, threat_model.epsilon.value());
 
     let (mut steps, mut attacks) = (Vec::new(), Vec::new());
     for step in 0..WARM_UP + STEPS {
         group.barrier().expect("a barrier");
         let began = Instant::now();
-        let adversarial =
-            attack::for_training(&network, &attack, &threat_model, &images, &labels, &start).expect("an attack");
+        let adversarial = attack::for_training(&network, &attack, &threat_model, &images, &labels, &start)
+            .expect("an attack");
         let attacked = began.elapsed();
         reducer.prepare_forward().expect("forward");
         let scale = 1.0 / BATCH as f64;
-        let loss = objective::loss(&network, &Objective::default(), &images, &adversarial, &labels, scale).expect("a loss");
+        let loss = objective::loss(&network, &Objective::default(), &images, &adversarial, &labels, scale)
+            .expect("a loss");
         optimizer.zero_gradients().expect("gradients");
         reducer.prepare_backward().expect("backward");
         loss.f_backward().expect("a backward pass");

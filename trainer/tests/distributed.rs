@@ -4,10 +4,15 @@ use std::{net::Ipv4Addr, thread, time::Duration};
 
 use datjob_api::training::{Architecture, CrossEntropy, Objective};
 use datjob_c10d::{GlooDevice, GlooOptions, ProcessGroup, Reducer, ReducerOptions, TcpStore};
-use datjob_trainer::{engine::batch_norm, model::{Mode, Network}, objective, random::Stream};
+use datjob_trainer::{
+    engine::batch_norm,
+    model::{Mode, Network},
+    objective,
+    random::Stream,
+};
 use tch::{Device, Kind, Reduction, Tensor, no_grad};
 
-const TIMEOUT: Duration = Duration::from_secs(60);
+const TIMEOUT: Duration = Duration::from_mins(1);
 
 /// Runs `work` as every rank of a world and returns what each gives.
 fn ranks<T: Send>(world_size: usize, work: impl Fn(&ProcessGroup) -> T + Sync) -> Vec<T> {
@@ -102,7 +107,8 @@ fn batch_norm_statistics_become_those_of_all_images() {
         let mean = Tensor::from_slice(&[rank as f32, 100.0 + rank as f32]);
         let variance = Tensor::from_slice(&[1.0_f32 + rank as f32, 4.0]);
         let count = Tensor::from(7_i64);
-        let buffers = [("bn.running_mean", &mean), ("bn.running_var", &variance), ("bn.num_batches_tracked", &count)];
+        let buffers =
+            [("bn.running_mean", &mean), ("bn.running_var", &variance), ("bn.num_batches_tracked", &count)];
         let buffers = buffers.map(|(name, tensor)| (name.to_owned(), tensor.shallow_clone()));
         no_grad(|| batch_norm::average(&buffers, group).unwrap());
         assert_eq!(count.int64_value(&[]), 7);

@@ -26,7 +26,8 @@ fn data() -> &'static Path {
                 let class = index * 7 % 10;
                 let (top, left) = (2 + class / 5 * 12 + index % 3, 1 + class % 5 * 5 + index / 3 % 3);
                 let inside = |y: u32, x: u32| (top..top + 8).contains(&y) && (left..left + 4).contains(&x);
-                images.extend((0..28).flat_map(|y| (0..28).map(move |x| if inside(y, x) { 220 } else { 20 })));
+                images
+                    .extend((0..28).flat_map(|y| (0..28).map(move |x| if inside(y, x) { 220 } else { 20 })));
                 labels.push(class as u8);
             }
             fs::write(directory.path().join(format!("{prefix}-images-idx3-ubyte")), images).unwrap();
@@ -81,7 +82,11 @@ impl Run {
 
     fn command(&self, data: &Path) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_dat-trainer"));
-        command.arg("run").arg(self.directory.path().join("job.yaml")).args(["--workers", "2", "--data"]).arg(data);
+        command
+            .arg("run")
+            .arg(self.directory.path().join("job.yaml"))
+            .args(["--workers", "2", "--data"])
+            .arg(data);
         command.arg("--checkpoints").arg(self.directory.path().join("checkpoints"));
         command
     }
@@ -104,13 +109,14 @@ impl Run {
     }
 
     fn results(&self) -> Value {
-        serde_json::from_slice::<Value>(&fs::read(self.file("results.json")).unwrap()).unwrap()["results"].clone()
+        serde_json::from_slice::<Value>(&fs::read(self.file("results.json")).unwrap()).unwrap()["results"]
+            .clone()
     }
 
     fn wait_for(&self, name: &str) {
         let started = Instant::now();
         while !self.file(name).exists() {
-            assert!(started.elapsed() < Duration::from_secs(300), "no {name}");
+            assert!(started.elapsed() < Duration::from_mins(5), "no {name}");
             thread::sleep(Duration::from_millis(20));
         }
     }
@@ -119,7 +125,8 @@ impl Run {
 /// The worker processes of an agent.
 fn workers(agent: &Child) -> Vec<u32> {
     let parent = agent.id();
-    let processes = fs::read_dir("/proc").unwrap().filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok());
+    let processes =
+        fs::read_dir("/proc").unwrap().filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok());
     processes
         .filter(|id: &u32| {
             let stat = fs::read_to_string(format!("/proc/{id}/stat")).unwrap_or_default();

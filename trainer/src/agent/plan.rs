@@ -39,8 +39,8 @@ mod tests {
         World { generation, store_port: 1 }
     }
 
-    fn hears(world: Option<World>) -> Option<Reply> {
-        Some(Reply { world, verdict: None })
+    fn hears(world: Option<World>) -> Reply {
+        Reply { world, verdict: None }
     }
 
     #[test]
@@ -48,15 +48,15 @@ mod tests {
         use Action::{Nothing, Start, Stop};
         let idle = |ended| State::Idle { ended };
         for (state, reply, action) in [
-            (idle(None), hears(None), Nothing),
-            (idle(None), hears(Some(world(1))), Start(world(1))),
-            (State::Running(1), hears(Some(world(1))), Nothing),
-            (State::Done(1), hears(Some(world(1))), Nothing),
-            (State::Running(1), hears(None), Stop),
-            (State::Running(1), hears(Some(world(2))), Start(world(2))),
-            (State::Done(1), hears(Some(world(2))), Start(world(2))),
-            (idle(Some(1)), hears(Some(world(1))), Nothing),
-            (idle(Some(1)), hears(Some(world(2))), Start(world(2))),
+            (idle(None), Some(hears(None)), Nothing),
+            (idle(None), Some(hears(Some(world(1)))), Start(world(1))),
+            (State::Running(1), Some(hears(Some(world(1)))), Nothing),
+            (State::Done(1), Some(hears(Some(world(1)))), Nothing),
+            (State::Running(1), Some(hears(None)), Stop),
+            (State::Running(1), Some(hears(Some(world(2)))), Start(world(2))),
+            (State::Done(1), Some(hears(Some(world(2)))), Start(world(2))),
+            (idle(Some(1)), Some(hears(Some(world(1)))), Nothing),
+            (idle(Some(1)), Some(hears(Some(world(2)))), Start(world(2))),
             (State::Running(1), None, Nothing),
         ] {
             assert_eq!(plan(state, reply.clone()), action, "{state:?} hears {reply:?}");

@@ -278,15 +278,13 @@ async fn watch(
         readers.spawn(async move {
             let mut lines = BufReader::new(stdout).lines();
             while let Ok(Some(line)) = lines.next_line().await {
-                match serde_json::from_str(&line) {
-                    Ok(event) => {
-                        let event = WorkersEvent { generation, rank, what: What::Told(event) };
-                        if events.send(event).is_err() {
-                            return;
-                        }
-                    }
+                let Ok(event) = serde_json::from_str(&line) else {
                     // A library may print to standard output.
-                    Err(_) => tracing::info!(rank, line, "Worker printed."),
+                    tracing::info!(rank, line, "Worker printed.");
+                    continue;
+                };
+                if events.send(WorkersEvent { generation, rank, what: What::Told(event) }).is_err() {
+                    return;
                 }
             }
         });

@@ -7,11 +7,11 @@ use datjob_c10d::{C10dError, GlooDevice, GlooOptions, ProcessGroup, TcpStore};
 use crate::worker::assignment::Assignment;
 
 /// How long forming a group may take: the pods are there, and their workers start at the same time.
-const FORMING: Duration = Duration::from_secs(120);
+const FORMING: Duration = Duration::from_mins(2);
 
 /// How long a collective may wait for a rank. A rank that is gone is noticed at once, by its connection or by the
 /// rendezvous; this is for one that hangs. Ranks differ by up to one batch of an evaluation with all its restarts.
-const COLLECTIVE: Duration = Duration::from_secs(30 * 60);
+const COLLECTIVE: Duration = Duration::from_mins(30);
 
 /// Forms the process group of the assignment's generation.
 pub(super) fn join(assignment: &Assignment) -> Result<ProcessGroup, C10dError> {

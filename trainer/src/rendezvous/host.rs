@@ -17,7 +17,7 @@ use super::{
 use crate::files::{self, FileError};
 
 /// How long an operation on the store may take on this end.
-const STORE_TIMEOUT: Duration = Duration::from_secs(60);
+const STORE_TIMEOUT: Duration = Duration::from_mins(1);
 /// The file in the job's checkpoint directory that holds the generation.
 const GENERATION_FILE: &str = "generation";
 

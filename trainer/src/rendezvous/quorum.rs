@@ -12,7 +12,7 @@ pub type Instant = Duration;
 /// A pod that was not heard of for so long is lost.
 pub const LOST_AFTER: Duration = Duration::from_secs(10);
 /// A world that lived for so long starts the backoff anew.
-const STABLE_AFTER: Duration = Duration::from_secs(300);
+const STABLE_AFTER: Duration = Duration::from_mins(5);
 /// The longest wait between a world's end and the next world.
 const LONGEST_BACKOFF: Duration = Duration::from_secs(30);
 
