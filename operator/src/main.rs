@@ -1,25 +1,32 @@
 //! datjob-operator: arguments, logs, start.
 
+use std::process::ExitCode;
+
 use clap::Parser as _;
 use datjob_operator::{
-    cli::{Cli, Command},
+    cli::{Cli, Command, Run},
     run, telemetry,
 };
 
-fn main() -> anyhow::Result<()> {
+fn main() -> anyhow::Result<ExitCode> {
     match Cli::parse().command {
         Command::Crd => {
             print!("{}", serde_yaml::to_string(&datjob_api::datjob::definition())?);
-            Ok(())
+            Ok(ExitCode::SUCCESS)
         }
-        Command::Run(options) => {
-            telemetry::start(options.log_format);
-            // Two threads do for thousands of jobs; each further one costs memory.
-            tokio::runtime::Builder::new_multi_thread()
-                .worker_threads(2)
-                .enable_all()
-                .build()?
-                .block_on(run::run(options))
+        Command::Run(options) => operator(options),
+    }
+}
+
+fn operator(options: Run) -> anyhow::Result<ExitCode> {
+    telemetry::start(options.log_format);
+    // Two threads do for thousands of jobs; each further one costs memory.
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
+    match runtime.block_on(run::run(options)) {
+        Ok(()) => Ok(ExitCode::SUCCESS),
+        Err(error) => {
+            tracing::error!(error = format!("{error:#}"), "Operator ends.");
+            Ok(ExitCode::FAILURE)
         }
     }
 }
