@@ -25,7 +25,7 @@ help: ## this list
 	@awk -F':.*## ' '/^[a-z-]+:.*## / {printf "%-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 .PHONY: demo
-demo: images chart-crd ## a Kubernetes on this machine (or KUBECONFIG=…, REGISTRY=…), a DatJob, its robust accuracy
+demo: images ## a Kubernetes on this machine (or KUBECONFIG=…, REGISTRY=…), a DatJob, its robust accuracy
 	@scripts/demo.sh "$(CLUSTER)" "$(IMAGES)"
 
 .PHONY: test
@@ -45,7 +45,7 @@ unit: prerequisites libtorch ## tests that need no cluster
 	cd e2e/cluster && CGO_ENABLED=0 go test -trimpath ./...
 
 .PHONY: chart
-chart: cluster-binary chart-crd ## the chart: lint, templates, schema of its values
+chart: cluster-binary ## the chart: lint, templates, schema of its values
 	HELM="$(CLUSTER) helm" scripts/chart-test.sh
 
 .PHONY: e2e
@@ -71,11 +71,7 @@ trainer: prerequisites libtorch ## the trainer's binary
 .PHONY: generate
 generate: operator ## the CRD, from its types, into crds/ and the chart
 	"$(OPERATOR)" crd > crds/datjob.yaml
-	$(MAKE) chart-crd
-
-.PHONY: chart-crd
-chart-crd:
-	@cp crds/datjob.yaml charts/datjob/files/datjob-crd.yaml
+	cp crds/datjob.yaml charts/datjob/files/datjob-crd.yaml
 
 .PHONY: cluster-binary
 cluster-binary: prerequisites ## Kubernetes, kubectl and helm in one binary

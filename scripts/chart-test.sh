@@ -15,6 +15,8 @@ mkdir "$work/rendered"
 # Nothing of the machine's own Helm configuration or cluster plays a part.
 export HELM_CACHE_HOME=$work/cache HELM_CONFIG_HOME=$work/config HELM_DATA_HOME=$work/data KUBECONFIG=$work/none
 
+cmp -s crds/datjob.yaml "$chart/files/datjob-crd.yaml" || { echo "chart-test: the chart's CRD is stale: make generate" >&2; exit 1; }
+
 "${helm[@]}" lint --strict --quiet "$chart" || { echo "chart-test: helm lint failed" >&2; exit 1; }
 
 cat > "$work/values.yaml" <<'VALUES'

@@ -1,6 +1,7 @@
 //! Metrics. All labels are bounded: no name of a job or a pod.
 
 use std::{
+    fs,
     sync::{Mutex, PoisonError},
     time::Duration,
 };
@@ -37,6 +38,8 @@ pub struct Metrics {
     undecodable: Counter,
     jobs: Family<StateLabel, Gauge>,
     leader: Gauge,
+    memory: Gauge,
+    peak_memory: Gauge,
     store: Mutex<Option<Store<Watched>>>,
 }
 
@@ -59,7 +62,12 @@ impl Default for Metrics {
         registry.register("jobs", "Jobs by state", jobs.clone());
         let leader = Gauge::default();
         registry.register("leader", "1 on the operator that reconciles", leader.clone());
-        Self { registry, reconcile_seconds, reports, undecodable, jobs, leader, store: Mutex::default() }
+        let memory = Gauge::default();
+        registry.register("memory_bytes", "Resident memory of this process", memory.clone());
+        let peak_memory = Gauge::default();
+        registry.register("peak_memory_bytes", "Most resident memory so far", peak_memory.clone());
+        let store = Mutex::default();
+        Self { registry, reconcile_seconds, reports, undecodable, jobs, leader, memory, peak_memory, store }
     }
 }
 
@@ -93,10 +101,22 @@ impl Metrics {
     /// All metrics in the OpenMetrics text format.
     pub fn text(&self) -> String {
         self.count_jobs();
+        self.measure_memory();
         let mut text = String::new();
         // Writing into a string does not fail.
         let _ = encode(&mut text, &self.registry);
         text
+    }
+
+    fn measure_memory(&self) {
+        let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
+        for (field, gauge) in [("VmRSS:", &self.memory), ("VmHWM:", &self.peak_memory)] {
+            let line = status.lines().find_map(|line| line.strip_prefix(field));
+            let kibibytes = line.and_then(|rest| rest.trim().trim_end_matches(" kB").parse::<i64>().ok());
+            if let Some(kibibytes) = kibibytes {
+                gauge.set(kibibytes * 1024);
+            }
+        }
     }
 
     fn count_jobs(&self) {
@@ -132,5 +152,6 @@ mod tests {
         ] {
             assert!(text.contains(line), "{line} is not in\n{text}");
         }
+        assert!(!text.contains("memory_bytes 0"), "{text}");
     }
 }

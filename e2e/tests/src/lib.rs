@@ -1,8 +1,8 @@
 //! What the end-to-end tests are written in: a namespace of a real cluster, kubectl, helm, and patience.
 //!
 //! They run with `make e2e`, which installs the operator and sets `KUBECONFIG`, `DATJOB_E2E_KUBECTL`,
-//! `DATJOB_E2E_HELM` (commands, in words) and `DATJOB_E2E_REGISTRY`. Any cluster does. A failed assertion panics: these
-//! are tests.
+//! `DATJOB_E2E_HELM` (commands, in words) and `DATJOB_E2E_REGISTRY`. Any cluster does.
+#![allow(clippy::missing_panics_doc, reason = "these are tests: whatever is not as it should be panics")]
 
 use std::{
     env,

@@ -39,11 +39,11 @@ fn training_goes_on_without_the_operator_and_the_status_catches_up() {
         Some(report) if epoch_of(&report) > epoch_of(&before) => Ok(()),
         other => Err(format!("the report is {other:?}")),
     });
+    assert_eq!(job::identities(&namespace.pods("alone")), pods, "the pods are those of before");
     scale_operator(1);
 
     let object = namespace.wait_for_condition("alone", "Complete", 600);
     assert_eq!(object["status"]["restarts"]["total"], 0, "{}", object["status"]);
-    let _ = pods;
 }
 
 /// The weights' hash of a job that ran to its end, and how often its world formed again.

@@ -1,0 +1,73 @@
+//! Many jobs: what the operator needs, and that it is quiet when nothing changes.
+
+use std::{thread, time::Duration};
+
+use datjob_e2e::{Namespace, OPERATOR_NAMESPACE, job, kubectl, wait_until};
+use serde_json::json;
+
+const JOBS: usize = 100;
+const MOST_BYTES: f64 = 50.0 * 1024.0 * 1024.0;
+
+/// The value of a metric of the operator, which is one pod here.
+fn operator_metric(name: &str) -> f64 {
+    let selector = "app.kubernetes.io/instance=datjob";
+    let pods =
+        kubectl(&["-n", OPERATOR_NAMESPACE, "get", "pods", "-l", selector, "-o", "name"], "").expect("pods");
+    let pod = pods.lines().next().expect("the operator runs").trim_start_matches("pod/").to_owned();
+    let path = format!("/api/v1/namespaces/{OPERATOR_NAMESPACE}/pods/{pod}:8080/proxy/metrics");
+    let text = kubectl(&["get", "--raw", &path], "").expect("the operator serves metrics");
+    let line = text.lines().find(|line| line.starts_with(&format!("{name} "))).expect("the metric is there");
+    line.rsplit(' ').next().expect("a value").parse().expect("a number")
+}
+
+/// How often the API server was asked to write what the operator writes, Leases and events aside.
+fn writes() -> f64 {
+    let text = kubectl(&["get", "--raw", "/metrics"], "").expect("the API server serves metrics");
+    let written = ["datjobs", "statefulsets", "networkpolicies", "poddisruptionbudgets"];
+    text.lines()
+        .filter(|line| line.starts_with("apiserver_request_total{"))
+        .filter(|line| {
+            ["POST", "PUT", "PATCH", "APPLY", "DELETE"]
+                .iter()
+                .any(|v| line.contains(&format!("verb=\"{v}\"")))
+        })
+        .filter(|line| written.iter().any(|resource| line.contains(&format!("resource=\"{resource}\""))))
+        .filter_map(|line| line.rsplit(' ').next()?.parse::<f64>().ok())
+        .sum()
+}
+
+#[test]
+fn a_hundred_jobs_need_little_memory_and_no_writes_while_nothing_changes() {
+    let namespace = Namespace::new("scale");
+    let jobs: Vec<_> = (0..JOBS)
+        .map(|index| {
+            let mut document = job::quick(&format!("scale-{index}"));
+            document["spec"]["pod"]["nodeSelector"] = json!({"datjob.io/none": "none"});
+            document
+        })
+        .collect();
+    namespace
+        .apply(&json!({"apiVersion": "v1", "kind": "List", "items": jobs}))
+        .expect("the jobs are accepted");
+    wait_until("word on all jobs", 300, || {
+        let jobs = namespace.list("datjobs", "");
+        let told = jobs.iter().filter(|object| {
+            job::condition(object, "Stalled").is_some_and(|stalled| stalled["status"] == "True")
+        });
+        match told.count() {
+            JOBS => Ok(()),
+            some => Err(format!("{some} of {JOBS} jobs say that their pods cannot be scheduled")),
+        }
+    });
+    thread::sleep(Duration::from_secs(20));
+    let before = writes();
+    thread::sleep(Duration::from_mins(1));
+    let written = writes() - before;
+    let peak = operator_metric("datjob_operator_peak_memory_bytes");
+    println!(
+        "{JOBS} jobs: peak memory {:.1} MiB, {written} writes in a minute without change",
+        peak / 1_048_576.0
+    );
+    assert!(written.abs() < 0.5, "{written} writes in a minute without change");
+    assert!(peak < MOST_BYTES, "peak memory {peak} bytes");
+}
