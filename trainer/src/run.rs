@@ -6,7 +6,7 @@ use std::{fs, net::Ipv4Addr, path::Path, process::ExitCode, sync::Arc, time::Dur
 
 use datjob_api::{
     Training,
-    report::{Phase, Report},
+    report::{Failure, Phase, Report},
 };
 use serde::Deserialize;
 use tokio::time;
@@ -173,11 +173,18 @@ fn finish(ending: Ending, report: &Report, config: &Config) -> Result<(), RunErr
             }
             Ok(())
         }
-        Ending::Failed(failure) => Err(RunError::Failed(failure.message)),
+        Ending::Failed(failure) => Err(RunError::Failed(sentence(&failure))),
         Ending::TooManyRestarts(failure) => {
-            let last = failure.map_or_else(String::new, |failure| format!("; the last: {}", failure.message));
+            let last = failure.map_or_else(String::new, |failure| format!("; the last: {}", sentence(&failure)));
             Err(RunError::Failed(format!("more than spec.lifecycle.maxRestarts worlds ended{last}")))
         }
+    }
+}
+
+fn sentence(failure: &Failure) -> String {
+    match failure.rank {
+        Some(rank) => format!("rank {rank}: {}", failure.message),
+        None => failure.message.clone(),
     }
 }
 
@@ -198,7 +205,7 @@ impl Printer {
         if let Some(failure) = &report.failure
             && self.failure.as_ref() != Some(&failure.message)
         {
-            println!("a world ended    {}", failure.message);
+            println!("a world ended    {}", sentence(failure));
             self.failure = Some(failure.message.clone());
         }
         if let Some(progress) = &report.progress

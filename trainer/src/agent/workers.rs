@@ -333,5 +333,5 @@ fn unexplained(rank: u32, status: &Result<ExitStatus, String>) -> Failure {
             None => (FailureReason::Crash, format!("the worker ended with {status} and without a word; see its log")),
         },
     };
-    Failure { reason, rank: Some(rank), message: format!("rank {rank}: {message}"), log_tail: Vec::new() }
+    Failure { reason, rank: Some(rank), message, log_tail: Vec::new() }
 }
