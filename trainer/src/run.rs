@@ -175,7 +175,8 @@ fn finish(ending: Ending, report: &Report, config: &Config) -> Result<(), RunErr
         }
         Ending::Failed(failure) => Err(RunError::Failed(sentence(&failure))),
         Ending::TooManyRestarts(failure) => {
-            let last = failure.map_or_else(String::new, |failure| format!("; the last: {}", sentence(&failure)));
+            let last =
+                failure.map_or_else(String::new, |failure| format!("; the last: {}", sentence(&failure)));
             Err(RunError::Failed(format!("more than spec.lifecycle.maxRestarts worlds ended{last}")))
         }
     }
