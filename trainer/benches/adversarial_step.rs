@@ -57,13 +57,16 @@ fn main() {
         let threads = (cores / world_size).max(1);
         let measured = measure(world_size, threads);
         let Measured { step, attack, communication, hidden } = measured;
-        let share = if communication > 0.0 { 100.0 * hidden / communication } else { 100.0 };
+        let (communication, share) = match world_size {
+            // Alone there is nobody to talk to.
+            1 => ("-".to_owned(), "-".to_owned()),
+            _ => {
+                (format!("{:.0} ms", communication * 1e3), format!("{:.0} %", 100.0 * hidden / communication))
+            }
+        };
         println!(
-            "{world_size:>7} {threads:>8} {:>10.1} {:>7.2} s {:>7.2} s {:>12.0} ms {share:>6.0} %",
+            "{world_size:>7} {threads:>8} {:>10.1} {step:>7.2} s {attack:>7.2} s {communication:>15} {share:>8}",
             (world_size * BATCH) as f64 / step,
-            step,
-            attack,
-            communication * 1e3
         );
     }
 }
@@ -92,6 +95,7 @@ fn measure(world_size: usize, threads: usize) -> Measured {
 fn work(role: &Role) {
     let Role { rank, world_size, port, threads } = *role;
     tch::set_num_threads(threads as i32);
+    datjob_c10d::set_log_level(datjob_c10d::LogLevel::Fatal);
     let store = TcpStore::connect("127.0.0.1", port, TIMEOUT).expect("the store");
     let options = GlooOptions { device: GlooDevice::Hostname("127.0.0.1".into()), name: "bench".into() };
     let group = ProcessGroup::gloo(&store, rank, world_size, TIMEOUT, &options).expect("a group");
