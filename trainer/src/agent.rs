@@ -43,8 +43,9 @@ use workers::{Workers, WorkersEvent};
 /// How often an agent and the rendezvous talk.
 const HEARTBEAT: Duration = Duration::from_millis(500);
 
-/// How patiently a data set is fetched.
-const RETRIES: Retries = Retries { tries: 5, wait: Duration::from_secs(2), silence: Duration::from_secs(30) };
+/// How patiently a data set is fetched: a quarter of an hour in all, since giving up ends the job.
+const RETRIES: Retries =
+    Retries { tries: 10, wait: Duration::from_secs(2), silence: Duration::from_secs(30) };
 
 /// How an agent's work ended.
 #[derive(Clone, Debug, PartialEq)]
@@ -142,7 +143,11 @@ struct Agent<'a> {
 
 impl Agent<'_> {
     async fn serve_worlds(&self, training: Option<Training>) -> Ending {
-        let Some(training) = training else { return Ending::Succeeded };
+        let Some(training) = training else {
+            // The results were there already; the other pods, which may have been replaced too, hear it from here.
+            self.tell_success();
+            return Ending::Succeeded;
+        };
         let (events, mut inbox) = mpsc::unbounded_channel();
         let mut workers = Workers::new(events);
         let mut ticks = time::interval(HEARTBEAT);
@@ -187,13 +192,18 @@ impl Agent<'_> {
     /// Takes note of what a worker told; says whether the rendezvous should hear of it at once.
     async fn note(&self, workers: &mut Workers, event: WorkersEvent) -> bool {
         let changed = workers.note(event, self.board).await;
-        if let Some(results) = workers.results()
-            && let Client::Local(host) = &self.client
-        {
+        if let Some(results) = workers.results() {
             self.board.succeeded(results.clone());
-            host.succeed();
+            self.tell_success();
         }
         changed
+    }
+
+    /// Only pod 0 has results, and it hosts the rendezvous.
+    fn tell_success(&self) {
+        if let Client::Local(host) = &self.client {
+            host.succeed();
+        }
     }
 
     async fn exchange(&self, workers: &Workers, silent: &mut Option<String>) -> Option<Reply> {

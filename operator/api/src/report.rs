@@ -74,7 +74,7 @@ pub struct Progress {
     pub images_per_second: f64,
     /// Seconds until training ends at this speed, the final evaluation not counted.
     pub remaining_seconds: u64,
-    /// Mean loss of the training batches of the current epoch so far.
+    /// Mean training loss of the current epoch so far, on rank 0's share of the images.
     pub loss: f64,
     /// Learning rate of the last step.
     pub learning_rate: f64,

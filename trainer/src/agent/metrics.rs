@@ -23,7 +23,11 @@ pub fn encode(report: &Report) -> Result<String, fmt::Error> {
         gauge("epoch", "Completed epochs", f64::from(progress.epoch));
         gauge("step", "Completed optimizer steps", progress.step as f64);
         gauge("images_per_second", "Training images per second over all ranks", progress.images_per_second);
-        gauge("loss", "Mean training loss of the current epoch", progress.loss);
+        gauge(
+            "loss",
+            "Mean training loss of the current epoch, on rank 0's share of the images",
+            progress.loss,
+        );
         gauge("learning_rate", "Learning rate of the last step", progress.learning_rate);
     }
     if let Some(timing) = &report.timing {
