@@ -52,21 +52,28 @@ chart: cluster-binary ## the chart: lint, templates, schema of its values
 e2e: images ## the mission on a real cluster: the one on this machine, or KUBECONFIG=…
 	@scripts/e2e.sh "$(CLUSTER)" "$(IMAGES)"
 
+.PHONY: audit
+audit: ## licences, bans and sources of all dependencies (deny.toml); builds cargo-deny first
+	cargo install --quiet --locked --version 0.20.2 --root "$(CACHE)/tools" --target-dir "$(CACHE)/target-tools" cargo-deny
+	"$(CACHE)/tools/bin/cargo-deny" --all-features check bans licenses sources
+
 .PHONY: bench
-bench: prerequisites libtorch ## speed of an adversarial step, on one and on two workers
-	cargo bench -p datjob-trainer
+bench: prerequisites libtorch ## speed of an adversarial step on one and on two workers, beside PyTorch's
+	DATJOB_BENCH_PYTHON="$$(scripts/pytorch.sh)" && export DATJOB_BENCH_PYTHON && cargo bench -p datjob-trainer
 
 .PHONY: images
 images: operator trainer cluster-binary ## the container images, as OCI archives
-	OPERATOR_BINARY="$(OPERATOR)" TRAINER_BINARY="$(TRAINER)" TAG="$(VERSION)" scripts/images.sh "$(IMAGES)"
+	@OPERATOR_BINARY="$(OPERATOR)" TRAINER_BINARY="$(TRAINER)" TAG="$(VERSION)" scripts/images.sh "$(IMAGES)"
 
 .PHONY: operator
 operator: prerequisites ## the operator's binary
-	$(STATIC) build --release --target $(TARGET) -p datjob-operator
+	@echo "==> Building the operator (the first time: some minutes)"
+	@$(STATIC) build --release --target $(TARGET) -p datjob-operator
 
 .PHONY: trainer
 trainer: prerequisites libtorch ## the trainer's binary
-	cargo build --release -p datjob-trainer
+	@echo "==> Building the trainer (the first time: some minutes)"
+	@cargo build --release -p datjob-trainer
 
 .PHONY: generate
 generate: operator ## the CRD, from its types, into crds/ and the chart

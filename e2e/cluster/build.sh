@@ -29,6 +29,8 @@ if [ -x "$out/cluster" ] && [ -x "$out/pause" ] && [ "$(cat "$out/.cluster-hash"
 	exit 0
 fi
 
+echo "==> Building Kubernetes, kubectl and helm in one binary (the first time: some 10 minutes)"
+
 # Static binaries: the pause image holds nothing but its program.
 export CGO_ENABLED=0
 go build -trimpath -ldflags '-s -w' -o "$out/pause" ./pause

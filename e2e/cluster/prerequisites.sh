@@ -29,11 +29,16 @@ echo "Installing ${missing[*]}."
 export DEBIAN_FRONTEND=noninteractive
 # Debian's containerd starts a service where systemd runs. The cluster does not
 # need it, so it is not started; one that was installed before goes on.
+log=$(mktemp)
+trap 'rm -f "$log"' EXIT
 policy=/usr/sbin/policy-rc.d
 if [ ! -e "$policy" ]; then
-	trap 'rm -f "$policy"' EXIT
+	trap 'rm -f "$log" "$policy"' EXIT
 	printf '#!/bin/sh\nexit 101\n' >"$policy"
 	chmod +x "$policy"
 fi
-apt-get update -qq
-apt-get install -y -qq --no-install-recommends "${missing[@]}"
+if ! { apt-get update -qq && apt-get install -y -qq --no-install-recommends "${missing[@]}"; } >"$log" 2>&1 </dev/null; then
+	tail -n 20 "$log" >&2
+	echo "$0: apt-get failed" >&2
+	exit 1
+fi

@@ -1,7 +1,9 @@
 //! Images per second of one adversarial training step (ResNet-18, 32×32 pixels, 64 images a worker, PGD-10), on one
 //! and on two workers, and the share of the gradients' communication that the backward pass hides.
 //!
-//! Workers are processes, as in a job, and share the cores of the machine. `cargo bench` runs it; so does `make bench`.
+//! Workers are processes, as in a job, and share the cores of the machine. `make bench` runs it, and in the same run the
+//! same step in eager PyTorch (`pytorch_step.py`) by the Python that `DATJOB_BENCH_PYTHON` names; without one, the
+//! comparison is left out and said to be.
 
 use std::{
     env,
@@ -49,6 +51,12 @@ fn main() {
     println!(
         "ResNet-18, 3×32×32, {BATCH} images a worker, PGD-10, f32, CPU, {cores} cores, median of {STEPS} steps"
     );
+    let python = env::var("DATJOB_BENCH_PYTHON").ok();
+    if python.is_none() {
+        println!(
+            "No comparison with PyTorch: DATJOB_BENCH_PYTHON names no Python that has it (make bench does)."
+        );
+    }
     println!(
         "{:>7} {:>8} {:>10} {:>9} {:>9} {:>15} {:>8}",
         "workers", "threads", "images/s", "step", "attack", "communication", "hidden"
@@ -68,20 +76,41 @@ fn main() {
             "{world_size:>7} {threads:>8} {:>10.1} {step:>7.2} s {attack:>7.2} s {communication:>15} {share:>8}",
             (world_size * BATCH) as f64 / step,
         );
+        if let Some(python) = &python {
+            let (version, theirs) = measure_pytorch(python, world_size, threads);
+            println!(
+                "{:>7} {threads:>8} {:>10.1} {theirs:>7.2} s    PyTorch {version}; DatJob is {:.2} times as fast",
+                "",
+                (world_size * BATCH) as f64 / theirs,
+                theirs / step,
+            );
+        }
     }
 }
 
-fn measure(world_size: usize, threads: usize) -> Measured {
-    let store = TcpStore::host(Ipv4Addr::LOCALHOST.into(), 0, TIMEOUT).expect("a store");
-    let start = |rank| -> Child {
-        let role = Role { rank, world_size, port: store.port(), threads };
-        Command::new(env::current_exe().expect("this program"))
-            .env(ROLE, serde_json::to_string(&role).expect("JSON"))
-            .stdout(Stdio::piped())
-            .spawn()
-            .expect("a worker")
-    };
-    let workers: Vec<Child> = (0..world_size).map(start).collect();
+/// PyTorch's version, and its median seconds of a step.
+fn measure_pytorch(python: &str, world_size: usize, threads: usize) -> (String, f64) {
+    let script = concat!(env!("CARGO_MANIFEST_DIR"), "/benches/pytorch_step.py");
+    let free = std::net::TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a port");
+    let port = free.local_addr().expect("an address").port();
+    drop(free);
+    let outputs = run_all((0..world_size).map(|rank| {
+        let numbers = [rank, world_size, port.into(), threads, BATCH, WARM_UP, STEPS];
+        let mut command = Command::new(python);
+        command.arg(script).args(numbers.map(|number| number.to_string()));
+        // The libtorch of this program is not that of Python.
+        command.env_remove("LD_LIBRARY_PATH").env_remove("LIBTORCH");
+        command
+    }));
+    let text = String::from_utf8(outputs).expect("text");
+    let (version, seconds) = text.trim().split_once(' ').expect("a version and seconds");
+    (version.to_owned(), seconds.parse().expect("seconds"))
+}
+
+/// Runs the processes of a world at once; what rank 0, the first, printed.
+fn run_all(commands: impl Iterator<Item = Command>) -> Vec<u8> {
+    let workers: Vec<Child> =
+        commands.map(|mut command| command.stdout(Stdio::piped()).spawn().expect("a worker")).collect();
     let mut outputs = workers.into_iter().map(|worker| {
         let output = worker.wait_with_output().expect("a worker's output");
         assert!(output.status.success(), "a worker failed");
@@ -89,6 +118,17 @@ fn measure(world_size: usize, threads: usize) -> Measured {
     });
     let first = outputs.next().expect("rank 0");
     outputs.for_each(drop);
+    first
+}
+
+fn measure(world_size: usize, threads: usize) -> Measured {
+    let store = TcpStore::host(Ipv4Addr::LOCALHOST.into(), 0, TIMEOUT).expect("a store");
+    let first = run_all((0..world_size).map(|rank| {
+        let role = Role { rank, world_size, port: store.port(), threads };
+        let mut command = Command::new(env::current_exe().expect("this program"));
+        command.env(ROLE, serde_json::to_string(&role).expect("JSON"));
+        command
+    }));
     serde_json::from_slice(&first).expect("what rank 0 measured")
 }
 

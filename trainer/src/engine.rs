@@ -269,6 +269,7 @@ impl Rank<'_> {
             trainer_version: env!("CARGO_PKG_VERSION").to_owned(),
             libtorch_version: crate::LIBTORCH_VERSION.to_owned(),
             world_size: assignment.world_size,
+            threads: assignment.threads,
         };
         checkpoint::results::write(&assignment.checkpoints, &assignment.job_uid, &results)?;
         Ok(Some(results))

@@ -73,6 +73,80 @@ fn a_lost_pod_costs_one_restart_and_leaves_the_result_as_it_would_have_been() {
 }
 
 #[test]
+fn a_job_that_ended_and_lost_its_pods_while_the_operator_was_away_is_complete() {
+    let namespace = Namespace::new("ended-alone");
+    namespace.apply(&job::claim("checkpoints")).expect("the claim is made");
+    let mut document = job::quick("ended");
+    document["spec"]["training"]["schedule"]["epochs"] = 1.into();
+    namespace.apply(&document).expect("the job is accepted");
+    wait_until("report", 300, || namespace.report("ended").ok_or("no report".to_owned()));
+    scale_operator(0);
+    let succeeded = || match namespace.report("ended") {
+        Some(report) if report["phase"] == "Succeeded" => Ok(report),
+        other => Err(format!("the report is {other:?}")),
+    };
+    let first = wait_until("results", 300, succeeded);
+    let before = job::identities(&namespace.pods("ended"));
+    namespace.kubectl(&["delete", "pods", "-l", "datjob.io/job-name=ended"]).expect("the pods are deleted");
+    wait_until("other pods", 120, || {
+        let now = job::identities(&namespace.pods("ended"));
+        let all_new = now.len() == before.len() && now.iter().all(|pod| !before.contains(pod));
+        if all_new { Ok(()) } else { Err(format!("the pods are {now:?}")) }
+    });
+    let second = wait_until("results told again", 120, succeeded);
+    assert_eq!(second["results"], first["results"]);
+    scale_operator(1);
+    let object = namespace.wait_for_condition("ended", "Complete", 120);
+    assert_eq!(object["status"]["results"]["sha256"], first["results"]["sha256"]);
+}
+
+/// The pod that holds the operator's lease.
+fn leader() -> Option<String> {
+    let arguments = [
+        "-n",
+        OPERATOR_NAMESPACE,
+        "get",
+        "lease",
+        "datjob-operator",
+        "-o",
+        "jsonpath={.spec.holderIdentity}",
+    ];
+    kubectl(&arguments, "").ok().filter(|holder| !holder.is_empty())
+}
+
+#[test]
+fn another_operator_takes_over_from_a_leader_that_is_killed() {
+    let namespace = Namespace::new("leader");
+    namespace.apply(&job::claim("checkpoints")).expect("the claim is made");
+    scale_operator(2);
+    wait_until("second operator", 120, || {
+        kubectl(
+            &[
+                "-n",
+                OPERATOR_NAMESPACE,
+                "rollout",
+                "status",
+                "deployment",
+                "-l",
+                "app.kubernetes.io/instance=datjob",
+                "--timeout=1s",
+            ],
+            "",
+        )
+    });
+    namespace.apply(&job::quick("led")).expect("the job is accepted");
+    namespace.wait_for_epoch("led", 1, 300);
+    let first = leader().expect("an operator leads");
+    // Without a farewell: the lease has to run out.
+    kubectl(&["-n", OPERATOR_NAMESPACE, "delete", "pod", &first, "--grace-period=0", "--force"], "")
+        .expect("the leader is killed");
+    let object = namespace.wait_for_condition("led", "Complete", 600);
+    assert_ne!(leader(), Some(first));
+    assert_eq!(object["status"]["restarts"]["total"], 0, "{}", object["status"]);
+    scale_operator(1);
+}
+
+#[test]
 fn a_finished_job_whose_lifetime_is_edited_runs_nothing() {
     let namespace = Namespace::new("finished");
     namespace.apply(&job::claim("checkpoints")).expect("the claim is made");

@@ -80,3 +80,23 @@ fn a_missing_image_is_named_in_a_condition() {
     let message = job::condition(&object, "Stalled").expect("the condition is there")["message"].to_string();
     assert!(message.contains("localhost/datjob/none:1"), "{message}");
 }
+
+#[test]
+fn a_quota_that_forbids_pods_is_named_in_a_condition() {
+    let namespace = Namespace::new("quota");
+    namespace.apply(&job::claim("checkpoints")).expect("the claim is made");
+    let quota = serde_json::json!({
+        "apiVersion": "v1",
+        "kind": "ResourceQuota",
+        "metadata": {"name": "few-pods"},
+        "spec": {"hard": {"pods": "1"}}
+    });
+    namespace.apply(&quota).expect("the quota is made");
+    namespace.apply(&job::quick("quota")).expect("the job is accepted");
+    let object = namespace.wait_for_condition("quota", "Stalled", 120);
+    let message = job::condition(&object, "Stalled").expect("the condition is there")["message"].to_string();
+    assert!(message.contains("few-pods"), "{message}");
+    // With room it goes on.
+    namespace.kubectl(&["delete", "resourcequota", "few-pods"]).expect("the quota is deleted");
+    namespace.wait_for_epoch("quota", 1, 300);
+}

@@ -1,6 +1,6 @@
 //! What `kubectl apply` refuses, by the name of the field.
 
-use datjob_e2e::{Namespace, job};
+use datjob_e2e::{Namespace, job, kubectl};
 use serde_json::{Value, json};
 
 /// Sets the value at a path of a document.
@@ -75,4 +75,37 @@ fn what_may_not_change_does_not() {
     set(&mut changed, "spec.lifecycle", json!({"maxRestarts": 1}));
     set(&mut changed, "spec.networkPolicy", json!({"enabled": false}));
     namespace.apply(&changed).expect("lifecycle and networkPolicy may change");
+}
+
+/// Allows or forbids norms that this release does not know, as a definition of another release would.
+fn allow_any_norm(allowed: Option<&Value>) -> Value {
+    let path = "/spec/versions/0/schema/openAPIV3Schema/properties/spec/properties/training/properties/threatModel/properties/norm/enum";
+    let text =
+        kubectl(&["get", "crd", "datjobs.datjob.io", "-o", "json"], "").expect("the definition is there");
+    let definition: Value = serde_json::from_str(&text).expect("kubectl prints JSON");
+    let before = definition.pointer(path).cloned().unwrap_or_default();
+    let operation = match allowed {
+        None => json!([{"op": "remove", "path": path}]),
+        Some(norms) => json!([{"op": "add", "path": path, "value": norms}]),
+    };
+    kubectl(&["patch", "crd", "datjobs.datjob.io", "--type=json", "-p", &operation.to_string()], "")
+        .expect("the definition is patched");
+    before
+}
+
+#[test]
+fn a_job_of_another_release_that_cannot_be_decoded_says_so() {
+    let namespace = Namespace::new("undecodable");
+    let norms = allow_any_norm(None);
+    let mut document = job::quick("of-another-release");
+    document["spec"]["training"]["threatModel"]["norm"] = "L7".into();
+    let accepted = namespace.apply(&document);
+    allow_any_norm(Some(&norms));
+    accepted.expect("the patched definition accepts it");
+    let object = namespace.wait_for_condition("of-another-release", "Stalled", 60);
+    let stalled = job::condition(&object, "Stalled").expect("the condition is there");
+    assert_eq!(stalled["reason"], "Undecodable");
+    let message = stalled["message"].as_str().expect("a sentence");
+    assert!(message.contains("L7"), "{message}");
+    assert!(namespace.get("statefulset", "of-another-release").is_none());
 }

@@ -191,6 +191,10 @@ pub struct Results {
     pub libtorch_version: String,
     /// Ranks in the last world.
     pub world_size: u32,
+    /// CPU threads of each rank in the last world. Sums over threads round by their number: figures are equal bit by
+    /// bit only where it is equal too. 0 where the trainer is older than this field.
+    #[serde(default)]
+    pub threads: u32,
 }
 
 /// Why something ended.

@@ -94,6 +94,9 @@ pub struct ResultsStatus {
     pub libtorch_version: String,
     /// Ranks in the last world.
     pub world_size: u32,
+    /// CPU threads of each rank: figures are equal bit by bit only where it is equal too.
+    #[serde(default)]
+    pub threads: u32,
 }
 
 /// Counts, and the share in percent with two decimals, rounded down.

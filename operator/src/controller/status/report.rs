@@ -109,6 +109,7 @@ impl Draft<'_> {
             trainer_version: shorten(&results.trainer_version, LONGEST_NAME),
             libtorch_version: shorten(&results.libtorch_version, LONGEST_NAME),
             world_size: results.world_size,
+            threads: results.threads,
         });
     }
 }

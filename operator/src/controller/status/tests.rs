@@ -165,6 +165,7 @@ fn results() -> Results {
         trainer_version: "0.1.0".into(),
         libtorch_version: "2.11.0".into(),
         world_size: 2,
+        threads: 1,
     }
 }
 

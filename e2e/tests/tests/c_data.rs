@@ -1,0 +1,91 @@
+//! Where data comes from: a volume, and an archive over HTTP. (An image: the other tests.)
+
+use datjob_e2e::{Namespace, job, registry, wait_until};
+use serde_json::{Value, json};
+
+/// A pod of the data image that runs a script; the volume is its directory /work.
+fn pod_of_the_data_image(name: &str, mut volume: Value, script: &str) -> Value {
+    volume["name"] = "work".into();
+    json!({
+        "apiVersion": "v1",
+        "kind": "Pod",
+        "metadata": {"name": name, "labels": {"app": name}},
+        "spec": {
+            "restartPolicy": "Never",
+            "terminationGracePeriodSeconds": 0,
+            "automountServiceAccountToken": false,
+            "securityContext": {
+                "runAsNonRoot": true,
+                "fsGroup": 65532,
+                "seccompProfile": {"type": "RuntimeDefault"}
+            },
+            "volumes": [volume],
+            "containers": [{
+                "name": "main",
+                "image": format!("{}/fashion-mnist:0.1.0", registry()),
+                "command": ["/bin/sh", "-euc", script],
+                "securityContext": {
+                    "allowPrivilegeEscalation": false,
+                    "capabilities": {"drop": ["ALL"]}
+                },
+                "volumeMounts": [{"name": "work", "mountPath": "/work"}]
+            }]
+        }
+    })
+}
+
+/// A job of one epoch with that source.
+fn job_with(name: &str, source: Value) -> Value {
+    let mut document = job::quick(name);
+    document["spec"]["training"]["data"]["source"] = source;
+    document["spec"]["training"]["schedule"]["epochs"] = 1.into();
+    document
+}
+
+#[test]
+fn a_directory_of_a_volume_is_trained_on() {
+    let namespace = Namespace::new("volume");
+    for claim in ["checkpoints", "data"] {
+        namespace.apply(&job::claim(claim)).expect("the claim is made");
+    }
+    let volume = json!({"persistentVolumeClaim": {"claimName": "data"}});
+    let fill = pod_of_the_data_image("fill", volume, "DATJOB_DATA=/work/sets/fm /bin/sh /bin/copy-data");
+    namespace.apply(&fill).expect("the pod is made");
+    wait_until("filled volume", 120, || match namespace.get("pod", "fill") {
+        Some(pod) if pod["status"]["phase"] == "Succeeded" => Ok(()),
+        other => Err(format!("the pod is {other:?}")),
+    });
+    let source = json!({"volume": {"persistentVolumeClaim": {"claimName": "data"}, "path": "sets/fm"}});
+    namespace.apply(&job_with("from-volume", source)).expect("the job is accepted");
+    namespace.wait_for_condition("from-volume", "Complete", 600);
+}
+
+#[test]
+fn an_archive_over_http_is_fetched_checked_and_trained_on() {
+    let namespace = Namespace::new("http");
+    namespace.apply(&job::claim("checkpoints")).expect("the claim is made");
+    let script = "/bin/busybox tar -cf /work/fm.tar -C /fashion-mnist . && \
+        /bin/busybox sha256sum /work/fm.tar && exec /bin/busybox httpd -f -p 8000 -h /work";
+    let server = pod_of_the_data_image("server", json!({"emptyDir": {}}), script);
+    namespace.apply(&server).expect("the pod is made");
+    let service = json!({
+        "apiVersion": "v1",
+        "kind": "Service",
+        "metadata": {"name": "server"},
+        "spec": {"selector": {"app": "server"}, "ports": [{"port": 8000}]}
+    });
+    namespace.apply(&service).expect("the service is made");
+    let sha256 = wait_until("checksum", 120, || {
+        let logs = namespace.kubectl(&["logs", "server"])?;
+        logs.split_whitespace().next().map(str::to_owned).ok_or("the log is empty".to_owned())
+    });
+    let source = |sha256: &str| json!({"http": {"url": "http://server:8000/fm.tar", "sha256": sha256}});
+
+    namespace.apply(&job_with("altered", source(&"0".repeat(64)))).expect("the job is accepted");
+    let object = namespace.wait_for_condition("altered", "Failed", 300);
+    let message = job::condition(&object, "Failed").expect("it is there")["message"].to_string();
+    assert!(message.contains(&sha256) && message.contains("http://server:8000/fm.tar"), "{message}");
+
+    namespace.apply(&job_with("from-http", source(&sha256))).expect("the job is accepted");
+    namespace.wait_for_condition("from-http", "Complete", 600);
+}
