@@ -17,6 +17,7 @@ STATIC_PACKAGES := --target $(TARGET) -p datjob-operator -p datjob-api -p datjob
 TORCH_PACKAGES := -p datjob-trainer -p datjob-c10d
 OPERATOR := $(CARGO_TARGET_DIR)/$(TARGET)/release/datjob-operator
 TRAINER := $(CARGO_TARGET_DIR)/release/dat-trainer
+PLUGIN := $(CACHE)/lib/libdatjob_cuda.so
 CLUSTER := $(BIN)/cluster
 
 .DEFAULT_GOAL := help
@@ -39,7 +40,7 @@ lint: prerequisites libtorch ## formatting and clippy
 	cargo clippy --release $(TORCH_PACKAGES) --all-targets -- -D warnings
 
 .PHONY: unit
-unit: prerequisites libtorch ## tests that need no cluster
+unit: prerequisites libtorch plugin ## tests that need no cluster
 	$(STATIC) test --release --target $(TARGET) -p datjob-operator -p datjob-api
 	cargo test --release $(TORCH_PACKAGES)
 	cd e2e/cluster && CGO_ENABLED=0 go test -trimpath ./...
@@ -83,6 +84,11 @@ generate: operator ## the CRD, from its types, into crds/ and the chart
 .PHONY: cluster-binary
 cluster-binary: prerequisites ## Kubernetes, kubectl and helm in one binary
 	@e2e/cluster/build.sh "$(BIN)"
+
+.PHONY: plugin
+plugin: libtorch ## the CUDA plugin; needs no GPU
+	@scripts/cuda-headers.sh "$(CACHE)/cuda-13.0"
+	@scripts/cuda-plugin.sh "$(LIBTORCH)" "$(CACHE)/cuda-13.0" "$(PLUGIN)"
 
 .PHONY: libtorch
 libtorch: prerequisites

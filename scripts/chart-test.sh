@@ -23,6 +23,7 @@ cat > "$work/values.yaml" <<'VALUES'
 replicas: 3
 image: {repository: registry.example.com:5000/datjob/operator, tag: v9.9.9-rc.1, pullPolicy: Always}
 trainerImage: {repository: registry.example.com/datjob/trainer, tag: "9"}
+gpu: {enabled: true, trainerImage: {repository: registry.example.com/datjob/trainer-cuda, tag: "9"}}
 imagePullSecrets: [{name: registry}]
 crds: {keep: false}
 watch: {namespace: team-a}
@@ -77,6 +78,7 @@ refused /image --set image.pullPolcy=Always
 refused /image/pullPolicy --set image.pullPolicy=Sometimes
 refused /image/repository --set image.repository=operator:latest
 refused /image/tag --set image.tag="a b"
+refused /gpu/enabled --set gpu.enabled=maybe
 refused /trainerImage --set trainerImage.name=x
 refused /crds/keep --set crds.keep=maybe
 refused /watch/namespace --set watch.namespace=Team_A
@@ -197,6 +199,8 @@ check(not [d for d in cases["bare"] if "Role" in d["kind"] or d["kind"] == "Serv
 pod = of_kind("all", "Deployment")[0]["spec"]["template"]
 check(pod["spec"]["containers"][0]["image"] == "registry.example.com:5000/datjob/operator:v9.9.9-rc.1", "all", "image")
 check(environment("all")["DATJOB_TRAINER_IMAGE"] == "registry.example.com/datjob/trainer:9", "all", "trainerImage")
+check(environment("all")["DATJOB_TRAINER_CUDA_IMAGE"] == "registry.example.com/datjob/trainer-cuda:9", "all", "gpu.trainerImage")
+check(not environment("default")["DATJOB_TRAINER_CUDA_IMAGE"], "default", "GPUs are on")
 check(environment("all")["DATJOB_LOG"] == "info,datjob_operator=debug", "all", "logLevel")
 check(environment("default")["DATJOB_TRAINER_IMAGE"] == "localhost/datjob/trainer:0.1.0", "default", "trainerImage")
 for field in ("imagePullSecrets", "nodeSelector", "tolerations", "affinity", "priorityClassName", "topologySpreadConstraints"):

@@ -2,10 +2,11 @@
 # Makes DIR hold what a build on libtorch 2.11.0 needs (about 500 MB): scripts/libtorch.sh DIR
 # The wheels come from the Python package index by pip; of the CUDA build only its CPU parts are kept, with the two
 # small NVIDIA libraries that libtorch_cpu.so links to. A full `pip install torch` would be 4.7 GB.
+# Of libtorch's CUDA libraries the names are kept that they export: scripts/cuda-plugin.sh checks the plugin against them.
 set -euo pipefail
 dir=${1:?usage: scripts/libtorch.sh DIR}
 version=2.11.0
-[ "$(cat "$dir/build-version" 2>/dev/null)" = "$version" ] && exit 0
+[ "$(cat "$dir/build-version" 2>/dev/null)" = "$version" ] && [ -s "$dir/cuda-symbols" ] && exit 0
 
 echo "libtorch $version: downloading (about 545 MB) into $dir"
 work=$(mktemp -d "${TMPDIR:-/tmp}/libtorch.XXXXXX")
@@ -29,6 +30,8 @@ for wheel in wheels.iterdir():
             base = name.rsplit("/", 1)[-1]
             if name.startswith("torch/include/") and base:
                 target = tree / "include" / name[len("torch/include/"):]
+            elif base in ("libtorch_cuda.so", "libc10_cuda.so"):
+                target = tree / "cuda" / base
             elif base in libraries or (base.startswith("libgomp") and name.startswith("torch")):
                 target = tree / "lib" / base
             else:
@@ -38,6 +41,8 @@ for wheel in wheels.iterdir():
                 while block := source.read(1 << 20):
                     out.write(block)
 PYTHON
+nm -D --defined-only "$work"/tree/cuda/*.so | awk 'NF == 3 {print $3}' | LC_ALL=C sort -u > "$work/tree/cuda-symbols"
+rm -r "$work/tree/cuda"
 # torch-sys links "torch": a linker script stands in for libtorch.so, which would want libtorch_cuda.so.
 echo 'INPUT(libtorch_cpu.so libc10.so)' > "$work/tree/lib/libtorch.so"
 echo "$version" > "$work/tree/build-version"

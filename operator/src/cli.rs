@@ -31,6 +31,9 @@ pub struct Run {
     /// The trainer's image for jobs that name none.
     #[arg(long, env = "DATJOB_TRAINER_IMAGE", value_parser = not_empty)]
     pub trainer_image: String,
+    /// The trainer's image for jobs that ask for GPUs and name none; where empty, such jobs are refused.
+    #[arg(long, env = "DATJOB_TRAINER_CUDA_IMAGE", default_value = "")]
+    pub trainer_cuda_image: String,
     /// Whether several operators elect one that reconciles.
     #[arg(long, env = "DATJOB_LEADER_ELECTION", default_value_t = true, action = ArgAction::Set)]
     pub leader_election: bool,

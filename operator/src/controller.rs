@@ -147,7 +147,7 @@ async fn reconcile(job: &DatJob, context: &Context) -> Result<Action, ReconcileE
     let finished =
         job.status.as_ref().is_some_and(|status| conditions::is_true(status, conditions::FINISHED));
     let observation = observe::observe(context, job, &identity, finished).await?;
-    let plan = match validate::validate(job, &identity) {
+    let plan = match validate::validate(job, &identity, context.settings.trainer_cuda_image.is_some()) {
         Validated::Run(valid) => {
             let step = attempt::next_step(&identity, job.status.as_ref(), &observation, Timestamp::now());
             Plan::Run(Box::new(build::build(&valid, step, &context.settings)))

@@ -43,6 +43,7 @@ pub async fn run(options: Run) -> anyhow::Result<()> {
     let Run {
         watch_namespace,
         trainer_image,
+        trainer_cuda_image,
         leader_election,
         lease_name,
         lease_namespace,
@@ -65,6 +66,7 @@ pub async fn run(options: Run) -> anyhow::Result<()> {
     info!(
         version = env!("CARGO_PKG_VERSION"),
         trainer_image,
+        trainer_cuda_image,
         identity,
         namespace = watch_namespace.as_deref().unwrap_or("*"),
         "Operator starts."
@@ -73,7 +75,11 @@ pub async fn run(options: Run) -> anyhow::Result<()> {
     let reporter = Reporter { controller: MANAGER.to_owned(), instance: Some(identity.clone()) };
     let context = Arc::new(Context {
         client: client.clone(),
-        settings: Settings { trainer_image, operator_namespace: operator_namespace.clone() },
+        settings: Settings {
+            trainer_image,
+            trainer_cuda_image: Some(trainer_cuda_image).filter(|image| !image.is_empty()),
+            operator_namespace: operator_namespace.clone(),
+        },
         reports: Reader::new().context("cannot make an HTTP client")?,
         recorder: Recorder::new(client.clone(), reporter),
         memory: Memory::default(),

@@ -22,9 +22,10 @@ fn children(manifest: &str, namespace: Option<&str>) -> Children {
     let identity = Identity::of(&job).unwrap();
     let settings = Settings {
         trainer_image: "registry.example/datjob-trainer:0.1.0".into(),
+        trainer_cuda_image: Some("registry.example/datjob-trainer-cuda:0.1.0".into()),
         operator_namespace: namespace.map(Into::into),
     };
-    match validate(&job, &identity) {
+    match validate(&job, &identity, true) {
         Validated::Run(valid) => build(&valid, Step::Start(1), &settings),
         other => panic!("{other:?}"),
     }
@@ -97,4 +98,15 @@ fn names_fit_where_they_are_used() {
     let children = children(&MINIMAL.replace("name: fashion}", &format!("name: {name}}}")), None);
     let config_map = children.config_map.metadata.name.unwrap();
     assert!(config_map.len() <= 63, "{config_map}");
+}
+
+#[test]
+fn a_pod_with_gpus_runs_the_image_for_cuda_with_a_worker_for_each() {
+    let manifest = MINIMAL.replace(
+        "  replicas: 2\n",
+        "  replicas: 2\n  pod:\n    runtimeClassName: nvidia\n    sharedMemory: 8Gi\n    resources: {limits: {nvidia.com/gpu: 4, rdma/hca: 1}}\n    env: [{name: NCCL_SOCKET_IFNAME, value: eth1}]\n",
+    );
+    assert_ne!(manifest, MINIMAL, "the fixture has changed");
+    let children = children(&manifest, None);
+    insta::assert_yaml_snapshot!("gpu-stateful-set", children.stateful_set);
 }

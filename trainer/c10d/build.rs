@@ -2,8 +2,8 @@
 
 use std::{env, path::PathBuf};
 
-const SOURCES: [&str; 5] =
-    ["cpp/guard.cpp", "cpp/store.cpp", "cpp/group.cpp", "cpp/reducer.cpp", "cpp/tensor.cpp"];
+const SOURCES: [&str; 6] =
+    ["cpp/guard.cpp", "cpp/store.cpp", "cpp/group.cpp", "cpp/reducer.cpp", "cpp/tensor.cpp", "cpp/cuda.cpp"];
 
 fn main() {
     // torch-sys says `links = "tch"`, so its build script's metadata reaches direct dependents under that name.
@@ -14,6 +14,7 @@ fn main() {
     let include = library.parent().expect("libtorch's lib folder lies in libtorch").join("include");
 
     println!("cargo::rerun-if-changed=cpp");
+    println!("cargo::rerun-if-changed=plugin/plugin.h");
     let mut build = cc::Build::new();
     build.cpp(true).std("c++17").opt_level(2).debug(false).define("USE_C10D_GLOO", None);
     // As system headers, so that only our own code is warned about.

@@ -111,9 +111,9 @@ async fn prepare_training(
     directory: &Path,
 ) -> Result<Option<Training>, (FailureReason, String)> {
     let training = config.training().map_err(|e| (FailureReason::Configuration, e.to_string()))?;
-    let world_size = config.replicas * config.workers;
-    training.check(world_size).map_err(|e| (FailureReason::Configuration, e.to_string()))?;
-    board.training(&training, world_size);
+    let topology = config.topology();
+    training.check(topology).map_err(|e| (FailureReason::Configuration, e.to_string()))?;
+    board.training(&training, topology.world_size());
     if config.pod_index == 0
         && let Some(results) = results::read(directory, &config.job_uid, &training.hash())
             .map_err(|e| (FailureReason::Data, e.to_string()))?

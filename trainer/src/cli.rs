@@ -30,9 +30,12 @@ pub enum Command {
 pub struct Run {
     /// A DatJob manifest, as for kubectl apply.
     pub manifest: PathBuf,
-    /// Worker processes; the batch of the manifest is divided among them.
-    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=64))]
-    pub workers: u32,
+    /// Worker processes, among which the batch of the manifest is divided; where absent one for each GPU, or 1.
+    #[arg(long, value_parser = clap::value_parser!(u32).range(1..=64))]
+    pub workers: Option<u32>,
+    /// GPUs to train on, the first of those that CUDA sees; 0 trains on the CPU.
+    #[arg(long, default_value_t = 0, value_parser = clap::value_parser!(u32).range(0..=64))]
+    pub gpus: u32,
     /// Folder of the data set's standard files; an HTTP source is downloaded into it.
     #[arg(long)]
     pub data: PathBuf,

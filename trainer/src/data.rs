@@ -92,7 +92,7 @@ impl Images {
     /// # Panics
     /// If there is no such image.
     pub fn pixels(&self, index: usize) -> &[u8] {
-        let bytes = self.bytes();
+        let bytes = self.image_bytes();
         &self.pixels[index * bytes..(index + 1) * bytes]
     }
 
@@ -105,23 +105,22 @@ impl Images {
     }
 
     /// Bytes of an image.
-    fn bytes(&self) -> usize {
+    fn image_bytes(&self) -> usize {
         self.shape.iter().product::<i64>() as usize
     }
 
     /// The images of these indices, varied where `augmentation` is given, with their labels.
     ///
-    /// Images: f32 `[N, C, H, W]` in [0, 1] (byte / 255); labels: i64 `[N]`; both on `device`.
+    /// Images: u8 `[N, C, H, W]`, for [`numbers`]; labels: i64 `[N]`; both in host memory.
     ///
     /// # Panics
     /// If there is no such image.
-    pub fn batch(
+    pub fn bytes(
         &self,
         indices: &[usize],
         augmentation: Option<&Augmentation>,
-        device: Device,
     ) -> Result<(Tensor, Tensor), TchError> {
-        let bytes = self.bytes();
+        let bytes = self.image_bytes();
         let mut pixels = vec![0; indices.len() * bytes];
         for (&index, out) in indices.iter().zip(pixels.chunks_exact_mut(bytes)) {
             match augmentation {
@@ -131,14 +130,24 @@ impl Images {
         }
         let labels: Vec<i64> = indices.iter().map(|&index| i64::from(self.labels[index])).collect();
         let [channels, height, width] = self.shape;
-        // The bytes cross to the device, a quarter of what the floats would be.
-        let images = Tensor::f_from_slice(&pixels)?
-            .f_view([indices.len() as i64, channels, height, width])?
-            .f_to_device(device)?
-            .f_to_kind(Kind::Float)?
-            .f_div_scalar(255.0)?;
-        Ok((images, Tensor::f_from_slice(&labels)?.f_to_device(device)?))
+        let pixels =
+            Tensor::f_from_slice(&pixels)?.f_view([indices.len() as i64, channels, height, width])?;
+        Ok((pixels, Tensor::f_from_slice(&labels)?))
     }
+
+    /// [`bytes`](Self::bytes) as [`numbers`], on `device`.
+    ///
+    /// # Panics
+    /// If there is no such image.
+    pub fn batch(&self, indices: &[usize], device: Device) -> Result<(Tensor, Tensor), TchError> {
+        let (pixels, labels) = self.bytes(indices, None)?;
+        Ok((numbers(&pixels.f_to_device(device)?)?, labels.f_to_device(device)?))
+    }
+}
+
+/// Bytes as f32 in [0, 1] (byte / 255), where they are: they cross to a device as a quarter of what floats would be.
+pub fn numbers(pixels: &Tensor) -> Result<Tensor, TchError> {
+    pixels.f_to_kind(Kind::Float)?.f_div_scalar(255.0)
 }
 
 #[cfg(test)]
@@ -148,7 +157,7 @@ mod tests {
     #[test]
     fn a_batch_holds_the_asked_images_as_numbers_from_0_to_1() {
         let images = Images::new([1, 1, 2], vec![0, 51, 102, 153, 204, 255], vec![3, 1, 2]);
-        let (pixels, labels) = images.batch(&[2, 0], None, Device::Cpu).unwrap();
+        let (pixels, labels) = images.batch(&[2, 0], Device::Cpu).unwrap();
         assert_eq!(pixels.size(), [2, 1, 1, 2]);
         assert_eq!(
             Vec::<f32>::try_from(pixels.flatten(0, -1)).unwrap(),
@@ -160,6 +169,6 @@ mod tests {
     #[test]
     fn an_empty_batch_is_a_batch() {
         let images = Images::new([1, 1, 2], vec![0, 51], vec![3]);
-        assert_eq!(images.batch(&[], None, Device::Cpu).unwrap().0.size(), [0, 1, 1, 2]);
+        assert_eq!(images.batch(&[], Device::Cpu).unwrap().0.size(), [0, 1, 1, 2]);
     }
 }

@@ -1,29 +1,27 @@
 //! The training loop: the algorithm of the paper (arXiv 2206.06257, section 3), one rank of it.
 //!
-//! A step: load the rank's shard of the global batch, attack it (gradients of the images alone), backward of the
+//! A step: take the rank's shard of the global batch, attack it (gradients of the images alone), backward of the
 //! objective with the bucketed all-reduce overlapped, optimizer. After an epoch: BatchNorm statistics made the same on
 //! all ranks, accuracy on the validation split, best weights, checkpoint. At the end: the best weights on the test set,
 //! once.
 
-use std::time::Instant;
-
+use crate::{
+    attack,
+    checkpoint::{self, Best, Directory},
+    data::{self, DataSet, Epoch, Split},
+    evaluate::{EvalAttack, Evaluation},
+    objective, optim,
+    placement::Placement,
+    worker::{assignment::Assignment, event::Event},
+};
 use datjob_api::{
     Training,
     report::{AttackCount, Count, Results},
 };
 use datjob_c10d::{C10dError, ProcessGroup, Reducer, ReducerOptions};
-use tch::Device;
-
-use crate::{
-    attack,
-    checkpoint::{self, Best, Directory},
-    data::{self, Augmentation, DataSet, Epoch, Split},
-    evaluate::{EvalAttack, Evaluation},
-    objective, optim, random,
-    worker::{assignment::Assignment, event::Event},
-};
 
 mod accuracy;
+mod batch;
 pub mod batch_norm;
 mod error;
 mod meter;
@@ -31,7 +29,9 @@ mod state;
 mod world;
 
 pub use error::TrainError;
+pub(crate) use error::of_libtorch;
 
+use batch::{Aftermath, Ahead, Batch};
 use meter::Meter;
 use state::State;
 
@@ -42,14 +42,16 @@ pub type Tell<'a> = &'a mut dyn FnMut(Event);
 /// results, which are durable by then.
 pub fn run(assignment: &Assignment, tell: Tell<'_>) -> Result<Option<Results>, TrainError> {
     let training = &assignment.training;
+    let placement = world::placement(assignment)?;
     let data = data::load(training.data.dataset, &assignment.data)?;
-    let group = world::join(assignment)?;
+    let group = world::join(assignment, placement)?;
     let mut rank = Rank {
         training,
         split: data::split(data.train.len(), training.data.validation.count as usize, training.seed)?,
         data,
         checkpoints: Directory::new(&assignment.checkpoints, training.hash()),
-        state: State::new(training)?,
+        state: State::new(training, placement.device())?,
+        placement,
         group,
         tell,
     };
@@ -64,6 +66,7 @@ struct Rank<'a> {
     data: DataSet,
     split: Split,
     checkpoints: Directory,
+    placement: Placement,
     state: State,
     group: ProcessGroup,
     tell: Tell<'a>,
@@ -111,13 +114,26 @@ impl Rank<'_> {
         let order = Epoch::new(&self.split.training, schedule.batch_size as usize, *seed, epoch);
         let mut meter =
             Meter::new(schedule.epochs, self.state.epoch, self.split.training.len(), order.steps());
+        let mut ahead = Some(self.ahead(&order, epoch, 0)?);
+        let mut before = None;
         for step in 0..order.steps() {
-            let rate = self.step(reducer, &order, step, &mut meter)?;
+            let Some(batch) = ahead.take() else { break };
+            let (rate, after) = self.step(reducer, &order, batch, &mut meter)?;
+            // While a device works on this step: the images of the next, and what the one before has come to.
+            if step + 1 < order.steps() {
+                ahead = Some(self.ahead(&order, epoch, step + 1)?);
+            }
+            if let Some(before) = before.replace(after) {
+                Aftermath::read(before, &mut meter)?;
+            }
             if self.is_first()
                 && let Some(progress) = meter.progress(self.state.step, step + 1, rate)
             {
                 (self.tell)(Event::Progress(progress));
             }
+        }
+        if let Some(before) = before {
+            before.read(&mut meter)?;
         }
         self.state.epoch += 1;
         if self.is_first() {
@@ -127,54 +143,48 @@ impl Rank<'_> {
         Ok(())
     }
 
-    /// One step; returns its learning rate.
+    fn ahead(&self, order: &Epoch, epoch: u64, step: usize) -> Result<Ahead, TrainError> {
+        let member = (self.group.rank(), self.group.world_size());
+        Ahead::begin(self.placement, self.training, &self.data, order, (epoch, step), member)
+    }
+
+    /// One step, asked for and on a device not waited for; returns its learning rate.
     fn step(
         &mut self,
         reducer: &mut Reducer,
         order: &Epoch,
-        step: usize,
+        batch: Ahead,
         meter: &mut Meter,
-    ) -> Result<f64, TrainError> {
-        let Training { seed, threat_model, attack, objective, .. } = self.training;
-        let (rank, world_size) = (self.group.rank(), self.group.world_size());
-        let epoch = u64::from(self.state.epoch);
-        let batch = order.batch(step);
-        let shard = order.shard(step, rank, world_size);
+    ) -> Result<(f64, Aftermath), TrainError> {
+        let Training { threat_model, attack, objective, schedule, .. } = self.training;
         let network = &self.state.network;
+        let Batch { images, labels, noise, global } = batch.take(network)?;
 
-        let (crop, flip) = self.training.data.augmentation();
-        let augmentation = Augmentation { crop, flip, seed: *seed, epoch };
-        let (images, labels) = self.data.train.batch(shard, Some(&augmentation), Device::Cpu)?;
-        let images = network.input(&images)?;
-        let epsilon = threat_model.epsilon.value();
-        let noise = random::training_noise(*seed, epoch, shard, self.data.train.shape(), epsilon)?;
-        let attack_started = Instant::now();
+        let attack_begins = self.placement.moment()?;
         let adversarial = attack::for_training(network, attack, threat_model, &images, &labels, &noise)?;
-        meter.attacked(attack_started.elapsed());
+        let attack_ends = self.placement.moment()?;
 
         reducer.prepare_forward()?;
         // The reducer takes the mean over ranks of what are sums over shards, and shards may be uneven.
-        let scale = world_size as f64 / batch.len() as f64;
+        let scale = self.group.world_size() as f64 / global as f64;
         let loss = objective::loss(network, objective, &images, &adversarial, &labels, scale)?;
-        let value = loss.f_double_value(&[])?;
-        if !value.is_finite() {
-            return Err(TrainError::NotFinite {
-                value,
-                step: self.state.step + 1,
-                epoch: self.state.epoch + 1,
-            });
-        }
+        let aftermath = Aftermath {
+            loss: self.placement.read(&loss)?,
+            attack: (attack_begins, attack_ends),
+            step: self.state.step + 1,
+            epoch: self.state.epoch + 1,
+            divisor: scale * labels.size()[0] as f64,
+        };
         self.state.optimizer.zero_gradients()?;
         reducer.prepare_backward()?;
         loss.f_backward().map_err(|error| C10dError::from_backward(&error, self.group.member()))?;
 
-        let schedule = &self.training.schedule;
         let rate =
             optim::learning_rate(schedule, self.state.base_rate, self.state.step, order.steps() as u64);
         self.state.optimizer.step(rate)?;
         self.state.step += 1;
-        meter.stepped(batch.len(), value / world_size as f64 * batch.len() as f64 / shard.len() as f64);
-        Ok(rate)
+        meter.stepped(global);
+        Ok((rate, aftermath))
     }
 
     /// Accuracy on the validation split; keeps the weights where they are the best so far.
@@ -186,7 +196,7 @@ impl Rank<'_> {
             indices: &self.split.validation,
             seed: *seed,
             attacks: std::slice::from_ref(&attack),
-            device: Device::Cpu,
+            device: self.placement.device(),
         };
         let counts = accuracy::measure(&self.state.network, &evaluation, &self.group, &mut |_, _| {})?;
         let accuracy = accuracy::on_validation(&counts, &attack, self.state.epoch);
@@ -236,7 +246,7 @@ impl Rank<'_> {
             indices: &images,
             seed: *seed,
             attacks: &attacks,
-            device: Device::Cpu,
+            device: self.placement.device(),
         };
         let (first, tell) = (self.group.rank() == 0, &mut *self.tell);
         let counts = accuracy::measure(&self.state.network, &evaluation, &self.group, &mut |done, total| {

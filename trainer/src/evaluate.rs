@@ -130,7 +130,7 @@ fn evaluate_batch(
     pulse: &mut dyn FnMut() -> Result<(), EvaluateError>,
 ) -> Result<(), EvaluateError> {
     let Evaluation { images: source, seed, attacks, device, .. } = *evaluation;
-    let (images, labels) = source.batch(batch, None, device)?;
+    let (images, labels) = source.batch(batch, device)?;
     let images = network.input(&images)?;
     let clean = correct(network, &images, &labels)?;
     let mut worst_case = clean.clone();

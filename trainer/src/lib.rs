@@ -18,6 +18,7 @@ pub mod files;
 pub mod model;
 pub mod objective;
 pub mod optim;
+pub mod placement;
 pub mod random;
 pub mod rendezvous;
 pub mod run;

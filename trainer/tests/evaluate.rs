@@ -22,7 +22,7 @@ fn images(network: &Network, count: usize) -> Images {
     let pixels = (0..count * 784).map(|_| stream.below(256) as u8).collect();
     let unlabelled = Images::new([1, 28, 28], pixels, vec![0; count]);
     let all: Vec<usize> = (0..count).collect();
-    let (batch, _) = unlabelled.batch(&all, None, Device::Cpu).unwrap();
+    let (batch, _) = unlabelled.batch(&all, Device::Cpu).unwrap();
     let classes =
         no_grad(|| network.forward(&batch, datjob_trainer::model::Mode::Eval).unwrap().argmax(1, false));
     let labels = Vec::<i64>::try_from(classes).unwrap().into_iter().enumerate();

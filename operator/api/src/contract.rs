@@ -14,6 +14,8 @@ pub const ENV_POD_INDEX: &str = "DATJOB_POD_INDEX";
 pub const ENV_REPLICAS: &str = "DATJOB_REPLICAS";
 /// Worker processes in each pod.
 pub const ENV_WORKERS_PER_POD: &str = "DATJOB_WORKERS_PER_POD";
+/// GPUs in each pod; absent where training runs on the CPU.
+pub const ENV_GPUS: &str = "DATJOB_GPUS";
 /// The attempt that the pod belongs to: a token, messages with an older one are dropped.
 pub const ENV_ATTEMPT: &str = "DATJOB_ATTEMPT";
 /// DNS name of pod 0, the host of the rendezvous.

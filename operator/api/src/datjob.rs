@@ -11,7 +11,7 @@ pub use self::{
     pod::{ObjectName, PodOptions, SecretName, Volume},
     status::{DatJobStatus, Restarts, ResultsStatus, TestAttack, TestCount},
 };
-use crate::training::{ClaimReference, Training};
+use crate::training::{ClaimReference, Topology, Training};
 
 mod definition;
 mod network;
@@ -72,7 +72,7 @@ pub struct DatJobSpec {
     /// Number of trainer pods. World size = replicas × workersPerPod.
     #[schemars(range(min = 1, max = 4096))]
     pub replicas: u32,
-    /// Worker processes in each pod; 1 where absent.
+    /// Worker processes in each pod; where absent the number of its GPUs, or 1 on the CPU.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 1, max = 64))]
     pub workers_per_pod: Option<u32>,
@@ -92,14 +92,11 @@ pub struct DatJobSpec {
 }
 
 impl DatJobSpec {
-    /// Worker processes in each pod, with the default filled in.
-    pub fn workers(&self) -> u32 {
-        self.workers_per_pod.unwrap_or(1)
-    }
-
-    /// Ranks in a full world.
-    pub fn world_size(&self) -> u32 {
-        self.replicas * self.workers()
+    /// Pods, workers and GPUs, with the defaults filled in.
+    pub fn topology(&self) -> Topology {
+        let gpus = self.pod.gpus();
+        let workers = self.workers_per_pod.unwrap_or(gpus.max(1));
+        Topology { pods: self.replicas, workers, gpus }
     }
 }
 

@@ -226,8 +226,10 @@ pub enum FailureReason {
     Numerical,
     /// A peer or the store was lost: the world re-forms.
     Communication,
-    /// A worker ran out of memory: the world re-forms.
+    /// A worker, or its GPU, ran out of memory: the world re-forms.
     OutOfMemory,
+    /// A GPU failed, was lost, or cannot be used: the world re-forms.
+    Device,
     /// A worker ended in a way it could not explain: the world re-forms.
     Crash,
 }

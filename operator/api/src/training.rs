@@ -13,13 +13,15 @@ use crate::epsilon::Epsilon;
 
 mod attack;
 mod check;
+mod communication;
 mod data;
 mod defaults;
 mod evaluation;
 mod schedule;
 
 pub use attack::{Attack, Fgsm, Pgd};
-pub use check::InvalidTraining;
+pub use check::{InvalidTraining, Topology};
+pub use communication::{Backend, Communication};
 pub use data::{
     Augmentation, ClaimReference, Data, HttpSource, ImageSource, Source, Validation, VolumeSource,
 };
@@ -56,6 +58,9 @@ pub struct Training {
     pub optimizer: Optimizer,
     /// Epochs, batch size, learning rate over time.
     pub schedule: Schedule,
+    /// How ranks talk.
+    #[serde(default, skip_serializing_if = "Communication::is_default")]
+    pub communication: Communication,
     /// When checkpoints are written and which are kept.
     #[serde(default)]
     pub checkpoint: Checkpoint,

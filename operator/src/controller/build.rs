@@ -27,6 +27,8 @@ pub const SHARED_MEMORY_DIR: &str = "/dev/shm";
 pub struct Settings {
     /// The trainer's image where a job names none.
     pub trainer_image: String,
+    /// The same for jobs that ask for GPUs; none where such jobs are refused.
+    pub trainer_cuda_image: Option<String>,
     /// The operator's own namespace, from which it reads reports; unknown where it runs outside the cluster.
     pub operator_namespace: Option<String>,
 }

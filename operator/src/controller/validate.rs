@@ -6,7 +6,7 @@ use std::collections::BTreeSet;
 use datjob_api::{
     contract,
     datjob::{DatJob, PodOptions, Volume},
-    training::{InvalidTraining, Source},
+    training::{InvalidTraining, Source, Topology},
 };
 use k8s_openapi::api::core::v1::VolumeMount;
 use kube::Resource as _;
@@ -58,11 +58,35 @@ pub enum InvalidSpec {
         /// The path.
         path: String,
     },
-    /// A GPU was asked for.
-    #[error("spec.pod.resources: asks for {resource}, but this release trains on CPU only; leave it out")]
-    Gpu {
+    /// A GPU was asked for where none may be used.
+    #[error(
+        "spec.pod.resources: asks for {resource}, but GPUs are off in this installation; leave it out, or have the operator \
+         installed with gpu.enabled=true"
+    )]
+    GpusOff {
         /// The resource.
         resource: String,
+    },
+    /// A number of GPUs that is none.
+    #[error(
+        "spec.pod.resources.limits: {resource} is {quantity:?}; write a whole number, and write it in limits"
+    )]
+    Gpus {
+        /// The resource.
+        resource: String,
+        /// What was written.
+        quantity: String,
+    },
+    /// GPUs that nobody would use.
+    #[error(
+        "spec.workersPerPod: {workers} workers leave some of the {gpus} GPUs of each pod idle; leave it out, or ask for \
+         fewer GPUs"
+    )]
+    IdleGpus {
+        /// Workers in each pod.
+        workers: u32,
+        /// GPUs in each pod.
+        gpus: u32,
     },
     /// The pull policy is unknown.
     #[error("spec.pod.imagePullPolicy: {policy:?} is none of Always, IfNotPresent and Never")]
@@ -149,23 +173,24 @@ const RESERVED_LABELS: [&str; 5] = [
     "controller-revision-hash",
 ];
 
-/// Decides what is to be done with a job.
-pub fn validate<'a>(job: &'a DatJob, identity: &'a Identity) -> Validated<'a> {
+/// Decides what is to be done with a job. `gpus`: whether jobs may ask for GPUs.
+pub fn validate<'a>(job: &'a DatJob, identity: &'a Identity, gpus: bool) -> Validated<'a> {
     let status = job.status.as_ref();
     if status.is_some_and(|status| conditions::is_true(status, conditions::FINISHED)) {
         return Validated::Finished;
     }
     // Only before the first attempt: a newer operator with a new rule must not end a job that an older one started.
     let started = status.is_some_and(|status| status.attempt > 0);
-    match check(job) {
+    match check(job, gpus) {
         Err(invalid) if !started => Validated::Invalid(invalid),
         _ => Validated::Run(ValidJob { job, identity, archive_port: archive_port(job) }),
     }
 }
 
-fn check(job: &DatJob) -> Result<(), InvalidSpec> {
+fn check(job: &DatJob, gpus: bool) -> Result<(), InvalidSpec> {
     let spec = &job.spec;
-    spec.training.check(spec.world_size())?;
+    check_gpus(&spec.pod, spec.topology(), gpus)?;
+    spec.training.check(spec.topology())?;
     match &spec.training.data.source {
         Source::Http(http) if archive_port(job).is_none() => {
             return Err(InvalidSpec::Url { url: http.url.clone() });
@@ -194,16 +219,27 @@ fn archive_port(job: &DatJob) -> Option<u16> {
     }
 }
 
-fn check_container(pod: &PodOptions) -> Result<(), InvalidSpec> {
-    let resources = [&pod.resources.limits, &pod.resources.requests];
-    if let Some(resource) = resources
-        .into_iter()
-        .flatten()
-        .flat_map(|list| list.keys())
-        .find(|name| name.starts_with("nvidia.com/"))
+fn check_gpus(pod: &PodOptions, topology: Topology, gpus_on: bool) -> Result<(), InvalidSpec> {
+    let requested =
+        pod.resources.requests.iter().flatten().map(|(name, quantity)| (name.as_str(), quantity.0.as_str()));
+    let limited: Vec<(&str, &str)> = pod.gpu_resources().collect();
+    for (resource, quantity) in
+        requested.filter(|(name, _)| PodOptions::is_gpu(name)).chain(limited.iter().copied())
     {
-        return Err(InvalidSpec::Gpu { resource: resource.clone() });
+        let resource = resource.to_owned();
+        if !gpus_on {
+            return Err(InvalidSpec::GpusOff { resource });
+        }
+        // Kubernetes wants devices in limits, and takes no part of one.
+        if quantity.parse::<u32>().is_err() || !limited.iter().any(|(name, _)| *name == resource) {
+            return Err(InvalidSpec::Gpus { resource, quantity: quantity.to_owned() });
+        }
     }
+    let Topology { workers, gpus, .. } = topology;
+    if workers < gpus { Err(InvalidSpec::IdleGpus { workers, gpus }) } else { Ok(()) }
+}
+
+fn check_container(pod: &PodOptions) -> Result<(), InvalidSpec> {
     if let Some(policy) = &pod.image_pull_policy
         && !["Always", "IfNotPresent", "Never"].contains(&policy.as_str())
     {
@@ -287,6 +323,8 @@ pub fn is_deleted(job: &DatJob) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use datjob_api::training::Backend;
+
     use super::*;
     use crate::testing::minimal;
 
@@ -294,7 +332,7 @@ mod tests {
         let mut job = minimal();
         change(&mut job);
         let identity = Identity::of(&job).unwrap();
-        match validate(&job, &identity) {
+        match validate(&job, &identity, true) {
             Validated::Invalid(invalid) => invalid.to_string(),
             other => panic!("{other:?}"),
         }
@@ -308,7 +346,7 @@ mod tests {
     fn the_shortest_manifest_is_valid() {
         let job = minimal();
         let identity = Identity::of(&job).unwrap();
-        assert!(matches!(validate(&job, &identity), Validated::Run(_)));
+        assert!(matches!(validate(&job, &identity, true), Validated::Run(_)));
     }
 
     #[test]
@@ -318,14 +356,14 @@ mod tests {
         let mount = |path: &str| json!({"volumes": [volume("v")], "volumeMounts": [{"name": "v", "mountPath": path}]});
         let cases = [
             (
-                json!({"resources": {"limits": {"nvidia.com/gpu": "1"}}}),
-                "spec.pod.resources",
-                "nvidia.com/gpu",
+                json!({"resources": {"requests": {"nvidia.com/mig-1g.10gb": "1"}}}),
+                "spec.pod.resources.limits",
+                "write it in limits",
             ),
             (
-                json!({"resources": {"requests": {"nvidia.com/mig-1g": "1"}}}),
-                "spec.pod.resources",
-                "CPU only",
+                json!({"resources": {"limits": {"nvidia.com/gpu": "500m"}}}),
+                "spec.pod.resources.limits",
+                "500m",
             ),
             (json!({"imagePullPolicy": "always"}), "spec.pod.imagePullPolicy", "IfNotPresent"),
             (json!({"env": [{"name": "DATJOB_ATTEMPT", "value": "7"}]}), "spec.pod.env", "DATJOB_ATTEMPT"),
@@ -348,6 +386,34 @@ mod tests {
             let sentence = pod(json);
             assert!(sentence.starts_with(&format!("{field}: ")) && sentence.contains(word), "{sentence}");
         }
+    }
+
+    fn with_gpus(count: &str, workers: Option<u32>) -> DatJob {
+        let mut job = minimal();
+        let limits = serde_json::json!({"resources": {"limits": {"nvidia.com/gpu": count, "rdma/hca": "1"}}});
+        job.spec.pod = serde_json::from_value(limits).unwrap();
+        job.spec.workers_per_pod = workers;
+        job
+    }
+
+    #[test]
+    fn gpus_are_a_matter_of_the_installation() {
+        let job = with_gpus("2", None);
+        let off = check(&job, false).unwrap_err().to_string();
+        assert!(off.contains("nvidia.com/gpu") && off.contains("gpu.enabled=true"), "{off}");
+        check(&job, true).unwrap();
+        assert_eq!(job.spec.topology().workers, 2);
+    }
+
+    #[test]
+    fn no_gpu_stays_idle_and_ranks_may_share_one_without_nccl() {
+        let idle = check(&with_gpus("4", Some(2)), true).unwrap_err().to_string();
+        assert!(idle.starts_with("spec.workersPerPod: 2 workers leave some of the 4 GPUs"), "{idle}");
+        let mut shared = with_gpus("1", Some(2));
+        check(&shared, true).unwrap();
+        shared.spec.training.communication.backend = Backend::Nccl;
+        let refused = check(&shared, true).unwrap_err().to_string();
+        assert!(refused.starts_with("spec.training.communication.backend: "), "{refused}");
     }
 
     #[test]
@@ -381,7 +447,7 @@ mod tests {
             "volumeMounts": [{"name": "v", "mountPath": "/database"}]
         }))
         .unwrap();
-        check(&job).unwrap();
+        check(&job, true).unwrap();
     }
 
     #[test]
@@ -390,7 +456,7 @@ mod tests {
         job.spec.pod.image_pull_policy = Some("Sometimes".into());
         job.status = Some(datjob_api::datjob::DatJobStatus { attempt: 1, ..Default::default() });
         let identity = Identity::of(&job).unwrap();
-        assert!(matches!(validate(&job, &identity), Validated::Run(_)));
+        assert!(matches!(validate(&job, &identity, true), Validated::Run(_)));
     }
 
     #[test]
@@ -408,6 +474,6 @@ mod tests {
         );
         job.status = Some(status);
         let identity = Identity::of(&job).unwrap();
-        assert!(matches!(validate(&job, &identity), Validated::Finished));
+        assert!(matches!(validate(&job, &identity, true), Validated::Finished));
     }
 }

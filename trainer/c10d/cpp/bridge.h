@@ -53,9 +53,10 @@ enum datjob_gloo_device { DATJOB_GLOO_HOSTNAME = 0, DATJOB_GLOO_INTERFACE = 1 };
 
 // A group without a backend: at least one must be attached before the first collective.
 int datjob_group_new(const datjob_store* store, int rank, int world_size, const char* name, datjob_group** out);
-// Attaches Gloo for CPU tensors: connects to every peer, which must all do the same.
+// Attaches Gloo for CPU tensors, and for CUDA tensors where asked: connects to every peer, which must all do the same.
 int datjob_group_attach_gloo(
-    datjob_group* group, const datjob_store* store, int device_kind, const char* device, int64_t timeout_ms);
+    datjob_group* group, const datjob_store* store, int device_kind, const char* device, int64_t timeout_ms,
+    int cuda_tensors_too);
 // Closes the connections without waiting for the collectives under way.
 int datjob_group_abort(const datjob_group* group);
 // Waits for the collectives under way when this is the last reference.
@@ -125,6 +126,66 @@ int datjob_tensor_contiguous_channels_last(const datjob_tensor* tensor, datjob_t
 int datjob_tensor_set_channels_last(const datjob_tensor* tensor);
 // From now on an operation that would move the tensor's memory by growing it fails.
 int datjob_tensor_forbid_resize(const datjob_tensor* tensor);
+
+// ---- cuda.cpp: what needs a GPU; all of it fails until the plugin is loaded ----
+
+typedef struct datjob_cuda_device {
+  char name[256];
+  int capability_major;
+  int capability_minor;
+  int64_t total_bytes;
+  int driver_version;   // as CUDA counts: 13000 is 13.0
+  int runtime_version;
+} datjob_cuda_device;
+
+// Bytes. The first three are libtorch's allocator's in this process, the last two the whole device's.
+typedef struct datjob_cuda_memory {
+  int64_t allocated;
+  int64_t peak_allocated;
+  int64_t reserved;
+  int64_t free;
+  int64_t total;
+} datjob_cuda_memory;
+
+// Why the plugin cannot be used.
+enum datjob_cuda_status {
+  DATJOB_CUDA_READY = 0,
+  DATJOB_CUDA_NO_DRIVER = 1,
+  DATJOB_CUDA_NO_LIBRARIES = 2,
+  DATJOB_CUDA_NO_PLUGIN = 3,
+  DATJOB_CUDA_OTHER_PLUGIN = 4,
+  DATJOB_CUDA_DRIVER_TOO_OLD = 5,
+  DATJOB_CUDA_NO_DEVICE = 6,
+};
+
+// Loads the driver, libtorch_cuda from libtorch_cpu's own folder, and the plugin at `path`; writes the number of devices.
+// Returns a datjob_cuda_status, and where it is not READY the last error has the loader's or CUDA's own words. What was
+// loaded stays; a second call is cheap. Before the first use of a CUDA tensor in this process.
+int datjob_cuda_load(const char* path, int* out_devices);
+int datjob_cuda_describe(int device, datjob_cuda_device* out);
+int datjob_cuda_memory_of(int device, datjob_cuda_memory* out);
+int datjob_cuda_synchronize(int device);
+// Attaches NCCL for CUDA tensors. Connects at the first collective.
+int datjob_group_attach_nccl(datjob_group* group, const datjob_store* store, int64_t timeout_ms);
+
+typedef struct datjob_copy datjob_copy;  // a copy between host and device under way
+// The copies read `tensor` when they run: it must not be written to before that.
+int datjob_copy_to_device(const datjob_tensor* tensor, int device, datjob_copy** out);
+int datjob_copy_to_host(const datjob_tensor* tensor, datjob_copy** out);
+// The copied tensor, the caller's. On the device: later work of the current stream waits for it, this thread does not.
+// In host memory: this thread waits.
+int datjob_copy_take(const datjob_copy* copy, datjob_tensor** out);
+void datjob_copy_free(datjob_copy* copy);
+
+typedef struct datjob_mark datjob_mark;  // a point in the work of a device
+// Where the device's current stream stands now.
+int datjob_mark_new(int device, datjob_mark** out);
+// The seconds that the device took from one mark to a later one; this thread waits until it is there.
+int datjob_mark_seconds_until(const datjob_mark* begin, const datjob_mark* end, double* out);
+void datjob_mark_free(datjob_mark* mark);
+
+// Whether matrix products and convolutions of float32 may use TF32 on the device.
+void datjob_allow_tf32(int allowed);
 
 #ifdef __cplusplus
 }

@@ -4,6 +4,7 @@
 #include <torch/csrc/distributed/c10d/comm.hpp>
 
 #include <memory>
+#include <mutex>
 #include <utility>
 #include <vector>
 
@@ -14,14 +15,46 @@ using datjob::guarded;
 
 namespace {
 
-// c10d's own abort() does nothing for Gloo. This one closes the connections, which the peers see at once. Gloo does not
-// wake this process's own waiting threads for it: those end by the timeout.
+// Held while a collective is begun. libtorch's flight recorder is one for the process and notes the groups that begin
+// collectives in a map without a lock, so two groups of a process on two threads would damage it.
+std::mutex beginning;
+
+// Gloo, with two of libtorch's gaps closed.
 class GlooBackend : public c10d::ProcessGroupGloo {
  public:
   using c10d::ProcessGroupGloo::ProcessGroupGloo;
+  using Work = c10::intrusive_ptr<c10d::Work>;
+  using Tensors = std::vector<at::Tensor>;
 
+  // c10d's own abort() does nothing for Gloo. This one closes the connections, which the peers see at once. Gloo does
+  // not wake this process's own waiting threads for it: those end by the timeout.
   void abort() override {
     for (auto& context : contexts_) context->closeConnections();
+  }
+
+  Work broadcast(Tensors& tensors, const c10d::BroadcastOptions& options) override {
+    std::lock_guard<std::mutex> lock(beginning);
+    return ProcessGroupGloo::broadcast(tensors, options);
+  }
+
+  Work allreduce(Tensors& tensors, const c10d::AllreduceOptions& options) override {
+    std::lock_guard<std::mutex> lock(beginning);
+    return ProcessGroupGloo::allreduce(tensors, options);
+  }
+
+  Work allreduce_coalesced(Tensors& tensors, const c10d::AllreduceCoalescedOptions& options) override {
+    std::lock_guard<std::mutex> lock(beginning);
+    return ProcessGroupGloo::allreduce_coalesced(tensors, options);
+  }
+
+  Work allgather(std::vector<Tensors>& outputs, Tensors& inputs, const c10d::AllgatherOptions& options) override {
+    std::lock_guard<std::mutex> lock(beginning);
+    return ProcessGroupGloo::allgather(outputs, inputs, options);
+  }
+
+  Work barrier(const c10d::BarrierOptions& options) override {
+    std::lock_guard<std::mutex> lock(beginning);
+    return ProcessGroupGloo::barrier(options);
   }
 };
 
@@ -59,7 +92,8 @@ int datjob_group_new(const datjob_store* store, int rank, int world_size, const 
 }
 
 int datjob_group_attach_gloo(
-    datjob_group* group, const datjob_store* store, int device_kind, const char* device, int64_t timeout_ms) {
+    datjob_group* group, const datjob_store* store, int device_kind, const char* device, int64_t timeout_ms,
+    int cuda_tensors_too) {
   return guarded([&] {
     auto options = c10d::ProcessGroupGloo::Options::create(std::chrono::milliseconds(timeout_ms));
     options->group_name = group->name;
@@ -72,6 +106,9 @@ int datjob_group_attach_gloo(
         keys, group->group->getRank(), group->group->getSize(), std::move(options));
     backend->setSequenceNumberForGroup();
     group->group->setBackend(c10::DeviceType::CPU, c10d::ProcessGroup::BackendType::GLOO, backend);
+    if (cuda_tensors_too) {
+      group->group->setBackend(c10::DeviceType::CUDA, c10d::ProcessGroup::BackendType::GLOO, backend);
+    }
     group->group->setDefaultBackend(c10d::ProcessGroup::BackendType::GLOO);
     group->group->setGroupName(group->name);
   });

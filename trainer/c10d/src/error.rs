@@ -74,7 +74,7 @@ pub enum FailureKind {
 
 /// Parts of libtorch's messages, in lower case, and what they mean. The first that occurs decides: the store's
 /// sockets also time out and are reset, so they come first.
-const MESSAGES: [(&str, FailureKind); 19] = [
+const MESSAGES: [(&str, FailureKind); 22] = [
     ("appears not to match", FailureKind::ModelMismatch),
     ("ddp expects same model", FailureKind::ModelMismatch),
     ("got 0 bytes. connection was likely closed", FailureKind::StoreLost),
@@ -86,6 +86,10 @@ const MESSAGES: [(&str, FailureKind); 19] = [
     ("wait timeout after", FailureKind::Timeout),
     ("timed out", FailureKind::Timeout),
     ("timeout", FailureKind::Timeout),
+    // NCCL names the kind of its errors, and leaves a hint.
+    ("ncclremoteerror", FailureKind::PeerLost),
+    ("remote process exited", FailureKind::PeerLost),
+    ("nccl communicator was aborted", FailureKind::PeerLost),
     ("connection closed by peer", FailureKind::PeerLost),
     ("connection reset by peer", FailureKind::PeerLost),
     ("connection refused", FailureKind::PeerLost),
@@ -196,6 +200,16 @@ mod tests {
                 FailureKind::PeerLost,
             ),
             ("Broken pipe", FailureKind::PeerLost),
+            (
+                "NCCL error in: NCCLUtils.hpp:220, remote process exited or there was a network error, NCCL version \
+                 2.28.9",
+                FailureKind::PeerLost,
+            ),
+            ("NCCL communicator was aborted on rank 1.", FailureKind::PeerLost),
+            (
+                "[Rank 0] Watchdog caught collective operation timeout: WorkNCCL(SeqNum=5, OpType=ALLREDUCE)",
+                FailureKind::Timeout,
+            ),
             (
                 "Gloo connectFullMesh failed with [/pytorch/gloo/pair.cc:1] connect [10.0.0.2]:1: No route to host",
                 FailureKind::PeerLost,

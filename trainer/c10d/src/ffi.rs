@@ -17,10 +17,53 @@ macro_rules! opaque {
     )*};
 }
 
-opaque!(Store, Group, Work, Reducer);
+opaque!(Store, Group, Work, Reducer, Copy, Mark);
 
 pub(crate) const GLOO_HOSTNAME: c_int = 0;
 pub(crate) const GLOO_INTERFACE: c_int = 1;
+
+// `datjob_cuda_status`.
+pub(crate) const CUDA_READY: c_int = 0;
+pub(crate) const CUDA_NO_DRIVER: c_int = 1;
+pub(crate) const CUDA_NO_LIBRARIES: c_int = 2;
+pub(crate) const CUDA_NO_PLUGIN: c_int = 3;
+pub(crate) const CUDA_OTHER_PLUGIN: c_int = 4;
+pub(crate) const CUDA_DRIVER_TOO_OLD: c_int = 5;
+
+/// `datjob_cuda_device`.
+#[repr(C)]
+pub(crate) struct CudaDevice {
+    pub(crate) name: [c_char; 256],
+    pub(crate) capability_major: c_int,
+    pub(crate) capability_minor: c_int,
+    pub(crate) total_bytes: i64,
+    pub(crate) driver_version: c_int,
+    pub(crate) runtime_version: c_int,
+}
+
+impl Default for CudaDevice {
+    fn default() -> Self {
+        Self {
+            name: [0; 256],
+            capability_major: 0,
+            capability_minor: 0,
+            total_bytes: 0,
+            driver_version: 0,
+            runtime_version: 0,
+        }
+    }
+}
+
+/// `datjob_cuda_memory`.
+#[repr(C)]
+#[derive(Default)]
+pub(crate) struct CudaMemory {
+    pub(crate) allocated: i64,
+    pub(crate) peak_allocated: i64,
+    pub(crate) reserved: i64,
+    pub(crate) free: i64,
+    pub(crate) total: i64,
+}
 
 /// `datjob_reducer_statistics`.
 #[repr(C)]
@@ -97,6 +140,7 @@ unsafe extern "C" {
         device_kind: c_int,
         device: *const c_char,
         timeout_ms: i64,
+        cuda_tensors_too: c_int,
     ) -> c_int;
     pub(crate) fn datjob_group_abort(group: *const Group) -> c_int;
     pub(crate) fn datjob_group_free(group: *mut Group);
@@ -170,6 +214,22 @@ unsafe extern "C" {
     ) -> c_int;
     pub(crate) fn datjob_tensor_set_channels_last(tensor: *const C_tensor) -> c_int;
     pub(crate) fn datjob_tensor_forbid_resize(tensor: *const C_tensor) -> c_int;
+
+    // cuda.cpp
+    pub(crate) fn datjob_cuda_load(path: *const c_char, out_devices: *mut c_int) -> c_int;
+    pub(crate) fn datjob_cuda_describe(device: c_int, out: *mut CudaDevice) -> c_int;
+    pub(crate) fn datjob_cuda_memory_of(device: c_int, out: *mut CudaMemory) -> c_int;
+    pub(crate) fn datjob_cuda_synchronize(device: c_int) -> c_int;
+    pub(crate) fn datjob_group_attach_nccl(group: *mut Group, store: *const Store, timeout_ms: i64) -> c_int;
+    pub(crate) fn datjob_copy_to_device(tensor: *const C_tensor, device: c_int, out: *mut *mut Copy)
+    -> c_int;
+    pub(crate) fn datjob_copy_to_host(tensor: *const C_tensor, out: *mut *mut Copy) -> c_int;
+    pub(crate) fn datjob_copy_take(copy: *const Copy, out: *mut *mut C_tensor) -> c_int;
+    pub(crate) fn datjob_copy_free(copy: *mut Copy);
+    pub(crate) fn datjob_mark_new(device: c_int, out: *mut *mut Mark) -> c_int;
+    pub(crate) fn datjob_mark_seconds_until(begin: *const Mark, end: *const Mark, out: *mut f64) -> c_int;
+    pub(crate) fn datjob_mark_free(mark: *mut Mark);
+    pub(crate) fn datjob_allow_tf32(allowed: c_int);
 }
 
 /// The result of a bridge function from its status, with this thread's last message.
@@ -177,9 +237,13 @@ pub(crate) fn check(status: c_int) -> Result<(), String> {
     if status == 0 {
         return Ok(());
     }
+    Err(last_error())
+}
+
+/// This thread's last message.
+pub(crate) fn last_error() -> String {
     // SAFETY: the bridge returns a string that ends with NUL and lives until this thread's next call; it is copied.
-    let message = unsafe { CStr::from_ptr(datjob_last_error()) };
-    Err(message.to_string_lossy().into_owned())
+    unsafe { CStr::from_ptr(datjob_last_error()) }.to_string_lossy().into_owned()
 }
 
 /// A string for the bridge.

@@ -27,6 +27,7 @@
 //! ```
 
 mod agreement;
+mod cuda;
 mod error;
 mod ffi;
 mod log;
@@ -36,10 +37,11 @@ mod reducer;
 mod store;
 mod work;
 
+pub use cuda::{Cuda, CudaDevice, CudaError, CudaMemory, Mark, Transfer, allow_tf32};
 pub use error::{C10dError, Failure, FailureKind, Member};
 pub use log::{LogLevel, set_log_level};
 pub use memory_format::{contiguous_channels_last, to_channels_last_};
-pub use process_group::{GlooDevice, GlooOptions, ProcessGroup, ReduceOp};
+pub use process_group::{CudaBackend, GlooDevice, GlooOptions, ProcessGroup, ReduceOp};
 pub use reducer::{Reducer, ReducerOptions, ReducerStatistics, StepTimes};
 pub use store::{Store, TcpStore};
 pub use work::Work;

@@ -10,6 +10,7 @@ use tch::Tensor;
 use torch_sys::C_tensor;
 
 use crate::{
+    cuda::Cuda,
     error::{C10dError, Member},
     ffi::{self, c_string, check, milliseconds},
     store::Store,
@@ -51,6 +52,16 @@ pub enum GlooDevice {
     Hostname(String),
     /// A network interface, as in `eth0`.
     Interface(String),
+}
+
+/// What carries the collectives of CUDA tensors.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum CudaBackend {
+    /// NCCL: from device to device, each rank on a device of its own. A collective that fails there, or outlasts the
+    /// timeout, ends the process (libtorch's watchdog does): whoever started it has to start it again.
+    Nccl,
+    /// Gloo: through host memory. Several ranks may share a device.
+    Gloo,
 }
 
 /// What a Gloo group needs besides its place in the world.
@@ -108,6 +119,37 @@ impl ProcessGroup {
         timeout: Duration,
         options: &GlooOptions,
     ) -> Result<Self, C10dError> {
+        Self::form(store, rank, world_size, timeout, options, None)
+    }
+
+    /// [`gloo`](Self::gloo), and CUDA tensors too: through `backend`. With NCCL those connect at the first collective.
+    pub fn with_cuda(
+        _loaded: Cuda,
+        backend: CudaBackend,
+        store: &Store,
+        (rank, world_size): (usize, usize),
+        timeout: Duration,
+        options: &GlooOptions,
+    ) -> Result<Self, C10dError> {
+        let group = Self::form(store, rank, world_size, timeout, options, Some(backend))?;
+        if backend == CudaBackend::Nccl {
+            // SAFETY: group and store live through the call; nobody else has the group yet.
+            let attached = check(unsafe {
+                ffi::datjob_group_attach_nccl(group.handle.0.as_ptr(), store.as_ptr(), milliseconds(timeout))
+            });
+            attached.map_err(|message| group.error("forming the NCCL group", &message))?;
+        }
+        Ok(group)
+    }
+
+    fn form(
+        store: &Store,
+        rank: usize,
+        world_size: usize,
+        timeout: Duration,
+        options: &GlooOptions,
+        cuda: Option<CudaBackend>,
+    ) -> Result<Self, C10dError> {
         const OPERATION: &str = "forming the Gloo group";
         let group = Self::without_backend(OPERATION, store, rank, world_size, &options.name)?;
         let (kind, device) = match &options.device {
@@ -124,6 +166,7 @@ impl ProcessGroup {
                 kind,
                 device.as_ptr(),
                 milliseconds(timeout),
+                c_int::from(cuda == Some(CudaBackend::Gloo)),
             )
         });
         attached.map_err(|message| C10dError::from_message(OPERATION, member, &message))?;

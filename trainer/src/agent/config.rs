@@ -9,7 +9,7 @@ use std::{
 
 use datjob_api::{
     Training, contract,
-    training::{HttpSource, Source},
+    training::{HttpSource, Source, Topology},
 };
 
 use crate::files::{self, FileError};
@@ -32,6 +32,8 @@ pub struct Config {
     pub replicas: u32,
     /// Workers in each pod.
     pub workers: u32,
+    /// GPUs in each pod; 0 for training on the CPU.
+    pub gpus: u32,
     /// The attempt.
     pub attempt: u32,
     /// Name of pod 0.
@@ -99,6 +101,7 @@ impl Config {
             pod_index: parsed(contract::ENV_POD_INDEX)?,
             replicas: parsed(contract::ENV_REPLICAS)?,
             workers: parsed(contract::ENV_WORKERS_PER_POD)?,
+            gpus: if env::var_os(contract::ENV_GPUS).is_some() { parsed(contract::ENV_GPUS)? } else { 0 },
             attempt: parsed(contract::ENV_ATTEMPT)?,
             rendezvous_host: text(contract::ENV_RENDEZVOUS_HOST)?,
             rendezvous_port: contract::AGENT_PORT,
@@ -117,6 +120,11 @@ impl Config {
     /// The job's own directory in the checkpoint volume: a job of the same name made later has another.
     pub fn job_directory(&self) -> PathBuf {
         self.checkpoints.join(&self.job_uid)
+    }
+
+    /// Pods, workers and GPUs.
+    pub fn topology(&self) -> Topology {
+        Topology { pods: self.replicas, workers: self.workers, gpus: self.gpus }
     }
 
     /// The training spec.

@@ -23,8 +23,13 @@ use tokio::{
 
 use super::{Board, Config};
 use crate::{
+    engine::of_libtorch,
+    placement::visible_device,
     rendezvous::{State, World},
-    worker::{assignment::Assignment, event::Event},
+    worker::{
+        assignment::{Accelerator, Assignment},
+        event::Event,
+    },
 };
 
 /// How many of a worker's last lines a failure carries.
@@ -116,11 +121,12 @@ impl Workers {
         self.told.clear();
         for local_rank in 0..config.workers {
             let assignment = assignment(config, training, world, local_rank);
+            let device = device_variable(config, local_rank);
             let (stop, stopped) = oneshot::channel();
             let events = self.events.clone();
             self.supervisors.spawn(async move {
                 let rank = assignment.rank;
-                if let Some(end) = supervise(&assignment, stopped, &events).await {
+                if let Some(end) = supervise(&assignment, device, stopped, &events).await {
                     // An agent that has stopped listening is ending itself.
                     let _ = events.send(WorkersEvent { generation, rank, what: What::Ended(end) });
                 }
@@ -178,7 +184,7 @@ impl Workers {
 
     /// The failure that stays is the cause: a lost peer is what the other ranks see of it.
     fn blame(&mut self, rank: u32, End { status, log_tail }: End) {
-        let mut failure = self.told.remove(&rank).unwrap_or_else(|| unexplained(rank, &status));
+        let mut failure = self.told.remove(&rank).unwrap_or_else(|| unexplained(rank, &status, &log_tail));
         failure.log_tail = log_tail;
         if self.failure.as_ref().is_none_or(|known| known.reason == FailureReason::Communication) {
             self.failure = Some(failure);
@@ -226,16 +232,32 @@ fn assignment(config: &Config, training: &Training, world: &World, local_rank: u
         store_port: world.store_port,
         address: config.address.clone(),
         threads: (cores / config.workers).max(1),
+        accelerator: match config.gpus {
+            0 => Accelerator::None,
+            // Asking for NCCL where it cannot be was refused before.
+            gpus => Accelerator::Cuda {
+                nccl: training.communication.backend.uses_nccl(config.workers, gpus).unwrap_or(false),
+            },
+        },
     }
+}
+
+/// The environment variable that shows a worker its GPU and hides the others.
+fn device_variable(config: &Config, local_rank: u32) -> Option<(&'static str, String)> {
+    let gpu = local_rank.checked_rem(config.gpus)?;
+    let list = |name| std::env::var(name).ok();
+    let (cuda, nvidia) = (list("CUDA_VISIBLE_DEVICES"), list("NVIDIA_VISIBLE_DEVICES"));
+    Some(("CUDA_VISIBLE_DEVICES", visible_device(gpu, cuda.as_deref(), nvidia.as_deref())))
 }
 
 /// Runs a worker to its end; nothing where it was stopped.
 async fn supervise(
     assignment: &Assignment,
+    device: Option<(&'static str, String)>,
     stopped: oneshot::Receiver<()>,
     events: &mpsc::UnboundedSender<WorkersEvent>,
 ) -> Option<End> {
-    match spawn(assignment).await {
+    match spawn(assignment, device).await {
         Ok(child) => watch(child, assignment, stopped, events).await,
         Err(error) => {
             Some(End { status: Err(format!("cannot start a worker: {error}")), log_tail: Vec::new() })
@@ -243,9 +265,10 @@ async fn supervise(
     }
 }
 
-async fn spawn(assignment: &Assignment) -> std::io::Result<Child> {
+async fn spawn(assignment: &Assignment, device: Option<(&'static str, String)>) -> std::io::Result<Child> {
     let mut child = Command::new(std::env::current_exe()?)
         .arg("worker")
+        .envs(device)
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())
@@ -319,7 +342,7 @@ async fn pass_log(log: impl AsyncRead + Unpin, tail: Arc<Mutex<VecDeque<String>>
 }
 
 /// The failure of a worker that could not say why it ended.
-fn unexplained(rank: u32, status: &Result<ExitStatus, String>) -> Failure {
+fn unexplained(rank: u32, status: &Result<ExitStatus, String>, log_tail: &[String]) -> Failure {
     let (reason, message) = match status {
         Err(problem) => (FailureReason::Crash, problem.clone()),
         Ok(status) => match status.signal() {
@@ -329,9 +352,47 @@ fn unexplained(rank: u32, status: &Result<ExitStatus, String>) -> Failure {
                  limit; raise spec.pod.resources.limits.memory or lower the batch size"
                     .to_owned(),
             ),
-            Some(signal) => (FailureReason::Crash, format!("the worker was ended by signal {signal}; see its log")),
+            Some(signal) => match last_words(log_tail) {
+                Some((reason, words)) => (reason, format!("the worker was ended by signal {signal}: {words}")),
+                None => (FailureReason::Crash, format!("the worker was ended by signal {signal}; see its log")),
+            },
             None => (FailureReason::Crash, format!("the worker ended with {status} and without a word; see its log")),
         },
     };
     Failure { reason, rank: Some(rank), message, log_tail: Vec::new() }
+}
+
+/// What a process says whose end is a C++ exception that nobody catches, as NCCL's watchdog throws it.
+fn last_words(log_tail: &[String]) -> Option<(FailureReason, &str)> {
+    let words = log_tail.iter().rev().find_map(|line| line.trim_start().strip_prefix("what():"))?.trim();
+    let reason = of_libtorch(words);
+    (reason != FailureReason::Crash).then_some((reason, words))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn ended_by(signal: i32, tail: &[&str]) -> Failure {
+        let tail: Vec<String> = tail.iter().map(|&line| line.to_owned()).collect();
+        unexplained(1, &Ok(ExitStatus::from_raw(signal)), &tail)
+    }
+
+    #[test]
+    fn the_watchdogs_last_words_name_the_failure() {
+        let terminate = "terminate called after throwing an instance of 'c10::DistBackendError'";
+        let timeout = "  what():  [PG ID 0 PG GUID 0 Rank 1] Process group watchdog thread terminated with exception: \
+                       [Rank 1] Watchdog caught collective operation timeout: WorkNCCL(SeqNum=12)";
+        let failure = ended_by(6, &["Epoch 3.", terminate, timeout]);
+        assert_eq!(failure.reason, FailureReason::Communication);
+        assert!(failure.message.contains("Watchdog caught"), "{}", failure.message);
+        let lost = "  what():  CUDA error: unspecified launch failure";
+        assert_eq!(ended_by(6, &[terminate, lost]).reason, FailureReason::Device);
+        assert_eq!(
+            ended_by(6, &[terminate, "  what():  vector::_M_range_check"]).reason,
+            FailureReason::Crash
+        );
+        assert_eq!(ended_by(11, &["NCCL is fine."]).reason, FailureReason::Crash);
+        assert_eq!(ended_by(9, &[]).reason, FailureReason::OutOfMemory);
+    }
 }

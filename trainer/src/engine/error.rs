@@ -1,5 +1,5 @@
 use datjob_api::report::FailureReason;
-use datjob_c10d::C10dError;
+use datjob_c10d::{C10dError, CudaError};
 use tch::TchError;
 
 use crate::{
@@ -7,6 +7,7 @@ use crate::{
     data::DataError,
     evaluate::{CountsError, EvaluateError},
     model::ModelError,
+    placement::ReadingError,
 };
 
 /// Why a rank cannot go on.
@@ -49,6 +50,12 @@ pub enum TrainError {
     /// A tensor that cannot be kept.
     #[error(transparent)]
     Format(#[from] FormatError),
+    /// The GPU cannot be used.
+    #[error(transparent)]
+    Cuda(#[from] CudaError),
+    /// A scalar could not be read from the device.
+    #[error(transparent)]
+    Reading(#[from] ReadingError),
     /// libtorch.
     #[error("libtorch: {}", first_line(.0))]
     Torch(#[from] TchError),
@@ -64,18 +71,42 @@ impl TrainError {
             Self::NotFinite { .. } | Self::Evaluate(EvaluateError::NotFinite) => FailureReason::Numerical,
             Self::Evaluate(error) => of_libtorch(&error.to_string()),
             Self::Torch(error) => of_libtorch(&error.to_string()),
+            // Another image would be needed, and the same comes back.
+            Self::Cuda(
+                CudaError::NoLibraries(_) | CudaError::NoPlugin { .. } | CudaError::OtherPlugin { .. },
+            ) => FailureReason::Configuration,
+            // This node's: the pod may come to another.
+            Self::Cuda(_) => FailureReason::Device,
+            Self::Reading(error) => of_libtorch(&error.to_string()),
             Self::Counts(_) | Self::Best(_) => FailureReason::Crash,
         }
     }
 }
 
-fn of_libtorch(message: &str) -> FailureReason {
+/// How libtorch, CUDA and cuDNN begin to say that a device does not do what it should.
+const DEVICE: [&str; 6] = [
+    "cuda error",
+    "cudnn_status_",
+    "cublas_status_",
+    "cuda driver error",
+    "device-side assert",
+    "cudnn error",
+];
+
+/// What kind of failure a message of libtorch tells of; also the last words of a process that NCCL's watchdog ended.
+pub(crate) fn of_libtorch(message: &str) -> FailureReason {
     let message = message.to_lowercase();
     if message.contains("not enough memory")
         || message.contains("can't allocate memory")
         || message.contains("out of memory")
     {
         return FailureReason::OutOfMemory;
+    }
+    if DEVICE.iter().any(|part| message.contains(part)) {
+        return FailureReason::Device;
+    }
+    if message.contains("nccl") {
+        return FailureReason::Communication;
     }
     FailureReason::Crash
 }
@@ -97,5 +128,32 @@ mod tests {
             TrainError::Torch(TchError::Torch("shape mismatch".into())).reason(),
             FailureReason::Crash
         );
+    }
+
+    #[test]
+    fn what_a_gpu_says_is_told_apart() {
+        for (message, reason) in [
+            (
+                "CUDA out of memory. Tried to allocate 2.00 GiB. GPU 0 has a total capacity of 139.80 GiB",
+                FailureReason::OutOfMemory,
+            ),
+            ("CUDA error: an illegal memory access was encountered", FailureReason::Device),
+            ("CUDA error: uncorrectable ECC error encountered", FailureReason::Device),
+            ("cuDNN error: CUDNN_STATUS_EXECUTION_FAILED", FailureReason::Device),
+            (
+                "NCCL error in: ProcessGroupNCCL.cpp:3690, unhandled cuda error (run with NCCL_DEBUG=INFO for details)",
+                FailureReason::Device,
+            ),
+            ("NCCL error in: NCCLUtils.cpp:94, unhandled system error", FailureReason::Communication),
+            (
+                "[Rank 1] Watchdog caught collective operation timeout: WorkNCCL(SeqNum=3)",
+                FailureReason::Communication,
+            ),
+        ] {
+            assert_eq!(of_libtorch(message), reason, "{message}");
+        }
+        let error = TrainError::Cuda(CudaError::NoLibraries("libtorch_cuda.so".into()));
+        assert_eq!(error.reason(), FailureReason::Configuration);
+        assert_eq!(TrainError::Cuda(CudaError::NoDevice("gone".into())).reason(), FailureReason::Device);
     }
 }

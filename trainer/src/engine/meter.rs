@@ -19,6 +19,8 @@ pub(super) struct Meter {
     told: Option<Instant>,
     images: usize,
     steps: usize,
+    /// Steps of which loss and attack are known.
+    measured: usize,
     loss: f64,
     rate: f64,
     attack: Duration,
@@ -35,22 +37,24 @@ impl Meter {
             told: None,
             images: 0,
             steps: 0,
+            measured: 0,
             loss: 0.0,
             rate: 0.0,
             attack: Duration::ZERO,
         }
     }
 
-    /// An attack took so long.
-    pub(super) fn attacked(&mut self, time: Duration) {
-        self.attack += time;
-    }
-
-    /// A step on a global batch of `images` images is done; `loss` is the mean over this rank's shard.
-    pub(super) fn stepped(&mut self, images: usize, loss: f64) {
+    /// A step on a global batch of `images` images was asked for.
+    pub(super) fn stepped(&mut self, images: usize) {
         self.images += images;
         self.steps += 1;
+    }
+
+    /// What a step's loss was, as the mean over this rank's shard, and how long its attack took; known a step late.
+    pub(super) fn measured(&mut self, loss: f64, attack: Duration) {
+        self.measured += 1;
         self.loss += loss;
+        self.attack += attack;
     }
 
     /// The progress after `steps` steps of this epoch, unless it was told just now.
@@ -79,7 +83,7 @@ impl Meter {
             percent: (100.0 * done / f64::from(self.epochs.max(1))) as u32,
             images_per_second: tenths(images_per_second),
             remaining_seconds: (images_left / images_per_second.max(1e-9)).min(1e15) as u64,
-            loss: (self.loss / self.steps.max(1) as f64 * 1e4).round() / 1e4,
+            loss: (self.loss / self.measured.max(1) as f64 * 1e4).round() / 1e4,
             learning_rate: self.rate,
         }
     }

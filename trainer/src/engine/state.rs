@@ -32,14 +32,14 @@ pub(super) struct State {
 
 impl State {
     /// The start of a training: the same on every rank, since all come from the seed.
-    pub(super) fn new(training: &Training) -> Result<Self, TrainError> {
+    pub(super) fn new(training: &Training, device: Device) -> Result<Self, TrainError> {
         let dataset = training.data.dataset;
         let mut network = Network::new(
             training.model.architecture,
             dataset.image_shape(),
             dataset.classes(),
             training.seed,
-            (Kind::Float, Device::Cpu),
+            (Kind::Float, device),
         )?;
         network.channels_last()?;
         let Optimizer::Sgd(sgd) = &training.optimizer;

@@ -34,4 +34,19 @@ pub struct Assignment {
     pub address: String,
     /// Threads for tensor operations.
     pub threads: u32,
+    /// Where it computes.
+    pub accelerator: Accelerator,
+}
+
+/// Where a worker computes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum Accelerator {
+    /// On the CPU.
+    None,
+    /// On the one CUDA device that it sees, with NCCL or with Gloo among the ranks.
+    Cuda {
+        /// Whether NCCL carries the collectives of CUDA tensors.
+        nccl: bool,
+    },
 }

@@ -77,6 +77,28 @@ pub struct PodOptions {
     pub fs_group: i64,
 }
 
+impl PodOptions {
+    /// The GPUs that the trainer's container asks for, by resource: `nvidia.com/gpu`, its shared form, and MIG devices.
+    pub fn gpu_resources(&self) -> impl Iterator<Item = (&str, &str)> {
+        let limits = self.resources.limits.iter().flatten();
+        limits
+            .map(|(name, quantity)| (name.as_str(), quantity.0.as_str()))
+            .filter(|(name, _)| Self::is_gpu(name))
+    }
+
+    /// Whether a resource of that name is a GPU, or a part of one that counts as such.
+    pub fn is_gpu(resource: &str) -> bool {
+        resource
+            .strip_prefix("nvidia.com/")
+            .is_some_and(|device| device == "gpu" || device == "gpu.shared" || device.starts_with("mig-"))
+    }
+
+    /// How many GPUs the trainer's container asks for; 0 for training on the CPU.
+    pub fn gpus(&self) -> u32 {
+        self.gpu_resources().filter_map(|(_, quantity)| quantity.parse::<u32>().ok()).sum()
+    }
+}
+
 impl Default for PodOptions {
     fn default() -> Self {
         Self {

@@ -12,12 +12,49 @@ pub struct InvalidTraining {
     pub problem: String,
 }
 
+/// The pods of a world, and what is in each.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Topology {
+    /// Pods.
+    pub pods: u32,
+    /// Workers in each pod: a rank each.
+    pub workers: u32,
+    /// GPUs in each pod; 0 for training on the CPU.
+    pub gpus: u32,
+}
+
+impl Topology {
+    /// Ranks in all.
+    pub fn world_size(self) -> u32 {
+        self.pods * self.workers
+    }
+}
+
 impl Training {
-    /// Checks every bound that the schema states, and that the spec fits a world of `world_size` ranks.
-    pub fn check(&self, world_size: u32) -> Result<(), InvalidTraining> {
+    /// Checks every bound that the schema states, and that the spec fits the world.
+    pub fn check(&self, topology: Topology) -> Result<(), InvalidTraining> {
         self.check_bounds()?;
         self.check_epsilons()?;
-        self.check_world(world_size)
+        self.check_backend(topology)?;
+        self.check_world(topology.world_size())
+    }
+
+    fn check_backend(&self, Topology { workers, gpus, .. }: Topology) -> Result<(), InvalidTraining> {
+        if self.communication.backend.uses_nccl(workers, gpus).is_some() {
+            return Ok(());
+        }
+        let problem = match gpus {
+            0 => {
+                "NCCL carries gradients from GPU to GPU, and no GPU is asked for; ask for nvidia.com/gpu in \
+                  spec.pod.resources.limits (--gpus on a workstation), or write Auto"
+                    .to_owned()
+            }
+            _ => format!(
+                "NCCL needs a GPU for each rank, and {workers} workers share {gpus} in each pod; write Gloo or Auto, or \
+                 as many workers as GPUs"
+            ),
+        };
+        refuse("communication.backend", &problem)
     }
 
     fn check_bounds(&self) -> Result<(), InvalidTraining> {
@@ -151,7 +188,7 @@ fn size(field: &str, epsilon: Option<&Epsilon>) -> Result<(), InvalidTraining> {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use super::{super::Backend, *};
 
     fn example() -> Training {
         serde_json::from_value(serde_json::json!({
@@ -164,15 +201,17 @@ mod tests {
         .unwrap()
     }
 
+    const TWO: Topology = Topology { pods: 2, workers: 1, gpus: 0 };
+
     fn problem(change: impl FnOnce(&mut Training)) -> String {
         let mut training = example();
         change(&mut training);
-        training.check(2).unwrap_err().to_string()
+        training.check(TWO).unwrap_err().to_string()
     }
 
     #[test]
     fn the_shortest_manifest_is_complete() {
-        example().check(2).unwrap();
+        example().check(TWO).unwrap();
     }
 
     #[test]
@@ -187,9 +226,20 @@ mod tests {
         assert!(problem(|t| t.schedule.epochs = 0).contains("schedule.epochs"));
         assert!(problem(|t| t.schedule.warmup_epochs = 1).contains("warmupEpochs"));
         assert!(problem(|t| t.evaluation.final_.clear()).contains("evaluation.final"));
+        let nccl = problem(|t| t.communication.backend = Backend::Nccl);
+        assert!(nccl.starts_with("spec.training.communication.backend: ") && nccl.contains("nvidia.com/gpu"));
         let Optimizer::Sgd(mut sgd) = Optimizer::default();
         sgd.learning_rate = f64::NAN;
         assert!(problem(|t| t.optimizer = Optimizer::Sgd(sgd)).contains("learningRate"));
+    }
+
+    #[test]
+    fn nccl_wants_a_gpu_for_each_rank() {
+        let mut training = example();
+        training.communication.backend = Backend::Nccl;
+        training.check(Topology { pods: 2, workers: 4, gpus: 4 }).unwrap();
+        let problem = training.check(Topology { pods: 2, workers: 4, gpus: 2 }).unwrap_err().to_string();
+        assert!(problem.contains("4 workers share 2"), "{problem}");
     }
 
     #[test]

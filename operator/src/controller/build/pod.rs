@@ -47,7 +47,11 @@ fn some<T>(list: Vec<T>) -> Option<Vec<T>> {
 
 fn trainer(valid: &ValidJob<'_>, attempt: u32, settings: &Settings) -> Container {
     let options = &valid.job.spec.pod;
-    let image = if options.image.is_empty() { &settings.trainer_image } else { &options.image };
+    let image = match &settings.trainer_cuda_image {
+        _ if !options.image.is_empty() => &options.image,
+        Some(image) if options.gpus() > 0 => image,
+        _ => &settings.trainer_image,
+    };
     let mut env = own_env(valid, attempt);
     env.extend(options.env.clone());
     Container {
@@ -90,18 +94,22 @@ fn own_env(valid: &ValidJob<'_>, attempt: u32) -> Vec<EnvVar> {
     let identity = valid.identity;
     let spec = &valid.job.spec;
     let host = format!("{0}-0.{0}.{1}.svc", identity.name, identity.namespace);
-    vec![
+    let topology = spec.topology();
+    let gpus = (topology.gpus > 0).then(|| value(contract::ENV_GPUS, &topology.gpus.to_string()));
+    let mut env = vec![
         value(contract::ENV_JOB_NAME, &identity.name),
         value(contract::ENV_JOB_UID, &identity.uid),
         field(contract::ENV_POD_UID, "metadata.uid"),
         field(contract::ENV_POD_IP, "status.podIP"),
         field(contract::ENV_POD_INDEX, "metadata.labels['apps.kubernetes.io/pod-index']"),
         value(contract::ENV_REPLICAS, &spec.replicas.to_string()),
-        value(contract::ENV_WORKERS_PER_POD, &spec.workers().to_string()),
+        value(contract::ENV_WORKERS_PER_POD, &topology.workers.to_string()),
         value(contract::ENV_ATTEMPT, &attempt.to_string()),
         value(contract::ENV_RENDEZVOUS_HOST, &host),
         value(contract::ENV_GRACE_PERIOD, &spec.pod.termination_grace_period_seconds.to_string()),
-    ]
+    ];
+    env.extend(gpus);
+    env
 }
 
 fn value(name: &str, value: &str) -> EnvVar {

@@ -187,6 +187,7 @@ fn failure_reason(reason: FailureReason) -> &'static str {
         FailureReason::Numerical => "NumericalFailure",
         FailureReason::Communication => "CommunicationFailure",
         FailureReason::OutOfMemory => "OutOfMemory",
+        FailureReason::Device => "DeviceFailure",
         FailureReason::Crash => "Crash",
     }
 }

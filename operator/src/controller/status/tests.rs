@@ -455,7 +455,7 @@ fn the_active_deadline_counts_from_the_first_pod() {
 #[test]
 fn a_spec_that_cannot_be_run_is_final_and_named() {
     let mut story = Story::new();
-    let invalid = InvalidSpec::Gpu { resource: "nvidia.com/gpu".into() };
+    let invalid = InvalidSpec::GpusOff { resource: "nvidia.com/gpu".into() };
     let status = story.apply(&Applied::Refused(invalid));
     assert_eq!((status.state.as_str(), status.attempt), ("Failed", 0));
     let (_, reason, message) = story.condition(FAILED);

@@ -1,0 +1,178 @@
+#include <ATen/Context.h>
+#include <dlfcn.h>
+#include <torch/csrc/distributed/c10d/PrefixStore.hpp>
+
+#include <atomic>
+#include <chrono>
+#include <memory>
+#include <string>
+#include <utility>
+
+#include "../plugin/plugin.h"
+#include "guard.h"
+#include "handles.h"
+
+using datjob::guarded;
+
+namespace {
+
+std::atomic<const datjob_cuda_plugin*> loaded{nullptr};
+
+const datjob_cuda_plugin& plugin() {
+  const datjob_cuda_plugin* table = loaded.load();
+  TORCH_CHECK(table != nullptr, "the CUDA plugin is not loaded");
+  return *table;
+}
+
+// For the plugin's functions that return 0 or -1.
+void check(int status) { TORCH_CHECK(status == 0, plugin().last_error()); }
+
+int refuse(int status) {
+  const char* message = dlerror();
+  datjob::set_last_error(message == nullptr ? "the loader gave no reason" : message);
+  return status;
+}
+
+// The folder of the libtorch_cpu that this process runs on: its libtorch_cuda lies beside it.
+std::string libtorch_folder() {
+  Dl_info info;
+  if (dladdr(reinterpret_cast<void*>(&at::globalContext), &info) == 0 || info.dli_fname == nullptr) return "";
+  const std::string path = info.dli_fname;
+  const size_t slash = path.rfind('/');
+  return slash == std::string::npos ? "" : path.substr(0, slash + 1);
+}
+
+int load(const char* path) {
+  // The driver comes from the NVIDIA runtime; without it nothing else is worth half a gigabyte of memory.
+  if (dlopen("libcuda.so.1", RTLD_NOW | RTLD_GLOBAL) == nullptr) return refuse(DATJOB_CUDA_NO_DRIVER);
+  // Global: the plugin's references are resolved in it.
+  const std::string libraries = libtorch_folder() + "libtorch_cuda.so";
+  if (dlopen(libraries.c_str(), RTLD_NOW | RTLD_GLOBAL) == nullptr) return refuse(DATJOB_CUDA_NO_LIBRARIES);
+  void* library = dlopen(path, RTLD_NOW | RTLD_LOCAL);
+  if (library == nullptr) return refuse(DATJOB_CUDA_NO_PLUGIN);
+  void* symbol = dlsym(library, DATJOB_CUDA_PLUGIN_SYMBOL);
+  if (symbol == nullptr) return refuse(DATJOB_CUDA_OTHER_PLUGIN);
+  const auto* table = reinterpret_cast<const datjob_cuda_plugin* (*)()>(symbol)();
+  if (table->version != DATJOB_CUDA_PLUGIN_VERSION) {
+    datjob::set_last_error("it is of version " + std::to_string(table->version));
+    return DATJOB_CUDA_OTHER_PLUGIN;
+  }
+  loaded = table;
+  return DATJOB_CUDA_READY;
+}
+
+// CUDA's error codes, whose numbers do not change.
+constexpr int cuda_insufficient_driver = 35;
+
+}  // namespace
+
+struct datjob_copy {
+  at::Tensor tensor;
+  void* event = nullptr;
+
+  datjob_copy() = default;
+  datjob_copy(const datjob_copy&) = delete;
+  ~datjob_copy() {
+    if (event != nullptr) plugin().free_event(event);
+  }
+};
+
+struct datjob_mark {
+  void* event = nullptr;
+
+  datjob_mark() = default;
+  datjob_mark(const datjob_mark&) = delete;
+  ~datjob_mark() {
+    if (event != nullptr) plugin().free_event(event);
+  }
+};
+
+extern "C" {
+
+int datjob_cuda_load(const char* path, int* out_devices) {
+  if (loaded.load() == nullptr) {
+    const int status = load(path);
+    if (status != DATJOB_CUDA_READY) return status;
+  }
+  int devices = 0;
+  const int code = plugin().device_count(&devices);
+  if (code != 0) {
+    datjob::set_last_error(plugin().last_error());
+    return code == cuda_insufficient_driver ? DATJOB_CUDA_DRIVER_TOO_OLD : DATJOB_CUDA_NO_DEVICE;
+  }
+  if (devices == 0) {
+    datjob::set_last_error("CUDA counts 0 devices");
+    return DATJOB_CUDA_NO_DEVICE;
+  }
+  *out_devices = devices;
+  return DATJOB_CUDA_READY;
+}
+
+int datjob_cuda_describe(int device, datjob_cuda_device* out) {
+  return guarded([&] { check(plugin().describe(device, out)); });
+}
+
+int datjob_cuda_memory_of(int device, datjob_cuda_memory* out) {
+  return guarded([&] { check(plugin().memory(device, out)); });
+}
+
+int datjob_cuda_synchronize(int device) {
+  return guarded([&] { check(plugin().synchronize(device)); });
+}
+
+int datjob_group_attach_nccl(datjob_group* group, const datjob_store* store, int64_t timeout_ms) {
+  return guarded([&] {
+    c10::intrusive_ptr<c10d::Store> keys = c10::make_intrusive<c10d::PrefixStore>("nccl", store->store);
+    c10::intrusive_ptr<c10d::Backend> backend;
+    const std::chrono::milliseconds timeout(timeout_ms);
+    check(plugin().nccl(keys, group->group->getRank(), group->group->getSize(), timeout, &backend));
+    group->group->setBackend(c10::DeviceType::CUDA, c10d::ProcessGroup::BackendType::NCCL, backend);
+    group->group->setGroupName(group->name);
+  });
+}
+
+int datjob_copy_to_device(const datjob_tensor* tensor, int device, datjob_copy** out) {
+  return guarded([&] {
+    auto copy = std::make_unique<datjob_copy>();
+    check(plugin().upload(datjob::tensor(tensor), device, &copy->tensor, &copy->event));
+    *out = copy.release();
+  });
+}
+
+int datjob_copy_to_host(const datjob_tensor* tensor, datjob_copy** out) {
+  return guarded([&] {
+    auto copy = std::make_unique<datjob_copy>();
+    check(plugin().download(datjob::tensor(tensor), &copy->tensor, &copy->event));
+    *out = copy.release();
+  });
+}
+
+int datjob_copy_take(const datjob_copy* copy, datjob_tensor** out) {
+  return guarded([&] {
+    const bool on_device = copy->tensor.is_cuda();
+    check(on_device ? plugin().take_upload(copy->tensor, copy->event) : plugin().wait(copy->event));
+    *out = datjob::give_to_caller(copy->tensor);
+  });
+}
+
+void datjob_copy_free(datjob_copy* copy) { datjob::release(copy); }
+
+int datjob_mark_new(int device, datjob_mark** out) {
+  return guarded([&] {
+    auto mark = std::make_unique<datjob_mark>();
+    check(plugin().mark(device, &mark->event));
+    *out = mark.release();
+  });
+}
+
+int datjob_mark_seconds_until(const datjob_mark* begin, const datjob_mark* end, double* out) {
+  return guarded([&] { check(plugin().seconds_between(begin->event, end->event, out)); });
+}
+
+void datjob_mark_free(datjob_mark* mark) { datjob::release(mark); }
+
+void datjob_allow_tf32(int allowed) {
+  at::globalContext().setAllowTF32CuBLAS(allowed != 0);
+  at::globalContext().setAllowTF32CuDNN(allowed != 0);
+}
+}

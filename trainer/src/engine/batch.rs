@@ -1,0 +1,97 @@
+//! A rank's shard of a batch: made on the host, and brought to the device while it works on the one before.
+
+use std::time::Duration;
+
+use datjob_api::Training;
+use tch::Tensor;
+
+use super::{TrainError, meter::Meter};
+use crate::{
+    data::{self, Augmentation, DataSet, Epoch},
+    model::Network,
+    placement::{Moment, Placement, Reading, Sent},
+    random,
+};
+
+/// A shard on its way to the device.
+pub(super) struct Ahead {
+    pixels: Sent,
+    labels: Sent,
+    noise: Sent,
+    /// Images of all ranks.
+    images: usize,
+}
+
+/// A shard on the device.
+pub(super) struct Batch {
+    /// `[N, C, H, W]` in [0, 1], in the network's memory format.
+    pub images: Tensor,
+    /// i64 `[N]`.
+    pub labels: Tensor,
+    /// Start of the attack, like `images`.
+    pub noise: Tensor,
+    /// Images of all ranks.
+    pub global: usize,
+}
+
+impl Ahead {
+    /// The shard of `rank` in a step of the epoch `epoch` (counted from 0).
+    pub(super) fn begin(
+        placement: Placement,
+        training: &Training,
+        data: &DataSet,
+        order: &Epoch,
+        (epoch, step): (u64, usize),
+        (rank, world_size): (usize, usize),
+    ) -> Result<Self, TrainError> {
+        let Training { seed, threat_model, .. } = training;
+        let (crop, flip) = training.data.augmentation();
+        let augmentation = Augmentation { crop, flip, seed: *seed, epoch };
+        let shard = order.shard(step, rank, world_size);
+        let (pixels, labels) = data.train.bytes(shard, Some(&augmentation))?;
+        let epsilon = threat_model.epsilon.value();
+        let noise = random::training_noise(*seed, epoch, shard, data.train.shape(), epsilon)?;
+        Ok(Self {
+            pixels: placement.send(pixels)?,
+            labels: placement.send(labels)?,
+            noise: placement.send(noise)?,
+            images: order.batch(step).len(),
+        })
+    }
+
+    /// The shard; work on it waits until it has arrived.
+    pub(super) fn take(self, network: &Network) -> Result<Batch, TrainError> {
+        let images = data::numbers(&self.pixels.take()?)?;
+        Ok(Batch {
+            images: network.input(&images)?,
+            labels: self.labels.take()?,
+            noise: self.noise.take()?,
+            global: self.images,
+        })
+    }
+}
+
+/// What is read of a step when the next one is under way.
+pub(super) struct Aftermath {
+    pub loss: Reading,
+    pub attack: (Moment, Moment),
+    /// The step, counted from 1 over all epochs, and its epoch, counted from 1.
+    pub step: u64,
+    pub epoch: u32,
+    /// What the loss is divided by, to be the mean over the shard's images.
+    pub divisor: f64,
+}
+
+impl Aftermath {
+    /// Reads it into the meter; a loss that left the numbers ends the training.
+    pub(super) fn read(self, meter: &mut Meter) -> Result<(), TrainError> {
+        let value = self.loss.value()?;
+        if !value.is_finite() {
+            return Err(TrainError::NotFinite { value, step: self.step, epoch: self.epoch });
+        }
+        let (begin, end) = self.attack;
+        let attack: Duration = begin.until(&end)?;
+        meter.measured(value / self.divisor, attack);
+        Ok(())
+    }
+}
