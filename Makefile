@@ -7,7 +7,8 @@ BIN := $(CACHE)/bin
 IMAGES := $(CACHE)/images
 TARGET := x86_64-unknown-linux-gnu
 export LIBTORCH := $(CACHE)/libtorch-2.11.0
-export CARGO_TARGET_DIR ?= $(CACHE)/target
+# A folder for each checkout: cargo tells what is fresh by times, and would take another checkout's build for this one's.
+export CARGO_TARGET_DIR ?= $(CACHE)/target/$(shell printf %s "$(CURDIR)" | cksum | cut -d ' ' -f 1)
 export DATJOB_CACHE := $(CACHE)
 
 # The operator is one static file; it and what shares its dependencies are built for an explicit target, so that the
@@ -18,6 +19,8 @@ TORCH_PACKAGES := -p datjob-trainer -p datjob-c10d
 OPERATOR := $(CARGO_TARGET_DIR)/$(TARGET)/release/datjob-operator
 TRAINER := $(CARGO_TARGET_DIR)/release/dat-trainer
 PLUGIN := $(CACHE)/lib/libdatjob_cuda.so
+GPU_BUNDLE := $(CACHE)/gpu-bundle
+CUDA_LIBRARIES := $(CACHE)/cuda-libraries-13.0
 CLUSTER := $(BIN)/cluster
 
 .DEFAULT_GOAL := help
@@ -62,9 +65,27 @@ audit: ## licences, bans and sources of all dependencies (deny.toml); builds car
 bench: prerequisites libtorch ## speed of an adversarial step on one and on two workers, beside PyTorch's
 	DATJOB_BENCH_PYTHON="$$(scripts/pytorch.sh)" && export DATJOB_BENCH_PYTHON && cargo bench -p datjob-trainer
 
+.PHONY: test-gpu
+test-gpu: gpu-bundle ## tests for a machine with a GPU; without one it says that they are skipped
+	@scripts/gpu.sh test "$(GPU_BUNDLE)" "$(LIBTORCH)" "$(CUDA_LIBRARIES)"
+
+.PHONY: bench-gpu
+bench-gpu: gpu-bundle ## speed of an adversarial step on a GPU, beside PyTorch's
+	@scripts/gpu.sh bench "$(GPU_BUNDLE)" "$(LIBTORCH)" "$(CUDA_LIBRARIES)"
+
+.PHONY: gpu-bundle
+gpu-bundle: trainer plugin ## both as prepared binaries, for a machine without network or toolchain (docs/gpu.md)
+	@scripts/gpu-bundle.sh "$(GPU_BUNDLE)" "$(TRAINER)" "$(PLUGIN)"
+
 .PHONY: images
 images: operator trainer cluster-binary ## the container images, as OCI archives
 	@OPERATOR_BINARY="$(OPERATOR)" TRAINER_BINARY="$(TRAINER)" TAG="$(VERSION)" scripts/images.sh "$(IMAGES)"
+
+.PHONY: image-cuda
+image-cuda: images plugin ## the trainer's image for NVIDIA GPUs (downloads 2.4 GB)
+	@scripts/cuda-libraries.sh "$(CUDA_LIBRARIES)"
+	@OPERATOR_BINARY="$(OPERATOR)" TRAINER_BINARY="$(TRAINER)" TAG="$(VERSION)" CUDA_LIBRARIES="$(CUDA_LIBRARIES)" \
+		CUDA_PLUGIN="$(PLUGIN)" scripts/images.sh "$(IMAGES)" trainer-cuda
 
 .PHONY: operator
 operator: prerequisites ## the operator's binary
@@ -75,6 +96,7 @@ operator: prerequisites ## the operator's binary
 trainer: prerequisites libtorch ## the trainer's binary
 	@echo "==> Building the trainer (the first time: some minutes)"
 	@cargo build --release -p datjob-trainer
+	@install -D "$(TRAINER)" "$(BIN)/dat-trainer"
 
 .PHONY: generate
 generate: operator ## the CRD, from its types, into crds/ and the chart

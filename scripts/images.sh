@@ -1,8 +1,10 @@
 #!/usr/bin/env bash
-# Builds container images as OCI archives: scripts/images.sh OUT_DIR [operator|trainer|fashion-mnist …]
+# Builds container images as OCI archives: scripts/images.sh OUT_DIR [operator|trainer|trainer-cuda|fashion-mnist …]
+# trainer-cuda (4 GB) is built where it is named; the others always.
 # What has not changed is not built again. By environment:
 #   OPERATOR_BINARY, TRAINER_BINARY  the programs (the operator's must be static); by default, where make puts them
 #   LIBTORCH                         the folder that scripts/libtorch.sh made
+#   CUDA_LIBRARIES, CUDA_PLUGIN      what scripts/cuda-libraries.sh and scripts/cuda-plugin.sh made, for trainer-cuda
 #   REGISTRY (localhost/datjob), TAG (the workspace's version)
 #   PUSH=1 pushes to REGISTRY too, with the words in PUSH_OPTIONS (--tls-verify=false)
 #   DATJOB_CACHE (~/.cache/datjob)   image layers are kept there, apart from the machine's own images
@@ -25,6 +27,8 @@ libtorch=${LIBTORCH:-$cache/libtorch-2.11.0}
 target=${CARGO_TARGET_DIR:-$cache/target}
 operator=${OPERATOR_BINARY:-$target/x86_64-unknown-linux-gnu/release/datjob-operator}
 trainer=${TRAINER_BINARY:-$target/release/dat-trainer}
+cuda_libraries=${CUDA_LIBRARIES:-$cache/cuda-libraries-13.0}
+cuda_plugin=${CUDA_PLUGIN:-$cache/lib/libdatjob_cuda.so}
 dataset=/usr/share/datasets/fashion-mnist
 # The same input gives the same image: no file and no image has the time of the build.
 timestamp=${SOURCE_DATE_EPOCH:-0}
@@ -63,6 +67,11 @@ inputs() { # NAME
       cat "$libtorch/build-version"
       stat -c '%n %s %Y' "$libtorch"/lib/*
       stat -c '%n %s %Y' /etc/ssl/certs/ca-certificates.crt /lib/*/libc.so.6 /lib/*/libstdc++.so.6 2> /dev/null || true
+      ;;
+    trainer-cuda)
+      inputs trainer
+      cat "$cuda_libraries/libraries-version"
+      sha256sum "$cuda_plugin"
       ;;
     fashion-mnist) stat -c '%n %s %Y' "$(busybox)" "$dataset"/* ;;
   esac
@@ -122,6 +131,7 @@ stage_trainer() {
   # shellcheck disable=SC2086
   licences "$system" $libraries
   copy LICENSE "$system/usr/share/doc/datjob/LICENSE"
+  copy -r "$libtorch/licenses/." "$system/usr/share/doc/"
 
   # Debian's own choice of authorities, without those that were added to this machine.
   if [ -d /usr/share/ca-certificates/mozilla ]; then
@@ -132,6 +142,15 @@ stage_trainer() {
   printf 'root:x:0:0::/:/\ndatjob:x:65532:65532::/tmp:/\n' > "$system/etc/passwd"
   printf 'root:x:0:\ndatjob:x:65532:\n' > "$system/etc/group"
   printf 'passwd: files\ngroup: files\nhosts: files dns\n' > "$system/etc/nsswitch.conf"
+}
+
+stage_trainer_cuda() {
+  local file
+  b inspect --type image "$registry/trainer:$tag" > /dev/null 2>&1 || fail "$registry/trainer:$tag is not built yet: name trainer before trainer-cuda"
+  mkdir -p "$context/cuda" "$context/plugin" "$context/licences/usr/share/doc"
+  for file in "$cuda_libraries"/lib/*; do link "$file" "$context/cuda/"; done
+  program "$cuda_plugin" "$context/plugin/libdatjob_cuda.so"
+  copy -r "$cuda_libraries/licenses/." "$context/licences/usr/share/doc/"
 }
 
 stage_fashion_mnist() {
@@ -152,7 +171,8 @@ stage_fashion_mnist() {
 mib() { awk -v n="$1" 'BEGIN {printf n < 10485760 ? "%.1f MiB" : "%.0f MiB", n / 1048576}'; }
 
 build() { # NAME
-  local name=$1 image=$registry/$1:$tag archive=$out/$1.tar hash unpacked started=$SECONDS
+  local name=$1 image=$registry/$1:$tag archive=$out/$1.tar hash unpacked started=$SECONDS arguments=()
+  if [ "$name" = trainer-cuda ]; then arguments=(--build-arg "TRAINER=$registry/trainer:$tag"); fi
   hash=$(inputs "$name" | sha256sum | cut -d ' ' -f 1)
   if [ -e "$archive" ] && [ "$(cat "$archive.inputs" 2> /dev/null)" = "$hash" ]; then
     echo "images: $image is up to date"
@@ -164,7 +184,7 @@ build() { # NAME
   chmod -R a+rX "$context" # whatever the umask here: the images' user has to read all of it
   unpacked=$(du -sb "$context" | cut -f 1)
   b bud --quiet --layers --isolation chroot --format oci --timestamp "$timestamp" --pull-never --no-hosts \
-    --file "images/$name/Containerfile" --tag "$image" "$context" > /dev/null || fail "$image: buildah bud failed"
+    "${arguments[@]}" --file "images/$name/Containerfile" --tag "$image" "$context" > /dev/null || fail "$image: buildah bud failed"
   # zstd: half the time of gzip and smaller; containerd 1.5 and newer, CRI-O and Podman read it.
   b push --quiet --compression-format zstd "$image" "oci-archive:$archive.new:$image" || fail "$image: no archive could be written"
   mv "$archive.new" "$archive"
@@ -179,8 +199,12 @@ for name; do
   case $name in
     operator) [ -x "$operator" ] || fail "$operator is missing: run make operator, or set OPERATOR_BINARY" ;;
     trainer) [ -x "$trainer" ] || fail "$trainer is missing: run make trainer, or set TRAINER_BINARY" ;;
+    trainer-cuda)
+      [ -e "$cuda_libraries/libraries-version" ] || fail "$cuda_libraries is missing: scripts/cuda-libraries.sh $cuda_libraries"
+      [ -e "$cuda_plugin" ] || fail "$cuda_plugin is missing: run make plugin, or set CUDA_PLUGIN"
+      ;;
     fashion-mnist) ;;
-    *) fail "there is no image $name: operator, trainer, fashion-mnist" ;;
+    *) fail "there is no image $name: operator, trainer, trainer-cuda, fashion-mnist" ;;
   esac
   if [ "${PUSH:-0}" = 1 ] && ! b inspect --type image "$registry/$name:$tag" > /dev/null 2>&1; then
     rm -f "$out/$name.tar.inputs" # built before, but no longer among the layers that are kept

@@ -6,7 +6,7 @@
 set -euo pipefail
 dir=${1:?usage: scripts/libtorch.sh DIR}
 version=2.11.0
-[ "$(cat "$dir/build-version" 2>/dev/null)" = "$version" ] && [ -s "$dir/cuda-symbols" ] && exit 0
+[ "$(cat "$dir/build-version" 2>/dev/null)" = "$version" ] && [ -s "$dir/cuda-symbols" ] && [ -d "$dir/licenses" ] && exit 0
 
 echo "libtorch $version: downloading (about 545 MB) into $dir"
 work=$(mktemp -d "${TMPDIR:-/tmp}/libtorch.XXXXXX")
@@ -28,7 +28,9 @@ for wheel in wheels.iterdir():
     with zipfile.ZipFile(wheel) as z:
         for name in z.namelist():
             base = name.rsplit("/", 1)[-1]
-            if name.startswith("torch/include/") and base:
+            if ".dist-info/licenses/" in name and base:
+                target = tree / "licenses" / name.split("-", 1)[0] / base
+            elif name.startswith("torch/include/") and base:
                 target = tree / "include" / name[len("torch/include/"):]
             elif base in ("libtorch_cuda.so", "libc10_cuda.so"):
                 target = tree / "cuda" / base

@@ -10,14 +10,16 @@ use std::{
     net::Ipv4Addr,
     process::{Child, Command, Stdio},
     thread,
-    time::{Duration, Instant},
+    time::Duration,
 };
 
-use datjob_api::training::{Architecture, Attack, Norm, Objective, Pgd, ThreatModel};
-use datjob_c10d::{GlooDevice, GlooOptions, ProcessGroup, Reducer, ReducerOptions, TcpStore};
-use datjob_trainer::{attack, model::Network, objective, optim::Sgd, random};
+use datjob_c10d::{GlooDevice, GlooOptions, ProcessGroup, TcpStore};
+use datjob_trainer::placement::Placement;
 use serde::{Deserialize, Serialize};
-use tch::{Device, Kind, Tensor};
+
+mod step;
+
+use step::{Step, median};
 
 const BATCH: usize = 64;
 const WARM_UP: usize = 2;
@@ -97,7 +99,7 @@ fn measure_pytorch(python: &str, world_size: usize, threads: usize) -> (String, 
     let outputs = run_all((0..world_size).map(|rank| {
         let numbers = [rank, world_size, port.into(), threads, BATCH, WARM_UP, STEPS];
         let mut command = Command::new(python);
-        command.arg(script).args(numbers.map(|number| number.to_string()));
+        command.arg(script).args(numbers.map(|number| number.to_string())).arg("cpu");
         // The libtorch of this program is not that of Python.
         command.env_remove("LD_LIBRARY_PATH").env_remove("LIBTORCH");
         command
@@ -140,43 +142,21 @@ fn work(role: &Role) {
     let options = GlooOptions { device: GlooDevice::Hostname("127.0.0.1".into()), name: "bench".into() };
     let group = ProcessGroup::gloo(&store, rank, world_size, TIMEOUT, &options).expect("a group");
 
-    let mut network = Network::new(Architecture::Resnet18, [3, 32, 32], 10, 0, (Kind::Float, Device::Cpu))
-        .expect("a network");
-    network.channels_last().expect("channels_last");
-    let parameters = network.parameters();
-    let mut optimizer =
-        Sgd::new(network.parameters(), &datjob_api::training::Sgd::default()).expect("an optimizer");
-    let mut reducer = Reducer::new(&parameters, &group, ReducerOptions::default()).expect("a reducer");
-    let threat_model = ThreatModel { norm: Norm::default(), epsilon: "8/255".parse().expect("an epsilon") };
-    let attack = Attack::Pgd(Pgd::default());
-    let indices: Vec<usize> = (rank * BATCH..(rank + 1) * BATCH).collect();
-    let noise = |epoch, scale| random::training_noise(0, epoch, &indices, [3, 32, 32], scale).expect("noise");
-    let images = network.input(&(noise(1, 0.5) + 0.5)).expect("images");
-    let labels = Tensor::arange(BATCH as i64, (Kind::Int64, Device::Cpu)).remainder(10);
-    let start = noise(0, threat_model.epsilon.value());
-
+    let placement = Placement::Cpu;
+    let mut step = Step::new(placement, &group, BATCH);
     let (mut steps, mut attacks) = (Vec::new(), Vec::new());
-    for step in 0..WARM_UP + STEPS {
+    for index in 0..WARM_UP + STEPS {
         group.barrier().expect("a barrier");
-        let began = Instant::now();
-        let adversarial = attack::for_training(&network, &attack, &threat_model, &images, &labels, &start)
-            .expect("an attack");
-        let attacked = began.elapsed();
-        reducer.prepare_forward().expect("forward");
-        let scale = 1.0 / BATCH as f64;
-        let loss = objective::loss(&network, &Objective::default(), &images, &adversarial, &labels, scale)
-            .expect("a loss");
-        optimizer.zero_gradients().expect("gradients");
-        reducer.prepare_backward().expect("backward");
-        loss.f_backward().expect("a backward pass");
-        optimizer.step(0.01).expect("a step");
-        if step >= WARM_UP {
-            steps.push(began.elapsed().as_secs_f64());
-            attacks.push(attacked.as_secs_f64());
+        let began = placement.moment().expect("a moment");
+        let attacked = step.run();
+        let ended = placement.moment().expect("a moment");
+        if index >= WARM_UP {
+            steps.push(began.until(&ended).expect("a time").as_secs_f64());
+            attacks.push(began.until(&attacked).expect("a time").as_secs_f64());
         }
     }
     if rank == 0 {
-        let mean = reducer.statistics().expect("statistics").mean;
+        let mean = step.reducer.statistics().expect("statistics").mean;
         let measured = Measured {
             step: median(steps),
             attack: median(attacks),
@@ -185,9 +165,4 @@ fn work(role: &Role) {
         };
         println!("{}", serde_json::to_string(&measured).expect("JSON"));
     }
-}
-
-fn median(mut values: Vec<f64>) -> f64 {
-    values.sort_by(f64::total_cmp);
-    values[values.len() / 2]
 }

@@ -1,7 +1,7 @@
-"""The step of adversarial_step.rs as people write it in eager PyTorch: channels_last, autograd.grad on the images,
-DistributedDataParallel over Gloo. Started by that benchmark, one process a rank; rank 0 prints the median seconds.
+"""The step of the benchmarks beside this file as people write it in eager PyTorch: channels_last, autograd.grad on the images,
+DistributedDataParallel over Gloo. Started by them, one process a rank; rank 0 prints the median seconds.
 
-    pytorch_step.py RANK WORLD_SIZE PORT THREADS BATCH WARM_UP STEPS
+    pytorch_step.py RANK WORLD_SIZE PORT THREADS BATCH WARM_UP STEPS cpu|cuda|cuda-tf32
 """
 
 import statistics
@@ -55,27 +55,33 @@ def pgd(network, images, labels):
 
 
 def main():
-    rank, world_size, port, threads, batch, warm_up, steps = map(int, sys.argv[1:])
+    rank, world_size, port, threads, batch, warm_up, steps = map(int, sys.argv[1:8])
+    device = "cpu" if sys.argv[8] == "cpu" else "cuda"
+    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = sys.argv[8] == "cuda-tf32"
+    torch.backends.cudnn.benchmark = True
     torch.set_num_threads(threads)
     torch.manual_seed(rank)
-    network = resnet18().to(memory_format=torch.channels_last)
+    network = resnet18().to(device, memory_format=torch.channels_last)
     model = network
     if world_size > 1:
         dist.init_process_group("gloo", init_method=f"tcp://127.0.0.1:{port}", rank=rank, world_size=world_size)
         model = nn.parallel.DistributedDataParallel(network)
     optimizer = torch.optim.SGD(network.parameters(), lr=0.01, momentum=0.9, weight_decay=5e-4, nesterov=True)
-    images = torch.rand(batch, 3, 32, 32).contiguous(memory_format=torch.channels_last)
-    labels = torch.arange(batch) % 10
+    images = torch.rand(batch, 3, 32, 32).to(device).contiguous(memory_format=torch.channels_last)
+    labels = (torch.arange(batch) % 10).to(device)
+    wait = torch.cuda.synchronize if device == "cuda" else lambda: None
     seconds = []
     for step in range(warm_up + steps):
         if world_size > 1:
             dist.barrier()
+        wait()
         began = time.perf_counter()
         adversarial = pgd(network, images, labels)
         loss = F.cross_entropy(model(adversarial), labels)
         optimizer.zero_grad(set_to_none=True)
         loss.backward()
         optimizer.step()
+        wait()
         if step >= warm_up:
             seconds.append(time.perf_counter() - began)
     if rank == 0:

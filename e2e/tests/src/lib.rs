@@ -33,7 +33,8 @@ pub fn registry() -> String {
 
 /// The directory of the checkout.
 pub fn checkout() -> String {
-    format!("{}/../..", env!("CARGO_MANIFEST_DIR"))
+    let package = env::var("CARGO_MANIFEST_DIR").expect("cargo test says where the package is");
+    format!("{package}/../..")
 }
 
 fn execute(variable: &str, arguments: &[&str], input: &str) -> Output {

@@ -57,6 +57,36 @@ fn an_upgrade_to_another_template_leaves_running_pods_and_their_replacements_as_
 }
 
 #[test]
+fn gpus_are_asked_for_only_where_the_installation_has_them() {
+    let namespace = Namespace::new("gpu");
+    namespace.apply(&job::claim("checkpoints")).expect("the claim is made");
+    let with_gpus = |name: &str| {
+        let mut document = job::quick(name);
+        document["spec"]["pod"]["resources"]["limits"]["nvidia.com/gpu"] = 4096.into();
+        document
+    };
+    namespace.apply(&with_gpus("refused")).expect("the job is accepted");
+    let object = namespace.wait_for_condition("refused", "Failed", 60);
+    let message = job::condition(&object, "Failed").expect("it is there")["message"].to_string();
+    assert!(message.contains("spec.pod.resources") && message.contains("gpu.enabled=true"), "{message}");
+    assert!(namespace.get("statefulset", "refused").is_none());
+
+    // No node has so many; whoever reads the status learns which resource is missing.
+    upgrade(&["gpu.enabled=true", "gpu.trainerImage.repository=example.com/trainer-cuda"]);
+    namespace.apply(&with_gpus("asked")).expect("the job is accepted");
+    let object = namespace.wait_for_condition("asked", "Stalled", 120);
+    upgrade(&["gpu.enabled=false"]);
+    let message = job::condition(&object, "Stalled").expect("it is there")["message"].to_string();
+    assert!(message.contains("nvidia.com/gpu"), "{message}");
+    let pods = namespace.pods("asked");
+    assert!(images(&pods).iter().all(|image| image.starts_with("example.com/trainer-cuda:")), "{pods:?}");
+    let env = pods[0]["spec"]["containers"][0]["env"].as_array().expect("variables");
+    let value = |name: &str| env.iter().find(|one| one["name"] == name).map(|one| one["value"].clone());
+    assert_eq!(value("DATJOB_GPUS"), Some("4096".into()));
+    assert_eq!(value("DATJOB_WORKERS_PER_POD"), Some("4096".into()));
+}
+
+#[test]
 fn an_uninstalled_operator_leaves_jobs_and_their_definition() {
     let namespace = Namespace::new("uninstall");
     let mut document = job::quick("kept");

@@ -25,7 +25,9 @@ pub const ENV_GRACE_PERIOD: &str = "DATJOB_GRACE_PERIOD_SECONDS";
 /// Where a data image (`data.source.image`) puts its files; set in its init container.
 pub const ENV_DATA: &str = "DATJOB_DATA";
 
-/// Environment variables with this prefix are the operator's own; `pod.env` may not set them.
+/// What a trainer logs, for example `debug`; the one variable of [`ENV_PREFIX`] that `pod.env` may set.
+pub const ENV_LOG: &str = "DATJOB_LOG";
+/// Environment variables with this prefix are the operator's own; `pod.env` may not set them, but for [`ENV_LOG`].
 pub const ENV_PREFIX: &str = "DATJOB_";
 
 /// Port of the agent: report, metrics, health, and on pod 0 the rendezvous.

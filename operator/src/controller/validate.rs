@@ -245,7 +245,8 @@ fn check_container(pod: &PodOptions) -> Result<(), InvalidSpec> {
     {
         return Err(InvalidSpec::PullPolicy { policy: policy.clone() });
     }
-    if let Some(variable) = pod.env.iter().find(|variable| variable.name.starts_with(contract::ENV_PREFIX)) {
+    let reserved = |name: &str| name.starts_with(contract::ENV_PREFIX) && name != contract::ENV_LOG;
+    if let Some(variable) = pod.env.iter().find(|variable| reserved(&variable.name)) {
         return Err(InvalidSpec::ReservedVariable { name: variable.name.clone() });
     }
     no_duplicates("spec.pod.env", pod.env.iter().map(|variable| variable.name.as_str()))
@@ -444,7 +445,8 @@ mod tests {
             "labels": {"team": "a", "example.com/app": "b", "notdatjob.io/x": "c"},
             "annotations": {"app.kubernetes.io/x": "y"},
             "volumes": [{"name": "v", "emptyDir": {}}],
-            "volumeMounts": [{"name": "v", "mountPath": "/database"}]
+            "volumeMounts": [{"name": "v", "mountPath": "/database"}],
+            "env": [{"name": "DATJOB_LOG", "value": "debug"}]
         }))
         .unwrap();
         check(&job, true).unwrap();

@@ -71,12 +71,9 @@ impl TrainError {
             Self::NotFinite { .. } | Self::Evaluate(EvaluateError::NotFinite) => FailureReason::Numerical,
             Self::Evaluate(error) => of_libtorch(&error.to_string()),
             Self::Torch(error) => of_libtorch(&error.to_string()),
-            // Another image would be needed, and the same comes back.
-            Self::Cuda(
-                CudaError::NoLibraries(_) | CudaError::NoPlugin { .. } | CudaError::OtherPlugin { .. },
-            ) => FailureReason::Configuration,
-            // This node's: the pod may come to another.
-            Self::Cuda(_) => FailureReason::Device,
+            Self::Cuda(CudaError::NoDevice(_)) => FailureReason::Device,
+            // Another image, runtime class or driver is needed: trying again meets the same.
+            Self::Cuda(_) => FailureReason::Configuration,
             Self::Reading(error) => of_libtorch(&error.to_string()),
             Self::Counts(_) | Self::Best(_) => FailureReason::Crash,
         }

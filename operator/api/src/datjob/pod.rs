@@ -50,7 +50,8 @@ pub struct PodOptions {
     /// The pods' service account; its token is never mounted.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub service_account_name: Option<String>,
-    /// Environment variables of the trainer's container; none that begins with `DATJOB_`.
+    /// Environment variables of the trainer's container; none that begins with `DATJOB_` but `DATJOB_LOG`, the
+    /// level of the log.
     #[schemars(length(max = 128))]
     pub env: Vec<EnvVar>,
     /// Volumes beyond those of the data and the checkpoints.

@@ -1,0 +1,25 @@
+#!/usr/bin/env bash
+# Puts the GPU tests and the GPU benchmark into a folder that runs elsewhere: scripts/gpu-bundle.sh DIR TRAINER PLUGIN
+# What is missing there, libtorch 2.11 with its CUDA libraries, an installed PyTorch supplies.
+set -euo pipefail
+dir=${1:?usage: scripts/gpu-bundle.sh DIR TRAINER PLUGIN}
+trainer=${2:?usage: scripts/gpu-bundle.sh DIR TRAINER PLUGIN}
+plugin=${3:?usage: scripts/gpu-bundle.sh DIR TRAINER PLUGIN}
+cd "$(dirname "$0")/.."
+built() { # ARGUMENTS…: the program that cargo builds with them
+  cargo "$@" --message-format=json | python3 -c '
+import json, sys
+programs = [m.get("executable") for m in map(json.loads, sys.stdin) if m["reason"] == "compiler-artifact"]
+print([p for p in programs if p][-1])'
+}
+tests=$(built test --release -p datjob-trainer --test gpu --no-run)
+bench=$(built bench -p datjob-trainer --bench gpu_step --no-run)
+rm -rf "$dir"
+mkdir -p "$dir/bin" "$dir/lib"
+strip -o "$dir/bin/gpu-tests" "$tests"
+strip -o "$dir/bin/gpu-bench" "$bench"
+strip -o "$dir/bin/dat-trainer" "$trainer"
+cp "$plugin" "$dir/lib/libdatjob_cuda.so"
+cp trainer/benches/pytorch_step.py "$dir/pytorch_step.py"
+cp scripts/gpu-bundle-run.sh "$dir/run.sh"
+echo "The GPU tests and the benchmark are in $dir ($(du -sh "$dir" | cut -f 1)): copy it, and run run.sh test or run.sh bench there."

@@ -1,0 +1,109 @@
+//! Images per second of one adversarial training step on a GPU (ResNet-18, 32×32 pixels, PGD-10), in float32 and with
+//! TF32, and of the same step in eager PyTorch (`pytorch_step.py`) on the same GPU in the same run.
+//!
+//! `make bench-gpu` runs it; without a GPU it says so and ends. `DATJOB_BENCH_PYTHON` names the Python.
+
+use std::{env, net::Ipv4Addr, path::PathBuf, process::Command, time::Duration};
+
+use datjob_c10d::{Cuda, CudaBackend, GlooDevice, GlooOptions, ProcessGroup, TcpStore, allow_tf32};
+use datjob_trainer::placement::Placement;
+
+mod step;
+
+use step::{Step, median};
+
+const BATCHES: [usize; 2] = [128, 1024];
+const WARM_UP: usize = 5;
+const STEPS: usize = 20;
+const TIMEOUT: Duration = Duration::from_mins(10);
+
+fn main() {
+    let cuda = match Placement::cuda() {
+        Ok(Placement::Cuda(cuda)) => cuda,
+        Ok(Placement::Cpu) => unreachable!("CUDA was asked for"),
+        Err(error) => return println!("SKIPPED: {error}"),
+    };
+    let device = cuda.describe(0).expect("a device");
+    println!(
+        "ResNet-18, 3×32×32, PGD-10, {} (driver for CUDA {}), CUDA {}, libtorch {}, NCCL world of one, median of {STEPS} steps",
+        device.name,
+        device.driver_version,
+        device.runtime_version,
+        datjob_trainer::LIBTORCH_VERSION,
+    );
+    let python = env::var("DATJOB_BENCH_PYTHON").ok();
+    if python.is_none() {
+        println!("No comparison with PyTorch: DATJOB_BENCH_PYTHON names no Python that has it.");
+    }
+    println!("{:>6} {:>6} {:>10} {:>10} {:>10}", "images", "mode", "images/s", "step", "attack");
+    tch::Cuda::cudnn_set_benchmark(true);
+    let group = alone(cuda);
+    for batch in BATCHES {
+        for (mode, tf32) in [("fp32", false), ("TF32", true)] {
+            allow_tf32(tf32);
+            let (step, attack) = measure(cuda, &group, batch);
+            println!(
+                "{batch:>6} {mode:>6} {:>10.0} {:>7.2} ms {:>7.2} ms",
+                batch as f64 / step,
+                step * 1e3,
+                attack * 1e3
+            );
+            if let Some(python) = &python {
+                let (version, theirs) = measure_pytorch(python, batch, tf32);
+                println!(
+                    "{:>13} {:>10.0} {:>7.2} ms    PyTorch {version}; DatJob is {:.2} times as fast",
+                    "",
+                    batch as f64 / theirs,
+                    theirs * 1e3,
+                    theirs / step
+                );
+            }
+        }
+    }
+}
+
+fn alone(cuda: Cuda) -> ProcessGroup {
+    let store = TcpStore::host(Ipv4Addr::LOCALHOST.into(), 0, TIMEOUT).expect("a store");
+    let options = GlooOptions { device: GlooDevice::Hostname("127.0.0.1".into()), name: "bench".into() };
+    ProcessGroup::with_cuda(cuda, CudaBackend::Nccl, &store, (0, 1), TIMEOUT, &options).expect("a group")
+}
+
+/// Median seconds of a step and of its attack, by the device's clock.
+fn measure(cuda: Cuda, group: &ProcessGroup, batch: usize) -> (f64, f64) {
+    let placement = Placement::Cuda(cuda);
+    let mut step = Step::new(placement, group, batch);
+    let (mut steps, mut attacks) = (Vec::new(), Vec::new());
+    for index in 0..WARM_UP + STEPS {
+        cuda.synchronize(0).expect("the device");
+        let began = placement.moment().expect("a moment");
+        let attacked = step.run();
+        let ended = placement.moment().expect("a moment");
+        if index >= WARM_UP {
+            steps.push(began.until(&ended).expect("a time").as_secs_f64());
+            attacks.push(began.until(&attacked).expect("a time").as_secs_f64());
+        }
+    }
+    (median(steps), median(attacks))
+}
+
+/// PyTorch's version, and its median seconds of a step.
+fn measure_pytorch(python: &str, batch: usize, tf32: bool) -> (String, f64) {
+    // A bundle of prepared binaries names the script; otherwise it lies in the sources.
+    let script = env::var_os("DATJOB_BENCH_SCRIPT").map_or_else(
+        || [env!("CARGO_MANIFEST_DIR"), "benches", "pytorch_step.py"].iter().collect(),
+        PathBuf::from,
+    );
+    let numbers = [0, 1, 0, 8, batch, WARM_UP, STEPS].map(|number| number.to_string());
+    let output = Command::new(python)
+        .arg(script)
+        .args(numbers)
+        .arg(if tf32 { "cuda-tf32" } else { "cuda" })
+        // The libtorch of this program is not that of Python.
+        .env_remove("LD_LIBRARY_PATH")
+        .output()
+        .expect("Python");
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let text = String::from_utf8(output.stdout).expect("text");
+    let (version, seconds) = text.trim().split_once(' ').expect("a version and seconds");
+    (version.to_owned(), seconds.parse().expect("seconds"))
+}

@@ -1,0 +1,78 @@
+//! The adversarial training step that the benchmarks time: ResNet-18, 3×32×32, PGD-10, SGD with Nesterov momentum.
+
+use datjob_api::training::{self, Architecture, Attack, Norm, Objective, Pgd, ThreatModel};
+use datjob_c10d::{ProcessGroup, Reducer, ReducerOptions};
+use datjob_trainer::{
+    attack,
+    model::Network,
+    objective,
+    optim::Sgd,
+    placement::{Moment, Placement},
+    random,
+};
+use tch::{Kind, Tensor};
+
+const SHAPE: [i64; 3] = [3, 32, 32];
+
+/// One rank's step, with images that stay the same.
+pub(crate) struct Step {
+    placement: Placement,
+    network: Network,
+    optimizer: Sgd,
+    /// Knows where the time of communication went.
+    pub(crate) reducer: Reducer,
+    attack: Attack,
+    threat_model: ThreatModel,
+    images: Tensor,
+    labels: Tensor,
+    start: Tensor,
+}
+
+impl Step {
+    /// Everything that comes before the first step.
+    pub(crate) fn new(placement: Placement, group: &ProcessGroup, batch: usize) -> Self {
+        let device = placement.device();
+        let mut network =
+            Network::new(Architecture::Resnet18, SHAPE, 10, 0, (Kind::Float, device)).expect("a network");
+        network.channels_last().expect("channels_last");
+        let parameters = network.parameters();
+        let optimizer = Sgd::new(network.parameters(), &training::Sgd::default()).expect("an optimizer");
+        let reducer = Reducer::new(&parameters, group, ReducerOptions::default()).expect("a reducer");
+        let threat_model =
+            ThreatModel { norm: Norm::default(), epsilon: "8/255".parse().expect("an epsilon") };
+        let indices: Vec<usize> = (group.rank() * batch..(group.rank() + 1) * batch).collect();
+        let noise = |epoch, scale| {
+            let noise = random::training_noise(0, epoch, &indices, SHAPE, scale).expect("noise");
+            noise.to_device(device)
+        };
+        let images = network.input(&(noise(1, 0.5) + 0.5)).expect("images");
+        let labels = Tensor::arange(batch as i64, (Kind::Int64, device)).remainder(10);
+        let start = noise(0, threat_model.epsilon.value());
+        let attack = Attack::Pgd(Pgd::default());
+        Self { placement, network, optimizer, reducer, attack, threat_model, images, labels, start }
+    }
+
+    /// A step; when its attack had ended.
+    pub(crate) fn run(&mut self) -> Moment {
+        let Self { network, optimizer, reducer, images, labels, .. } = self;
+        let adversarial =
+            attack::for_training(network, &self.attack, &self.threat_model, images, labels, &self.start)
+                .expect("an attack");
+        let attacked = self.placement.moment().expect("a moment");
+        reducer.prepare_forward().expect("forward");
+        let scale = 1.0 / labels.size()[0] as f64;
+        let loss = objective::loss(network, &Objective::default(), images, &adversarial, labels, scale)
+            .expect("a loss");
+        optimizer.zero_gradients().expect("gradients");
+        reducer.prepare_backward().expect("backward");
+        loss.f_backward().expect("a backward pass");
+        optimizer.step(0.01).expect("a step");
+        attacked
+    }
+}
+
+/// The middle one.
+pub(crate) fn median(mut values: Vec<f64>) -> f64 {
+    values.sort_by(f64::total_cmp);
+    values[values.len() / 2]
+}
