@@ -138,7 +138,8 @@ impl Rank<'_> {
         self.state.epoch += 1;
         if self.is_first() {
             (self.tell)(Event::Progress(meter.end_of_epoch(self.state.step)));
-            (self.tell)(Event::Timing(meter.timing(&reducer.statistics()?)));
+            let peak_memory = self.placement.peak_memory()?;
+            (self.tell)(Event::Timing(meter.timing(&reducer.statistics()?, peak_memory)));
         }
         Ok(())
     }

@@ -57,6 +57,14 @@ impl Placement {
         }
     }
 
+    /// The most memory of the device that this process's tensors have held, in bytes; nothing in host memory.
+    pub fn peak_memory(self) -> Result<Option<u64>, C10dError> {
+        match self {
+            Self::Cpu => Ok(None),
+            Self::Cuda(cuda) => Ok(Some(cuda.memory(0)?.peak_allocated)),
+        }
+    }
+
     /// Where the work asked for so far ends.
     pub fn moment(self) -> Result<Moment, C10dError> {
         match self {

@@ -8,7 +8,8 @@ use std::{
     path::Path,
     process::Command,
     sync::{Mutex, MutexGuard, PoisonError},
-    time::Duration,
+    thread,
+    time::{Duration, Instant},
 };
 
 use datjob_api::{
@@ -242,30 +243,33 @@ fn manifest(backend: &str) -> Value {
     })
 }
 
-/// `dat-trainer run` of the manifest: clean accuracy in percent, or what it complains about.
-fn train(backend: &str, options: &[&str]) -> Result<f64, String> {
-    let directory = tempfile::tempdir().unwrap();
-    let path = |name: &str| directory.path().join(name);
-    fs::write(path("job.yaml"), manifest(backend).to_string()).unwrap();
+/// `dat-trainer run` of a manifest, whose files are in a directory.
+fn command(manifest: &Value, directory: &Path, options: &[&str]) -> Command {
+    fs::write(directory.join("job.yaml"), manifest.to_string()).unwrap();
     // A bundle of prepared binaries names the program; cargo knows where it built it.
     let program = env::var("DATJOB_TRAINER").unwrap_or_else(|_| env!("CARGO_BIN_EXE_dat-trainer").to_owned());
-    let output = Command::new(program)
-        .arg("run")
-        .arg(path("job.yaml"))
-        .arg("--data")
-        .arg(data::squares())
-        .arg("--checkpoints")
-        .arg(path("checkpoints"))
-        .args(options)
-        .output()
-        .unwrap();
+    let mut command = Command::new(program);
+    command.arg("run").arg(directory.join("job.yaml")).arg("--data").arg(data::squares());
+    command.arg("--checkpoints").arg(directory.join("checkpoints")).args(options);
+    command
+}
+
+/// Clean accuracy on the test set, in percent.
+fn clean_accuracy(directory: &Path) -> f64 {
+    let results = fs::read(directory.join("checkpoints/gpu/results.json")).unwrap();
+    let results: Value = serde_json::from_slice(&results).unwrap();
+    let count = |field: &str| results["results"]["clean"][field].as_f64().unwrap();
+    100.0 * count("correct") / count("total")
+}
+
+/// A whole run: clean accuracy in percent, or what it complains about.
+fn train(backend: &str, options: &[&str]) -> Result<f64, String> {
+    let directory = tempfile::tempdir().unwrap();
+    let output = command(&manifest(backend), directory.path(), options).output().unwrap();
     if !output.status.success() {
         return Err(String::from_utf8_lossy(&output.stderr).into_owned());
     }
-    let results = fs::read(Path::new(&path("checkpoints/gpu/results.json"))).unwrap();
-    let results: Value = serde_json::from_slice(&results).unwrap();
-    let count = |field: &str| results["results"]["clean"][field].as_f64().unwrap();
-    Ok(100.0 * count("correct") / count("total"))
+    Ok(clean_accuracy(directory.path()))
 }
 
 #[test]
@@ -294,6 +298,31 @@ fn several_gpus_train_together_over_nccl() {
     let count = cuda.devices().to_string();
     let clean = train("NCCL", &["--gpus", &count]).unwrap();
     assert!(clean > 95.0, "{clean}");
+}
+
+#[test]
+fn a_killed_rank_of_an_nccl_world_costs_a_restart() {
+    let Some((cuda, _lock)) = gpu() else { return };
+    if cuda.devices() < 2 {
+        println!("SKIPPED: one GPU, two are needed");
+        return;
+    }
+    let directory = tempfile::tempdir().unwrap();
+    let mut job = manifest("NCCL");
+    job["spec"]["lifecycle"]["maxRestarts"] = 3.into();
+    job["spec"]["training"]["schedule"]["epochs"] = 8.into();
+    let mut agent = command(&job, directory.path(), &["--gpus", "2"]).spawn().unwrap();
+    let checkpoint = directory.path().join("checkpoints/gpu/checkpoint-0001.json");
+    let started = Instant::now();
+    while !checkpoint.exists() {
+        assert!(started.elapsed() < Duration::from_mins(5), "no checkpoint");
+        thread::sleep(Duration::from_millis(50));
+    }
+    let list = Command::new("pgrep").args(["-P", &agent.id().to_string()]).output().unwrap();
+    let worker = String::from_utf8(list.stdout).unwrap().lines().next().expect("a worker").to_owned();
+    assert!(Command::new("kill").args(["-9", &worker]).status().unwrap().success());
+    assert!(agent.wait().unwrap().success());
+    assert!(clean_accuracy(directory.path()) > 95.0);
 }
 
 #[test]

@@ -39,6 +39,13 @@ pub fn encode(report: &Report) -> Result<String, fmt::Error> {
             timing.communication_seconds,
         );
     }
+    if let Some(peak) = report.timing.as_ref().and_then(|timing| timing.peak_gpu_memory_bytes) {
+        gauge(
+            "gpu_peak_memory_bytes",
+            "The most memory of rank 0's GPU that its tensors have held",
+            peak as f64,
+        );
+    }
     if let Some(accuracy) = &report.accuracy {
         let ratio = |correct: u64, total: u64| correct as f64 / total.max(1) as f64;
         gauge(
