@@ -62,7 +62,7 @@ fn gpus_are_asked_for_only_where_the_installation_has_them() {
     namespace.apply(&job::claim("checkpoints")).expect("the claim is made");
     let with_gpus = |name: &str| {
         let mut document = job::quick(name);
-        document["spec"]["pod"]["resources"]["limits"]["nvidia.com/gpu"] = 4096.into();
+        document["spec"]["pod"]["resources"]["limits"]["nvidia.com/gpu"] = 64.into();
         document
     };
     namespace.apply(&with_gpus("refused")).expect("the job is accepted");
@@ -82,8 +82,8 @@ fn gpus_are_asked_for_only_where_the_installation_has_them() {
     assert!(images(&pods).iter().all(|image| image.starts_with("example.com/trainer-cuda:")), "{pods:?}");
     let env = pods[0]["spec"]["containers"][0]["env"].as_array().expect("variables");
     let value = |name: &str| env.iter().find(|one| one["name"] == name).map(|one| one["value"].clone());
-    assert_eq!(value("DATJOB_GPUS"), Some("4096".into()));
-    assert_eq!(value("DATJOB_WORKERS_PER_POD"), Some("4096".into()));
+    assert_eq!(value("DATJOB_GPUS"), Some("64".into()));
+    assert_eq!(value("DATJOB_WORKERS_PER_POD"), Some("64".into()));
 }
 
 #[test]
