@@ -5,20 +5,25 @@
 
 use std::collections::{BTreeMap, btree_map::Entry as MapEntry};
 
-use datjob_api::training::Architecture;
+use datjob_api::training::{Architecture, Dataset, Model};
 use datjob_c10d::C10dError;
 use tch::{Device, Kind, TchError, Tensor, no_grad};
 use thiserror::Error;
 
+mod activation;
 mod batch_norm;
 mod conv;
 mod linear;
+mod normalization;
+mod preactivation;
 mod registry;
 mod resnet;
 mod small_cnn;
 
+use normalization::Normalization;
+use preactivation::Preactivation;
 use registry::{Entry, Registry, Role};
-use resnet::Resnet18;
+use resnet::{RESNET_18, RESNET_34, RESNET_50, Resnet};
 use small_cnn::SmallCnn;
 
 /// Which statistics BatchNorm uses. Networks without BatchNorm behave the same in all modes.
@@ -62,6 +67,7 @@ pub enum ModelError {
 /// A network that maps images with pixels in [0, 1] to logits.
 #[derive(Debug)]
 pub struct Network {
+    normalization: Option<Normalization>,
     body: Body,
     entries: Vec<Entry>,
     channels_last: bool,
@@ -70,34 +76,70 @@ pub struct Network {
 #[derive(Debug)]
 enum Body {
     SmallCnn(SmallCnn),
-    Resnet18(Resnet18),
+    Resnet(Resnet),
+    Preactivation(Preactivation),
 }
 
 impl Network {
-    /// A network with initial weights drawn by the seed: uniform in ±1/√fan_in, as PyTorch initialises convolutions and
-    /// linear layers (`kaiming_uniform_` with a = √5); BatchNorm begins with scale 1 and shift 0.
+    /// A network for the images and classes of a data set, its initial weights drawn by the seed.
     ///
-    /// `image_shape` is channels, height, width. The weights do not depend on `device`.
+    /// They are PyTorch's: uniform in ±1/√fan_in for convolutions and linear layers (`kaiming_uniform_` with a = √5),
+    /// scale 1 and shift 0 for BatchNorm; the convolutions of wide residual networks are normal with variance 2/fan_out.
+    /// They do not depend on `device`.
+    pub fn for_dataset(
+        model: &Model,
+        dataset: Dataset,
+        seed: u64,
+        options: (Kind, Device),
+    ) -> Result<Self, ModelError> {
+        let mut network = Self::new(model, dataset.image_shape(), dataset.classes(), seed, options)?;
+        let statistics = model.normalization.statistics(dataset);
+        network.normalization =
+            statistics.map(|(mean, deviation)| Normalization::new(mean, deviation, options)).transpose()?;
+        Ok(network)
+    }
+
+    /// The same for images of any shape (channels, height, width), which are not normalised.
     pub fn new(
-        architecture: Architecture,
+        model: &Model,
         image_shape: [i64; 3],
         classes: i64,
         seed: u64,
         (kind, device): (Kind, Device),
     ) -> Result<Self, ModelError> {
-        let mut registry = Registry::new(seed, kind, device);
-        let body = match architecture {
-            Architecture::SmallCnn => Body::SmallCnn(SmallCnn::new(&mut registry, image_shape, classes)?),
-            Architecture::Resnet18 => Body::Resnet18(Resnet18::new(&mut registry, image_shape[0], classes)?),
+        let registry = &mut Registry::new(seed, kind, device);
+        let (form, channels) = ((model.stem, model.activation), image_shape[0]);
+        let resnet =
+            |registry, shape| Resnet::new(registry, shape, form, channels, classes).map(Body::Resnet);
+        let body = match model.architecture {
+            Architecture::SmallCnn => {
+                Body::SmallCnn(SmallCnn::new(registry, model.activation, image_shape, classes)?)
+            }
+            Architecture::Resnet18 => resnet(registry, RESNET_18)?,
+            Architecture::Resnet34 => resnet(registry, RESNET_34)?,
+            Architecture::Resnet50 => resnet(registry, RESNET_50)?,
+            Architecture::PreactResnet18 => {
+                Body::Preactivation(Preactivation::resnet18(registry, model.activation, channels, classes)?)
+            }
+            Architecture::WideResnet { depth, width } => Body::Preactivation(Preactivation::wide_resnet(
+                registry,
+                (depth, width),
+                model.activation,
+                channels,
+                classes,
+            )?),
         };
-        Ok(Self { body, entries: registry.into_entries(), channels_last: false })
+        Ok(Self { normalization: None, body, entries: registry.take_entries(), channels_last: false })
     }
 
     /// Logits `[N, classes]` of images `[N, C, H, W]`.
     pub fn forward(&self, images: &Tensor, mode: Mode) -> Result<Tensor, TchError> {
+        let normalised = self.normalization.as_ref().map(|one| one.forward(images)).transpose()?;
+        let x = normalised.as_ref().unwrap_or(images);
         match &self.body {
-            Body::SmallCnn(body) => body.forward(images),
-            Body::Resnet18(body) => body.forward(images, mode),
+            Body::SmallCnn(body) => body.forward(x),
+            Body::Resnet(body) => body.forward(x, mode),
+            Body::Preactivation(body) => body.forward(x, mode),
         }
     }
 

@@ -82,6 +82,16 @@ impl Stream {
         (self.0.next_u32() >> 8) as f32 / HALF_RANGE - 1.0
     }
 
+    /// A normally distributed number with mean 0 and variance 1 (Box and Muller, 1958), from two uniform ones of 32 bits:
+    /// at most 6.7 in magnitude.
+    pub fn normal(&mut self) -> f64 {
+        const RANGE: f64 = 4_294_967_296.0;
+        // From (0, 1], whose logarithm is finite.
+        let radius = (f64::from(self.0.next_u32()) + 1.0) / RANGE;
+        let angle = f64::from(self.0.next_u32()) / RANGE;
+        (-2.0 * radius.ln()).sqrt() * (std::f64::consts::TAU * angle).cos()
+    }
+
     /// Puts `items` into a random order, each with the same probability (Fisher and Yates).
     pub fn shuffle<T>(&mut self, items: &mut [T]) {
         for last in (1..items.len()).rev() {
@@ -142,6 +152,20 @@ pub fn initial_weights(
     let mut stream = Stream::weights(seed, parameter);
     let values: Vec<f32> =
         (0..shape.iter().product::<i64>()).map(|_| stream.symmetric() * bound as f32).collect();
+    Tensor::f_from_slice(&values)?.f_view(shape)?.f_to_kind(kind)
+}
+
+/// Initial values of a parameter: normal around 0, on the CPU.
+pub fn normal_weights(
+    seed: u64,
+    parameter: &str,
+    shape: &[i64],
+    deviation: f64,
+    kind: Kind,
+) -> Result<Tensor, TchError> {
+    let mut stream = Stream::weights(seed, parameter);
+    let values: Vec<f32> =
+        (0..shape.iter().product::<i64>()).map(|_| (stream.normal() * deviation) as f32).collect();
     Tensor::f_from_slice(&values)?.f_view(shape)?.f_to_kind(kind)
 }
 
@@ -213,6 +237,18 @@ mod tests {
         assert!(mean.abs() < 0.005, "{mean}");
         assert!((deviation - 1.0 / 12.0_f64.sqrt()).abs() < 0.005, "{deviation}");
         assert!(noise.min().double_value(&[]) >= -0.5 && noise.max().double_value(&[]) < 0.5);
+    }
+
+    #[test]
+    fn normal_numbers_have_the_moments_and_tails_of_their_distribution() {
+        let mut stream = Stream::weights(0, "normal");
+        let numbers: Vec<f64> = (0..200_000).map(|_| stream.normal()).collect();
+        let mean = |power: i32| numbers.iter().map(|x| x.powi(power)).sum::<f64>() / numbers.len() as f64;
+        // Five standard errors of each.
+        assert!(mean(1).abs() < 0.0112 && (mean(2) - 1.0).abs() < 0.0159, "{} {}", mean(1), mean(2));
+        assert!(mean(3).abs() < 0.0434 && (mean(4) - 3.0).abs() < 0.11, "{} {}", mean(3), mean(4));
+        let beyond = |limit: f64| numbers.iter().filter(|x| x.abs() > limit).count() as f64 / 200_000.0;
+        assert!((beyond(1.0) - 0.3173).abs() < 0.0053 && (beyond(3.0) - 0.0027).abs() < 0.0006);
     }
 
     proptest! {

@@ -34,7 +34,7 @@ fn ranks<T: Send>(world_size: usize, work: impl Fn(&ProcessGroup) -> T + Sync) -
 }
 
 fn small_cnn() -> Network {
-    Network::new(Architecture::SmallCnn, [1, 28, 28], 10, 5, (Kind::Double, Device::Cpu)).unwrap()
+    Network::new(&Architecture::SmallCnn.into(), [1, 28, 28], 10, 5, (Kind::Double, Device::Cpu)).unwrap()
 }
 
 /// Images and labels, always the same.

@@ -13,7 +13,7 @@ use datjob_trainer::{
 use tch::{Device, Kind, Tensor, no_grad};
 
 fn network() -> Network {
-    Network::new(Architecture::SmallCnn, [1, 28, 28], 10, 3, (Kind::Float, Device::Cpu)).unwrap()
+    Network::new(&Architecture::SmallCnn.into(), [1, 28, 28], 10, 3, (Kind::Float, Device::Cpu)).unwrap()
 }
 
 /// Random images that the network classifies correctly but for every tenth.

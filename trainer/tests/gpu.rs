@@ -106,7 +106,7 @@ fn step(
     shape: [i64; 3],
     group: Option<&ProcessGroup>,
 ) -> (Tensor, Tensor, Vec<Tensor>) {
-    let mut network = Network::new(architecture, shape, 10, 3, (Kind::Double, device)).unwrap();
+    let mut network = Network::new(&architecture.into(), shape, 10, 3, (Kind::Double, device)).unwrap();
     network.channels_last().unwrap();
     let mut reducer =
         group.map(|group| Reducer::new(&network.parameters(), group, ReducerOptions::default()).unwrap());
@@ -172,7 +172,7 @@ fn an_evaluation_counts_what_the_cpu_counts() {
     let attacks = [EvalAttack::during(&spec, &threat_model)];
     let count = |device| {
         let network =
-            Network::new(Architecture::SmallCnn, [1, 28, 28], 10, 3, (Kind::Float, device)).unwrap();
+            Network::new(&Architecture::SmallCnn.into(), [1, 28, 28], 10, 3, (Kind::Float, device)).unwrap();
         let evaluation =
             Evaluation { images: &images, indices: &indices, seed: 1, attacks: &attacks, device };
         evaluate::evaluate(&network, &evaluation, 0, 1, &mut |_, _| std::ops::ControlFlow::Continue(()))

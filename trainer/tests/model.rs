@@ -13,11 +13,11 @@ use tch::{Device, Kind, Tensor};
 const F32: (Kind, Device) = (Kind::Float, Device::Cpu);
 
 fn small_cnn(seed: u64) -> Network {
-    Network::new(Architecture::SmallCnn, [1, 28, 28], 10, seed, F32).unwrap()
+    Network::new(&Architecture::SmallCnn.into(), [1, 28, 28], 10, seed, F32).unwrap()
 }
 
 fn resnet18(seed: u64) -> Network {
-    Network::new(Architecture::Resnet18, [3, 32, 32], 10, seed, F32).unwrap()
+    Network::new(&Architecture::Resnet18.into(), [3, 32, 32], 10, seed, F32).unwrap()
 }
 
 /// RobustBench's names (its `ResNet` with `BasicBlock` and [2, 2, 2, 2] blocks) and the shapes of ResNet-18.
@@ -61,7 +61,7 @@ fn resnet18_has_robustbenchs_names_and_shapes() {
 fn networks_take_images_of_28_and_32_pixels() {
     for architecture in [Architecture::SmallCnn, Architecture::Resnet18] {
         for (shape, classes) in [([1, 28, 28], 10), ([3, 32, 32], 100)] {
-            let network = Network::new(architecture, shape, classes, 0, F32).unwrap();
+            let network = Network::new(&architecture.into(), shape, classes, 0, F32).unwrap();
             let images = Tensor::zeros([&[2], &shape[..]].concat(), F32);
             assert_eq!(network.forward(&images, Mode::Eval).unwrap().size(), [2, classes]);
         }

@@ -7,7 +7,7 @@ use tch::{Device, Kind, Tensor};
 const DOUBLE: (Kind, Device) = (Kind::Double, Device::Cpu);
 
 fn network() -> Network {
-    Network::new(Architecture::SmallCnn, [1, 28, 28], 10, 0, DOUBLE).unwrap()
+    Network::new(&Architecture::SmallCnn.into(), [1, 28, 28], 10, 0, DOUBLE).unwrap()
 }
 
 fn images(count: i64) -> (Tensor, Tensor, Tensor) {

@@ -13,6 +13,11 @@ use datjob_trainer::{
 use serde::Deserialize;
 use tch::{Device, Kind, Tensor};
 
+#[path = "common/numbers.rs"]
+mod numbers;
+
+use numbers::{filled, numbers};
+
 /// Largest difference from PyTorch.
 const TOLERANCE: f64 = 1e-6;
 
@@ -54,40 +59,6 @@ fn resnet18() -> Case {
     Case::new(Architecture::Resnet18, [3, 16, 16], include_str!("reference/resnet18.json"))
 }
 
-/// Numbers in [-1, 1), exact in float64: the hash lowbias32 of (index + stream · 0x9E3779B9).
-fn numbers(stream: u32, shape: &[i64]) -> Tensor {
-    let values: Vec<f64> = (0..shape.iter().product::<i64>() as u32)
-        .map(|index| {
-            let mut x = index.wrapping_add(stream.wrapping_mul(0x9E37_79B9));
-            x ^= x >> 16;
-            x = x.wrapping_mul(0x7FEB_352D);
-            x ^= x >> 15;
-            x = x.wrapping_mul(0x846C_A68B);
-            x ^= x >> 16;
-            f64::from(x) / 2.0_f64.powi(31) - 1.0
-        })
-        .collect();
-    Tensor::from_slice(&values).view(shape)
-}
-
-/// The reference's value of a tensor of the state, by its place in it.
-fn filled(stream: u32, name: &str, shape: &[i64]) -> Tensor {
-    let values = numbers(stream, shape);
-    if name.ends_with("num_batches_tracked") {
-        Tensor::from(i64::from(stream))
-    } else if name.ends_with("running_var") {
-        1.0 + 0.5 * values
-    } else if name.ends_with("running_mean") {
-        0.1 * values
-    } else if shape.len() == 1 && name.ends_with("weight") {
-        1.0 + 0.2 * values
-    } else if shape.len() == 1 {
-        0.1 * values
-    } else {
-        values * (2.0 / (shape[1..].iter().product::<i64>() as f64).sqrt())
-    }
-}
-
 fn samples(tensors: Vec<(String, Tensor)>) -> Samples {
     let sample = |(name, tensor): (String, Tensor)| {
         let flat = tensor.detach().to_kind(Kind::Double).flatten(0, -1);
@@ -121,7 +92,7 @@ impl Case {
     fn new(architecture: Architecture, image_shape: [i64; 3], json: &str) -> Self {
         let reference: Reference = serde_json::from_str(json).unwrap();
         let options = (Kind::Double, Device::Cpu);
-        let network = Network::new(architecture, image_shape, reference.classes, 0, options).unwrap();
+        let network = Network::new(&architecture.into(), image_shape, reference.classes, 0, options).unwrap();
         let shape = [&[4], &image_shape[..]].concat();
         let images = (numbers(1000, &shape) + 1.0) / 2.0;
         let labels = Tensor::from_slice(&[0_i64, 1, 2, 3].map(|i| i * 7 % reference.classes));

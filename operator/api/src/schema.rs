@@ -4,7 +4,10 @@ use std::borrow::Cow;
 
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 
-use crate::epsilon::{Epsilon, PATTERN};
+use crate::{
+    epsilon::{Epsilon, PATTERN},
+    training::{Architecture, model},
+};
 
 impl JsonSchema for Epsilon {
     fn schema_name() -> Cow<'static, str> {
@@ -25,6 +28,28 @@ impl JsonSchema for Epsilon {
             "x-kubernetes-validations": [{
                 "rule": format!("!self.matches('{}') || ({value} > 0.0 && {value} <= 1.0)", PATTERN.replace('\\', "\\\\")),
                 "message": "must be more than 0 and at most 1: pixels lie in [0, 1], write for example \"8/255\" or \"0.031\""
+            }]
+        })
+    }
+}
+
+impl JsonSchema for Architecture {
+    fn schema_name() -> Cow<'static, str> {
+        "Architecture".into()
+    }
+
+    fn inline_schema() -> bool {
+        true
+    }
+
+    fn json_schema(_: &mut SchemaGenerator) -> Schema {
+        json_schema!({
+            "type": "string",
+            "maxLength": 32,
+            "pattern": model::PATTERN,
+            "x-kubernetes-validations": [{
+                "rule": "!self.startsWith('wide-resnet-') || !self.matches('^wide-resnet-[0-9]{2,3}-[0-9]{1,2}$') || (int(self.split('-')[2]) % 6 == 4 && int(self.split('-')[2]) <= 106 && int(self.split('-')[3]) <= 20)",
+                "message": "wide-resnet-DEPTH-WIDTH: the depth is 6n + 4, at most 106, and the width at most 20, as in wide-resnet-28-10"
             }]
         })
     }

@@ -17,6 +17,7 @@ mod communication;
 mod data;
 mod defaults;
 mod evaluation;
+pub(crate) mod model;
 mod schedule;
 
 pub use attack::{Attack, Fgsm, Pgd};
@@ -26,6 +27,7 @@ pub use data::{
     Augmentation, ClaimReference, Data, HttpSource, ImageSource, Source, Validation, VolumeSource,
 };
 pub use evaluation::{DuringAttack, Evaluation, FinalAttack, FinalPgd};
+pub use model::{Activation, Architecture, Model, Normalization, Stem, UnknownArchitecture};
 pub use schedule::{Cyclic, Decay, Piecewise, Schedule};
 
 /// What is trained and how. Never changes after the job was created.
@@ -80,26 +82,6 @@ impl Training {
     pub fn hash(&self) -> String {
         hex::encode(Sha256::digest(self.to_json()))
     }
-}
-
-/// The network.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[cfg_attr(feature = "crd", derive(schemars::JsonSchema))]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
-pub struct Model {
-    /// The architecture.
-    pub architecture: Architecture,
-}
-
-/// The architecture of the network; its input are pixels in [0, 1].
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[cfg_attr(feature = "crd", derive(schemars::JsonSchema))]
-#[serde(rename_all = "kebab-case")]
-pub enum Architecture {
-    /// Two convolutions and two linear layers, for 28×28 or 32×32 images; trains on a CPU in minutes.
-    SmallCnn,
-    /// ResNet-18 in its CIFAR form: a 3×3 stem and no pooling before the blocks.
-    Resnet18,
 }
 
 /// Against which perturbations the network is to be robust.

@@ -32,8 +32,8 @@ impl Step {
     /// Everything that comes before the first step.
     pub(crate) fn new(placement: Placement, group: &ProcessGroup, batch: usize) -> Self {
         let device = placement.device();
-        let mut network =
-            Network::new(Architecture::Resnet18, SHAPE, 10, 0, (Kind::Float, device)).expect("a network");
+        let mut network = Network::new(&Architecture::Resnet18.into(), SHAPE, 10, 0, (Kind::Float, device))
+            .expect("a network");
         network.channels_last().expect("channels_last");
         let parameters = network.parameters();
         let optimizer = Sgd::new(network.parameters(), &training::Sgd::default()).expect("an optimizer");

@@ -33,14 +33,9 @@ pub(super) struct State {
 impl State {
     /// The start of a training: the same on every rank, since all come from the seed.
     pub(super) fn new(training: &Training, device: Device) -> Result<Self, TrainError> {
-        let dataset = training.data.dataset;
-        let mut network = Network::new(
-            training.model.architecture,
-            dataset.image_shape(),
-            dataset.classes(),
-            training.seed,
-            (Kind::Float, device),
-        )?;
+        let options = (Kind::Float, device);
+        let mut network =
+            Network::for_dataset(&training.model, training.data.dataset, training.seed, options)?;
         network.channels_last()?;
         let Optimizer::Sgd(sgd) = &training.optimizer;
         let optimizer = Sgd::new(network.parameters(), sgd)?;

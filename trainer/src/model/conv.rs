@@ -21,7 +21,34 @@ pub(super) struct Geometry {
     pub(super) padding: i64,
 }
 
+/// How weights begin.
+#[derive(Clone, Copy)]
+pub(super) enum Initial {
+    /// Uniform in ±1/√fan_in: PyTorch's default.
+    Uniform,
+    /// Normal with variance 2/fan_out (He et al., 2015), as wide residual networks are trained.
+    NormalFanOut,
+}
+
 impl Conv {
+    /// Registers `{name}.weight`, without bias.
+    pub(super) fn drawn(
+        registry: &mut Registry,
+        name: &str,
+        g: Geometry,
+        initial: Initial,
+    ) -> Result<Self, TchError> {
+        match initial {
+            Initial::Uniform => Self::new(registry, name, g, false),
+            Initial::NormalFanOut => {
+                let shape = [g.channels_out, g.channels_in, g.kernel, g.kernel];
+                let deviation = (2.0 / (g.channels_out * g.kernel * g.kernel) as f64).sqrt();
+                let weight = registry.normal(format!("{name}.weight"), &shape, deviation)?;
+                Ok(Self { weight, bias: None, stride: g.stride, padding: g.padding })
+            }
+        }
+    }
+
     /// Registers `{name}.weight` and, if asked for, `{name}.bias`.
     pub(super) fn new(
         registry: &mut Registry,

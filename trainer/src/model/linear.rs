@@ -17,6 +17,18 @@ impl Linear {
         Ok(Self { weight, bias })
     }
 
+    /// The same with a bias of zeros.
+    pub(super) fn with_zero_bias(
+        registry: &mut Registry,
+        name: &str,
+        from: i64,
+        to: i64,
+    ) -> Result<Self, TchError> {
+        let weight = registry.uniform(format!("{name}.weight"), &[to, from], from)?;
+        let bias = registry.constant(format!("{name}.bias"), to, 0.0)?;
+        Ok(Self { weight, bias })
+    }
+
     pub(super) fn forward(&self, x: &Tensor) -> Result<Tensor, TchError> {
         x.f_linear(&self.weight, Some(&self.bias))
     }

@@ -1,6 +1,6 @@
 use tch::{Device, Kind, TchError, Tensor};
 
-use crate::random::initial_weights;
+use crate::random::{initial_weights, normal_weights};
 
 /// A named tensor of a network.
 #[derive(Debug)]
@@ -28,8 +28,9 @@ impl Registry {
         Self { seed, options: (kind, device), entries: Vec::new() }
     }
 
-    pub(super) fn into_entries(self) -> Vec<Entry> {
-        self.entries
+    /// What was made.
+    pub(super) fn take_entries(&mut self) -> Vec<Entry> {
+        std::mem::take(&mut self.entries)
     }
 
     /// A parameter drawn uniformly from ±1/√`fan_in`.
@@ -37,6 +38,13 @@ impl Registry {
         let (kind, device) = self.options;
         let bound = 1.0 / (fan_in as f64).sqrt();
         let values = initial_weights(self.seed, &name, shape, bound, kind)?.f_to_device(device)?;
+        self.parameter(name, &values)
+    }
+
+    /// A parameter drawn from a normal distribution around 0.
+    pub(super) fn normal(&mut self, name: String, shape: &[i64], deviation: f64) -> Result<Tensor, TchError> {
+        let (kind, device) = self.options;
+        let values = normal_weights(self.seed, &name, shape, deviation, kind)?.f_to_device(device)?;
         self.parameter(name, &values)
     }
 

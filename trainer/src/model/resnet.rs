@@ -1,90 +1,164 @@
-//! ResNet-18 (He et al., 2016) in the form that is customary for CIFAR: a 3×3 stem with stride 1 and no pooling before
-//! the blocks. Names and shapes are those of RobustBench's `ResNet`.
+//! ResNet-18, -34 and -50 (He et al., "Deep Residual Learning for Image Recognition", 2016), in the form that is customary
+//! for CIFAR, with RobustBench's names, and in the one for ImageNet, with torchvision's. The stride of a bottleneck block
+//! is in its 3×3 convolution, as both have it.
 
+use datjob_api::training::{Activation, Stem};
 use tch::{TchError, Tensor};
 
 use super::{
     Mode,
+    activation::activate,
     batch_norm::BatchNorm,
     conv::{Conv, Geometry},
     linear::Linear,
     registry::Registry,
 };
 
-/// Channels of the four layers, and the stride of their first blocks.
+/// Channels inside the blocks of the four layers, and the stride of their first blocks.
 const LAYERS: [(i64, i64); 4] = [(64, 1), (128, 2), (256, 2), (512, 2)];
-const BLOCKS_PER_LAYER: usize = 2;
 
-#[derive(Debug)]
-pub(super) struct Resnet18 {
-    conv1: Conv,
-    bn1: BatchNorm,
-    blocks: Vec<Block>,
-    linear: Linear,
+/// What distinguishes one ResNet from another.
+#[derive(Clone, Copy)]
+pub(super) struct Shape {
+    pub(super) blocks: [usize; 4],
+    pub(super) bottleneck: bool,
 }
 
-impl Resnet18 {
-    pub(super) fn new(registry: &mut Registry, channels: i64, classes: i64) -> Result<Self, TchError> {
-        let [(stem, _), .., (last, _)] = LAYERS;
-        let conv1 = Conv::new(registry, "conv1", three_by_three(channels, stem, 1), false)?;
-        let bn1 = BatchNorm::new(registry, "bn1", stem)?;
+pub(super) const RESNET_18: Shape = Shape { blocks: [2, 2, 2, 2], bottleneck: false };
+pub(super) const RESNET_34: Shape = Shape { blocks: [3, 4, 6, 3], bottleneck: false };
+pub(super) const RESNET_50: Shape = Shape { blocks: [3, 4, 6, 3], bottleneck: true };
+
+impl Shape {
+    /// Channels that leave a block for each inside it.
+    fn expansion(self) -> i64 {
+        if self.bottleneck { 4 } else { 1 }
+    }
+}
+
+#[derive(Debug)]
+pub(super) struct Resnet {
+    conv1: Conv,
+    bn1: BatchNorm,
+    pools: bool,
+    blocks: Vec<Block>,
+    head: Linear,
+    activation: Activation,
+}
+
+impl Resnet {
+    pub(super) fn new(
+        registry: &mut Registry,
+        shape: Shape,
+        (stem, activation): (Stem, Activation),
+        channels: i64,
+        classes: i64,
+    ) -> Result<Self, TchError> {
+        let (kernel, stride, shortcut, head) = match stem {
+            Stem::Cifar => (3, 1, "shortcut", "linear"),
+            Stem::ImageNet => (7, 2, "downsample", "fc"),
+        };
+        let [(first, _), .., (last, _)] = LAYERS;
+        let padding = kernel / 2;
+        let geometry = Geometry { channels_in: channels, channels_out: first, kernel, stride, padding };
+        let conv1 = Conv::new(registry, "conv1", geometry, false)?;
+        let bn1 = BatchNorm::new(registry, "bn1", first)?;
         let mut blocks = Vec::new();
-        let mut from = stem;
-        for (layer, (to, stride)) in LAYERS.into_iter().enumerate() {
-            for block in 0..BLOCKS_PER_LAYER {
+        let mut from = first;
+        for (layer, ((inside, stride), count)) in LAYERS.into_iter().zip(shape.blocks).enumerate() {
+            for block in 0..count {
                 let stride = if block == 0 { stride } else { 1 };
                 let name = format!("layer{}.{block}", layer + 1);
-                blocks.push(Block::new(registry, &name, from, to, stride)?);
-                from = to;
+                blocks.push(Block::new(
+                    registry,
+                    &name,
+                    shortcut,
+                    shape,
+                    (from, inside),
+                    stride,
+                    activation,
+                )?);
+                from = inside * shape.expansion();
             }
         }
-        Ok(Self { conv1, bn1, blocks, linear: Linear::new(registry, "linear", last, classes)? })
+        let head = Linear::new(registry, head, last * shape.expansion(), classes)?;
+        Ok(Self { conv1, bn1, pools: stem == Stem::ImageNet, blocks, head, activation })
     }
 
     pub(super) fn forward(&self, images: &Tensor, mode: Mode) -> Result<Tensor, TchError> {
-        let stem = self.bn1.forward(&self.conv1.forward(images)?, mode)?.f_relu_()?;
-        let features = self.blocks.iter().try_fold(stem, |x, block| block.forward(&x, mode))?;
-        self.linear.forward(&features.f_adaptive_avg_pool2d([1, 1])?.f_flatten(1, -1)?)
+        let stem = self.bn1.forward(&self.conv1.forward(images)?, mode)?;
+        let mut x = activate(self.activation, stem)?;
+        if self.pools {
+            x = x.f_max_pool2d([3, 3], [2, 2], [1, 1], [1, 1], false)?;
+        }
+        let features = self.blocks.iter().try_fold(x, |x, block| block.forward(&x, mode))?;
+        self.head.forward(&features.f_adaptive_avg_pool2d([1, 1])?.f_flatten(1, -1)?)
     }
 }
 
-fn three_by_three(channels_in: i64, channels_out: i64, stride: i64) -> Geometry {
-    Geometry { channels_in, channels_out, kernel: 3, stride, padding: 1 }
-}
-
-/// Two convolutions beside a shortcut, which is a 1×1 convolution where the shape changes.
+/// Convolutions beside a shortcut, which is a 1×1 convolution where the shape changes.
 #[derive(Debug)]
 struct Block {
-    conv1: Conv,
-    bn1: BatchNorm,
-    conv2: Conv,
-    bn2: BatchNorm,
+    /// Each with its BatchNorm; the activation is between them and after the sum.
+    path: Vec<(Conv, BatchNorm)>,
     shortcut: Option<(Conv, BatchNorm)>,
+    activation: Activation,
 }
 
 impl Block {
-    fn new(registry: &mut Registry, name: &str, from: i64, to: i64, stride: i64) -> Result<Self, TchError> {
-        let conv1 = Conv::new(registry, &format!("{name}.conv1"), three_by_three(from, to, stride), false)?;
-        let bn1 = BatchNorm::new(registry, &format!("{name}.bn1"), to)?;
-        let conv2 = Conv::new(registry, &format!("{name}.conv2"), three_by_three(to, to, 1), false)?;
-        let bn2 = BatchNorm::new(registry, &format!("{name}.bn2"), to)?;
+    fn new(
+        registry: &mut Registry,
+        name: &str,
+        shortcut: &str,
+        shape: Shape,
+        (from, inside): (i64, i64),
+        stride: i64,
+        activation: Activation,
+    ) -> Result<Self, TchError> {
+        let to = inside * shape.expansion();
+        let geometry = |channels_in, channels_out, kernel, stride| Geometry {
+            channels_in,
+            channels_out,
+            kernel,
+            stride,
+            padding: kernel / 2,
+        };
+        let geometries = if shape.bottleneck {
+            vec![
+                geometry(from, inside, 1, 1),
+                geometry(inside, inside, 3, stride),
+                geometry(inside, to, 1, 1),
+            ]
+        } else {
+            vec![geometry(from, inside, 3, stride), geometry(inside, to, 3, 1)]
+        };
+        let mut path = Vec::new();
+        for (index, geometry) in geometries.into_iter().enumerate() {
+            let conv = Conv::new(registry, &format!("{name}.conv{}", index + 1), geometry, false)?;
+            let norm = BatchNorm::new(registry, &format!("{name}.bn{}", index + 1), geometry.channels_out)?;
+            path.push((conv, norm));
+        }
         let shortcut = if stride != 1 || from != to {
-            let geometry = Geometry { channels_in: from, channels_out: to, kernel: 1, stride, padding: 0 };
-            let conv = Conv::new(registry, &format!("{name}.shortcut.0"), geometry, false)?;
-            Some((conv, BatchNorm::new(registry, &format!("{name}.shortcut.1"), to)?))
+            let conv =
+                Conv::new(registry, &format!("{name}.{shortcut}.0"), geometry(from, to, 1, stride), false)?;
+            Some((conv, BatchNorm::new(registry, &format!("{name}.{shortcut}.1"), to)?))
         } else {
             None
         };
-        Ok(Self { conv1, bn1, conv2, bn2, shortcut })
+        Ok(Self { path, shortcut, activation })
     }
 
     fn forward(&self, x: &Tensor, mode: Mode) -> Result<Tensor, TchError> {
-        let y = self.bn1.forward(&self.conv1.forward(x)?, mode)?.f_relu_()?;
-        let mut y = self.bn2.forward(&self.conv2.forward(&y)?, mode)?;
+        let mut y = x.shallow_clone();
+        for (index, (conv, norm)) in self.path.iter().enumerate() {
+            if index > 0 {
+                y = activate(self.activation, y)?;
+            }
+            y = norm.forward(&conv.forward(&y)?, mode)?;
+        }
         let _ = match &self.shortcut {
-            Some((conv, bn)) => y.f_add_(&bn.forward(&conv.forward(x)?, mode)?)?,
+            Some((conv, norm)) => y.f_add_(&norm.forward(&conv.forward(x)?, mode)?)?,
             None => y.f_add_(x)?,
         };
-        y.f_relu_()
+        activate(self.activation, y)
     }
 }

@@ -1,6 +1,8 @@
+use datjob_api::training::Activation;
 use tch::{TchError, Tensor};
 
 use super::{
+    activation::activate,
     conv::{Conv, Geometry},
     linear::Linear,
     registry::Registry,
@@ -14,11 +16,13 @@ pub(super) struct SmallCnn {
     conv2: Conv,
     fc1: Linear,
     fc2: Linear,
+    activation: Activation,
 }
 
 impl SmallCnn {
     pub(super) fn new(
         registry: &mut Registry,
+        activation: Activation,
         [channels, height, width]: [i64; 3],
         classes: i64,
     ) -> Result<Self, TchError> {
@@ -34,14 +38,15 @@ impl SmallCnn {
             conv2: Conv::new(registry, "conv2", halving(16, 32), true)?,
             fc1: Linear::new(registry, "fc1", 32 * (height / 4) * (width / 4), 100)?,
             fc2: Linear::new(registry, "fc2", 100, classes)?,
+            activation,
         })
     }
 
     pub(super) fn forward(&self, images: &Tensor) -> Result<Tensor, TchError> {
-        let x = self.conv1.forward(images)?.f_relu_()?;
-        let x = self.conv2.forward(&x)?.f_relu_()?;
+        let x = activate(self.activation, self.conv1.forward(images)?)?;
+        let x = activate(self.activation, self.conv2.forward(&x)?)?;
         // flatten and not flat_view: a view of a channels_last tensor is not possible.
-        let x = self.fc1.forward(&x.f_flatten(1, -1)?)?.f_relu_()?;
+        let x = activate(self.activation, self.fc1.forward(&x.f_flatten(1, -1)?)?)?;
         self.fc2.forward(&x)
     }
 }

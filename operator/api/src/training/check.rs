@@ -35,8 +35,22 @@ impl Training {
     pub fn check(&self, topology: Topology) -> Result<(), InvalidTraining> {
         self.check_bounds()?;
         self.check_epsilons()?;
+        self.check_model()?;
         self.check_backend(topology)?;
         self.check_world(topology.world_size())
+    }
+
+    fn check_model(&self) -> Result<(), InvalidTraining> {
+        let super::Model { architecture, stem, .. } = self.model;
+        if stem == super::Stem::ImageNet && !architecture.has_stems() {
+            return refuse(
+                "model.stem",
+                &format!(
+                    "{architecture} has one form only; leave it out, or choose resnet18, resnet34 or resnet50"
+                ),
+            );
+        }
+        Ok(())
     }
 
     fn check_backend(&self, Topology { workers, gpus, .. }: Topology) -> Result<(), InvalidTraining> {
@@ -226,6 +240,8 @@ mod tests {
         assert!(problem(|t| t.schedule.epochs = 0).contains("schedule.epochs"));
         assert!(problem(|t| t.schedule.warmup_epochs = 1).contains("warmupEpochs"));
         assert!(problem(|t| t.evaluation.final_.clear()).contains("evaluation.final"));
+        let stem = problem(|t| t.model.stem = crate::training::Stem::ImageNet);
+        assert!(stem.starts_with("spec.training.model.stem: small-cnn has one form"), "{stem}");
         let nccl = problem(|t| t.communication.backend = Backend::Nccl);
         assert!(nccl.starts_with("spec.training.communication.backend: ") && nccl.contains("nvidia.com/gpu"));
         let Optimizer::Sgd(mut sgd) = Optimizer::default();

@@ -1,0 +1,249 @@
+use std::{fmt, str::FromStr};
+
+use serde::{Deserialize, Deserializer, Serialize, Serializer, de::Error as _};
+
+use super::Dataset;
+
+/// The network.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "crd", derive(schemars::JsonSchema))]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Model {
+    /// The architecture: small-cnn, resnet18, resnet34, resnet50, preact-resnet18, or wide-resnet-DEPTH-WIDTH, as in
+    /// wide-resnet-28-10. Its input are pixels in [0, 1].
+    pub architecture: Architecture,
+    /// How a ResNet begins: Cifar (a 3×3 convolution) or ImageNet (7×7 with stride 2, then pooling). Parameters have
+    /// RobustBench's names with the former and torchvision's with the latter.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub stem: Stem,
+    /// The activation: ReLU or SiLU.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub activation: Activation,
+    /// What the network does with pixels first: None, or Dataset (subtract the data set's mean, divide by its standard
+    /// deviation, a channel at a time). It is part of the network, so attacks see through it.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub normalization: Normalization,
+}
+
+/// What was not chosen is left out of the spec's JSON, whose hash names checkpoints that are older than a field.
+fn is_default<T: Default + PartialEq>(value: &T) -> bool {
+    *value == T::default()
+}
+
+impl From<Architecture> for Model {
+    fn from(architecture: Architecture) -> Self {
+        Self {
+            architecture,
+            stem: Stem::default(),
+            activation: Activation::default(),
+            normalization: Normalization::default(),
+        }
+    }
+}
+
+/// The architecture of a network.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Architecture {
+    /// Two convolutions and two linear layers, for 28×28 or 32×32 images; trains on a CPU in minutes.
+    SmallCnn,
+    /// ResNet-18 (He et al., "Deep Residual Learning for Image Recognition").
+    Resnet18,
+    /// ResNet-34.
+    Resnet34,
+    /// ResNet-50, of bottleneck blocks.
+    Resnet50,
+    /// ResNet-18 with pre-activation (He et al., "Identity Mappings in Deep Residual Networks").
+    PreactResnet18,
+    /// A wide residual network (Zagoruyko and Komodakis), as in WRN-28-10.
+    WideResnet {
+        /// Layers: 6n + 4.
+        depth: u16,
+        /// Widening factor.
+        width: u16,
+    },
+}
+
+/// Most layers of a wide residual network.
+const DEEPEST: u16 = 106;
+/// Greatest widening factor.
+const WIDEST: u16 = 20;
+const WIDE_RESNET: &str = "wide-resnet-";
+/// What [`Architecture`] is written as. Depth and width are bounded when it is read.
+#[cfg(feature = "crd")]
+pub(crate) const PATTERN: &str =
+    "^(small-cnn|resnet18|resnet34|resnet50|preact-resnet18|wide-resnet-[1-9][0-9]{1,2}-[1-9][0-9]?)$";
+
+impl Architecture {
+    const NAMED: [(&'static str, Self); 5] = [
+        ("small-cnn", Self::SmallCnn),
+        ("resnet18", Self::Resnet18),
+        ("resnet34", Self::Resnet34),
+        ("resnet50", Self::Resnet50),
+        ("preact-resnet18", Self::PreactResnet18),
+    ];
+
+    /// Whether its stem can be chosen.
+    pub fn has_stems(self) -> bool {
+        matches!(self, Self::Resnet18 | Self::Resnet34 | Self::Resnet50)
+    }
+}
+
+impl fmt::Display for Architecture {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::WideResnet { depth, width } => write!(f, "{WIDE_RESNET}{depth}-{width}"),
+            named => {
+                let name = Self::NAMED.iter().find(|(_, one)| one == named).map_or("", |(name, _)| name);
+                f.write_str(name)
+            }
+        }
+    }
+}
+
+/// A text that is no architecture.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error(
+    "{0:?} is no architecture: write small-cnn, resnet18, resnet34, resnet50, preact-resnet18, or wide-resnet-DEPTH-WIDTH \
+     with a depth of 6n + 4 from 10 to {DEEPEST} and a width from 1 to {WIDEST}"
+)]
+pub struct UnknownArchitecture(String);
+
+impl FromStr for Architecture {
+    type Err = UnknownArchitecture;
+
+    fn from_str(text: &str) -> Result<Self, UnknownArchitecture> {
+        if let Some((_, architecture)) = Self::NAMED.iter().find(|(name, _)| *name == text) {
+            return Ok(*architecture);
+        }
+        let wide = text.strip_prefix(WIDE_RESNET).and_then(|numbers| numbers.split_once('-'));
+        let number = |digits: &str| digits.parse::<u16>().ok().filter(|number| number.to_string() == digits);
+        if let Some((Some(depth), Some(width))) = wide.map(|(depth, width)| (number(depth), number(width)))
+            && (10..=DEEPEST).contains(&depth)
+            && depth % 6 == 4
+            && (1..=WIDEST).contains(&width)
+        {
+            return Ok(Self::WideResnet { depth, width });
+        }
+        Err(UnknownArchitecture(text.to_owned()))
+    }
+}
+
+impl Serialize for Architecture {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
+}
+
+impl<'de> Deserialize<'de> for Architecture {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        String::deserialize(deserializer)?.parse().map_err(D::Error::custom)
+    }
+}
+
+/// How a ResNet begins.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "crd", derive(schemars::JsonSchema))]
+pub enum Stem {
+    /// A 3×3 convolution with stride 1, for small images.
+    #[default]
+    Cifar,
+    /// A 7×7 convolution with stride 2, and 3×3 max-pooling with stride 2.
+    ImageNet,
+}
+
+/// The non-linearity of a network.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "crd", derive(schemars::JsonSchema))]
+pub enum Activation {
+    /// max(x, 0).
+    #[default]
+    ReLU,
+    /// x · sigmoid(x), also called swish: smoother gradients for the attack (Gowal et al., arXiv 2010.03593).
+    SiLU,
+}
+
+/// What a network does with pixels first.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "crd", derive(schemars::JsonSchema))]
+pub enum Normalization {
+    /// Nothing.
+    #[default]
+    None,
+    /// It subtracts the data set's mean and divides by its standard deviation, a channel at a time.
+    Dataset,
+}
+
+impl Normalization {
+    /// Mean and standard deviation of each channel of a data set's training images, with pixels in [0, 1].
+    pub fn statistics(self, dataset: Dataset) -> Option<(&'static [f64], &'static [f64])> {
+        match (self, dataset) {
+            (Self::None, _) => None,
+            (Self::Dataset, Dataset::Mnist) => Some((&[0.1307], &[0.3081])),
+            (Self::Dataset, Dataset::FashionMnist) => Some((&[0.2860], &[0.3530])),
+            (Self::Dataset, Dataset::Cifar10) => Some((&[0.4914, 0.4822, 0.4465], &[0.2470, 0.2435, 0.2616])),
+            (Self::Dataset, Dataset::Cifar100) => {
+                Some((&[0.5071, 0.4865, 0.4409], &[0.2673, 0.2564, 0.2762]))
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn names_are_those_of_the_literature() {
+        for text in ["small-cnn", "resnet18", "resnet34", "resnet50", "preact-resnet18", "wide-resnet-28-10"]
+        {
+            assert_eq!(text.parse::<Architecture>().unwrap().to_string(), text);
+        }
+        let wide: Architecture = serde_json::from_str("\"wide-resnet-34-20\"").unwrap();
+        assert_eq!(wide, Architecture::WideResnet { depth: 34, width: 20 });
+    }
+
+    #[test]
+    fn what_cannot_be_built_is_refused_with_what_can() {
+        for text in [
+            "resnet1",
+            "ResNet18",
+            "wide-resnet",
+            "wide-resnet-27-10",
+            "wide-resnet-028-10",
+            "wide-resnet-28-0",
+            "wide-resnet-112-1",
+            "wide-resnet-28-21",
+            "wide-resnet-28-10-1",
+            "",
+        ] {
+            let sentence = text.parse::<Architecture>().unwrap_err().to_string();
+            assert!(sentence.contains("wide-resnet-DEPTH-WIDTH") && sentence.contains(text), "{sentence}");
+        }
+    }
+
+    #[test]
+    fn what_was_not_chosen_is_not_written() {
+        let model = Model::from(Architecture::SmallCnn);
+        assert_eq!(serde_json::to_string(&model).unwrap(), r#"{"architecture":"small-cnn"}"#);
+    }
+
+    #[test]
+    fn statistics_have_a_number_for_each_channel() {
+        for dataset in [Dataset::Mnist, Dataset::FashionMnist, Dataset::Cifar10, Dataset::Cifar100] {
+            let (mean, deviation) = Normalization::Dataset.statistics(dataset).unwrap();
+            assert_eq!(
+                (mean.len() as i64, deviation.len() as i64),
+                (dataset.image_shape()[0], dataset.image_shape()[0])
+            );
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn no_text_panics(text in ".{0,40}") {
+            let _ = text.parse::<Architecture>();
+        }
+    }
+}
