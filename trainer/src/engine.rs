@@ -10,8 +10,10 @@ use crate::{
     checkpoint::{self, Best, Directory},
     data::{self, DataSet, Epoch, Split},
     evaluate::{EvalAttack, Evaluation},
+    model::Mode,
     objective, optim,
     placement::Placement,
+    weight_perturbation,
     worker::{assignment::Assignment, event::Event},
 };
 use datjob_api::{
@@ -162,13 +164,22 @@ impl Rank<'_> {
         let Batch { images, labels, noise, global } = batch.take(network)?;
 
         let attack_begins = self.placement.moment()?;
-        let adversarial = attack::for_training(network, attack, threat_model, &images, &labels, &noise)?;
+        let adversarial =
+            attack::for_training(network, attack, objective, threat_model, &images, &labels, &noise)?;
         let attack_ends = self.placement.moment()?;
 
-        reducer.prepare_forward()?;
         // The reducer takes the mean over ranks of what are sums over shards, and shards may be uneven.
         let scale = self.group.world_size() as f64 / global as f64;
-        let loss = objective::loss(network, objective, &images, &adversarial, &labels, scale)?;
+        let loss = |mode| objective::loss(network, objective, mode, (&images, &adversarial), &labels, scale);
+        let perturbed = match &self.training.weight_perturbation {
+            Some(spec) => {
+                let loss = loss(Mode::TrainFrozenStatistics)?;
+                Some(weight_perturbation::perturb(&network.parameters(), &loss, spec.gamma)?)
+            }
+            None => None,
+        };
+        reducer.prepare_forward()?;
+        let loss = loss(Mode::Train)?;
         let aftermath = Aftermath {
             loss: self.placement.read(&loss)?,
             attack: (attack_begins, attack_ends),
@@ -179,6 +190,9 @@ impl Rank<'_> {
         self.state.optimizer.zero_gradients()?;
         reducer.prepare_backward()?;
         loss.f_backward().map_err(|error| C10dError::from_backward(&error, self.group.member()))?;
+        if let Some(perturbed) = perturbed {
+            perturbed.undo()?;
+        }
 
         let rate =
             optim::learning_rate(schedule, self.state.base_rate, self.state.step, order.steps() as u64);

@@ -12,10 +12,10 @@ use tch::{Device, TchError, Tensor, no_grad};
 use thiserror::Error;
 
 use crate::{
-    attack::{PgdParameters, pgd},
+    attack::{PgdParameters, pgd, summed_cross_entropy},
     data::Images,
     model::{Mode, Network},
-    random::evaluation_noise,
+    random::{Start, evaluation_noise},
 };
 
 mod counts;
@@ -40,10 +40,11 @@ impl EvalAttack {
     /// The attack on the validation split.
     pub fn during(spec: &DuringAttack, threat_model: &ThreatModel) -> Self {
         let DuringAttack::Pgd(spec) = spec;
-        let (epsilon, step_size) = (threat_model.epsilon.value(), spec.step_size(threat_model));
+        let (norm, epsilon) = (threat_model.norm, threat_model.epsilon.value());
+        let step_size = spec.step_size(threat_model);
         Self {
             name: format!("pgd-{}", spec.steps),
-            parameters: PgdParameters { epsilon, step_size, steps: spec.steps },
+            parameters: PgdParameters { norm, epsilon, step_size, steps: spec.steps },
             restarts: 1,
         }
     }
@@ -52,8 +53,9 @@ impl EvalAttack {
     pub fn at_end(spec: &FinalAttack, threat_model: &ThreatModel) -> Self {
         let name = spec.name();
         let FinalAttack::Pgd(spec) = spec;
-        let (epsilon, step_size) = (threat_model.epsilon.value(), spec.step_size(threat_model));
-        let parameters = PgdParameters { epsilon, step_size, steps: spec.steps };
+        let (norm, epsilon) = (threat_model.norm, threat_model.epsilon.value());
+        let step_size = spec.step_size(threat_model);
+        let parameters = PgdParameters { norm, epsilon, step_size, steps: spec.steps };
         Self { name, parameters, restarts: spec.restarts() }
     }
 }
@@ -143,11 +145,10 @@ fn evaluate_batch(
                 break;
             }
             pulse()?;
-            let epsilon = attack.parameters.epsilon;
-            let noise = evaluation_noise(seed, u64::from(restart), batch, source.shape(), epsilon)?;
-            let model = |x: &Tensor| network.forward(x, Mode::Eval);
-            let noise = noise.f_to_device(device)?;
-            let adversarial = pgd(&model, &images, &labels, &attack.parameters, &noise)?;
+            let start = Start::in_ball(attack.parameters.norm, attack.parameters.epsilon);
+            let noise = evaluation_noise(seed, u64::from(restart), batch, source.shape(), start)?;
+            let loss = |x: &Tensor| summed_cross_entropy(&network.forward(x, Mode::Eval)?, &labels);
+            let adversarial = pgd(&loss, &images, &attack.parameters, &noise.f_to_device(device)?)?;
             intersect(&mut survivors, &correct(network, &adversarial, &labels)?);
         }
         *count += number_of(&survivors);

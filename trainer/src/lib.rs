@@ -3,7 +3,7 @@
 //! From the outside in: [`agent`] (process 1 of a pod; [`run`] is the same on a workstation) keeps in touch with the
 //! [`rendezvous`] and starts a [`worker`] for each rank; a worker runs the [`engine`], the training loop.
 //!
-//! [`attack`], [`objective`], [`model`] and [`optim`] know nothing of ranks; [`data`] and [`evaluate`] take a rank and
+//! [`attack`], [`objective`], [`weight_perturbation`], [`model`] and [`optim`] know nothing of ranks; [`data`] and [`evaluate`] take a rank and
 //! a world size as plain numbers. Whatever is random comes from [`random`], keyed by what it is for, so that a result
 //! depends on the seed and not on the world.
 
@@ -23,6 +23,7 @@ pub mod random;
 pub mod rendezvous;
 pub mod run;
 pub mod telemetry;
+pub mod weight_perturbation;
 pub mod worker;
 
 /// The version of libtorch that this was built for.

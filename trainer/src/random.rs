@@ -5,6 +5,7 @@
 //! world size nor on what was drawn before it; resuming needs no saved state. The mapping is fixed for ever: a seed in
 //! a manifest names a run. The tests pin it.
 
+use datjob_api::training::Norm;
 use rand_chacha::ChaCha8Rng;
 use rand_core::{Rng, SeedableRng};
 use sha2::{Digest, Sha256};
@@ -100,7 +101,53 @@ impl Stream {
     }
 }
 
-/// Start noise of the attack on training images: uniform in [-ε, ε), `[N, C, H, W]` in f32 on the CPU.
+/// How the start of an attack is drawn.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Start {
+    /// Each pixel's noise uniform in [-radius, radius): uniform in the ℓ∞ ball.
+    Linf {
+        /// ε, or what N-FGSM starts from.
+        radius: f64,
+    },
+    /// A direction of equal probability and a length uniform in [0, radius): in the ℓ2 ball.
+    L2 {
+        /// ε.
+        radius: f64,
+    },
+    /// Each pixel's noise normal, as TRADES and MART start: from the image itself the divergence has no gradient.
+    Normal {
+        /// Standard deviation.
+        deviation: f64,
+    },
+}
+
+impl Start {
+    /// The start in the ball of a norm.
+    pub fn in_ball(norm: Norm, radius: f64) -> Self {
+        match norm {
+            Norm::Linf => Self::Linf { radius },
+            Norm::L2 => Self::L2 { radius },
+        }
+    }
+
+    /// Noise for an image of so many pixels.
+    fn draw(self, stream: &mut Stream, pixels: usize, noise: &mut Vec<f32>) {
+        match self {
+            Self::Linf { radius } => noise.extend((0..pixels).map(|_| stream.symmetric() * radius as f32)),
+            Self::Normal { deviation } => {
+                noise.extend((0..pixels).map(|_| (stream.normal() * deviation) as f32));
+            }
+            Self::L2 { radius } => {
+                let direction: Vec<f64> = (0..pixels).map(|_| stream.normal()).collect();
+                let length = direction.iter().map(|x| x * x).sum::<f64>().sqrt().max(f64::MIN_POSITIVE);
+                let factor = radius * f64::midpoint(f64::from(stream.symmetric()), 1.0) / length;
+                noise.extend(direction.into_iter().map(|x| (x * factor) as f32));
+            }
+        }
+    }
+}
+
+/// Start noise of the attack on training images, `[N, C, H, W]` in f32 on the CPU.
 ///
 /// `indices` are the images' indices in the data set, `epoch` counts from 0.
 pub fn training_noise(
@@ -108,34 +155,32 @@ pub fn training_noise(
     epoch: u64,
     indices: &[usize],
     image_shape: [i64; 3],
-    epsilon: f64,
+    start: Start,
 ) -> Result<Tensor, TchError> {
-    noise(indices, image_shape, epsilon, |image| Stream::training_attack(seed, epoch, image))
+    noise(indices, image_shape, start, |image| Stream::training_attack(seed, epoch, image))
 }
 
-/// Start noise of a restart (counted from 0) of an attack in an evaluation: uniform in [-ε, ε), `[N, C, H, W]` in f32
-/// on the CPU.
+/// Start noise of a restart (counted from 0) of an attack in an evaluation, `[N, C, H, W]` in f32 on the CPU.
 pub fn evaluation_noise(
     seed: u64,
     restart: u64,
     indices: &[usize],
     image_shape: [i64; 3],
-    epsilon: f64,
+    start: Start,
 ) -> Result<Tensor, TchError> {
-    noise(indices, image_shape, epsilon, |image| Stream::evaluation_attack(seed, image, restart))
+    noise(indices, image_shape, start, |image| Stream::evaluation_attack(seed, image, restart))
 }
 
 fn noise(
     indices: &[usize],
     image_shape: [i64; 3],
-    epsilon: f64,
+    start: Start,
     stream: impl Fn(u64) -> Stream,
 ) -> Result<Tensor, TchError> {
     let pixels = image_shape.iter().product::<i64>() as usize;
     let mut values = Vec::with_capacity(indices.len() * pixels);
     for &index in indices {
-        let mut stream = stream(index as u64);
-        values.extend((0..pixels).map(|_| stream.symmetric() * epsilon as f32));
+        start.draw(&mut stream(index as u64), pixels, &mut values);
     }
     let [channels, height, width] = image_shape;
     Tensor::f_from_slice(&values)?.f_view([indices.len() as i64, channels, height, width])
@@ -222,21 +267,31 @@ mod tests {
 
     #[test]
     fn noise_belongs_to_the_image_and_not_to_its_place_in_the_batch() {
-        let all = training_noise(7, 1, &[3, 5, 8], [1, 2, 2], 0.1).unwrap();
-        let one = training_noise(7, 1, &[5], [1, 2, 2], 0.1).unwrap();
+        let all = training_noise(7, 1, &[3, 5, 8], [1, 2, 2], Start::Linf { radius: 0.1 }).unwrap();
+        let one = training_noise(7, 1, &[5], [1, 2, 2], Start::Linf { radius: 0.1 }).unwrap();
         assert_eq!(all.get(1), one.get(0));
-        let other_epoch = training_noise(7, 2, &[5], [1, 2, 2], 0.1).unwrap();
+        let other_epoch = training_noise(7, 2, &[5], [1, 2, 2], Start::Linf { radius: 0.1 }).unwrap();
         assert_ne!(one, other_epoch);
     }
 
     #[test]
     fn noise_is_uniform_in_the_ball() {
-        let noise = evaluation_noise(0, 0, &[0, 1, 2, 3], [3, 64, 64], 0.5).unwrap();
+        let noise = evaluation_noise(0, 0, &[0, 1, 2, 3], [3, 64, 64], Start::Linf { radius: 0.5 }).unwrap();
         let (mean, deviation) =
             (noise.mean(Kind::Double).double_value(&[]), noise.std(true).double_value(&[]));
         assert!(mean.abs() < 0.005, "{mean}");
         assert!((deviation - 1.0 / 12.0_f64.sqrt()).abs() < 0.005, "{deviation}");
         assert!(noise.min().double_value(&[]) >= -0.5 && noise.max().double_value(&[]) < 0.5);
+    }
+
+    #[test]
+    fn a_start_in_l2_has_a_length_below_the_radius() {
+        let indices: Vec<usize> = (0..2000).collect();
+        let noise = training_noise(0, 0, &indices, [3, 8, 8], Start::L2 { radius: 0.5 }).unwrap();
+        let lengths = noise.flatten(1, -1).norm_scalaropt_dim(2.0, [1], false);
+        assert!(lengths.max().double_value(&[]) <= 0.5 + 1e-6);
+        assert!((lengths.mean(Kind::Double).double_value(&[]) - 0.25).abs() < 0.02);
+        assert!(noise.mean(Kind::Double).double_value(&[]).abs() < 1e-3);
     }
 
     #[test]

@@ -61,9 +61,10 @@ fn distributed(group: &ProcessGroup, count: usize, clean_weight: f64) -> Vec<Vec
     let (images, labels) = (shard(&images), shard(&labels));
     let adversarial = (&images * 0.9_f64).clamp(0.0, 1.0);
     reducer.prepare_forward().unwrap();
-    let objective = Objective::CrossEntropy(CrossEntropy { clean_weight });
+    let objective = Objective::CrossEntropy(CrossEntropy { clean_weight, label_smoothing: 0.0 });
     let scale = world_size as f64 / count as f64;
-    let loss = objective::loss(&network, &objective, &images, &adversarial, &labels, scale).unwrap();
+    let loss =
+        objective::loss(&network, &objective, Mode::Train, (&images, &adversarial), &labels, scale).unwrap();
     reducer.prepare_backward().unwrap();
     loss.backward();
     gradients(&network)

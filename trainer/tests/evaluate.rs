@@ -2,7 +2,7 @@
 
 use std::ops::ControlFlow;
 
-use datjob_api::training::{Architecture, DuringAttack, FinalAttack, ThreatModel};
+use datjob_api::training::{Architecture, DuringAttack, FinalAttack, Norm, ThreatModel};
 use datjob_trainer::{
     attack::PgdParameters,
     data::Images,
@@ -32,7 +32,8 @@ fn images(network: &Network, count: usize) -> Images {
 }
 
 fn attack(epsilon: f64, steps: u32, restarts: u32) -> EvalAttack {
-    let parameters = PgdParameters { epsilon, step_size: 2.5 * epsilon / f64::from(steps), steps };
+    let parameters =
+        PgdParameters { norm: Norm::Linf, epsilon, step_size: 2.5 * epsilon / f64::from(steps), steps };
     EvalAttack { name: format!("pgd-{steps}-{restarts}"), parameters, restarts }
 }
 
@@ -76,7 +77,7 @@ fn restarts_only_make_an_attack_stronger() {
     let images = images(&network, BATCH);
     let indices: Vec<usize> = (0..BATCH).collect();
     // A step too short to reach the ball's border, so that the start matters.
-    let parameters = PgdParameters { epsilon: 0.01, step_size: 0.002, steps: 1 };
+    let parameters = PgdParameters { norm: Norm::Linf, epsilon: 0.01, step_size: 0.002, steps: 1 };
     let robust = |restarts| {
         let attack = EvalAttack { name: String::new(), parameters, restarts };
         run(&network, &images, &indices, &[attack], 1)[3]
@@ -136,8 +137,12 @@ fn attacks_are_taken_from_the_spec() {
     let threat_model: ThreatModel = serde_json::from_value(serde_json::json!({"epsilon": "0.1"})).unwrap();
     let spec: FinalAttack =
         serde_json::from_value(serde_json::json!({"pgd": {"steps": 50, "restarts": 10}})).unwrap();
-    let parameters =
-        |steps: u32| PgdParameters { epsilon: 0.1, step_size: 2.5 * 0.1 / f64::from(steps), steps };
+    let parameters = |steps: u32| PgdParameters {
+        norm: Norm::Linf,
+        epsilon: 0.1,
+        step_size: 2.5 * 0.1 / f64::from(steps),
+        steps,
+    };
     assert_eq!(
         EvalAttack::at_end(&spec, &threat_model),
         EvalAttack { name: "pgd-50-10".to_owned(), parameters: parameters(50), restarts: 10 }

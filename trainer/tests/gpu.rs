@@ -24,7 +24,7 @@ use datjob_trainer::{
     data::Images,
     engine::TrainError,
     evaluate::{self, EvalAttack, Evaluation},
-    model::Network,
+    model::{Mode, Network},
     objective,
     placement::Placement,
     random,
@@ -112,7 +112,7 @@ fn step(
         group.map(|group| Reducer::new(&network.parameters(), group, ReducerOptions::default()).unwrap());
     let indices: Vec<usize> = (0..8).collect();
     let noise = |epoch, scale| {
-        random::training_noise(1, epoch, &indices, shape, scale)
+        random::training_noise(1, epoch, &indices, shape, random::Start::Linf { radius: scale })
             .unwrap()
             .to_kind(Kind::Double)
             .to_device(device)
@@ -120,18 +120,24 @@ fn step(
     let images = network.input(&(noise(1, 0.5) + 0.5)).unwrap();
     let labels = Tensor::arange(8, (Kind::Int64, device));
     let threat_model = ThreatModel { norm: Norm::default(), epsilon: "8/255".parse().unwrap() };
-    let pgd =
-        attack::PgdParameters { epsilon: threat_model.epsilon.value(), step_size: 2.0 / 255.0, steps: 3 };
+    let pgd = attack::PgdParameters {
+        norm: Norm::Linf,
+        epsilon: threat_model.epsilon.value(),
+        step_size: 2.0 / 255.0,
+        steps: 3,
+    };
     let start = noise(2, pgd.epsilon);
     let adversarial = network.frozen(|| {
-        let model = |x: &Tensor| network.forward(x, datjob_trainer::model::Mode::Eval);
-        attack::pgd(&model, &images, &labels, &pgd, &start).unwrap()
+        let loss = |x: &Tensor| attack::summed_cross_entropy(&network.forward(x, Mode::Eval)?, &labels);
+        attack::pgd(&loss, &images, &pgd, &start).unwrap()
     });
     if let Some(reducer) = &mut reducer {
         reducer.prepare_forward().unwrap();
     }
-    let objective = Objective::CrossEntropy(CrossEntropy { clean_weight: 0.5 });
-    let loss = objective::loss(&network, &objective, &images, &adversarial, &labels, 1.0 / 8.0).unwrap();
+    let objective = Objective::CrossEntropy(CrossEntropy { clean_weight: 0.5, label_smoothing: 0.0 });
+    let loss =
+        objective::loss(&network, &objective, Mode::Train, (&images, &adversarial), &labels, 1.0 / 8.0)
+            .unwrap();
     if let Some(reducer) = &mut reducer {
         reducer.prepare_backward().unwrap();
     }

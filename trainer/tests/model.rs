@@ -6,7 +6,7 @@ use datjob_api::training::{Architecture, Attack, ThreatModel};
 use datjob_trainer::{
     attack::for_training,
     model::{Mode, ModelError, Network},
-    random::training_noise,
+    random::{Start, training_noise},
 };
 use tch::{Device, Kind, Tensor};
 
@@ -161,13 +161,15 @@ fn training_attacks_stay_in_the_ball_and_leave_the_network_alone() {
     let labels = Tensor::from_slice(&[0_i64, 1, 2, 3]);
     let threat_model: ThreatModel = serde_json::from_value(serde_json::json!({"epsilon": "8/255"})).unwrap();
     let epsilon = threat_model.epsilon.value();
-    let noise = training_noise(0, 0, &[0, 1, 2, 3], [3, 32, 32], epsilon).unwrap();
+    let objective = datjob_api::training::Objective::default();
+    let noise = training_noise(0, 0, &[0, 1, 2, 3], [3, 32, 32], Start::Linf { radius: epsilon }).unwrap();
     let before: Vec<Tensor> = network.state().into_iter().map(|(_, tensor)| tensor.copy()).collect();
     for attack in [serde_json::json!({"fgsm": {}}), serde_json::json!({"pgd": {"steps": 3}})] {
         let attack: Attack = serde_json::from_value(attack).unwrap();
-        let adversarial =
-            tch::no_grad(|| for_training(&network, &attack, &threat_model, &images, &labels, &noise))
-                .unwrap();
+        let adversarial = tch::no_grad(|| {
+            for_training(&network, &attack, &objective, &threat_model, &images, &labels, &noise)
+        })
+        .unwrap();
         assert!(!adversarial.requires_grad());
         let far = (&adversarial - &images).to_kind(Kind::Double).abs().max().double_value(&[]);
         assert!(far <= epsilon + 0.5_f64.powi(24), "{far}");

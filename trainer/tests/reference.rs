@@ -3,9 +3,9 @@
 
 use std::collections::BTreeMap;
 
-use datjob_api::training::{self, Architecture, CrossEntropy, Objective};
+use datjob_api::training::{self, Architecture, CrossEntropy, Norm, Objective};
 use datjob_trainer::{
-    attack::{FgsmParameters, PgdParameters, fgsm, pgd},
+    attack::{FgsmParameters, PgdParameters, fgsm, pgd, summed_cross_entropy},
     model::{Mode, Network},
     objective,
     optim::Sgd,
@@ -111,15 +111,15 @@ impl Case {
     fn pgd(&self) -> Tensor {
         let (epsilon, steps) = (self.reference.epsilon, self.reference.pgd_steps);
         let step_size = 2.5 * epsilon / f64::from(steps);
-        let parameters = PgdParameters { epsilon, step_size, steps };
-        let model = |x: &Tensor| self.network.forward(x, Mode::Eval);
-        self.network.frozen(|| pgd(&model, &self.images, &self.labels, &parameters, &self.noise)).unwrap()
+        let parameters = PgdParameters { norm: Norm::Linf, epsilon, step_size, steps };
+        let loss = |x: &Tensor| summed_cross_entropy(&self.network.forward(x, Mode::Eval)?, &self.labels);
+        self.network.frozen(|| pgd(&loss, &self.images, &parameters, &self.noise)).unwrap()
     }
 
     fn loss(&self, adversarial: &Tensor, clean_weight: f64, scale: f64) -> Tensor {
-        let objective = Objective::CrossEntropy(CrossEntropy { clean_weight });
+        let objective = Objective::CrossEntropy(CrossEntropy { clean_weight, label_smoothing: 0.0 });
         let Self { network, images, labels, .. } = self;
-        objective::loss(network, &objective, images, adversarial, labels, scale).unwrap()
+        objective::loss(network, &objective, Mode::Train, (images, adversarial), labels, scale).unwrap()
     }
 
     fn names_and_order_are_pytorchs(&self) {
@@ -144,8 +144,9 @@ impl Case {
         let before = samples(network.state());
         assert_tensor("pgd", &self.pgd(), &reference.pgd);
         let parameters = FgsmParameters { epsilon: reference.epsilon, step_size: 1.25 * reference.epsilon };
-        let model = |x: &Tensor| network.forward(x, Mode::TrainFrozenStatistics);
-        let adversarial = network.frozen(|| fgsm(&model, images, labels, &parameters, noise)).unwrap();
+        let loss =
+            |x: &Tensor| summed_cross_entropy(&network.forward(x, Mode::TrainFrozenStatistics)?, labels);
+        let adversarial = network.frozen(|| fgsm(&loss, images, &parameters, noise)).unwrap();
         assert_tensor("fgsm", &adversarial, &reference.fgsm);
         assert_eq!(samples(network.state()), before);
         assert!(network.parameters().iter().all(|(_, p)| p.requires_grad() && !p.grad().defined()));

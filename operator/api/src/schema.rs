@@ -26,8 +26,8 @@ impl JsonSchema for Epsilon {
             "maxLength": 32,
             "pattern": PATTERN,
             "x-kubernetes-validations": [{
-                "rule": format!("!self.matches('{}') || ({value} > 0.0 && {value} <= 1.0)", PATTERN.replace('\\', "\\\\")),
-                "message": "must be more than 0 and at most 1: pixels lie in [0, 1], write for example \"8/255\" or \"0.031\""
+                "rule": format!("!self.matches('{}') || ({value} > 0.0 && {value} <= 100.0)", PATTERN.replace('\\', "\\\\")),
+                "message": "must be more than 0 (and at most 100): pixels lie in [0, 1], write for example \"8/255\" or \"0.031\""
             }]
         })
     }

@@ -18,9 +18,10 @@ mod data;
 mod defaults;
 mod evaluation;
 pub(crate) mod model;
+mod objective;
 mod schedule;
 
-pub use attack::{Attack, Fgsm, Pgd};
+pub use attack::{Attack, Fgsm, NFgsm, Pgd};
 pub use check::{InvalidTraining, Topology};
 pub use communication::{Backend, Communication};
 pub use data::{
@@ -28,6 +29,7 @@ pub use data::{
 };
 pub use evaluation::{DuringAttack, Evaluation, FinalAttack, FinalPgd};
 pub use model::{Activation, Architecture, Model, Normalization, Stem, UnknownArchitecture};
+pub use objective::{CrossEntropy, Mart, Objective, Trades, WeightPerturbation};
 pub use schedule::{Cyclic, Decay, Piecewise, Schedule};
 
 /// What is trained and how. Never changes after the job was created.
@@ -55,6 +57,9 @@ pub struct Training {
     /// The loss.
     #[serde(default)]
     pub objective: Objective,
+    /// Adversarial weight perturbation: where present, the loss is taken at weights that were moved to make it larger.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub weight_perturbation: Option<WeightPerturbation>,
     /// The optimizer.
     #[serde(default)]
     pub optimizer: Optimizer,
@@ -87,13 +92,19 @@ impl Training {
 /// Against which perturbations the network is to be robust.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[cfg_attr(feature = "crd", derive(schemars::JsonSchema))]
+#[cfg_attr(feature = "crd", schemars(extend("x-kubernetes-validations" = [{
+    "rule": "self.norm != 'Linf' || !self.epsilon.matches('^[0-9]{1,6}(\\\\.[0-9]{1,12})?(/[1-9][0-9]{0,5})?$') || (self.epsilon.contains('/') ? double(self.epsilon.split('/')[0]) / double(self.epsilon.split('/')[1]) : double(self.epsilon)) <= 1.0",
+    "message": "with the norm Linf it is at most 1: pixels lie in [0, 1], write for example \"8/255\"",
+    "fieldPath": ".epsilon"
+}])))]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct ThreatModel {
     /// The norm that bounds a perturbation.
     #[serde(default)]
     pub norm: Norm,
-    /// The largest perturbation, in units of the pixel range [0, 1]: a fraction or a decimal in quotes, for example
-    /// "8/255" (customary for CIFAR), "4/255" (ImageNet) or "0.1" (Fashion-MNIST). More than 0, at most 1.
+    /// The largest perturbation, in units of the pixel range [0, 1]: a fraction or a decimal in quotes. Linf: for example
+    /// "8/255" (customary for CIFAR), "4/255" (ImageNet) or "0.1" (Fashion-MNIST), more than 0, at most 1. L2: for example
+    /// "0.5" (CIFAR), more than 0, at most 100.
     pub epsilon: Epsilon,
 }
 
@@ -104,32 +115,8 @@ pub enum Norm {
     /// ℓ∞: no pixel changes by more than epsilon.
     #[default]
     Linf,
-}
-
-/// The loss. Exactly one member.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[cfg_attr(feature = "crd", derive(schemars::JsonSchema))]
-#[serde(rename_all = "camelCase", rename_all_fields = "camelCase", deny_unknown_fields)]
-pub enum Objective {
-    /// Cross-entropy on adversarial examples, plus `cleanWeight` times cross-entropy on the images as they are.
-    CrossEntropy(CrossEntropy),
-}
-
-impl Default for Objective {
-    fn default() -> Self {
-        Self::CrossEntropy(CrossEntropy::default())
-    }
-}
-
-/// Cross-entropy on adversarial examples and, weighted, on clean images (λ in the paper).
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
-#[cfg_attr(feature = "crd", derive(schemars::JsonSchema))]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
-pub struct CrossEntropy {
-    /// Weight λ of the clean loss; the paper's code takes 1 with PGD and 0 with FGSM.
-    #[serde(default)]
-    #[cfg_attr(feature = "crd", schemars(range(min = 0.0, max = 100.0)))]
-    pub clean_weight: f64,
+    /// ℓ2: the root of the sum of all pixels' squared changes is at most epsilon.
+    L2,
 }
 
 /// The optimizer. Exactly one member.

@@ -4,7 +4,7 @@ use datjob_api::training::{self, Architecture, Attack, Norm, Objective, Pgd, Thr
 use datjob_c10d::{ProcessGroup, Reducer, ReducerOptions};
 use datjob_trainer::{
     attack,
-    model::Network,
+    model::{Mode, Network},
     objective,
     optim::Sgd,
     placement::{Moment, Placement},
@@ -42,7 +42,9 @@ impl Step {
             ThreatModel { norm: Norm::default(), epsilon: "8/255".parse().expect("an epsilon") };
         let indices: Vec<usize> = (group.rank() * batch..(group.rank() + 1) * batch).collect();
         let noise = |epoch, scale| {
-            let noise = random::training_noise(0, epoch, &indices, SHAPE, scale).expect("noise");
+            let noise =
+                random::training_noise(0, epoch, &indices, SHAPE, random::Start::Linf { radius: scale })
+                    .expect("noise");
             noise.to_device(device)
         };
         let images = network.input(&(noise(1, 0.5) + 0.5)).expect("images");
@@ -55,13 +57,21 @@ impl Step {
     /// A step; when its attack had ended.
     pub(crate) fn run(&mut self) -> Moment {
         let Self { network, optimizer, reducer, images, labels, .. } = self;
-        let adversarial =
-            attack::for_training(network, &self.attack, &self.threat_model, images, labels, &self.start)
-                .expect("an attack");
+        let objective = Objective::default();
+        let adversarial = attack::for_training(
+            network,
+            &self.attack,
+            &objective,
+            &self.threat_model,
+            images,
+            labels,
+            &self.start,
+        )
+        .expect("an attack");
         let attacked = self.placement.moment().expect("a moment");
         reducer.prepare_forward().expect("forward");
         let scale = 1.0 / labels.size()[0] as f64;
-        let loss = objective::loss(network, &Objective::default(), images, &adversarial, labels, scale)
+        let loss = objective::loss(network, &objective, Mode::Train, (images, &adversarial), labels, scale)
             .expect("a loss");
         optimizer.zero_gradients().expect("gradients");
         reducer.prepare_backward().expect("backward");

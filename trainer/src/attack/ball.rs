@@ -1,30 +1,74 @@
+use datjob_api::training::Norm;
 use tch::{TchError, Tensor, no_grad};
 
-/// All images within ε of the given ones in ℓ∞ and with pixels in [0, 1].
-///
-/// The bounds max(x − ε, 0) and min(x + ε, 1) are computed once, in the kind of the images, and an image is in the ball
-/// exactly if it lies between them. So |x' − x| exceeds ε by no more than the rounding of x ± ε (2⁻²⁵ in f32), and
-/// projecting again changes no bit.
+/// What keeps a division by the length of a gradient of zeros at zero.
+const TINY: f64 = 1e-12;
+
+/// All images within ε of the given ones in a norm, with pixels in [0, 1].
 #[derive(Debug)]
-pub struct LinfBall {
-    low: Tensor,
-    high: Tensor,
+pub enum Ball {
+    /// ℓ∞. The bounds max(x − ε, 0) and min(x + ε, 1) are computed once, in the kind of the images, and an image is in the
+    /// ball exactly if it lies between them. So |x' − x| exceeds ε by no more than the rounding of x ± ε (2⁻²⁵ in f32), and
+    /// projecting again changes no bit.
+    Linf {
+        /// Smallest pixels.
+        low: Tensor,
+        /// Largest pixels.
+        high: Tensor,
+    },
+    /// ℓ2, over all pixels of an image.
+    L2 {
+        /// The images.
+        centre: Tensor,
+        /// ε.
+        epsilon: f64,
+    },
 }
 
-impl LinfBall {
+impl Ball {
     /// The ball around images with pixels in [0, 1].
-    pub fn new(images: &Tensor, epsilon: f64) -> Result<Self, TchError> {
-        no_grad(|| {
-            let low = images.f_sub_scalar(epsilon)?.f_clamp_(0.0, 1.0)?;
-            let high = images.f_add_scalar(epsilon)?.f_clamp_(0.0, 1.0)?;
-            Ok(Self { low, high })
+    pub fn new(norm: Norm, images: &Tensor, epsilon: f64) -> Result<Self, TchError> {
+        no_grad(|| match norm {
+            Norm::Linf => {
+                let low = images.f_sub_scalar(epsilon)?.f_clamp_(0.0, 1.0)?;
+                let high = images.f_add_scalar(epsilon)?.f_clamp_(0.0, 1.0)?;
+                Ok(Self::Linf { low, high })
+            }
+            Norm::L2 => Ok(Self::L2 { centre: images.f_detach()?, epsilon }),
         })
     }
 
-    /// The nearest image in the ball. NaN stays NaN: it must not pass for an image.
+    /// An image of the ball near the given one: the nearest in ℓ∞; in ℓ2 the perturbation is shortened to ε and pixels are
+    /// then clipped, which shortens it further. NaN stays NaN: it must not pass for an image.
     pub fn project(&self, images: &Tensor) -> Result<Tensor, TchError> {
-        no_grad(|| images.f_maximum(&self.low)?.f_minimum(&self.high))
+        no_grad(|| match self {
+            Self::Linf { low, high } => images.f_maximum(low)?.f_minimum(high),
+            Self::L2 { centre, epsilon } => {
+                let perturbation = images.f_sub(centre)?;
+                let mut factor =
+                    lengths(&perturbation)?.f_clamp_min(TINY)?.f_reciprocal()?.f_mul_scalar_(*epsilon)?;
+                let shortened = perturbation.f_mul(&factor.f_clamp_max_(1.0)?)?;
+                shortened.f_add(centre)?.f_clamp_(0.0, 1.0)
+            }
+        })
     }
+
+    /// The direction of length 1 in the norm along which the loss rises fastest, from its gradient, which is used up: its
+    /// sign in ℓ∞, the gradient over its length in ℓ2.
+    pub fn steepest(&self, mut gradient: Tensor) -> Result<Tensor, TchError> {
+        no_grad(|| match self {
+            Self::Linf { .. } => gradient.f_sign_(),
+            Self::L2 { .. } => {
+                let length = lengths(&gradient)?.f_clamp_min_(TINY)?;
+                gradient.f_div_(&length)
+            }
+        })
+    }
+}
+
+/// The ℓ2 norm of each image, `[N, 1, 1, 1]`.
+fn lengths(images: &Tensor) -> Result<Tensor, TchError> {
+    images.f_norm_scalaropt_dim(2.0, [1, 2, 3], true)
 }
 
 #[cfg(test)]
@@ -47,7 +91,7 @@ mod tests {
             let images: Vec<f32> = pairs.iter().map(|&(byte, _)| f32::from(byte) / 255.0).collect();
             let moved: Vec<f32> = pairs.iter().map(|&(_, value)| value).collect();
             let images = Tensor::from_slice(&images);
-            let ball = LinfBall::new(&images, epsilon).unwrap();
+            let ball = Ball::new(Norm::Linf, &images, epsilon).unwrap();
             let projected = ball.project(&Tensor::from_slice(&moved)).unwrap();
             let rounding = 0.5_f64.powi(24);
             for (x, y) in values(&images).into_iter().zip(values(&projected)) {
@@ -59,16 +103,48 @@ mod tests {
         }
     }
 
+    proptest! {
+        #[test]
+        fn in_l2_too(
+            pairs in prop::collection::vec((any::<u8>(), -3.0_f64..3.0), 12..=12),
+            epsilon in 0.01_f64..=5.0,
+        ) {
+            let images: Vec<f64> = pairs.iter().map(|&(byte, _)| f64::from(byte) / 255.0).collect();
+            let moved: Vec<f64> = pairs.iter().map(|&(_, value)| value).collect();
+            let tensor = |values: &[f64]| Tensor::from_slice(values).view([1, 3, 2, 2]);
+            let ball = Ball::new(Norm::L2, &tensor(&images), epsilon).unwrap();
+            let projected = ball.project(&tensor(&moved)).unwrap();
+            let found = values(&projected.flatten(0, -1));
+            prop_assert!(found.iter().all(|value| (0.0..=1.0).contains(value)));
+            let length = found.iter().zip(&images).map(|(y, x)| (y - x).powi(2)).sum::<f64>().sqrt();
+            prop_assert!(length <= epsilon * (1.0 + 1e-12), "{length} {epsilon}");
+            let inside = ball.project(&projected).unwrap();
+            for (once, twice) in found.iter().zip(values(&inside.flatten(0, -1))) {
+                prop_assert!((once - twice).abs() < 1e-12);
+            }
+        }
+    }
+
+    #[test]
+    fn a_gradient_of_zeros_has_no_direction() {
+        let images = Tensor::full([2, 1, 2, 2], 0.5, (Kind::Float, tch::Device::Cpu));
+        for norm in [Norm::Linf, Norm::L2] {
+            let ball = Ball::new(norm, &images, 0.1).unwrap();
+            assert_eq!(ball.steepest(images.zeros_like()).unwrap(), images.zeros_like());
+            assert_eq!(ball.project(&images).unwrap(), images);
+        }
+    }
+
     #[test]
     fn the_ball_of_radius_0_is_a_point() {
         let images = Tensor::from_slice(&[0.0_f32, 0.3, 1.0]);
-        let ball = LinfBall::new(&images, 0.0).unwrap();
+        let ball = Ball::new(Norm::Linf, &images, 0.0).unwrap();
         assert_eq!(ball.project(&Tensor::from_slice(&[1.0_f32, -1.0, 0.5])).unwrap(), images);
     }
 
     #[test]
     fn nan_does_not_pass_for_an_image() {
-        let ball = LinfBall::new(&Tensor::from_slice(&[0.5_f32]), 0.1).unwrap();
+        let ball = Ball::new(Norm::Linf, &Tensor::from_slice(&[0.5_f32]), 0.1).unwrap();
         assert!(ball.project(&Tensor::from_slice(&[f32::NAN])).unwrap().double_value(&[0]).is_nan());
     }
 }

@@ -2,7 +2,10 @@
 
 use std::time::Duration;
 
-use datjob_api::Training;
+use datjob_api::{
+    Training,
+    training::{Attack, Objective, ThreatModel},
+};
 use tch::Tensor;
 
 use super::{TrainError, meter::Meter};
@@ -10,7 +13,7 @@ use crate::{
     data::{self, Augmentation, DataSet, Epoch},
     model::Network,
     placement::{Moment, Placement, Reading, Sent},
-    random,
+    random::{self, Start},
 };
 
 /// A shard on its way to the device.
@@ -49,8 +52,8 @@ impl Ahead {
         let augmentation = Augmentation { crop, flip, seed: *seed, epoch };
         let shard = order.shard(step, rank, world_size);
         let (pixels, labels) = data.train.bytes(shard, Some(&augmentation))?;
-        let epsilon = threat_model.epsilon.value();
-        let noise = random::training_noise(*seed, epoch, shard, data.train.shape(), epsilon)?;
+        let start = start(&training.attack, &training.objective, threat_model);
+        let noise = random::training_noise(*seed, epoch, shard, data.train.shape(), start)?;
         Ok(Self {
             pixels: placement.send(pixels)?,
             labels: placement.send(labels)?,
@@ -68,6 +71,19 @@ impl Ahead {
             noise: self.noise.take()?,
             global: self.images,
         })
+    }
+}
+
+/// Deviation of the noise from which TRADES and MART start, in units of the pixel range: that of the published code.
+const DIVERGENCE_START: f64 = 0.001;
+
+/// How the start of an attack is drawn.
+fn start(attack: &Attack, objective: &Objective, threat_model: &ThreatModel) -> Start {
+    let epsilon = threat_model.epsilon.value();
+    match (attack, objective) {
+        (Attack::NFgsm(spec), _) => Start::Linf { radius: spec.noise * epsilon },
+        (_, Objective::Trades(_) | Objective::Mart(_)) => Start::Normal { deviation: DIVERGENCE_START },
+        (_, Objective::CrossEntropy(_)) => Start::in_ball(threat_model.norm, epsilon),
     }
 }
 

@@ -1,6 +1,8 @@
 //! What a training spec must satisfy, for manifests that never met an API server and for what no schema can say.
 
-use super::{Attack, Decay, DuringAttack, Epsilon, FinalAttack, Optimizer, Source, Training};
+use super::{
+    Attack, Decay, DuringAttack, Epsilon, FinalAttack, Norm, Objective, Optimizer, Source, Training,
+};
 
 /// A training spec that cannot be run: the field and what to write there.
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
@@ -36,6 +38,7 @@ impl Training {
         self.check_bounds()?;
         self.check_epsilons()?;
         self.check_model()?;
+        self.check_attack()?;
         self.check_backend(topology)?;
         self.check_world(topology.world_size())
     }
@@ -73,12 +76,21 @@ impl Training {
 
     fn check_bounds(&self) -> Result<(), InvalidTraining> {
         let Optimizer::Sgd(sgd) = &self.optimizer;
-        let super::Objective::CrossEntropy(loss) = &self.objective;
         let schedule = &self.schedule;
         number("optimizer.sgd.learningRate", sgd.learning_rate, 0.0, 1000.0)?;
         number("optimizer.sgd.momentum", sgd.momentum, 0.0, 0.9999)?;
         number("optimizer.sgd.weightDecay", sgd.weight_decay, 0.0, 1.0)?;
-        number("objective.crossEntropy.cleanWeight", loss.clean_weight, 0.0, 100.0)?;
+        match &self.objective {
+            Objective::CrossEntropy(loss) => {
+                number("objective.crossEntropy.cleanWeight", loss.clean_weight, 0.0, 100.0)?;
+                number("objective.crossEntropy.labelSmoothing", loss.label_smoothing, 0.0, 0.9)?;
+            }
+            Objective::Trades(loss) => number("objective.trades.beta", loss.beta, 0.0, 1000.0)?,
+            Objective::Mart(loss) => number("objective.mart.beta", loss.beta, 0.0, 1000.0)?,
+        }
+        if let Some(perturbation) = &self.weight_perturbation {
+            number("weightPerturbation.gamma", perturbation.gamma, 0.0, 1.0)?;
+        }
         count("schedule.epochs", schedule.epochs, 1, 100_000)?;
         count("schedule.batchSize", schedule.batch_size, 1, 1_000_000)?;
         count("schedule.warmupEpochs", schedule.warmup_epochs, 0, schedule.epochs)?;
@@ -113,8 +125,10 @@ impl Training {
             count("evaluation.final.pgd.steps", pgd.steps, 1, 10_000)?;
             count("evaluation.final.pgd.restarts", pgd.restarts(), 1, 1000)?;
         }
-        if let Attack::Pgd(pgd) = &self.attack {
-            count("attack.pgd.steps", pgd.steps, 1, 1000)?;
+        match &self.attack {
+            Attack::Pgd(pgd) => count("attack.pgd.steps", pgd.steps, 1, 1000)?,
+            Attack::NFgsm(n_fgsm) => number("attack.nFgsm.noise", n_fgsm.noise, 0.0, 10.0)?,
+            Attack::Fgsm(_) => {}
         }
         if let Source::Http(http) = &self.data.source {
             if !http.url.starts_with("http://") && !http.url.starts_with("https://") {
@@ -132,16 +146,36 @@ impl Training {
     }
 
     fn check_epsilons(&self) -> Result<(), InvalidTraining> {
+        let most = match self.threat_model.norm {
+            Norm::Linf => 1.0,
+            Norm::L2 => 100.0,
+        };
+        let size = |field: &str, epsilon: Option<&Epsilon>| size(field, epsilon, most);
         let DuringAttack::Pgd(during) = &self.evaluation.during;
         size("threatModel.epsilon", Some(&self.threat_model.epsilon))?;
         size("evaluation.during.pgd.stepSize", during.step_size.as_ref())?;
         match &self.attack {
             Attack::Pgd(pgd) => size("attack.pgd.stepSize", pgd.step_size.as_ref())?,
             Attack::Fgsm(fgsm) => size("attack.fgsm.stepSize", fgsm.step_size.as_ref())?,
+            Attack::NFgsm(n_fgsm) => size("attack.nFgsm.stepSize", n_fgsm.step_size.as_ref())?,
         }
         self.evaluation.final_.iter().try_for_each(|FinalAttack::Pgd(pgd)| {
             size("evaluation.final.pgd.stepSize", pgd.step_size.as_ref())
         })
+    }
+
+    /// Which attacks go with which norm and objective.
+    fn check_attack(&self) -> Result<(), InvalidTraining> {
+        if matches!(self.attack, Attack::Pgd(_)) {
+            return Ok(());
+        }
+        if self.threat_model.norm == Norm::L2 {
+            return refuse("attack", "FGSM and N-FGSM are for the norm Linf; write pgd");
+        }
+        if matches!(self.objective, Objective::Trades(_) | Objective::Mart(_)) {
+            return refuse("attack", "TRADES and MART are trained with pgd; write pgd");
+        }
+        Ok(())
     }
 
     fn check_world(&self, world_size: u32) -> Result<(), InvalidTraining> {
@@ -188,12 +222,12 @@ fn count(field: &str, value: u32, least: u32, most: u32) -> Result<(), InvalidTr
     refuse(field, &format!("{value} is not within {least} and {most}"))
 }
 
-fn size(field: &str, epsilon: Option<&Epsilon>) -> Result<(), InvalidTraining> {
+fn size(field: &str, epsilon: Option<&Epsilon>, most: f64) -> Result<(), InvalidTraining> {
     match epsilon {
-        Some(size) if !(size.value() > 0.0 && size.value() <= 1.0) => refuse(
+        Some(size) if !(size.value() > 0.0 && size.value() <= most) => refuse(
             field,
             &format!(
-                "{size} is not within 0 (excluded) and 1: pixels lie in [0, 1], write for example \"8/255\""
+                "{size} is not within 0 (excluded) and {most}: pixels lie in [0, 1], write for example \"8/255\""
             ),
         ),
         _ => Ok(()),
@@ -247,6 +281,24 @@ mod tests {
         let Optimizer::Sgd(mut sgd) = Optimizer::default();
         sgd.learning_rate = f64::NAN;
         assert!(problem(|t| t.optimizer = Optimizer::Sgd(sgd)).contains("learningRate"));
+    }
+
+    #[test]
+    fn attacks_norms_and_objectives_go_together() {
+        let trades = |t: &mut Training| t.objective = serde_json::from_str(r#"{"trades": {}}"#).unwrap();
+        assert!(problem(trades).starts_with("spec.training.attack: TRADES and MART"));
+        let l2 = |t: &mut Training| {
+            t.threat_model.norm = Norm::L2;
+            t.threat_model.epsilon = "3.0".parse().unwrap();
+        };
+        assert!(problem(l2).starts_with("spec.training.attack: FGSM and N-FGSM are for the norm Linf"));
+        let mut both = example();
+        trades(&mut both);
+        l2(&mut both);
+        both.attack = serde_json::from_str(r#"{"pgd": {}}"#).unwrap();
+        both.check(TWO).unwrap();
+        both.threat_model.epsilon = "101".parse().unwrap();
+        assert!(both.check(TWO).unwrap_err().to_string().contains("0 (excluded) and 100"));
     }
 
     #[test]

@@ -2,7 +2,7 @@
 
 use super::{
     Augmentation, Checkpoint, Cyclic, Data, Decay, DuringAttack, Epsilon, Evaluation, Fgsm, FinalAttack,
-    FinalPgd, Keep, Pgd, Schedule, Sgd, ThreatModel, Validation,
+    FinalPgd, Keep, NFgsm, Pgd, Schedule, Sgd, ThreatModel, Validation,
 };
 
 impl Default for Sgd {
@@ -32,6 +32,12 @@ impl Default for Validation {
 impl Default for Pgd {
     fn default() -> Self {
         Self { steps: 10, step_size: None }
+    }
+}
+
+impl Default for NFgsm {
+    fn default() -> Self {
+        Self { noise: 2.0, step_size: None }
     }
 }
 
@@ -82,6 +88,13 @@ impl Fgsm {
     /// The step size under `threat_model`: as given, else 1.25 ε (Wong et al., "Fast is better than free").
     pub fn step_size(&self, threat_model: &ThreatModel) -> f64 {
         self.step_size.as_ref().map_or(1.25 * threat_model.epsilon.value(), Epsilon::value)
+    }
+}
+
+impl NFgsm {
+    /// The step size under `threat_model`: as given, else ε.
+    pub fn step_size(&self, threat_model: &ThreatModel) -> f64 {
+        self.step_size.as_ref().map_or(threat_model.epsilon.value(), Epsilon::value)
     }
 }
 

@@ -1,0 +1,42 @@
+use datjob_api::training::Norm;
+use tch::{TchError, Tensor, no_grad};
+
+use super::{Ball, ascend};
+
+/// The fast gradient sign method from a random start, in the ℓ∞ ball.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct FgsmParameters {
+    /// Radius of the ball, in units of the pixel range.
+    pub epsilon: f64,
+    /// Size of the step, in the same units.
+    pub step_size: f64,
+}
+
+/// One step along the sign of the gradient from `images + start_noise`, projected back into the ball (Wong et al., "Fast
+/// is better than free", algorithm 3). Arguments as in [`super::pgd`].
+///
+/// As in the published code, the start is clipped to [0, 1], so that the gradient is taken at an image.
+pub fn fgsm(
+    loss: &impl Fn(&Tensor) -> Result<Tensor, TchError>,
+    images: &Tensor,
+    parameters: &FgsmParameters,
+    start_noise: &Tensor,
+) -> Result<Tensor, TchError> {
+    let ball = Ball::new(Norm::Linf, images, parameters.epsilon)?;
+    let start = no_grad(|| ball.project(&images.f_add(start_noise)?))?;
+    ball.project(&ascend(loss, &start, parameters.step_size, &ball)?)
+}
+
+/// N-FGSM (de Jorge et al., "Make some noise: reliable and efficient single-step adversarial training", algorithm 1): one
+/// step along the sign of the gradient from `images + start_noise`, whose noise may be larger than ε, and no projection
+/// but to pixels in [0, 1]. A perturbation may so reach noise and step together. Arguments as in [`super::pgd`].
+pub fn n_fgsm(
+    loss: &impl Fn(&Tensor) -> Result<Tensor, TchError>,
+    images: &Tensor,
+    step_size: f64,
+    start_noise: &Tensor,
+) -> Result<Tensor, TchError> {
+    let pixels = Ball::new(Norm::Linf, images, 1.0)?;
+    let start = no_grad(|| pixels.project(&images.f_add(start_noise)?))?;
+    pixels.project(&ascend(loss, &start, step_size, &pixels)?)
+}

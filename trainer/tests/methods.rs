@@ -1,0 +1,166 @@
+//! Attacks, objectives and optimizers against PyTorch, in float64 with all noise given. `reference/methods.py` made the
+//! file and says how.
+
+use std::collections::BTreeMap;
+
+use datjob_api::training::{Architecture, Attack, Norm, Objective, ThreatModel};
+use datjob_trainer::{
+    attack::{PgdParameters, for_training, n_fgsm, pgd, summed_cross_entropy},
+    model::{Mode, Network},
+    objective, weight_perturbation,
+};
+use serde::Deserialize;
+use serde_json::json;
+use tch::{Device, Kind, Tensor};
+
+#[path = "common/numbers.rs"]
+mod numbers;
+
+use numbers::{filled, numbers};
+
+/// Largest difference, relative to values above 1.
+const TOLERANCE: f64 = 1e-6;
+const SHAPE: [i64; 4] = [4, 1, 28, 28];
+
+/// By name: sum, norm and 8 values of a tensor.
+type Samples = BTreeMap<String, Vec<f64>>;
+
+#[derive(Deserialize)]
+struct Gradients {
+    loss: f64,
+    gradients: Samples,
+}
+
+#[derive(Deserialize)]
+struct Reference {
+    pgd_l2: Vec<f64>,
+    n_fgsm: Vec<f64>,
+    trades_attack: Vec<f64>,
+    label_smoothing: Gradients,
+    trades: Gradients,
+    mart: Gradients,
+    weight_perturbation: Samples,
+}
+
+fn reference() -> Reference {
+    serde_json::from_str(include_str!("reference/methods.json")).unwrap()
+}
+
+fn network() -> Network {
+    let options = (Kind::Double, Device::Cpu);
+    let network = Network::new(&Architecture::SmallCnn.into(), [1, 28, 28], 10, 0, options).unwrap();
+    let state = network.state().into_iter().enumerate();
+    let state =
+        state.map(|(stream, (name, tensor))| (name.clone(), filled(stream as u32, &name, &tensor.size())));
+    network.load_state(state.collect::<Vec<_>>()).unwrap();
+    network
+}
+
+fn images() -> Tensor {
+    (numbers(1000, &SHAPE) + 1.0) / 2.0
+}
+
+fn noise() -> Tensor {
+    numbers(1001, &SHAPE)
+}
+
+fn labels() -> Tensor {
+    Tensor::from_slice(&[0_i64, 7, 4, 1])
+}
+
+fn adversarial(reference: &Reference) -> Tensor {
+    Tensor::from_slice(&reference.trades_attack).view(SHAPE)
+}
+
+fn objective(json: serde_json::Value) -> Objective {
+    serde_json::from_value(json).unwrap()
+}
+
+fn assert_close(what: &str, found: &[f64], expected: &[f64]) {
+    assert_eq!(found.len(), expected.len(), "{what}");
+    for (index, (a, b)) in found.iter().zip(expected).enumerate() {
+        assert!((a - b).abs() <= TOLERANCE * b.abs().max(1.0), "{what}[{index}]: {a} instead of {b}");
+    }
+}
+
+fn values(tensor: &Tensor) -> Vec<f64> {
+    Vec::try_from(tensor.detach().flatten(0, -1)).unwrap()
+}
+
+fn assert_samples(what: &str, found: Vec<(String, Tensor)>, expected: &Samples) {
+    assert_eq!(found.len(), expected.len(), "{what}");
+    for (name, tensor) in found {
+        let flat = tensor.detach().flatten(0, -1);
+        let count = flat.numel() as i64;
+        let picked = (0..8).map(|j| flat.double_value(&[j * 2_654_435_761 % count]));
+        let sums = [flat.sum(Kind::Double), flat.norm()].map(|t| t.double_value(&[]));
+        let found: Vec<f64> = sums.into_iter().chain(picked).collect();
+        assert_close(&format!("{what} of {name}"), &found, &expected[&name]);
+    }
+}
+
+#[test]
+fn pgd_in_l2_is_that_of_pytorch() {
+    let (network, labels) = (network(), labels());
+    let parameters = PgdParameters { norm: Norm::L2, epsilon: 0.8, step_size: 0.3, steps: 5 };
+    let loss = |x: &Tensor| summed_cross_entropy(&network.forward(x, Mode::Eval)?, &labels);
+    let found = network.frozen(|| pgd(&loss, &images(), &parameters, &(noise() * 0.05))).unwrap();
+    assert_close("PGD in ℓ2", &values(&found), &reference().pgd_l2);
+    let lengths = (found - images()).flatten(1, -1).norm_scalaropt_dim(2.0, [1], false);
+    assert!(lengths.max().double_value(&[]) <= 0.8 + 1e-12);
+}
+
+#[test]
+fn n_fgsm_is_that_of_pytorch() {
+    let (network, labels) = (network(), labels());
+    let loss = |x: &Tensor| summed_cross_entropy(&network.forward(x, Mode::Eval)?, &labels);
+    let found = network.frozen(|| n_fgsm(&loss, &images(), 0.1, &(noise() * 0.2))).unwrap();
+    assert_close("N-FGSM", &values(&found), &reference().n_fgsm);
+    let far = (found - images()).abs().max().double_value(&[]);
+    assert!(far > 0.1 && far <= 0.3 + 1e-12, "noise and step together: {far}");
+}
+
+#[test]
+fn trades_attacks_the_divergence() {
+    let attack: Attack = serde_json::from_value(json!({"pgd": {"steps": 4, "stepSize": "0.04"}})).unwrap();
+    let threat_model: ThreatModel = serde_json::from_value(json!({"epsilon": "0.1"})).unwrap();
+    let trades = objective(json!({"trades": {}}));
+    let noise = noise() * 0.001;
+    let found =
+        for_training(&network(), &attack, &trades, &threat_model, &images(), &labels(), &noise).unwrap();
+    assert_close("TRADES attack", &values(&found), &reference().trades_attack);
+}
+
+#[test]
+fn objectives_have_pytorchs_values_and_gradients() {
+    let reference = reference();
+    let adversarial = adversarial(&reference);
+    for (json, expected) in [
+        (json!({"crossEntropy": {"labelSmoothing": 0.1}}), &reference.label_smoothing),
+        (json!({"trades": {"beta": 6.0}}), &reference.trades),
+        (json!({"mart": {"beta": 5.0}}), &reference.mart),
+    ] {
+        let (network, what) = (network(), json.to_string());
+        let pair = (&images(), &adversarial);
+        let loss = objective::loss(&network, &objective(json), Mode::Train, pair, &labels(), 0.25).unwrap();
+        assert_close(&what, &[loss.double_value(&[])], &[expected.loss]);
+        loss.f_backward().unwrap();
+        let gradients = network.parameters().into_iter().map(|(name, p)| (name, p.grad())).collect();
+        assert_samples(&what, gradients, &expected.gradients);
+    }
+}
+
+#[test]
+fn weights_move_as_awp_moves_them_and_come_back_bit_by_bit() {
+    let (reference, network) = (reference(), network());
+    let before: Vec<Tensor> = network.parameters().into_iter().map(|(_, p)| p.detach().copy()).collect();
+    let adversarial = adversarial(&reference);
+    let cross_entropy = Objective::default();
+    let pair = (&adversarial, &adversarial);
+    let loss = objective::loss(&network, &cross_entropy, Mode::Train, pair, &labels(), 0.25).unwrap();
+    let perturbed = weight_perturbation::perturb(&network.parameters(), &loss, 0.01).unwrap();
+    assert_samples("AWP", network.parameters(), &reference.weight_perturbation);
+    assert!(network.parameters().iter().all(|(_, p)| !p.grad().defined() && p.requires_grad()));
+    perturbed.undo().unwrap();
+    assert!(network.parameters().iter().zip(&before).all(|((_, now), before)| now == before));
+}

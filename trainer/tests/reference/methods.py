@@ -1,0 +1,164 @@
+"""Makes methods.json beside this file: attacks, objectives and optimizers in PyTorch, for ../methods.rs to compare.
+
+Made with  pip install torch==2.11.0 numpy && python methods.py
+Written here once more, from their papers, with PyTorch's own losses and optimizers where it has them. In float64; weights,
+images and noise come from a hash that both sides compute. Not part of the test run.
+"""
+
+import json
+import pathlib
+
+import numpy as np
+import torch
+import torch.nn as nn
+import torch.nn.functional as F
+
+torch.set_default_dtype(torch.float64)
+COUNT = 4
+
+
+def numbers(stream, shape):
+    """Numbers in [-1, 1), exact in float64: the hash lowbias32 of (index + stream · 0x9E3779B9)."""
+    x = np.arange(int(np.prod(shape)), dtype=np.uint32) + np.uint32(stream * 0x9E3779B9 & 0xFFFFFFFF)
+    x ^= x >> np.uint32(16)
+    x *= np.uint32(0x7FEB352D)
+    x ^= x >> np.uint32(15)
+    x *= np.uint32(0x846CA68B)
+    x ^= x >> np.uint32(16)
+    return torch.from_numpy(x.astype(np.float64) / 2.0**31 - 1.0).reshape(shape)
+
+
+class SmallCnn(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.conv1 = nn.Conv2d(1, 16, 4, stride=2, padding=1)
+        self.conv2 = nn.Conv2d(16, 32, 4, stride=2, padding=1)
+        self.fc1 = nn.Linear(32 * 49, 100)
+        self.fc2 = nn.Linear(100, 10)
+
+    def forward(self, x):
+        x = F.relu(self.conv2(F.relu(self.conv1(x))))
+        return self.fc2(F.relu(self.fc1(x.flatten(1))))
+
+
+def network():
+    model = SmallCnn()
+    with torch.no_grad():
+        for stream, tensor in enumerate(model.state_dict().values()):
+            values = numbers(stream, tuple(tensor.shape))
+            scale = 0.1 if tensor.dim() == 1 else 2.0 / np.sqrt(float(np.prod(tensor.shape[1:])))
+            tensor.copy_(values * scale)
+    return model
+
+
+def rounded(tensor):
+    return [float(f"{value:.12g}") for value in tensor.detach().flatten().tolist()]
+
+
+def sample(tensor):
+    """Sum, norm, and 8 values at indices that both sides compute."""
+    flat = tensor.detach().flatten()
+    indices = [(j * 2654435761) % flat.numel() for j in range(8)]
+    return rounded(torch.stack([flat.sum(), flat.norm(), *flat[indices]]))
+
+
+images = (numbers(1000, (COUNT, 1, 28, 28)) + 1) / 2
+noise = numbers(1001, (COUNT, 1, 28, 28))
+labels = torch.tensor([0, 7, 4, 1])
+
+
+def gradient(loss, x):
+    x = x.detach().requires_grad_(True)
+    return torch.autograd.grad(loss(x), x)[0]
+
+
+def pgd_l2(model, epsilon, step_size, steps):
+    def project(x):
+        delta = (x - images).flatten(1).renorm(2, 0, epsilon).view_as(images)
+        return (images + delta).clamp(0, 1)
+
+    x = project(images + 0.05 * noise)
+    for _ in range(steps):
+        g = gradient(lambda x: F.cross_entropy(model(x), labels, reduction="sum"), x)
+        x = project(x + step_size * F.normalize(g.flatten(1), dim=1).view_as(g))
+    return x
+
+
+def n_fgsm(model, epsilon, factor):
+    x = (images + factor * epsilon * noise).clamp(0, 1)
+    g = gradient(lambda x: F.cross_entropy(model(x), labels), x)
+    return (x + epsilon * g.sign()).clamp(0, 1)
+
+
+def trades_attack(model, epsilon, step_size, steps):
+    natural = F.softmax(model(images), dim=1).detach()
+    x = images + 0.001 * noise
+    x = torch.min(torch.max(x, images - epsilon), images + epsilon).clamp(0, 1)
+    for _ in range(steps):
+        g = gradient(lambda x: F.kl_div(F.log_softmax(model(x), dim=1), natural, reduction="sum"), x)
+        x = x + step_size * g.sign()
+        x = torch.min(torch.max(x, images - epsilon), images + epsilon).clamp(0, 1)
+    return x
+
+
+def trades(model, adversarial, beta):
+    natural = model(images)
+    robust = F.kl_div(F.log_softmax(model(adversarial), dim=1), F.softmax(natural, dim=1), reduction="batchmean")
+    return F.cross_entropy(natural, labels) + beta * robust
+
+
+def mart(model, adversarial, beta):
+    natural, attacked = F.softmax(model(images), dim=1), F.softmax(model(adversarial), dim=1)
+    chosen = F.one_hot(labels, 10).bool()
+    wrong = attacked.masked_fill(chosen, -1.0).max(dim=1).values
+    boosted = -torch.log(attacked[chosen]) - torch.log(1.0001 - wrong)
+    divergence = (natural * (natural.log() - attacked.log())).sum(dim=1)
+    return (boosted + beta * divergence * (1.0000001 - natural[chosen])).mean()
+
+
+def weight_perturbation(model, adversarial, gamma):
+    loss = F.cross_entropy(model(adversarial), labels)
+    weights = [p for p in model.parameters() if p.dim() > 1]
+    with torch.no_grad():
+        for weight, g in zip(weights, torch.autograd.grad(loss, weights)):
+            weight += gamma * weight.norm() * g / g.norm()
+    return model
+
+
+def gradients(loss_of):
+    model = network()
+    loss = loss_of(model)
+    loss.backward()
+    return {"loss": float(loss.detach()), "gradients": {name: sample(p.grad) for name, p in model.named_parameters()}}
+
+
+def steps(make):
+    """Three steps on the cross-entropy of the images."""
+    model = network()
+    optimizer = make(model)
+    for learning_rate in [0.01, 0.02, 0.005]:
+        for group in optimizer.param_groups:
+            group["lr"] = learning_rate
+        optimizer.zero_grad()
+        F.cross_entropy(model(images), labels).backward()
+        optimizer.step()
+    return {name: sample(p) for name, p in model.named_parameters()}
+
+
+adversarial = trades_attack(network(), 0.1, 0.04, 4)
+result = {
+    "torch": torch.__version__,
+    "pgd_l2": rounded(pgd_l2(network(), 0.8, 0.3, 5)),
+    "n_fgsm": rounded(n_fgsm(network(), 0.1, 2.0)),
+    "trades_attack": rounded(adversarial),
+    "label_smoothing": gradients(lambda model: F.cross_entropy(model(adversarial), labels, label_smoothing=0.1)),
+    "trades": gradients(lambda model: trades(model, adversarial, 6.0)),
+    "mart": gradients(lambda model: mart(model, adversarial, 5.0)),
+    "weight_perturbation": {
+        name: sample(p) for name, p in weight_perturbation(network(), adversarial, 0.01).named_parameters()
+    },
+    "adamw": steps(lambda model: torch.optim.AdamW(model.parameters(), 1.0, betas=(0.9, 0.99), eps=1e-8, weight_decay=0.05)),
+}
+path = pathlib.Path(__file__).with_name("methods.json")
+path.write_text(json.dumps(result, separators=(",", ":")) + "\n")
+print(path, path.stat().st_size)
