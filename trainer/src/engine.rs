@@ -187,7 +187,7 @@ impl Rank<'_> {
             epoch: self.state.epoch + 1,
             divisor: scale * labels.size()[0] as f64,
         };
-        self.state.optimizer.zero_gradients()?;
+        optim::zero_gradients(&network.parameters())?;
         reducer.prepare_backward()?;
         loss.f_backward().map_err(|error| C10dError::from_backward(&error, self.group.member()))?;
         if let Some(perturbed) = perturbed {
@@ -196,8 +196,8 @@ impl Rank<'_> {
 
         let rate =
             optim::learning_rate(schedule, self.state.base_rate, self.state.step, order.steps() as u64);
-        self.state.optimizer.step(rate)?;
         self.state.step += 1;
+        self.state.optimizer.step(rate, self.state.step)?;
         meter.stepped(global);
         Ok((rate, aftermath))
     }

@@ -7,7 +7,9 @@ use datjob_api::training::{Architecture, Attack, Norm, Objective, ThreatModel};
 use datjob_trainer::{
     attack::{PgdParameters, for_training, n_fgsm, pgd, summed_cross_entropy},
     model::{Mode, Network},
-    objective, weight_perturbation,
+    objective,
+    optim::{self, Optimizer},
+    weight_perturbation,
 };
 use serde::Deserialize;
 use serde_json::json;
@@ -40,6 +42,7 @@ struct Reference {
     trades: Gradients,
     mart: Gradients,
     weight_perturbation: Samples,
+    adamw: Samples,
 }
 
 fn reference() -> Reference {
@@ -163,4 +166,20 @@ fn weights_move_as_awp_moves_them_and_come_back_bit_by_bit() {
     assert!(network.parameters().iter().all(|(_, p)| !p.grad().defined() && p.requires_grad()));
     perturbed.undo().unwrap();
     assert!(network.parameters().iter().zip(&before).all(|((_, now), before)| now == before));
+}
+
+#[test]
+fn adam_w_takes_pytorchs_steps() {
+    let network = network();
+    let spec = json!({"adamW": {"learningRate": 1.0, "beta2": 0.99, "weightDecay": 0.05}});
+    let spec = serde_json::from_value(spec).unwrap();
+    let mut optimizer = Optimizer::new(network.parameters(), &spec).unwrap();
+    for (number, learning_rate) in [0.01, 0.02, 0.005].into_iter().enumerate() {
+        optim::zero_gradients(&network.parameters()).unwrap();
+        let pair = (&images(), &images());
+        let loss = objective::loss(&network, &Objective::default(), Mode::Train, pair, &labels(), 0.25);
+        loss.unwrap().f_backward().unwrap();
+        optimizer.step(learning_rate, number as u64 + 1).unwrap();
+    }
+    assert_samples("AdamW", network.parameters(), &reference().adamw);
 }

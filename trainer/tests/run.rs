@@ -214,3 +214,63 @@ fn a_directory_of_another_training_is_refused() {
     let message = run.fail(data());
     assert!(message.contains("belongs to another training spec"), "{message}");
 }
+
+/// Changes to the manifest under which the squares are learned too: every attack, objective and optimizer once.
+#[test]
+fn every_method_learns() {
+    for (name, change) in [
+        (
+            "TRADES with LAMB and a cosine",
+            json!({
+                "attack": {"pgd": {"steps": 1}},
+                "objective": {"trades": {"beta": 2.0}},
+                "optimizer": {"lamb": {"learningRate": 0.02}},
+                "schedule": {"epochs": 1, "batchSize": 512, "decay": {"cosine": {}}}
+            }),
+        ),
+        (
+            "MART with AdamW and weight perturbation",
+            json!({
+                "attack": {"pgd": {"steps": 1}},
+                "objective": {"mart": {"beta": 2.0}},
+                "weightPerturbation": {"gamma": 0.005},
+                "optimizer": {"adamW": {"learningRate": 0.002}},
+                "schedule": {"epochs": 1, "batchSize": 512}
+            }),
+        ),
+        (
+            "PGD in l2 with LARS, label smoothing and a scaled rate",
+            json!({
+                "threatModel": {"norm": "L2", "epsilon": "1.5"},
+                "attack": {"pgd": {"steps": 1}},
+                "objective": {"crossEntropy": {"cleanWeight": 1.0, "labelSmoothing": 0.1}},
+                "optimizer": {"lars": {"learningRate": 0.1, "trust": 0.05}},
+                "schedule": {
+                    "epochs": 1,
+                    "batchSize": 512,
+                    "scaling": {"rule": "Linear", "baseBatchSize": 256}
+                }
+            }),
+        ),
+        (
+            "N-FGSM with SiLU and normalisation",
+            json!({
+                "model": {"architecture": "small-cnn", "activation": "SiLU", "normalization": "Dataset"},
+                "attack": {"nFgsm": {}},
+                "schedule": {"epochs": 1, "batchSize": 512}
+            }),
+        ),
+    ] {
+        let mut manifest = manifest();
+        for (field, value) in change.as_object().unwrap() {
+            manifest["spec"]["training"][field] = value.clone();
+        }
+        let run = Run::new(&manifest);
+        run.finish();
+        let results = run.results();
+        let clean = results["clean"]["correct"].as_u64().unwrap();
+        let robust = results["worstCase"]["correct"].as_u64().unwrap();
+        println!("{name}: clean {clean}, robust {robust} of 10000");
+        assert!(clean > 9_000 && robust > 5_000, "{name}: {results}");
+    }
+}

@@ -19,6 +19,7 @@ mod defaults;
 mod evaluation;
 pub(crate) mod model;
 mod objective;
+mod optimizer;
 mod schedule;
 
 pub use attack::{Attack, Fgsm, NFgsm, Pgd};
@@ -30,7 +31,8 @@ pub use data::{
 pub use evaluation::{DuringAttack, Evaluation, FinalAttack, FinalPgd};
 pub use model::{Activation, Architecture, Model, Normalization, Stem, UnknownArchitecture};
 pub use objective::{CrossEntropy, Mart, Objective, Trades, WeightPerturbation};
-pub use schedule::{Cyclic, Decay, Piecewise, Schedule};
+pub use optimizer::{AdamW, Adaptation, Lamb, Lars, Optimizer, Sgd};
+pub use schedule::{Cosine, Cyclic, Decay, Piecewise, Scaling, ScalingRule, Schedule};
 
 /// What is trained and how. Never changes after the job was created.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -117,39 +119,6 @@ pub enum Norm {
     Linf,
     /// ℓ2: the root of the sum of all pixels' squared changes is at most epsilon.
     L2,
-}
-
-/// The optimizer. Exactly one member.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[cfg_attr(feature = "crd", derive(schemars::JsonSchema))]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
-pub enum Optimizer {
-    /// Stochastic gradient descent with momentum.
-    Sgd(Sgd),
-}
-
-impl Default for Optimizer {
-    fn default() -> Self {
-        Self::Sgd(Sgd::default())
-    }
-}
-
-/// Stochastic gradient descent with momentum, as PyTorch defines it.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[cfg_attr(feature = "crd", derive(schemars::JsonSchema))]
-#[serde(rename_all = "camelCase", deny_unknown_fields, default)]
-pub struct Sgd {
-    /// The highest learning rate of the schedule.
-    #[cfg_attr(feature = "crd", schemars(range(min = 0.0, max = 1000.0)))]
-    pub learning_rate: f64,
-    /// Momentum.
-    #[cfg_attr(feature = "crd", schemars(range(min = 0.0, max = 0.9999)))]
-    pub momentum: f64,
-    /// Nesterov's form of momentum.
-    pub nesterov: bool,
-    /// ℓ2 penalty on all parameters, added to the gradient.
-    #[cfg_attr(feature = "crd", schemars(range(min = 0.0, max = 1.0)))]
-    pub weight_decay: f64,
 }
 
 /// When checkpoints are written and which are kept. The best weights on the validation split are always kept.

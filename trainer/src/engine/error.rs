@@ -28,7 +28,7 @@ pub enum TrainError {
     /// The loss left the numbers.
     #[error(
         "the loss is {value} at step {step} (epoch {epoch}): the learning rate is too high for this objective; lower \
-         optimizer.sgd.learningRate or add warmupEpochs"
+         the optimizer's learningRate or add warmupEpochs"
     )]
     NotFinite {
         /// The loss.

@@ -1,6 +1,6 @@
 //! All that training changes: what a checkpoint holds and what ranks must agree on.
 
-use datjob_api::{Training, training::Optimizer};
+use datjob_api::Training;
 use datjob_c10d::ProcessGroup;
 use tch::{Device, Kind, Tensor};
 
@@ -8,7 +8,7 @@ use super::TrainError;
 use crate::{
     checkpoint::{Best, Manifest, Named},
     model::Network,
-    optim::Sgd,
+    optim::Optimizer,
 };
 
 const MODEL: &str = "model.";
@@ -19,7 +19,7 @@ const BEST_BYTES: usize = 4096;
 /// What training changes.
 pub(super) struct State {
     pub network: Network,
-    pub optimizer: Sgd,
+    pub optimizer: Optimizer,
     /// The learning rate at the top of the schedule.
     pub base_rate: f64,
     /// Completed epochs.
@@ -37,9 +37,9 @@ impl State {
         let mut network =
             Network::for_dataset(&training.model, training.data.dataset, training.seed, options)?;
         network.channels_last()?;
-        let Optimizer::Sgd(sgd) = &training.optimizer;
-        let optimizer = Sgd::new(network.parameters(), sgd)?;
-        Ok(Self { network, optimizer, base_rate: sgd.learning_rate, epoch: 0, step: 0, best: None })
+        let optimizer = Optimizer::new(network.parameters(), &training.optimizer)?;
+        let base_rate = training.optimizer.learning_rate() * training.schedule.scale();
+        Ok(Self { network, optimizer, base_rate, epoch: 0, step: 0, best: None })
     }
 
     /// All tensors, under the names that checkpoints use.

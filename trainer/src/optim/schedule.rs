@@ -7,9 +7,12 @@ use datjob_api::training::{Decay, Schedule};
 /// - `cyclic`: linearly from 0 up to `base` at the share `peak` of all steps, and linearly down to 0.
 /// - `piecewise`: `base`, multiplied by `factor` after each of the epochs in `at`, and rising linearly from 0 during
 ///   the warm-up.
+/// - `cosine`: from `base` down to `floor` times that along half a cosine, after a linear warm-up.
 pub fn learning_rate(schedule: &Schedule, base: f64, step: u64, steps_per_epoch: u64) -> f64 {
     let time = step as f64 + 0.5;
     let steps = |epochs: u32| f64::from(epochs) * steps_per_epoch as f64;
+    let warm_up = steps(schedule.warmup_epochs);
+    let risen = if time < warm_up { time / warm_up } else { 1.0 };
     match schedule.decay() {
         Decay::Cyclic(cyclic) => {
             let end = steps(schedule.epochs);
@@ -17,9 +20,13 @@ pub fn learning_rate(schedule: &Schedule, base: f64, step: u64, steps_per_epoch:
             let share = if time < peak { time / peak } else { (end - time) / (end - peak) };
             base * share.clamp(0.0, 1.0)
         }
+        Decay::Cosine(cosine) => {
+            let (begin, end) = (steps(schedule.warmup_epochs), steps(schedule.epochs));
+            let share = ((time - begin) / (end - begin).max(1.0)).clamp(0.0, 1.0);
+            let wave = f64::midpoint(1.0, (std::f64::consts::PI * share).cos());
+            base * risen * (cosine.floor + (1.0 - cosine.floor) * wave)
+        }
         Decay::Piecewise(piecewise) => {
-            let warm_up = steps(schedule.warmup_epochs);
-            let risen = if time < warm_up { time / warm_up } else { 1.0 };
             let passed = piecewise.at.iter().filter(|&&epoch| time > steps(epoch)).count();
             base * risen * piecewise.factor.powi(passed as i32)
         }
@@ -83,6 +90,16 @@ mod tests {
             {"epochs": 3, "warmupEpochs": 2, "decay": {"piecewise": {"at": [2], "factor": 0.1}}}
         ));
         assert_close(&rates(&piecewise, 1.0, 2), &[0.125, 0.375, 0.625, 0.875, 0.1, 0.1]);
+    }
+
+    #[test]
+    fn a_cosine_falls_from_the_warm_up_to_its_floor() {
+        let cosine = schedule(serde_json::json!(
+            {"epochs": 3, "warmupEpochs": 1, "decay": {"cosine": {"floor": 0.2}}}
+        ));
+        let wave = |share: f64| 0.2 + 0.4 * (1.0 + (std::f64::consts::PI * share).cos());
+        let falling = [0.125, 0.375, 0.625, 0.875].map(wave);
+        assert_close(&rates(&cosine, 1.0, 2), &[&[0.25, 0.75], &falling[..]].concat());
     }
 
     #[test]

@@ -75,11 +75,8 @@ impl Training {
     }
 
     fn check_bounds(&self) -> Result<(), InvalidTraining> {
-        let Optimizer::Sgd(sgd) = &self.optimizer;
         let schedule = &self.schedule;
-        number("optimizer.sgd.learningRate", sgd.learning_rate, 0.0, 1000.0)?;
-        number("optimizer.sgd.momentum", sgd.momentum, 0.0, 0.9999)?;
-        number("optimizer.sgd.weightDecay", sgd.weight_decay, 0.0, 1.0)?;
+        self.check_optimizer()?;
         match &self.objective {
             Objective::CrossEntropy(loss) => {
                 number("objective.crossEntropy.cleanWeight", loss.clean_weight, 0.0, 100.0)?;
@@ -100,16 +97,20 @@ impl Training {
                 if schedule.warmup_epochs > 0 {
                     return refuse(
                         "schedule.warmupEpochs",
-                        "goes with decay.piecewise: a cyclic schedule rises by itself",
+                        "goes with decay.piecewise and decay.cosine: a cyclic schedule rises by itself",
                     );
                 }
             }
+            Decay::Cosine(cosine) => number("schedule.decay.cosine.floor", cosine.floor, 0.0, 1.0)?,
             Decay::Piecewise(piecewise) => {
                 number("schedule.decay.piecewise.factor", piecewise.factor, 0.0, 1.0)?;
                 for &epoch in &piecewise.at {
                     count("schedule.decay.piecewise.at", epoch, 1, 100_000)?;
                 }
             }
+        }
+        if let Some(scaling) = schedule.scaling {
+            count("schedule.scaling.baseBatchSize", scaling.base_batch_size, 1, 1_000_000)?;
         }
         count("data.validation.count", self.data.validation.count, 1, 40_000)?;
         count("data.augmentation.crop", self.data.augmentation().0, 0, 16)?;
@@ -143,6 +144,37 @@ impl Training {
             }
         }
         Ok(())
+    }
+
+    fn check_optimizer(&self) -> Result<(), InvalidTraining> {
+        let moments = |name: &str, beta1, beta2, epsilon, weight_decay| {
+            number(&format!("optimizer.{name}.beta1"), beta1, 0.0, 0.999_999)?;
+            number(&format!("optimizer.{name}.beta2"), beta2, 0.0, 0.999_999)?;
+            number(&format!("optimizer.{name}.epsilon"), epsilon, 0.0, 1.0)?;
+            number(&format!("optimizer.{name}.weightDecay"), weight_decay, 0.0, 100.0)
+        };
+        let name = match &self.optimizer {
+            Optimizer::Sgd(sgd) => {
+                number("optimizer.sgd.momentum", sgd.momentum, 0.0, 0.9999)?;
+                number("optimizer.sgd.weightDecay", sgd.weight_decay, 0.0, 1.0)?;
+                "sgd"
+            }
+            Optimizer::AdamW(adam) => {
+                moments("adamW", adam.beta1, adam.beta2, adam.epsilon, adam.weight_decay)?;
+                "adamW"
+            }
+            Optimizer::Lamb(lamb) => {
+                moments("lamb", lamb.beta1, lamb.beta2, lamb.epsilon, lamb.weight_decay)?;
+                "lamb"
+            }
+            Optimizer::Lars(lars) => {
+                number("optimizer.lars.momentum", lars.momentum, 0.0, 0.9999)?;
+                number("optimizer.lars.weightDecay", lars.weight_decay, 0.0, 1.0)?;
+                number("optimizer.lars.trust", lars.trust, 0.0, 10.0)?;
+                "lars"
+            }
+        };
+        number(&format!("optimizer.{name}.learningRate"), self.optimizer.learning_rate(), 0.0, 1000.0)
     }
 
     fn check_epsilons(&self) -> Result<(), InvalidTraining> {
@@ -278,8 +310,7 @@ mod tests {
         assert!(stem.starts_with("spec.training.model.stem: small-cnn has one form"), "{stem}");
         let nccl = problem(|t| t.communication.backend = Backend::Nccl);
         assert!(nccl.starts_with("spec.training.communication.backend: ") && nccl.contains("nvidia.com/gpu"));
-        let Optimizer::Sgd(mut sgd) = Optimizer::default();
-        sgd.learning_rate = f64::NAN;
+        let sgd = crate::training::Sgd { learning_rate: f64::NAN, ..Default::default() };
         assert!(problem(|t| t.optimizer = Optimizer::Sgd(sgd)).contains("learningRate"));
     }
 
@@ -299,6 +330,28 @@ mod tests {
         both.check(TWO).unwrap();
         both.threat_model.epsilon = "101".parse().unwrap();
         assert!(both.check(TWO).unwrap_err().to_string().contains("0 (excluded) and 100"));
+    }
+
+    #[test]
+    fn every_optimizer_is_bounded_and_batches_scale_its_rate() {
+        for (optimizer, field) in [
+            (r#"{"lamb": {"beta2": 1.0}}"#, "optimizer.lamb.beta2"),
+            (r#"{"adamW": {"epsilon": -1}}"#, "optimizer.adamW.epsilon"),
+            (r#"{"lars": {"trust": 11}}"#, "optimizer.lars.trust"),
+            (r#"{"lars": {"learningRate": 1e9}}"#, "optimizer.lars.learningRate"),
+        ] {
+            let sentence = problem(|t| t.optimizer = serde_json::from_str(optimizer).unwrap());
+            assert!(sentence.starts_with(&format!("spec.training.{field}: ")), "{sentence}");
+        }
+        let scale = |rule: &str| {
+            let mut schedule = example().schedule;
+            schedule.batch_size = 1024;
+            let json = format!(r#"{{"rule": "{rule}", "baseBatchSize": 256}}"#);
+            schedule.scaling = Some(serde_json::from_str(&json).unwrap());
+            schedule.scale()
+        };
+        assert!((scale("Linear") - 4.0).abs() < 1e-12 && (scale("SquareRoot") - 2.0).abs() < 1e-12);
+        assert!((example().schedule.scale() - 1.0).abs() < 1e-12);
     }
 
     #[test]

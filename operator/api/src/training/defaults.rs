@@ -2,14 +2,8 @@
 
 use super::{
     Augmentation, Checkpoint, Cyclic, Data, Decay, DuringAttack, Epsilon, Evaluation, Fgsm, FinalAttack,
-    FinalPgd, Keep, NFgsm, Pgd, Schedule, Sgd, ThreatModel, Validation,
+    FinalPgd, Keep, NFgsm, Pgd, Scaling, ScalingRule, Schedule, ThreatModel, Validation,
 };
-
-impl Default for Sgd {
-    fn default() -> Self {
-        Self { learning_rate: 0.1, momentum: 0.9, nesterov: true, weight_decay: 5e-4 }
-    }
-}
 
 impl Default for Checkpoint {
     fn default() -> Self {
@@ -102,6 +96,16 @@ impl Schedule {
     /// The decay, with its default filled in: one cycle.
     pub fn decay(&self) -> Decay {
         self.decay.clone().unwrap_or_else(|| Decay::Cyclic(Cyclic::default()))
+    }
+
+    /// By what the optimizer's learning rate is multiplied for the size of the batch.
+    pub fn scale(&self) -> f64 {
+        let Some(Scaling { rule, base_batch_size }) = self.scaling else { return 1.0 };
+        let ratio = f64::from(self.batch_size) / f64::from(base_batch_size);
+        match rule {
+            ScalingRule::Linear => ratio,
+            ScalingRule::SquareRoot => ratio.sqrt(),
+        }
     }
 }
 

@@ -5,8 +5,8 @@ use serde::{Deserialize, Serialize};
 #[cfg_attr(feature = "crd", derive(schemars::JsonSchema))]
 #[cfg_attr(feature = "crd", schemars(extend("x-kubernetes-validations" = [
     {
-        "rule": "self.warmupEpochs == 0 || (has(self.decay) && has(self.decay.piecewise))",
-        "message": "warmupEpochs goes with decay.piecewise: a cyclic schedule rises by itself",
+        "rule": "self.warmupEpochs == 0 || (has(self.decay) && !has(self.decay.cyclic))",
+        "message": "warmupEpochs goes with decay.piecewise and decay.cosine: a cyclic schedule rises by itself",
         "fieldPath": ".warmupEpochs"
     },
     {
@@ -25,13 +25,38 @@ pub struct Schedule {
     #[serde(default = "super::defaults::batch_size")]
     #[cfg_attr(feature = "crd", schemars(range(min = 1, max = 1_000_000)))]
     pub batch_size: u32,
-    /// Epochs in which the learning rate rises linearly from 0, with `piecewise`.
+    /// Epochs in which the learning rate rises linearly from 0, with `piecewise` and `cosine`.
     #[serde(default)]
     #[cfg_attr(feature = "crd", schemars(range(min = 0, max = 10_000)))]
     pub warmup_epochs: u32,
     /// The learning rate over time; one cycle (`cyclic: {}`) where absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub decay: Option<Decay>,
+    /// How the optimizer's learning rate grows with the batch; not at all where absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub scaling: Option<Scaling>,
+}
+
+/// How the learning rate grows with the batch: the optimizer's is for `baseBatchSize` images in a step.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "crd", derive(schemars::JsonSchema))]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Scaling {
+    /// Linear (customary for SGD and LARS) or SquareRoot (for LAMB and AdamW).
+    pub rule: ScalingRule,
+    /// The batch that the optimizer's learning rate is for.
+    #[cfg_attr(feature = "crd", schemars(range(min = 1, max = 1_000_000)))]
+    pub base_batch_size: u32,
+}
+
+/// How a learning rate grows with the batch.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "crd", derive(schemars::JsonSchema))]
+pub enum ScalingRule {
+    /// In proportion (Goyal et al., arXiv 1706.02677).
+    Linear,
+    /// With its square root.
+    SquareRoot,
 }
 
 /// The learning rate over time. Exactly one member.
@@ -43,6 +68,18 @@ pub enum Decay {
     Piecewise(Piecewise),
     /// From 0 up to the optimizer's rate and down to 0 again, linearly, once.
     Cyclic(Cyclic),
+    /// Down along half a cosine (Loshchilov and Hutter, arXiv 1608.03983), after the warm-up.
+    Cosine(Cosine),
+}
+
+/// Down along half a cosine.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "crd", derive(schemars::JsonSchema))]
+#[serde(rename_all = "camelCase", deny_unknown_fields, default)]
+pub struct Cosine {
+    /// Where it ends, as a share of the highest rate.
+    #[cfg_attr(feature = "crd", schemars(range(min = 0.0, max = 1.0)))]
+    pub floor: f64,
 }
 
 /// Constant, then multiplied at given epochs.
