@@ -64,3 +64,17 @@ fn kubectl_explain_says_what_to_write() {
         .expect("the field is explained");
     assert!(text.contains("8/255"), "{text}");
 }
+
+#[test]
+fn every_example_is_accepted() {
+    let namespace = Namespace::new("examples");
+    for entry in std::fs::read_dir(format!("{}/examples", checkout())).expect("the folder can be read") {
+        let path = entry.expect("an entry").path();
+        let path = path.to_str().expect("a path");
+        namespace
+            .kubectl(&["apply", "--dry-run=server", "-f", path])
+            .unwrap_or_else(|refusal| panic!("{path}: {refusal}"));
+        let lines = std::fs::read_to_string(path).expect("a text").lines().count();
+        assert!(lines < 60, "{path} has {lines} lines");
+    }
+}

@@ -60,7 +60,11 @@ impl Meter {
     /// The progress after `steps` steps of this epoch, unless it was told just now.
     pub(super) fn progress(&mut self, step: u64, steps: usize, rate: f64) -> Option<Progress> {
         self.rate = rate;
-        if steps == self.steps_per_epoch || self.told.is_some_and(|told| told.elapsed() < INTERVAL) {
+        // The first loss is known a step late.
+        if self.measured == 0
+            || steps == self.steps_per_epoch
+            || self.told.is_some_and(|told| told.elapsed() < INTERVAL)
+        {
             return None;
         }
         self.told = Some(Instant::now());
@@ -103,4 +107,24 @@ impl Meter {
 
 fn tenths(value: f64) -> f64 {
     (value * 10.0).round() / 10.0
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn nothing_is_told_before_a_loss_is_known() {
+        let mut meter = Meter::new(2, 0, 100, 10);
+        meter.stepped(10);
+        assert_eq!(meter.progress(1, 1, 0.1), None);
+        meter.stepped(10);
+        meter.measured(2.5, Duration::from_millis(20));
+        let progress = meter.progress(2, 2, 0.2).unwrap();
+        assert_eq!((progress.step, progress.percent, progress.epochs), (2, 10, 2));
+        assert!((progress.loss - 2.5).abs() < 1e-12 && (progress.learning_rate - 0.2).abs() < 1e-12);
+        // It was told just now.
+        meter.stepped(10);
+        assert_eq!(meter.progress(3, 3, 0.2), None);
+    }
 }
