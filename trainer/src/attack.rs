@@ -13,10 +13,12 @@ use crate::{
     objective::divergence,
 };
 
+mod apgd;
 mod ball;
 mod pgd;
 mod single_step;
 
+pub use apgd::{ApgdLoss, ApgdParameters, apgd};
 pub use ball::Ball;
 pub use pgd::{PgdParameters, pgd};
 pub use single_step::{FgsmParameters, fgsm, n_fgsm};

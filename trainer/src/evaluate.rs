@@ -12,7 +12,7 @@ use tch::{Device, TchError, Tensor, no_grad};
 use thiserror::Error;
 
 use crate::{
-    attack::{PgdParameters, pgd, summed_cross_entropy},
+    attack::{ApgdLoss, ApgdParameters, PgdParameters, apgd, pgd, summed_cross_entropy},
     data::Images,
     model::{Mode, Network},
     random::{Start, evaluation_noise},
@@ -30,10 +30,21 @@ pub const BATCH: usize = 250;
 pub struct EvalAttack {
     /// The name that reports use, for example `pgd-20`.
     pub name: String,
-    /// Radius, step size and steps.
-    pub parameters: PgdParameters,
-    /// Random starts; an image counts as robust where it withstands all.
-    pub restarts: u32,
+    /// What is done.
+    pub method: Method,
+    /// How often, from another start or towards another class; an image counts as robust where it withstands all.
+    pub runs: u32,
+}
+
+/// What an attack does in one run.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Method {
+    /// Projected gradient descent on the cross-entropy.
+    Pgd(PgdParameters),
+    /// APGD on the cross-entropy.
+    ApgdCe(ApgdParameters),
+    /// APGD on the targeted difference of logits ratio, in run r towards the class that is r + 2nd on the image.
+    ApgdT(ApgdParameters),
 }
 
 impl EvalAttack {
@@ -42,21 +53,62 @@ impl EvalAttack {
         let DuringAttack::Pgd(spec) = spec;
         let (norm, epsilon) = (threat_model.norm, threat_model.epsilon.value());
         let step_size = spec.step_size(threat_model);
-        Self {
-            name: format!("pgd-{}", spec.steps),
-            parameters: PgdParameters { norm, epsilon, step_size, steps: spec.steps },
-            restarts: 1,
-        }
+        let parameters = PgdParameters { norm, epsilon, step_size, steps: spec.steps };
+        Self { name: format!("pgd-{}", spec.steps), method: Method::Pgd(parameters), runs: 1 }
     }
 
     /// An attack on the test set.
     pub fn at_end(spec: &FinalAttack, threat_model: &ThreatModel) -> Self {
-        let name = spec.name();
-        let FinalAttack::Pgd(spec) = spec;
         let (norm, epsilon) = (threat_model.norm, threat_model.epsilon.value());
-        let step_size = spec.step_size(threat_model);
-        let parameters = PgdParameters { norm, epsilon, step_size, steps: spec.steps };
-        Self { name, parameters, restarts: spec.restarts() }
+        let (method, runs) = match spec {
+            FinalAttack::Pgd(spec) => {
+                let step_size = spec.step_size(threat_model);
+                let parameters = PgdParameters { norm, epsilon, step_size, steps: spec.steps };
+                (Method::Pgd(parameters), spec.restarts())
+            }
+            FinalAttack::ApgdCe(spec) => {
+                (Method::ApgdCe(ApgdParameters { norm, epsilon, steps: spec.steps() }), spec.restarts())
+            }
+            FinalAttack::ApgdT(spec) => {
+                (Method::ApgdT(ApgdParameters { norm, epsilon, steps: spec.steps() }), spec.targets())
+            }
+        };
+        Self { name: spec.name(), method, runs }
+    }
+}
+
+impl Method {
+    fn start(&self) -> Start {
+        match self {
+            Self::Pgd(parameters) => Start::in_ball(parameters.norm, parameters.epsilon),
+            // Its direction alone counts.
+            Self::ApgdCe(parameters) | Self::ApgdT(parameters) => Start::in_ball(parameters.norm, 1.0),
+        }
+    }
+
+    /// Adversarial examples of one run. `ranking`: the classes of each image, the likeliest first.
+    fn adversarial(
+        &self,
+        network: &Network,
+        (images, labels): (&Tensor, &Tensor),
+        ranking: &Tensor,
+        run: u32,
+        noise: &Tensor,
+    ) -> Result<Tensor, TchError> {
+        let logits = |x: &Tensor| network.forward(x, Mode::Eval);
+        match self {
+            Self::Pgd(parameters) => {
+                let loss = |x: &Tensor| summed_cross_entropy(&logits(x)?, labels);
+                pgd(&loss, images, parameters, noise)
+            }
+            Self::ApgdCe(parameters) => {
+                apgd(&logits, &ApgdLoss::CrossEntropy, (images, labels), parameters, noise)
+            }
+            Self::ApgdT(parameters) => {
+                let target = ranking.f_select(1, i64::from(run) + 1)?;
+                apgd(&logits, &ApgdLoss::TargetedDlr(target), (images, labels), parameters, noise)
+            }
+        }
     }
 }
 
@@ -135,20 +187,22 @@ fn evaluate_batch(
     let (images, labels) = source.batch(batch, device)?;
     let images = network.input(&images)?;
     let clean = correct(network, &images, &labels)?;
+    let ranking = no_grad(|| network.forward(&images, Mode::Eval)?.f_argsort(1, true))?;
     let mut worst_case = clean.clone();
     for (attack, count) in attacks.iter().zip(&mut counts.attacks) {
         let mut survivors = clean.clone();
-        for restart in 0..attack.restarts {
+        for run in 0..attack.runs {
             // A batch is attacked whole or, where nobody is left, not at all: leaving out those who fell would change
             // the logits of the others.
             if !survivors.contains(&true) {
                 break;
             }
             pulse()?;
-            let start = Start::in_ball(attack.parameters.norm, attack.parameters.epsilon);
-            let noise = evaluation_noise(seed, u64::from(restart), batch, source.shape(), start)?;
-            let loss = |x: &Tensor| summed_cross_entropy(&network.forward(x, Mode::Eval)?, &labels);
-            let adversarial = pgd(&loss, &images, &attack.parameters, &noise.f_to_device(device)?)?;
+            let start = attack.method.start();
+            let noise = evaluation_noise(seed, u64::from(run), batch, source.shape(), start)?;
+            let noise = noise.f_to_device(device)?;
+            let adversarial =
+                attack.method.adversarial(network, (&images, &labels), &ranking, run, &noise)?;
             intersect(&mut survivors, &correct(network, &adversarial, &labels)?);
         }
         *count += number_of(&survivors);

@@ -4,9 +4,9 @@ use std::ops::ControlFlow;
 
 use datjob_api::training::{Architecture, DuringAttack, FinalAttack, Norm, ThreatModel};
 use datjob_trainer::{
-    attack::PgdParameters,
+    attack::{ApgdParameters, PgdParameters},
     data::Images,
-    evaluate::{BATCH, Counts, EvalAttack, EvaluateError, Evaluation, evaluate},
+    evaluate::{BATCH, Counts, EvalAttack, EvaluateError, Evaluation, Method, evaluate},
     model::Network,
     random::Stream,
 };
@@ -34,7 +34,7 @@ fn images(network: &Network, count: usize) -> Images {
 fn attack(epsilon: f64, steps: u32, restarts: u32) -> EvalAttack {
     let parameters =
         PgdParameters { norm: Norm::Linf, epsilon, step_size: 2.5 * epsilon / f64::from(steps), steps };
-    EvalAttack { name: format!("pgd-{steps}-{restarts}"), parameters, restarts }
+    EvalAttack { name: format!("pgd-{steps}-{restarts}"), method: Method::Pgd(parameters), runs: restarts }
 }
 
 fn run(
@@ -72,6 +72,26 @@ fn every_world_gives_the_same_counts() {
 }
 
 #[test]
+fn apgd_is_at_least_as_strong_as_pgd_and_counts_the_same_on_every_world() {
+    let network = network();
+    let images = images(&network, 3 * BATCH);
+    let indices: Vec<usize> = (0..3 * BATCH).collect();
+    let parameters = ApgdParameters { norm: Norm::Linf, epsilon: 0.002, steps: 10 };
+    let of = |name: &str, method, runs| EvalAttack { name: name.to_owned(), method, runs };
+    let attacks = [
+        attack(0.002, 10, 1),
+        of("apgd-ce-10", Method::ApgdCe(parameters), 1),
+        of("apgd-t-10-9", Method::ApgdT(parameters), 9),
+    ];
+    let alone = run(&network, &images, &indices, &attacks, 1);
+    let counts = Counts::from_slice(&alone).unwrap();
+    let [pgd, ce, targeted] = counts.attacks[..] else { panic!("{counts:?}") };
+    // Of 750 images: two may fall to one attack and not to the other.
+    assert!(ce <= pgd + 2 && targeted <= pgd + 2 && targeted < counts.clean, "{counts:?}");
+    assert_eq!(run(&network, &images, &indices, &attacks, 2), alone);
+}
+
+#[test]
 fn restarts_only_make_an_attack_stronger() {
     let network = network();
     let images = images(&network, BATCH);
@@ -79,7 +99,7 @@ fn restarts_only_make_an_attack_stronger() {
     // A step too short to reach the ball's border, so that the start matters.
     let parameters = PgdParameters { norm: Norm::Linf, epsilon: 0.01, step_size: 0.002, steps: 1 };
     let robust = |restarts| {
-        let attack = EvalAttack { name: String::new(), parameters, restarts };
+        let attack = EvalAttack { name: String::new(), method: Method::Pgd(parameters), runs: restarts };
         run(&network, &images, &indices, &[attack], 1)[3]
     };
     assert!(robust(5) < robust(1));
@@ -145,10 +165,10 @@ fn attacks_are_taken_from_the_spec() {
     };
     assert_eq!(
         EvalAttack::at_end(&spec, &threat_model),
-        EvalAttack { name: "pgd-50-10".to_owned(), parameters: parameters(50), restarts: 10 }
+        EvalAttack { name: "pgd-50-10".to_owned(), method: Method::Pgd(parameters(50)), runs: 10 }
     );
     assert_eq!(
         EvalAttack::during(&DuringAttack::default(), &threat_model),
-        EvalAttack { name: "pgd-10".to_owned(), parameters: parameters(10), restarts: 1 }
+        EvalAttack { name: "pgd-10".to_owned(), method: Method::Pgd(parameters(10)), runs: 1 }
     );
 }

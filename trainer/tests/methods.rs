@@ -5,7 +5,9 @@ use std::collections::BTreeMap;
 
 use datjob_api::training::{Architecture, Attack, Norm, Objective, ThreatModel};
 use datjob_trainer::{
-    attack::{PgdParameters, for_training, n_fgsm, pgd, summed_cross_entropy},
+    attack::{
+        ApgdLoss, ApgdParameters, PgdParameters, apgd, for_training, n_fgsm, pgd, summed_cross_entropy,
+    },
     model::{Mode, Network},
     objective,
     optim::{self, Optimizer},
@@ -38,6 +40,9 @@ struct Reference {
     pgd_l2: Vec<f64>,
     n_fgsm: Vec<f64>,
     trades_attack: Vec<f64>,
+    apgd_ce: Vec<f64>,
+    apgd_ce_l2: Vec<f64>,
+    apgd_dlr: Vec<f64>,
     label_smoothing: Gradients,
     trades: Gradients,
     mart: Gradients,
@@ -121,6 +126,23 @@ fn n_fgsm_is_that_of_pytorch() {
     assert_close("N-FGSM", &values(&found), &reference().n_fgsm);
     let far = (found - images()).abs().max().double_value(&[]);
     assert!(far > 0.1 && far <= 0.3 + 1e-12, "noise and step together: {far}");
+}
+
+#[test]
+fn apgd_goes_the_way_of_its_paper() {
+    let (network, labels, reference) = (network(), labels(), reference());
+    let target = Tensor::from_slice(&[3_i64, 2, 9, 5]);
+    for (what, loss, norm, epsilon, expected) in [
+        ("APGD-CE", ApgdLoss::CrossEntropy, Norm::Linf, 0.02, &reference.apgd_ce),
+        ("APGD-CE in l2", ApgdLoss::CrossEntropy, Norm::L2, 0.2, &reference.apgd_ce_l2),
+        ("APGD-T", ApgdLoss::TargetedDlr(target), Norm::Linf, 0.02, &reference.apgd_dlr),
+    ] {
+        let parameters = ApgdParameters { norm, epsilon, steps: 40 };
+        let logits = |x: &Tensor| network.forward(x, Mode::Eval);
+        let pair = (&images(), &labels);
+        let found = network.frozen(|| apgd(&logits, &loss, pair, &parameters, &noise())).unwrap();
+        assert_close(what, &values(&found), expected);
+    }
 }
 
 #[test]

@@ -28,7 +28,7 @@ pub use communication::{Backend, Communication};
 pub use data::{
     Augmentation, ClaimReference, Data, HttpSource, ImageSource, Source, Validation, VolumeSource,
 };
-pub use evaluation::{DuringAttack, Evaluation, FinalAttack, FinalPgd};
+pub use evaluation::{ApgdCe, ApgdT, DuringAttack, Evaluation, FinalAttack, FinalPgd};
 pub use model::{Activation, Architecture, Model, Normalization, Stem, UnknownArchitecture};
 pub use objective::{CrossEntropy, Mart, Objective, Trades, WeightPerturbation};
 pub use optimizer::{AdamW, Adaptation, Lamb, Lars, Optimizer, Sgd};

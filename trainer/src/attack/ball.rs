@@ -53,6 +53,17 @@ impl Ball {
         })
     }
 
+    /// Noise scaled to length 1 in the norm, for each image.
+    pub fn border(&self, noise: &Tensor) -> Result<Tensor, TchError> {
+        no_grad(|| match self {
+            Self::Linf { .. } => {
+                let largest = noise.f_abs()?.f_amax([1, 2, 3], true)?.f_clamp_min_(TINY)?;
+                noise.f_div(&largest)
+            }
+            Self::L2 { .. } => noise.f_div(&lengths(noise)?.f_clamp_min_(TINY)?),
+        })
+    }
+
     /// The direction of length 1 in the norm along which the loss rises fastest, from its gradient, which is used up: its
     /// sign in ℓ∞, the gradient over its length in ℓ2.
     pub fn steepest(&self, mut gradient: Tensor) -> Result<Tensor, TchError> {

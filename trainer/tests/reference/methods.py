@@ -125,6 +125,68 @@ def weight_perturbation(model, adversarial, gamma):
     return model
 
 
+def targeted_dlr(logits, target):
+    ranked = logits.sort(dim=1, descending=True).values
+    spread = ranked[:, 0] - 0.5 * (ranked[:, 2] + ranked[:, 3]) + 1e-12
+    rows = torch.arange(COUNT)
+    return -(logits[rows, labels] - logits[rows, target]) / spread
+
+
+def apgd(model, loss, norm, epsilon, steps):
+    """Algorithm 1 of arXiv 2003.01690, image by image."""
+    found = []
+    for index in range(COUNT):
+        image = images[index]
+
+        def look(x):
+            x = x.detach().requires_grad_(True)
+            batch = images.clone()
+            batch[index] = x
+            logits = model(batch)
+            value = loss(logits)[index]
+            wrong = logits[index].argmax() != labels[index]
+            return value.item(), torch.autograd.grad(value, x)[0], bool(wrong)
+
+        def project(x):
+            if norm == 2:
+                delta = x - image
+                return (image + delta * min(1.0, epsilon / max(delta.norm().item(), 1e-12))).clamp(0, 1)
+            return torch.min(torch.max(x, image - epsilon), image + epsilon).clamp(0, 1)
+
+        def direction(g):
+            return g / max(g.norm().item(), 1e-12) if norm == 2 else g.sign()
+
+        start = noise[index]
+        start = start / (start.norm() if norm == 2 else start.abs().max())
+        x = project(image + epsilon * start)
+        value, g, wrong = look(x)
+        values, best, best_x, best_g = [value], value, x, g
+        adversarial = x if wrong else None
+        step, previous = 2 * epsilon, x
+        interval, last, reduced, best_before = max(int(0.22 * steps), 1), 0, True, value
+        for k in range(steps):
+            z = project(x + step * direction(g))
+            share = 1.0 if k == 0 else 0.75
+            x, previous = project(x + share * (z - x) + (1 - share) * (x - previous)), x
+            value, g, wrong = look(x)
+            values.append(value)
+            if wrong:
+                adversarial = x
+            if value > best:
+                best, best_x, best_g = value, x, g
+            if k + 1 - last == interval:
+                window = values[last:k + 2]
+                rises = sum(after > before for before, after in zip(window, window[1:]))
+                reduced = rises <= 0.75 * interval or (not reduced and best_before >= best)
+                best_before = best
+                if reduced:
+                    step, x, g = step / 2, best_x, best_g
+                last = k + 1
+                interval = max(interval - max(int(0.03 * steps), 1), max(int(0.06 * steps), 1))
+        found.append(adversarial if adversarial is not None else best_x)
+    return torch.stack(found)
+
+
 def gradients(loss_of):
     model = network()
     loss = loss_of(model)
@@ -151,6 +213,9 @@ result = {
     "pgd_l2": rounded(pgd_l2(network(), 0.8, 0.3, 5)),
     "n_fgsm": rounded(n_fgsm(network(), 0.1, 2.0)),
     "trades_attack": rounded(adversarial),
+    "apgd_ce": rounded(apgd(network(), lambda z: F.cross_entropy(z, labels, reduction="none"), np.inf, 0.02, 40)),
+    "apgd_ce_l2": rounded(apgd(network(), lambda z: F.cross_entropy(z, labels, reduction="none"), 2, 0.2, 40)),
+    "apgd_dlr": rounded(apgd(network(), lambda z: targeted_dlr(z, torch.tensor([3, 2, 9, 5])), np.inf, 0.02, 40)),
     "label_smoothing": gradients(lambda model: F.cross_entropy(model(adversarial), labels, label_smoothing=0.1)),
     "trades": gradients(lambda model: trades(model, adversarial, 6.0)),
     "mart": gradients(lambda model: mart(model, adversarial, 5.0)),

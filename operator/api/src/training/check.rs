@@ -122,9 +122,22 @@ impl Training {
         if !(1..=16).contains(&self.evaluation.final_.len()) {
             return refuse("evaluation.final", "name 1 to 16 attacks");
         }
-        for FinalAttack::Pgd(pgd) in &self.evaluation.final_ {
-            count("evaluation.final.pgd.steps", pgd.steps, 1, 10_000)?;
-            count("evaluation.final.pgd.restarts", pgd.restarts(), 1, 1000)?;
+        for attack in &self.evaluation.final_ {
+            match attack {
+                FinalAttack::Pgd(pgd) => {
+                    count("evaluation.final.pgd.steps", pgd.steps, 1, 10_000)?;
+                    count("evaluation.final.pgd.restarts", pgd.restarts(), 1, 1000)?;
+                }
+                FinalAttack::ApgdCe(apgd) => {
+                    count("evaluation.final.apgdCe.steps", apgd.steps(), 1, 10_000)?;
+                    count("evaluation.final.apgdCe.restarts", apgd.restarts(), 1, 1000)?;
+                }
+                FinalAttack::ApgdT(apgd) => {
+                    let others = self.data.dataset.classes() as u32 - 1;
+                    count("evaluation.final.apgdT.steps", apgd.steps(), 1, 10_000)?;
+                    count("evaluation.final.apgdT.targets", apgd.targets(), 1, others)?;
+                }
+            }
         }
         match &self.attack {
             Attack::Pgd(pgd) => count("attack.pgd.steps", pgd.steps, 1, 1000)?,
@@ -191,8 +204,9 @@ impl Training {
             Attack::Fgsm(fgsm) => size("attack.fgsm.stepSize", fgsm.step_size.as_ref())?,
             Attack::NFgsm(n_fgsm) => size("attack.nFgsm.stepSize", n_fgsm.step_size.as_ref())?,
         }
-        self.evaluation.final_.iter().try_for_each(|FinalAttack::Pgd(pgd)| {
-            size("evaluation.final.pgd.stepSize", pgd.step_size.as_ref())
+        self.evaluation.final_.iter().try_for_each(|attack| match attack {
+            FinalAttack::Pgd(pgd) => size("evaluation.final.pgd.stepSize", pgd.step_size.as_ref()),
+            FinalAttack::ApgdCe(_) | FinalAttack::ApgdT(_) => Ok(()),
         })
     }
 
@@ -330,6 +344,17 @@ mod tests {
         both.check(TWO).unwrap();
         both.threat_model.epsilon = "101".parse().unwrap();
         assert!(both.check(TWO).unwrap_err().to_string().contains("0 (excluded) and 100"));
+    }
+
+    #[test]
+    fn targets_are_other_classes() {
+        let apgd =
+            |targets: u32| FinalAttack::ApgdT(crate::training::ApgdT { steps: None, targets: Some(targets) });
+        assert!(problem(|t| t.evaluation.final_ = vec![apgd(10)]).contains("evaluation.final.apgdT.targets"));
+        let mut training = example();
+        training.evaluation.final_ = vec![apgd(9)];
+        training.check(TWO).unwrap();
+        assert_eq!(apgd(9).name(), "apgd-t-100-9");
     }
 
     #[test]

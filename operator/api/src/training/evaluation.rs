@@ -36,15 +36,77 @@ pub enum DuringAttack {
 pub enum FinalAttack {
     /// Projected gradient descent with restarts.
     Pgd(FinalPgd),
+    /// APGD on the cross-entropy (Croce and Hein), the first attack of AutoAttack.
+    ApgdCe(ApgdCe),
+    /// APGD on the targeted difference of logits ratio, once towards each of the likeliest other classes; the second
+    /// attack of AutoAttack.
+    ApgdT(ApgdT),
 }
 
 impl FinalAttack {
-    /// The name that results use: `pgd-20`, or `pgd-50-10` for 50 steps with 10 restarts.
+    /// The name that results use: `pgd-20`, or `pgd-50-10` for 50 steps with 10 restarts; `apgd-ce-100`; `apgd-t-100-9`
+    /// for 100 steps towards each of 9 classes.
     pub fn name(&self) -> String {
-        match self {
-            Self::Pgd(pgd) if pgd.restarts() == 1 => format!("pgd-{}", pgd.steps),
-            Self::Pgd(pgd) => format!("pgd-{}-{}", pgd.steps, pgd.restarts()),
-        }
+        let (method, steps, runs) = match self {
+            Self::Pgd(pgd) => ("pgd", pgd.steps, pgd.restarts()),
+            Self::ApgdCe(apgd) => ("apgd-ce", apgd.steps(), apgd.restarts()),
+            Self::ApgdT(apgd) => ("apgd-t", apgd.steps(), apgd.targets()),
+        };
+        if runs == 1 { format!("{method}-{steps}") } else { format!("{method}-{steps}-{runs}") }
+    }
+}
+
+/// APGD on the cross-entropy.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "crd", derive(schemars::JsonSchema))]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct ApgdCe {
+    /// Number of steps; 100 where absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(feature = "crd", schemars(range(min = 1, max = 10_000)))]
+    pub steps: Option<u32>,
+    /// Random starts; 1 where absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(feature = "crd", schemars(range(min = 1, max = 1000)))]
+    pub restarts: Option<u32>,
+}
+
+impl ApgdCe {
+    /// Number of steps, with the default filled in.
+    pub fn steps(&self) -> u32 {
+        self.steps.unwrap_or(100)
+    }
+
+    /// Random starts, with the default filled in.
+    pub fn restarts(&self) -> u32 {
+        self.restarts.unwrap_or(1)
+    }
+}
+
+/// APGD towards other classes.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "crd", derive(schemars::JsonSchema))]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct ApgdT {
+    /// Number of steps towards each class; 100 where absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(feature = "crd", schemars(range(min = 1, max = 10_000)))]
+    pub steps: Option<u32>,
+    /// How many classes, the likeliest after the first; 9 where absent. At most one less than there are.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(feature = "crd", schemars(range(min = 1, max = 1000)))]
+    pub targets: Option<u32>,
+}
+
+impl ApgdT {
+    /// Number of steps, with the default filled in.
+    pub fn steps(&self) -> u32 {
+        self.steps.unwrap_or(100)
+    }
+
+    /// How many classes, with the default filled in.
+    pub fn targets(&self) -> u32 {
+        self.targets.unwrap_or(9)
     }
 }
 
