@@ -274,6 +274,13 @@ impl Directory {
     }
 }
 
+/// The tensors of a safetensors file, in the order of their names.
+pub fn read_weights(path: &Path) -> Result<Named, CheckpointError> {
+    let bytes = files::read_if_exists(path, TENSORS_MAX_BYTES)?
+        .ok_or_else(|| FileError::new("read", path, io::ErrorKind::NotFound.into()))?;
+    format::decode(&bytes).map_err(|error| CheckpointError::Format { path: path.to_owned(), error })
+}
+
 fn tensors_file(epoch: u32) -> String {
     format!("checkpoint-{epoch:04}.safetensors")
 }

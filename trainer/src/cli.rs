@@ -18,6 +18,8 @@ pub struct Cli {
 pub enum Command {
     /// Train and evaluate on this machine what a DatJob manifest describes.
     Run(Run),
+    /// Measure clean and robust accuracy of weights on a test set, by the final attacks of a DatJob manifest.
+    Evaluate(Evaluate),
     /// Process 1 of a trainer pod; takes everything from the environment that the operator gives.
     Agent,
     /// One rank; started by an agent.
@@ -42,4 +44,23 @@ pub struct Run {
     /// Folder for checkpoints, the best weights and results.json; a run goes on from what it finds there.
     #[arg(long)]
     pub checkpoints: PathBuf,
+}
+
+/// `dat-trainer evaluate`.
+#[derive(Debug, clap::Args)]
+pub struct Evaluate {
+    /// The weights: a safetensors file, as `best.safetensors` of a run.
+    pub weights: PathBuf,
+    /// The manifest that names network, data set, threat model and the attacks (`evaluation.final`).
+    #[arg(long)]
+    pub manifest: PathBuf,
+    /// Folder of the data set's standard files.
+    #[arg(long)]
+    pub data: PathBuf,
+    /// The first so many test images; all where absent.
+    #[arg(long)]
+    pub images: Option<usize>,
+    /// Compute on the first GPU that CUDA sees.
+    #[arg(long)]
+    pub gpu: bool,
 }

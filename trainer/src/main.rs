@@ -6,7 +6,7 @@ use clap::Parser;
 use datjob_trainer::{
     agent,
     cli::{Cli, Command},
-    run, telemetry, worker,
+    evaluate_weights, run, telemetry, worker,
 };
 
 fn main() -> ExitCode {
@@ -18,6 +18,10 @@ fn main() -> ExitCode {
         Command::Agent => {
             telemetry::start("info");
             agent::pod::main()
+        }
+        Command::Evaluate(options) => {
+            telemetry::start("warn");
+            evaluate_weights::main(&options)
         }
         Command::Run(options) => {
             telemetry::start("warn");

@@ -2,76 +2,23 @@
 //!
 //! The same agent as in a pod, as the only pod of its job: two folders stand in for what a cluster would mount.
 
-use std::{fs, net::Ipv4Addr, path::Path, process::ExitCode, sync::Arc, time::Duration};
+use std::{net::Ipv4Addr, process::ExitCode, sync::Arc, time::Duration};
 
-use datjob_api::{
-    Training,
-    report::{Failure, Phase, Report},
-};
-use serde::Deserialize;
+use datjob_api::report::{Failure, Phase, Report};
 use tokio::time;
 
 use crate::{
     agent::{self, Board, Config, Ending, config::TrainingSource},
     cli::Run,
+    manifest::{self, Manifest, ManifestError},
 };
-
-/// The parts of a manifest that matter here.
-#[derive(Debug, Deserialize)]
-#[serde(rename_all = "camelCase")]
-struct Manifest {
-    metadata: Metadata,
-    spec: Spec,
-}
-
-#[derive(Debug, Deserialize)]
-struct Metadata {
-    name: String,
-}
-
-#[derive(Debug, Deserialize)]
-struct Spec {
-    #[serde(default)]
-    lifecycle: Lifecycle,
-    training: Training,
-}
-
-#[derive(Debug, Deserialize)]
-#[serde(rename_all = "camelCase")]
-struct Lifecycle {
-    #[serde(default = "default_max_restarts")]
-    max_restarts: u32,
-}
-
-impl Default for Lifecycle {
-    fn default() -> Self {
-        Self { max_restarts: default_max_restarts() }
-    }
-}
-
-fn default_max_restarts() -> u32 {
-    6
-}
 
 /// A manifest that cannot be run.
 #[derive(Debug, thiserror::Error)]
 pub enum RunError {
-    /// The file.
-    #[error("cannot read the manifest {path}: {error}")]
-    Read {
-        /// Its path.
-        path: String,
-        /// What happened.
-        error: std::io::Error,
-    },
-    /// Its content.
-    #[error("{path} is no DatJob manifest: {problem}")]
-    Manifest {
-        /// Its path.
-        path: String,
-        /// What is wrong with it.
-        problem: String,
-    },
+    /// The manifest.
+    #[error(transparent)]
+    Manifest(#[from] ManifestError),
     /// The runtime, or a signal handler.
     #[error("cannot start: {0}")]
     Start(#[from] std::io::Error),
@@ -92,7 +39,7 @@ pub fn main(options: &Run) -> ExitCode {
 }
 
 fn run(options: &Run) -> Result<(), RunError> {
-    let manifest = read(&options.manifest)?;
+    let manifest = manifest::read(&options.manifest)?;
     let config = config(options, &manifest);
     let board = Arc::new(Board::new(&config.job_uid, &config.pod_uid, config.attempt));
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
@@ -115,20 +62,6 @@ fn run(options: &Run) -> Result<(), RunError> {
             }
         }
     })
-}
-
-fn read(path: &Path) -> Result<Manifest, RunError> {
-    let name = path.display().to_string();
-    let text = fs::read_to_string(path).map_err(|error| RunError::Read { path: name.clone(), error })?;
-    let problem = |problem: String| RunError::Manifest { path: name.clone(), problem };
-    for document in serde_yaml::Deserializer::from_str(&text) {
-        // Through JSON, which is what an API server makes of it too: YAML's own enums are tags.
-        let json = serde_json::Value::deserialize(document).map_err(|error| problem(error.to_string()))?;
-        if json.get("kind").is_some_and(|kind| kind == "DatJob") {
-            return serde_json::from_value(json).map_err(|error| problem(error.to_string()));
-        }
-    }
-    Err(problem("none of its documents has the kind DatJob".to_owned()))
 }
 
 fn config(options: &Run, manifest: &Manifest) -> Config {

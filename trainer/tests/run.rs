@@ -138,6 +138,34 @@ fn it_learns_and_a_seed_gives_the_same_run_twice() {
     let second = Run::new(&manifest());
     second.finish();
     assert_eq!(&second.results(), first, "the weights' hash is part of it");
+    evaluated_again(&second, first);
+}
+
+/// `dat-trainer evaluate` of a run's weights gives its counts; of other files, a sentence.
+fn evaluated_again(run: &Run, results: &Value) {
+    let evaluate = |weights: &Path| {
+        let output = Command::new(env!("CARGO_BIN_EXE_dat-trainer"))
+            .arg("evaluate")
+            .arg(weights)
+            .arg("--manifest")
+            .arg(run.directory.path().join("job.yaml"))
+            .arg("--data")
+            .arg(data())
+            // As many threads as a worker had: the order of sums is then the same.
+            .env("OMP_NUM_THREADS", "1")
+            .output()
+            .unwrap();
+        let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+        if output.status.success() { Ok(text(&output.stdout)) } else { Err(text(&output.stderr)) }
+    };
+    let text = evaluate(&run.file("best.safetensors")).unwrap();
+    for count in [&results["clean"], &results["attacks"][0], &results["worstCase"]] {
+        assert!(text.contains(&format!("({} of 10000 images)", count["correct"])), "{text} {results}");
+    }
+    let missing = evaluate(&run.file("none.safetensors")).unwrap_err();
+    assert!(missing.contains("none.safetensors"), "{missing}");
+    let no_weights = evaluate(&run.file("results.json")).unwrap_err();
+    assert!(no_weights.contains("results.json") && no_weights.contains("safetensors"), "{no_weights}");
 }
 
 #[test]

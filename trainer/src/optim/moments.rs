@@ -43,14 +43,14 @@ struct Parameter {
 impl Moments {
     /// AdamW.
     pub fn adam_w(parameters: Named, spec: &training::AdamW) -> Result<Self, TchError> {
-        let training::AdamW { beta1, beta2, epsilon, weight_decay, .. } = *spec;
-        Self::new(parameters, (beta1, beta2, epsilon), weight_decay, Rule::AdamW)
+        let training::AdamW { beta1, beta2, weight_decay, .. } = *spec;
+        Self::new(parameters, (beta1, beta2, spec.epsilon()), weight_decay, Rule::AdamW)
     }
 
     /// LAMB.
     pub fn lamb(parameters: Named, spec: &training::Lamb) -> Result<Self, TchError> {
-        let training::Lamb { beta1, beta2, epsilon, weight_decay, adaptation, .. } = *spec;
-        Self::new(parameters, (beta1, beta2, epsilon), weight_decay, Rule::Lamb(adaptation))
+        let training::Lamb { beta1, beta2, weight_decay, adaptation, .. } = *spec;
+        Self::new(parameters, (beta1, beta2, spec.epsilon()), weight_decay, Rule::Lamb(adaptation))
     }
 
     fn new(

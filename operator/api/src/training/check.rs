@@ -173,11 +173,11 @@ impl Training {
                 "sgd"
             }
             Optimizer::AdamW(adam) => {
-                moments("adamW", adam.beta1, adam.beta2, adam.epsilon, adam.weight_decay)?;
+                moments("adamW", adam.beta1, adam.beta2, adam.epsilon(), adam.weight_decay)?;
                 "adamW"
             }
             Optimizer::Lamb(lamb) => {
-                moments("lamb", lamb.beta1, lamb.beta2, lamb.epsilon, lamb.weight_decay)?;
+                moments("lamb", lamb.beta1, lamb.beta2, lamb.epsilon(), lamb.weight_decay)?;
                 "lamb"
             }
             Optimizer::Lars(lars) => {

@@ -72,9 +72,10 @@ pub struct AdamW {
     /// Decay of the mean of squared gradients.
     #[cfg_attr(feature = "crd", schemars(range(min = 0.0, max = 0.999_999)))]
     pub beta2: f64,
-    /// Added to the root of the latter.
+    /// Added to the root of the latter; 0.00000001 where absent.
+    #[serde(skip_serializing_if = "Option::is_none")]
     #[cfg_attr(feature = "crd", schemars(range(min = 0.0, max = 1.0)))]
-    pub epsilon: f64,
+    pub epsilon: Option<f64>,
     /// Share of a parameter that is taken off, times the learning rate.
     #[cfg_attr(feature = "crd", schemars(range(min = 0.0, max = 100.0)))]
     pub weight_decay: f64,
@@ -82,7 +83,15 @@ pub struct AdamW {
 
 impl Default for AdamW {
     fn default() -> Self {
-        Self { learning_rate: 0.001, beta1: 0.9, beta2: 0.999, epsilon: 1e-8, weight_decay: 0.01 }
+        Self { learning_rate: 0.001, beta1: 0.9, beta2: 0.999, epsilon: None, weight_decay: 0.01 }
+    }
+}
+
+impl AdamW {
+    /// What is added to the root, with the default filled in. (No default of the schema: YAML writes numbers as small as
+    /// this with an exponent, which some readers take for a string.)
+    pub fn epsilon(&self) -> f64 {
+        self.epsilon.unwrap_or(1e-8)
     }
 }
 
@@ -112,9 +121,10 @@ pub struct Lamb {
     /// Decay of the mean of squared gradients.
     #[cfg_attr(feature = "crd", schemars(range(min = 0.0, max = 0.999_999)))]
     pub beta2: f64,
-    /// Added to the root of the latter.
+    /// Added to the root of the latter; 0.000001 where absent.
+    #[serde(skip_serializing_if = "Option::is_none")]
     #[cfg_attr(feature = "crd", schemars(range(min = 0.0, max = 1.0)))]
-    pub epsilon: f64,
+    pub epsilon: Option<f64>,
     /// Share of a parameter that is added to its direction.
     #[cfg_attr(feature = "crd", schemars(range(min = 0.0, max = 100.0)))]
     pub weight_decay: f64,
@@ -125,7 +135,14 @@ pub struct Lamb {
 impl Default for Lamb {
     fn default() -> Self {
         let adaptation = Adaptation::default();
-        Self { learning_rate: 0.01, beta1: 0.9, beta2: 0.999, epsilon: 1e-6, weight_decay: 1e-4, adaptation }
+        Self { learning_rate: 0.01, beta1: 0.9, beta2: 0.999, epsilon: None, weight_decay: 1e-4, adaptation }
+    }
+}
+
+impl Lamb {
+    /// What is added to the root, with the default filled in.
+    pub fn epsilon(&self) -> f64 {
+        self.epsilon.unwrap_or(1e-6)
     }
 }
 

@@ -1,0 +1,94 @@
+//! `dat-trainer evaluate`: accuracy of given weights, on a workstation.
+
+use std::{ops::ControlFlow, process::ExitCode, time::Instant};
+
+use datjob_api::{report::Count, training::InvalidTraining, training::Topology};
+use datjob_c10d::{C10dError, CudaError};
+use tch::Kind;
+
+use crate::{
+    checkpoint::{self, CheckpointError},
+    cli::Evaluate,
+    data::{self, DataError},
+    evaluate::{self, EvalAttack, EvaluateError, Evaluation},
+    manifest::{self, ManifestError},
+    model::{ModelError, Network},
+    placement::Placement,
+};
+
+/// Weights that cannot be evaluated.
+#[derive(Debug, thiserror::Error)]
+enum Failed {
+    #[error(transparent)]
+    Manifest(#[from] ManifestError),
+    #[error(transparent)]
+    Training(#[from] InvalidTraining),
+    #[error(transparent)]
+    Data(#[from] DataError),
+    #[error(transparent)]
+    Weights(#[from] CheckpointError),
+    #[error("the weights are not those of the manifest's network: {0}")]
+    Model(#[from] ModelError),
+    #[error(transparent)]
+    Cuda(#[from] CudaError),
+    #[error(transparent)]
+    MemoryFormat(#[from] C10dError),
+    #[error(transparent)]
+    Evaluate(#[from] EvaluateError),
+    #[error("--images: there are {0} test images; ask for 1 to {0}")]
+    Images(usize),
+}
+
+/// Evaluates weights; prints the accuracies.
+pub fn main(options: &Evaluate) -> ExitCode {
+    match run(options) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("dat-trainer: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(options: &Evaluate) -> Result<(), Failed> {
+    let training = manifest::read(&options.manifest)?.spec.training;
+    training.check(Topology { pods: 1, workers: 1, gpus: u32::from(options.gpu) })?;
+    let placement = if options.gpu { Placement::cuda()? } else { Placement::Cpu };
+    let kind_and_device = (Kind::Float, placement.device());
+    let mut network =
+        Network::for_dataset(&training.model, training.data.dataset, training.seed, kind_and_device)?;
+    network.load_state(checkpoint::read_weights(&options.weights)?)?;
+    network.channels_last()?;
+    let images = data::load(training.data.dataset, &options.data)?.test;
+    let count = options.images.unwrap_or(images.len());
+    if !(1..=images.len()).contains(&count) {
+        return Err(Failed::Images(images.len()));
+    }
+    let attacks: Vec<EvalAttack> = training
+        .evaluation
+        .final_
+        .iter()
+        .map(|attack| EvalAttack::at_end(attack, &training.threat_model))
+        .collect();
+    let indices: Vec<usize> = (0..count).collect();
+    let evaluation = Evaluation {
+        images: &images,
+        indices: &indices,
+        seed: training.seed,
+        attacks: &attacks,
+        device: placement.device(),
+    };
+    let started = Instant::now();
+    let counts = evaluate::evaluate(&network, &evaluation, 0, 1, &mut |_, _| ControlFlow::Continue(()))?;
+    let line = |name: &str, correct| {
+        let count = Count { correct, total: counts.total };
+        println!("{name:<16} {:>6} % ({correct} of {} images)", count.percent(), counts.total);
+    };
+    line("clean", counts.clean);
+    for (attack, correct) in attacks.iter().zip(&counts.attacks) {
+        line(&attack.name, *correct);
+    }
+    line("worst case", counts.worst_case);
+    println!("{:.0} s", started.elapsed().as_secs_f64());
+    Ok(())
+}
