@@ -6,11 +6,11 @@
 //! is used; a mean over a large batch would bring small gradients closer to underflow.)
 
 use datjob_api::training::{Attack, Objective, ThreatModel};
-use tch::{Reduction, TchError, Tensor, no_grad, with_grad};
+use tch::{TchError, Tensor, no_grad, with_grad};
 
 use crate::{
+    losses::{divergence, summed_cross_entropy},
     model::{Mode, Network},
-    objective::divergence,
 };
 
 mod apgd;
@@ -71,11 +71,6 @@ pub fn for_training(
             Attack::NFgsm(spec) => n_fgsm(&loss, images, spec.step_size(threat_model), noise),
         }
     })
-}
-
-/// Σ cross-entropy of logits.
-pub fn summed_cross_entropy(logits: &Tensor, labels: &Tensor) -> Result<Tensor, TchError> {
-    logits.f_cross_entropy_loss(labels, None::<&Tensor>, Reduction::Sum, -100, 0.0)
 }
 
 /// One step from `from` along the direction in which the loss rises fastest.

@@ -12,8 +12,9 @@ use tch::{Device, TchError, Tensor, no_grad};
 use thiserror::Error;
 
 use crate::{
-    attack::{ApgdLoss, ApgdParameters, PgdParameters, apgd, pgd, summed_cross_entropy},
+    attack::{ApgdLoss, ApgdParameters, PgdParameters, apgd, pgd},
     data::Images,
+    losses::summed_cross_entropy,
     model::{Mode, Network},
     random::{Start, evaluation_noise},
 };

@@ -16,6 +16,7 @@ pub mod engine;
 pub mod evaluate;
 pub mod evaluate_weights;
 pub mod files;
+pub mod losses;
 pub mod manifest;
 pub mod model;
 pub mod objective;

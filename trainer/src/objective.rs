@@ -4,7 +4,7 @@ use datjob_api::training::{CrossEntropy, Mart, Objective};
 use tch::{Reduction, TchError, Tensor};
 
 use crate::{
-    attack::summed_cross_entropy,
+    losses::{divergence, summed_cross_entropy},
     model::{Mode, Network},
 };
 
@@ -47,11 +47,6 @@ pub fn loss(
 
 fn smoothed(logits: &Tensor, labels: &Tensor, spec: &CrossEntropy) -> Result<Tensor, TchError> {
     logits.f_cross_entropy_loss(labels, None::<&Tensor>, Reduction::Sum, -100, spec.label_smoothing)
-}
-
-/// KL(p ‖ q) of each image, `[N]`, from log p and log q `[N, classes]`: Σ p (log p − log q).
-pub(crate) fn divergence(log_p: &Tensor, log_q: &Tensor) -> Result<Tensor, TchError> {
-    log_p.f_exp()?.f_mul(&log_p.f_sub(log_q)?)?.f_sum_dim_intlist(1, false, log_p.kind())
 }
 
 /// Σ −log p'(y) − log(1.0001 − max over k ≠ y of p'(k)) + β · KL(p ‖ p') · (1 − p(y)), p on the images and p' on the

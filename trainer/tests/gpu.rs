@@ -24,6 +24,7 @@ use datjob_trainer::{
     data::Images,
     engine::TrainError,
     evaluate::{self, EvalAttack, Evaluation},
+    losses,
     model::{Mode, Network},
     objective,
     placement::Placement,
@@ -128,7 +129,7 @@ fn step(
     };
     let start = noise(2, pgd.epsilon);
     let adversarial = network.frozen(|| {
-        let loss = |x: &Tensor| attack::summed_cross_entropy(&network.forward(x, Mode::Eval)?, &labels);
+        let loss = |x: &Tensor| losses::summed_cross_entropy(&network.forward(x, Mode::Eval)?, &labels);
         attack::pgd(&loss, &images, &pgd, &start).unwrap()
     });
     if let Some(reducer) = &mut reducer {

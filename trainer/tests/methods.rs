@@ -5,9 +5,8 @@ use std::collections::BTreeMap;
 
 use datjob_api::training::{Architecture, Attack, Norm, Objective, ThreatModel};
 use datjob_trainer::{
-    attack::{
-        ApgdLoss, ApgdParameters, PgdParameters, apgd, for_training, n_fgsm, pgd, summed_cross_entropy,
-    },
+    attack::{ApgdLoss, ApgdParameters, PgdParameters, apgd, for_training, n_fgsm, pgd},
+    losses::summed_cross_entropy,
     model::{Mode, Network},
     objective,
     optim::{self, Optimizer},

@@ -5,7 +5,8 @@ use std::collections::BTreeMap;
 
 use datjob_api::training::{self, Architecture, CrossEntropy, Norm, Objective};
 use datjob_trainer::{
-    attack::{FgsmParameters, PgdParameters, fgsm, pgd, summed_cross_entropy},
+    attack::{FgsmParameters, PgdParameters, fgsm, pgd},
+    losses::summed_cross_entropy,
     model::{Mode, Network},
     objective,
     optim::Sgd,
