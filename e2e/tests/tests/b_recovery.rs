@@ -64,7 +64,7 @@ fn a_lost_pod_costs_one_restart_and_leaves_the_result_as_it_would_have_been() {
     for (name, victim) in [("loses-host", "loses-host-0"), ("loses-other", "loses-other-1")] {
         namespace.apply(&job::quick(name)).expect("the job is accepted");
         namespace.wait_for_epoch(name, 1, 300);
-        namespace.kubectl(&["delete", "pod", victim]).expect("the pod is deleted");
+        namespace.kubectl(&["delete", "pod", victim, "--wait=false"]).expect("the pod is deleted");
         let disturbed = hash_and_restarts(&namespace.wait_for_condition(name, "Complete", 600));
         assert_eq!(disturbed, (undisturbed.0.clone(), 1), "{name}");
         let reasons: Vec<String> = namespace.events(name).into_iter().map(|(reason, _)| reason).collect();
@@ -87,7 +87,9 @@ fn a_job_that_ended_and_lost_its_pods_while_the_operator_was_away_is_complete() 
     };
     let first = wait_until("results", 300, succeeded);
     let before = job::identities(&namespace.pods("ended"));
-    namespace.kubectl(&["delete", "pods", "-l", "datjob.io/job-name=ended"]).expect("the pods are deleted");
+    namespace
+        .kubectl(&["delete", "pods", "-l", "datjob.io/job-name=ended", "--wait=false"])
+        .expect("the pods are deleted");
     wait_until("other pods", 120, || {
         let now = job::identities(&namespace.pods("ended"));
         let all_new = now.len() == before.len() && now.iter().all(|pod| !before.contains(pod));

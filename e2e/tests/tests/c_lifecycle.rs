@@ -14,7 +14,7 @@ fn a_deleted_job_leaves_nothing_but_its_claim_and_the_next_of_its_name_starts_fr
     for kind in CHILDREN {
         assert!(!namespace.list(kind, "datjob.io/job-name=same").is_empty(), "no {kind}");
     }
-    namespace.kubectl(&["delete", "datjob", "same", "--wait"]).expect("the job is deleted");
+    namespace.kubectl(&["delete", "datjob", "same", "--wait", "--timeout=120s"]).expect("the job is deleted");
     wait_until("end of all children", 120, || {
         let left: Vec<&str> = CHILDREN
             .into_iter()

@@ -46,7 +46,7 @@ fn an_upgrade_to_another_template_leaves_running_pods_and_their_replacements_as_
     namespace.wait_for_epoch("upgraded", epoch.unwrap_or(1) + 1, 300);
     assert_eq!(job::identities(&namespace.pods("upgraded")), job::identities(&pods));
 
-    namespace.kubectl(&["delete", "pod", "upgraded-1"]).expect("the pod is deleted");
+    namespace.kubectl(&["delete", "pod", "upgraded-1", "--wait=false"]).expect("the pod is deleted");
     let object = namespace.wait_for_condition("upgraded", "Complete", 600);
     upgrade(&["trainerImage.tag="]);
     assert_eq!(object["status"]["restarts"]["total"], 1, "{}", object["status"]);
