@@ -37,10 +37,17 @@ pub use schedule::{Cosine, Cyclic, Decay, Piecewise, Scaling, ScalingRule, Sched
 /// What is trained and how. Never changes after the job was created.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[cfg_attr(feature = "crd", derive(schemars::JsonSchema))]
-#[cfg_attr(feature = "crd", schemars(extend("x-kubernetes-validations" = [{
-    "rule": "self == oldSelf",
-    "message": "spec.training never changes: create another DatJob for another training"
-}])))]
+#[cfg_attr(feature = "crd", schemars(extend("x-kubernetes-validations" = [
+    {
+        "rule": "self == oldSelf",
+        "message": "spec.training never changes: create another DatJob for another training"
+    },
+    {
+        "rule": "self.threatModel.norm != 'Linf' || [has(self.attack.pgd) && has(self.attack.pgd.stepSize) ? self.attack.pgd.stepSize : '0', has(self.attack.fgsm) && has(self.attack.fgsm.stepSize) ? self.attack.fgsm.stepSize : '0', has(self.attack.nFgsm) && has(self.attack.nFgsm.stepSize) ? self.attack.nFgsm.stepSize : '0'].all(size, !size.matches('^[0-9]{1,6}(\\\\.[0-9]{1,12})?(/[1-9][0-9]{0,5})?$') || (size.contains('/') ? double(size.split('/')[0]) / double(size.split('/')[1]) : double(size)) <= 1.0)",
+        "message": "spec.training.attack.*.stepSize: with the norm Linf it is at most 1: pixels lie in [0, 1], write for example \"2/255\"",
+        "fieldPath": ".attack"
+    }
+])))]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct Training {
     /// Seed of all that is random: initial weights, order, augmentation, attacks. The same seed on the same world
