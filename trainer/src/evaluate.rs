@@ -187,8 +187,9 @@ fn evaluate_batch(
     let Evaluation { images: source, seed, attacks, device, .. } = *evaluation;
     let (images, labels) = source.batch(batch, device)?;
     let images = network.input(&images)?;
-    let clean = correct(network, &images, &labels)?;
-    let ranking = no_grad(|| network.forward(&images, Mode::Eval)?.f_argsort(1, true))?;
+    let logits = finite_logits(network, &images)?;
+    let clean = correct(&logits, &labels)?;
+    let ranking = logits.f_argsort(1, true)?;
     let mut worst_case = clean.clone();
     for (attack, count) in attacks.iter().zip(&mut counts.attacks) {
         let mut survivors = clean.clone();
@@ -204,7 +205,7 @@ fn evaluate_batch(
             let noise = noise.f_to_device(device)?;
             let adversarial =
                 attack.method.adversarial(network, (&images, &labels), &ranking, run, &noise)?;
-            intersect(&mut survivors, &correct(network, &adversarial, &labels)?);
+            intersect(&mut survivors, &correct(&finite_logits(network, &adversarial)?, &labels)?);
         }
         *count += number_of(&survivors);
         intersect(&mut worst_case, &survivors);
@@ -215,15 +216,19 @@ fn evaluate_batch(
     Ok(())
 }
 
-/// Which images are classified correctly.
-fn correct(network: &Network, images: &Tensor, labels: &Tensor) -> Result<Vec<bool>, EvaluateError> {
+fn finite_logits(network: &Network, images: &Tensor) -> Result<Tensor, EvaluateError> {
     no_grad(|| {
         let logits = network.forward(images, Mode::Eval)?;
         if logits.f_isfinite()?.f_all()?.f_int64_value(&[])? == 0 {
             return Err(EvaluateError::NotFinite);
         }
-        Ok(Vec::try_from(logits.f_argmax(1, false)?.f_eq_tensor(labels)?)?)
+        Ok(logits)
     })
+}
+
+/// Which images are classified correctly.
+fn correct(logits: &Tensor, labels: &Tensor) -> Result<Vec<bool>, TchError> {
+    Vec::try_from(logits.f_argmax(1, false)?.f_eq_tensor(labels)?)
 }
 
 fn number_of(flags: &[bool]) -> u64 {

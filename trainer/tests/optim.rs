@@ -1,7 +1,7 @@
 //! The optimizer's state: a run that was resumed goes on as if it had not stopped.
 
 use datjob_api::training;
-use datjob_trainer::optim::{self, Optimizer, Sgd};
+use datjob_trainer::optim::{self, Optimizer};
 use tch::{Device, Kind, Tensor, no_grad};
 
 fn parameters() -> Vec<(String, Tensor)> {
@@ -10,11 +10,11 @@ fn parameters() -> Vec<(String, Tensor)> {
     vec![values("a", &[1.0, -2.0]), values("b", &[0.5])]
 }
 
-fn step(sgd: &mut Sgd, parameters: &[(String, Tensor)], target: f64) {
-    sgd.zero_gradients().unwrap();
+fn step(sgd: &mut Optimizer, parameters: &[(String, Tensor)], target: f64) {
+    optim::zero_gradients(parameters).unwrap();
     let losses = parameters.iter().map(|(_, p)| (p - target).square().sum(Kind::Double));
     losses.reduce(|left, right| left + right).unwrap().backward();
-    sgd.step(0.1).unwrap();
+    sgd.step(0.1, 1).unwrap();
 }
 
 fn copies(tensors: Vec<(String, Tensor)>) -> Vec<(String, Tensor)> {
@@ -23,9 +23,9 @@ fn copies(tensors: Vec<(String, Tensor)>) -> Vec<(String, Tensor)> {
 
 #[test]
 fn a_resumed_run_goes_on_as_if_it_had_not_stopped() {
-    let spec = training::Sgd::default();
+    let spec = training::Optimizer::default();
     let whole = parameters();
-    let mut sgd = Sgd::new(whole.clone_handles(), &spec).unwrap();
+    let mut sgd = Optimizer::new(whole.clone_handles(), &spec).unwrap();
     for target in [3.0, -1.0] {
         step(&mut sgd, &whole, target);
     }
@@ -38,7 +38,7 @@ fn a_resumed_run_goes_on_as_if_it_had_not_stopped() {
     for ((_, value), (_, saved)) in resumed.iter().zip(&saved_values) {
         no_grad(|| value.shallow_clone().copy_(saved));
     }
-    let mut sgd = Sgd::new(resumed.clone_handles(), &spec).unwrap();
+    let mut sgd = Optimizer::new(resumed.clone_handles(), &spec).unwrap();
     sgd.load_state(saved_state).unwrap();
     for target in [0.5, 2.0] {
         step(&mut sgd, &resumed, target);
@@ -60,7 +60,7 @@ impl CloneHandles for Vec<(String, Tensor)> {
 
 #[test]
 fn the_state_names_its_parameters_before_the_first_step_too() {
-    let sgd = Sgd::new(parameters(), &training::Sgd::default()).unwrap();
+    let sgd = Optimizer::new(parameters(), &training::Optimizer::default()).unwrap();
     let names: Vec<String> = sgd.state().into_iter().map(|(name, _)| name).collect();
     assert_eq!(names, ["momentum.a", "momentum.b"]);
     let other = vec![("momentum.a".to_owned(), Tensor::zeros([2], (Kind::Double, Device::Cpu)))];
@@ -74,9 +74,9 @@ fn the_state_names_its_parameters_before_the_first_step_too() {
 fn a_parameter_without_gradient_stays() {
     let parameters = parameters();
     let before = copies(parameters.clone_handles());
-    let mut sgd = Sgd::new(parameters.clone_handles(), &training::Sgd::default()).unwrap();
+    let mut sgd = Optimizer::new(parameters.clone_handles(), &training::Optimizer::default()).unwrap();
     parameters[0].1.sum(Kind::Double).backward();
-    sgd.step(0.1).unwrap();
+    sgd.step(0.1, 1).unwrap();
     assert_ne!(parameters[0].1, before[0].1);
     assert_eq!(parameters[1].1, before[1].1);
 }

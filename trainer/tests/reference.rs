@@ -9,7 +9,7 @@ use datjob_trainer::{
     losses::summed_cross_entropy,
     model::{Mode, Network},
     objective,
-    optim::Sgd,
+    optim::{self, Sgd},
 };
 use serde::Deserialize;
 use tch::{Device, Kind, Tensor};
@@ -169,7 +169,7 @@ impl Case {
             let spec = training::Sgd { learning_rate: 1.0, momentum: 0.9, nesterov, weight_decay: 5e-4 };
             let mut sgd = Sgd::new(self.network.parameters(), &spec).unwrap();
             for learning_rate in [0.01, 0.02, 0.005] {
-                sgd.zero_gradients().unwrap();
+                optim::zero_gradients(&self.network.parameters()).unwrap();
                 self.loss(&adversarial, 0.0, 0.25).backward();
                 sgd.step(learning_rate).unwrap();
             }

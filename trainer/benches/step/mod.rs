@@ -6,7 +6,7 @@ use datjob_trainer::{
     attack,
     model::{Mode, Network},
     objective,
-    optim::Sgd,
+    optim::{self, Sgd},
     placement::{Moment, Placement},
     random,
 };
@@ -73,7 +73,7 @@ impl Step {
         let scale = 1.0 / labels.size()[0] as f64;
         let loss = objective::loss(network, &objective, Mode::Train, (images, &adversarial), labels, scale)
             .expect("a loss");
-        optimizer.zero_gradients().expect("gradients");
+        optim::zero_gradients(&network.parameters()).expect("gradients");
         reducer.prepare_backward().expect("backward");
         loss.f_backward().expect("a backward pass");
         optimizer.step(0.01).expect("a step");

@@ -75,6 +75,7 @@ pub fn apgd(
     let mut look = Look::at(logits, loss, &at, labels)?;
     let mut best = Best { point: at.copy(), gradient: look.gradient.copy(), loss: look.loss.copy() };
     let mut found = at.copy();
+    let mut ever_fooled = look.correct.f_logical_not()?;
     let mut step_size =
         images.f_new_full([images.size()[0], 1, 1, 1], 2.0 * epsilon, (images.kind(), images.device()))?;
     let mut schedule = Checkpoints::new(steps);
@@ -96,8 +97,9 @@ pub fn apgd(
         let previous_loss = look.loss;
         look = Look::at(logits, loss, &at, labels)?;
         no_grad(|| {
-            let fooled = image_mask(&look.correct.f_logical_not()?)?;
-            found = at.f_where_self(&fooled, &found)?;
+            let fooled = look.correct.f_logical_not()?;
+            found = at.f_where_self(&image_mask(&fooled)?, &found)?;
+            ever_fooled = ever_fooled.f_logical_or(&fooled)?;
             rises = rises.f_add(&look.loss.f_gt_tensor(&previous_loss)?.f_to_kind(rises.kind())?)?;
             best.take(&at, &look)?;
             if let Some(interval) = schedule.reached(step) {
@@ -115,10 +117,7 @@ pub fn apgd(
         })?;
     }
     // Where nothing fooled the network, the best point is what others go on from.
-    no_grad(|| {
-        let fooled = Look::at(logits, loss, &found, labels)?.correct.f_logical_not()?;
-        found.f_where_self(&image_mask(&fooled)?, &best.point)
-    })
+    no_grad(|| found.f_where_self(&image_mask(&ever_fooled)?, &best.point))
 }
 
 /// `[N]` as `[N, 1, 1, 1]`.

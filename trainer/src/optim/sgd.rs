@@ -1,8 +1,6 @@
 use datjob_api::training;
 use tch::{TchError, Tensor, no_grad};
 
-use crate::model::ModelError;
-
 /// Prefix of the momentum buffers' names.
 const MOMENTUM: &str = "momentum.";
 
@@ -63,24 +61,11 @@ impl Sgd {
         })
     }
 
-    /// Sets the gradients to zero, in place: a Reducer's buckets are views of them.
-    pub fn zero_gradients(&self) -> Result<(), TchError> {
-        self.parameters.iter().try_for_each(|parameter| {
-            let mut gradient = parameter.value.f_grad()?;
-            if gradient.defined() { gradient.f_zero_().map(drop) } else { Ok(()) }
-        })
-    }
-
     /// The momentum buffers, named `momentum.` and the parameter; handles to the live tensors.
     pub fn state(&self) -> Vec<(String, Tensor)> {
         self.parameters
             .iter()
             .map(|parameter| (format!("{MOMENTUM}{}", parameter.name), parameter.velocity.shallow_clone()))
             .collect()
-    }
-
-    /// Takes over a state: exactly the names and shapes of [`Sgd::state`].
-    pub fn load_state(&self, state: impl IntoIterator<Item = (String, Tensor)>) -> Result<(), ModelError> {
-        crate::model::copy_state(&self.state(), state)
     }
 }
