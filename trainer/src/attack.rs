@@ -15,13 +15,17 @@ use crate::{
 
 mod apgd;
 mod ball;
+mod fab;
 mod pgd;
 mod single_step;
+mod square;
 
 pub use apgd::{ApgdLoss, ApgdParameters, apgd};
 pub use ball::Ball;
+pub use fab::{FabParameters, fab_t};
 pub use pgd::{PgdParameters, pgd};
 pub use single_step::{FgsmParameters, fgsm, n_fgsm};
+pub use square::{SquareParameters, square};
 
 /// In which mode the network is attacked during training: with running statistics by PGD, with those of the batch by
 /// attacks of a single step (as Wong et al. and de Jorge et al.).
@@ -89,9 +93,27 @@ fn input_gradient(
     loss: &impl Fn(&Tensor) -> Result<Tensor, TchError>,
     images: &Tensor,
 ) -> Result<Tensor, TchError> {
+    Ok(gradient_of(images, loss)?.1)
+}
+
+/// Losses at `images`, out of the graph, and the gradient of their sum with respect to the images: for each image that of
+/// its own loss.
+pub(crate) fn gradient_of(
+    images: &Tensor,
+    losses: impl Fn(&Tensor) -> Result<Tensor, TchError>,
+) -> Result<(Tensor, Tensor), TchError> {
     with_grad(|| {
         let images = images.f_detach()?.f_set_requires_grad(true)?;
-        let gradient = Tensor::f_run_backward(&[loss(&images)?], &[&images], false, false)?.pop();
-        gradient.ok_or_else(|| TchError::Torch("the backward pass gave no gradient".to_owned()))
+        let losses = losses(&images)?;
+        let sum = losses.f_sum(losses.kind())?;
+        let gradient = Tensor::f_run_backward(&[sum], &[&images], false, false)?.pop();
+        let gradient =
+            gradient.ok_or_else(|| TchError::Torch("the backward pass gave no gradient".to_owned()))?;
+        Ok((losses.f_detach()?, gradient))
     })
+}
+
+/// `[N]` as `[N, 1, 1, 1]`.
+fn image_mask(flags: &Tensor) -> Result<Tensor, TchError> {
+    flags.f_view([-1, 1, 1, 1])
 }

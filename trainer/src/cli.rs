@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use clap::{Parser, Subcommand};
+use datjob_api::training::FinalAttack;
 
 /// Distributed adversarial training.
 #[derive(Debug, Parser)]
@@ -57,6 +58,9 @@ pub struct Evaluate {
     /// Folder of the data set's standard files.
     #[arg(long)]
     pub data: PathBuf,
+    /// An attack by its name (autoattack, pgd-50-10, apgd-ce, …) instead of those of the manifest; may be repeated.
+    #[arg(long = "attack")]
+    pub attacks: Vec<FinalAttack>,
     /// The first so many test images; all where absent.
     #[arg(long)]
     pub images: Option<usize>,

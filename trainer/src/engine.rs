@@ -9,17 +9,14 @@ use crate::{
     attack,
     checkpoint::{self, Best, Directory},
     data::{self, DataSet, Epoch, Split},
-    evaluate::{EvalAttack, Evaluation},
+    evaluate::{self, EvalAttack, Evaluation},
     model::Mode,
     objective, optim,
     placement::Placement,
     weight_perturbation,
     worker::{assignment::Assignment, event::Event},
 };
-use datjob_api::{
-    Training,
-    report::{AttackCount, Count, Results},
-};
+use datjob_api::{Training, report::Results};
 use datjob_c10d::{C10dError, ProcessGroup, Reducer, ReducerOptions};
 
 mod accuracy;
@@ -46,7 +43,7 @@ pub fn run(assignment: &Assignment, tell: Tell<'_>) -> Result<Option<Results>, T
     let training = &assignment.training;
     let placement = world::placement(assignment)?;
     let data = data::load(training.data.dataset, &assignment.data)?;
-    let group = world::join(assignment, placement)?;
+    let world::World { group, evaluation } = world::join(assignment, placement)?;
     let mut rank = Rank {
         training,
         split: data::split(data.train.len(), training.data.validation.count as usize, training.seed)?,
@@ -55,6 +52,7 @@ pub fn run(assignment: &Assignment, tell: Tell<'_>) -> Result<Option<Results>, T
         state: State::new(training, placement.device())?,
         placement,
         group,
+        evaluation,
         tell,
     };
     rank.resume()?;
@@ -71,6 +69,8 @@ struct Rank<'a> {
     placement: Placement,
     state: State,
     group: ProcessGroup,
+    /// The group for the counts of evaluations.
+    evaluation: ProcessGroup,
     tell: Tell<'a>,
 }
 
@@ -209,11 +209,12 @@ impl Rank<'_> {
         let evaluation = Evaluation {
             images: &self.data.train,
             indices: &self.split.validation,
+            classes: self.training.data.dataset.classes(),
             seed: *seed,
             attacks: std::slice::from_ref(&attack),
             device: self.placement.device(),
         };
-        let counts = accuracy::measure(&self.state.network, &evaluation, &self.group, &mut |_, _| {})?;
+        let counts = accuracy::measure(&self.state.network, &evaluation, &self.evaluation, &mut |_, _| {})?;
         let accuracy = accuracy::on_validation(&counts, &attack, self.state.epoch);
         let better =
             self.state.best.as_ref().is_none_or(|best| accuracy.robust.correct > best.robust.correct);
@@ -253,40 +254,38 @@ impl Rank<'_> {
         self.state.broadcast(&self.group)?;
 
         let Training { seed, threat_model, evaluation, .. } = self.training;
-        let attacks: Vec<_> =
-            evaluation.final_.iter().map(|attack| EvalAttack::at_end(attack, threat_model)).collect();
+        let classes = self.training.data.dataset.classes();
+        let attacks: Vec<_> = evaluation
+            .final_
+            .iter()
+            .map(|attack| EvalAttack::at_end(attack, threat_model, classes))
+            .collect();
         let images: Vec<usize> = (0..self.data.test.len()).collect();
         let evaluation = Evaluation {
             images: &self.data.test,
             indices: &images,
+            classes,
             seed: *seed,
             attacks: &attacks,
             device: self.placement.device(),
         };
         let (first, tell) = (self.group.rank() == 0, &mut *self.tell);
-        let counts = accuracy::measure(&self.state.network, &evaluation, &self.group, &mut |done, total| {
-            if first {
-                tell(Event::Evaluating { done: done as u64, total: total as u64 });
-            }
-        })?;
+        let counts =
+            accuracy::measure(&self.state.network, &evaluation, &self.evaluation, &mut |done, total| {
+                if first {
+                    tell(Event::Evaluating { done: done as u64, total: total as u64 });
+                }
+            })?;
         if !self.is_first() {
             return Ok(None);
         }
         let (file, sha256) = self.checkpoints.save_result(&self.state.network.state())?;
-        let count = |correct| Count { correct, total: counts.total };
         let results = Results {
             best_epoch: self.state.best.as_ref().map_or(self.state.epoch, |best| best.epoch),
-            clean: count(counts.clean),
-            attacks: attacks
-                .iter()
-                .zip(&counts.attacks)
-                .map(|(attack, &correct)| AttackCount {
-                    attack: attack.name.clone(),
-                    correct,
-                    total: counts.total,
-                })
-                .collect(),
-            worst_case: count(counts.worst_case),
+            clean: counts.clean(),
+            attacks: evaluate::attack_results(&attacks, &counts),
+            worst_case: counts.worst_case(),
+            by_class: Some(counts.by_class()),
             weights: assignment.checkpoints_below_volume.join(file).to_string_lossy().into_owned(),
             sha256,
             seed: self.training.seed,

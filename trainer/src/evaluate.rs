@@ -1,115 +1,56 @@
 //! A rank's part of an evaluation: how many images it classifies correctly, as they are and attacked.
 //!
 //! The images are cut, in the order given, into batches of [`BATCH`]; rank r of W takes the batches r, r + W, r + 2W, …
-//! whole. Kernels give slightly other logits for other batch sizes, so only whole batches of a fixed composition make
-//! the sum over ranks the same for every world. (Logits may also depend on the number of threads of a process.)
+//! whole. Kernels give slightly other logits for other batch sizes; so every batch has a composition that does not depend
+//! on the world: those of its images that withstood what came before. (Logits may also depend on the number of threads of
+//! a process.)
 
-use std::ops::ControlFlow;
+use std::{collections::BTreeSet, ops::ControlFlow};
 
-use datjob_api::training::{DuringAttack, FinalAttack, ThreatModel};
-use datjob_c10d::C10dError;
-use tch::{Device, TchError, Tensor, no_grad};
+use tch::{Device, Kind, TchError, Tensor, no_grad};
 use thiserror::Error;
 
 use crate::{
-    attack::{ApgdLoss, ApgdParameters, PgdParameters, apgd, pgd},
+    attack::gradient_of,
     data::Images,
     losses::summed_cross_entropy,
     model::{Mode, Network},
-    random::{Start, evaluation_noise},
 };
 
+mod attack;
+mod batch;
 mod counts;
+mod doubts;
+mod results;
 
-pub use counts::{Counts, CountsError};
+pub use attack::{EvalAttack, Method, Stage};
+pub use counts::{ByClass, Counts, CountsError};
+pub use doubts::doubts;
+pub use results::attack_results;
+
+use batch::Batch;
 
 /// Images in a batch. Part of the definition of a result: never changes.
 pub const BATCH: usize = 250;
 
-/// An attack of an evaluation.
-#[derive(Clone, Debug, PartialEq)]
-pub struct EvalAttack {
-    /// The name that reports use, for example `pgd-20`.
-    pub name: String,
-    /// What is done.
-    pub method: Method,
-    /// How often, from another start or towards another class; an image counts as robust where it withstands all.
-    pub runs: u32,
-}
+/// What is evaluated: it maps images with pixels in [0, 1] to logits.
+pub trait Classifier {
+    /// Logits `[N, classes]` of images `[N, C, H, W]`.
+    fn logits(&self, images: &Tensor) -> Result<Tensor, TchError>;
 
-/// What an attack does in one run.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub enum Method {
-    /// Projected gradient descent on the cross-entropy.
-    Pgd(PgdParameters),
-    /// APGD on the cross-entropy.
-    ApgdCe(ApgdParameters),
-    /// APGD on the targeted difference of logits ratio, in run r towards the class that is r + 2nd on the image.
-    ApgdT(ApgdParameters),
-}
-
-impl EvalAttack {
-    /// The attack on the validation split.
-    pub fn during(spec: &DuringAttack, threat_model: &ThreatModel) -> Self {
-        let DuringAttack::Pgd(spec) = spec;
-        let (norm, epsilon) = (threat_model.norm, threat_model.epsilon.value());
-        let step_size = spec.step_size(threat_model);
-        let parameters = PgdParameters { norm, epsilon, step_size, steps: spec.steps };
-        Self { name: format!("pgd-{}", spec.steps), method: Method::Pgd(parameters), runs: 1 }
-    }
-
-    /// An attack on the test set.
-    pub fn at_end(spec: &FinalAttack, threat_model: &ThreatModel) -> Self {
-        let (norm, epsilon) = (threat_model.norm, threat_model.epsilon.value());
-        let (method, runs) = match spec {
-            FinalAttack::Pgd(spec) => {
-                let step_size = spec.step_size(threat_model);
-                let parameters = PgdParameters { norm, epsilon, step_size, steps: spec.steps };
-                (Method::Pgd(parameters), spec.restarts())
-            }
-            FinalAttack::ApgdCe(spec) => {
-                (Method::ApgdCe(ApgdParameters { norm, epsilon, steps: spec.steps() }), spec.restarts())
-            }
-            FinalAttack::ApgdT(spec) => {
-                (Method::ApgdT(ApgdParameters { norm, epsilon, steps: spec.steps() }), spec.targets())
-            }
-        };
-        Self { name: spec.name(), method, runs }
+    /// Images in the memory format that it works in.
+    fn input(&self, images: &Tensor) -> Result<Tensor, TchError> {
+        Ok(images.shallow_clone())
     }
 }
 
-impl Method {
-    fn start(&self) -> Start {
-        match self {
-            Self::Pgd(parameters) => Start::in_ball(parameters.norm, parameters.epsilon),
-            // Its direction alone counts.
-            Self::ApgdCe(parameters) | Self::ApgdT(parameters) => Start::in_ball(parameters.norm, 1.0),
-        }
+impl Classifier for Network {
+    fn logits(&self, images: &Tensor) -> Result<Tensor, TchError> {
+        self.forward(images, Mode::Eval)
     }
 
-    /// Adversarial examples of one run. `ranking`: the classes of each image, the likeliest first.
-    fn adversarial(
-        &self,
-        network: &Network,
-        (images, labels): (&Tensor, &Tensor),
-        ranking: &Tensor,
-        run: u32,
-        noise: &Tensor,
-    ) -> Result<Tensor, TchError> {
-        let logits = |x: &Tensor| network.forward(x, Mode::Eval);
-        match self {
-            Self::Pgd(parameters) => {
-                let loss = |x: &Tensor| summed_cross_entropy(&logits(x)?, labels);
-                pgd(&loss, images, parameters, noise)
-            }
-            Self::ApgdCe(parameters) => {
-                apgd(&logits, &ApgdLoss::CrossEntropy, (images, labels), parameters, noise)
-            }
-            Self::ApgdT(parameters) => {
-                let target = ranking.f_select(1, i64::from(run) + 1)?;
-                apgd(&logits, &ApgdLoss::TargetedDlr(target), (images, labels), parameters, noise)
-            }
-        }
+    fn input(&self, images: &Tensor) -> Result<Tensor, TchError> {
+        Network::input(self, images).map_err(|error| TchError::Torch(error.to_string()))
     }
 }
 
@@ -125,9 +66,6 @@ pub enum EvaluateError {
     /// libtorch failed.
     #[error(transparent)]
     Tensor(#[from] TchError),
-    /// Changing the memory format failed.
-    #[error(transparent)]
-    MemoryFormat(#[from] C10dError),
 }
 
 /// What to evaluate.
@@ -135,8 +73,10 @@ pub enum EvaluateError {
 pub struct Evaluation<'a> {
     /// The data set's part.
     pub images: &'a Images,
-    /// The images in it, in an order that all ranks share.
+    /// The images in it, each once, in an order that all ranks share.
     pub indices: &'a [usize],
+    /// Classes that labels tell apart.
+    pub classes: i64,
     /// Seed of the attacks' random starts.
     pub seed: u64,
     /// The attacks.
@@ -145,12 +85,19 @@ pub struct Evaluation<'a> {
     pub device: Device,
 }
 
+impl Evaluation<'_> {
+    /// Zeros, in the shape of this evaluation's counts.
+    pub fn counts(&self) -> Counts {
+        Counts::new(self.classes as usize, self.attacks.iter().map(|attack| attack.stages.len()))
+    }
+}
+
 /// Evaluates this rank's batches; the sum of [`Counts`] over all ranks is the result, and the same for every world.
 ///
 /// The network is in [`Mode::Eval`] and frozen. An image counts as robust under an attack where it is classified
-/// correctly as it is (that is a perturbation of 0) and after every restart; `worst_case` asks for all attacks. The
-/// start of a restart belongs to the seed, the image and the restart. `progress` hears how many of this rank's images
-/// are done and how many there are, after every batch of every attack, and may stop the evaluation.
+/// correctly as it is (that is a perturbation of 0) and after every run; `worst_case` asks for all attacks. The
+/// start of a run belongs to the seed, the image and the run. `progress` hears how many of this rank's images
+/// are done and how many there are, before every run of every attack, and may stop the evaluation.
 pub fn evaluate(
     network: &Network,
     evaluation: &Evaluation<'_>,
@@ -158,67 +105,97 @@ pub fn evaluate(
     world: usize,
     progress: &mut dyn FnMut(usize, usize) -> ControlFlow<()>,
 ) -> Result<Counts, EvaluateError> {
-    let batches: Vec<&[usize]> = evaluation.indices.chunks(BATCH).skip(rank).step_by(world.max(1)).collect();
-    let total = batches.iter().map(|batch| batch.len()).sum();
-    let mut counts = Counts::new(evaluation.attacks.len());
-    network.frozen(|| {
-        for batch in batches {
-            let done = counts.total as usize;
-            let mut pulse = || match progress(done, total) {
-                ControlFlow::Continue(()) => Ok(()),
-                ControlFlow::Break(()) => Err(EvaluateError::Cancelled),
-            };
-            evaluate_batch(network, evaluation, batch, &mut counts, &mut pulse)?;
-        }
-        match progress(total, total) {
-            ControlFlow::Continue(()) => Ok(counts),
-            ControlFlow::Break(()) => Err(EvaluateError::Cancelled),
-        }
-    })
+    network.frozen(|| evaluate_classifier(network, evaluation, (rank, world), progress))
 }
 
-fn evaluate_batch(
-    network: &Network,
+/// The same for anything that gives logits.
+pub fn evaluate_classifier(
+    classifier: &dyn Classifier,
     evaluation: &Evaluation<'_>,
-    batch: &[usize],
+    (rank, world): (usize, usize),
+    progress: &mut dyn FnMut(usize, usize) -> ControlFlow<()>,
+) -> Result<Counts, EvaluateError> {
+    let batches: Vec<&[usize]> = evaluation.indices.chunks(BATCH).skip(rank).step_by(world.max(1)).collect();
+    let total = batches.iter().map(|batch| batch.len()).sum();
+    let mut counts = evaluation.counts();
+    let mut done = 0;
+    let mut pulse = |done| match progress(done, total) {
+        ControlFlow::Continue(()) => Ok(()),
+        ControlFlow::Break(()) => Err(EvaluateError::Cancelled),
+    };
+    for indices in batches {
+        let batch = look(classifier, evaluation, indices, &mut counts)?;
+        attack_all(classifier, evaluation, &batch, &mut counts, &mut || pulse(done))?;
+        done += indices.len();
+    }
+    pulse(total)?;
+    Ok(counts)
+}
+
+/// Counts the images as they are; those classified correctly are to be attacked.
+fn look(
+    classifier: &dyn Classifier,
+    evaluation: &Evaluation<'_>,
+    indices: &[usize],
+    counts: &mut Counts,
+) -> Result<Batch, EvaluateError> {
+    let (images, labels) = evaluation.images.batch(indices, evaluation.device)?;
+    let images = classifier.input(&images)?;
+    let logits = finite_logits(classifier, &images)?;
+    let all = Batch {
+        indices: indices.to_vec(),
+        classes: indices.iter().map(|&index| usize::from(evaluation.images.label(index))).collect(),
+        ranking: logits.f_argsort(1, true)?,
+        images,
+        labels,
+        image_shape: evaluation.images.shape(),
+    };
+    let clean = all.keep(&correct(&logits, &all.labels)?)?;
+    counts.total.add(&all.classes);
+    counts.clean.add(&clean.classes);
+    if evaluation.attacks.iter().any(|attack| attack.checked) {
+        counts.unsteady.add(&all.keep(&unsteady(classifier, &all, &logits)?)?.classes);
+        if !clean.indices.is_empty() {
+            counts.without_gradient.add(&clean.keep(&without_gradient(classifier, &clean)?)?.classes);
+        }
+    }
+    Ok(clean)
+}
+
+/// Counts those images that withstand the attacks.
+fn attack_all(
+    classifier: &dyn Classifier,
+    evaluation: &Evaluation<'_>,
+    clean: &Batch,
     counts: &mut Counts,
     pulse: &mut dyn FnMut() -> Result<(), EvaluateError>,
 ) -> Result<(), EvaluateError> {
-    let Evaluation { images: source, seed, attacks, device, .. } = *evaluation;
-    let (images, labels) = source.batch(batch, device)?;
-    let images = network.input(&images)?;
-    let logits = finite_logits(network, &images)?;
-    let clean = correct(&logits, &labels)?;
-    let ranking = logits.f_argsort(1, true)?;
-    let mut worst_case = clean.clone();
-    for (attack, count) in attacks.iter().zip(&mut counts.attacks) {
-        let mut survivors = clean.clone();
-        for run in 0..attack.runs {
-            // A batch is attacked whole or, where nobody is left, not at all: leaving out those who fell would change
-            // the logits of the others.
-            if !survivors.contains(&true) {
-                break;
+    let mut robust: BTreeSet<usize> = clean.indices.iter().copied().collect();
+    let everyone = vec![true; clean.indices.len()];
+    for (attack, counts) in evaluation.attacks.iter().zip(&mut counts.attacks) {
+        let mut standing = clean.keep(&everyone)?;
+        for (stage, count) in attack.stages.iter().zip(counts) {
+            for run in 0..stage.runs {
+                if standing.indices.is_empty() {
+                    break;
+                }
+                pulse()?;
+                let examples = stage.method.adversarial(classifier, &standing, (evaluation.seed, run))?;
+                let withstood = correct(&finite_logits(classifier, &examples)?, &standing.labels)?;
+                standing = standing.keep(&withstood)?;
             }
-            pulse()?;
-            let start = attack.method.start();
-            let noise = evaluation_noise(seed, u64::from(run), batch, source.shape(), start)?;
-            let noise = noise.f_to_device(device)?;
-            let adversarial =
-                attack.method.adversarial(network, (&images, &labels), &ranking, run, &noise)?;
-            intersect(&mut survivors, &correct(&finite_logits(network, &adversarial)?, &labels)?);
+            count.add(&standing.classes);
         }
-        *count += number_of(&survivors);
-        intersect(&mut worst_case, &survivors);
+        robust.retain(|index| standing.indices.contains(index));
     }
-    counts.total += batch.len() as u64;
-    counts.clean += number_of(&clean);
-    counts.worst_case += number_of(&worst_case);
+    let in_all: Vec<bool> = clean.indices.iter().map(|index| robust.contains(index)).collect();
+    counts.worst_case.add(&clean.keep(&in_all)?.classes);
     Ok(())
 }
 
-fn finite_logits(network: &Network, images: &Tensor) -> Result<Tensor, EvaluateError> {
+fn finite_logits(classifier: &dyn Classifier, images: &Tensor) -> Result<Tensor, EvaluateError> {
     no_grad(|| {
-        let logits = network.forward(images, Mode::Eval)?;
+        let logits = classifier.logits(images)?;
         if logits.f_isfinite()?.f_all()?.f_int64_value(&[])? == 0 {
             return Err(EvaluateError::NotFinite);
         }
@@ -231,10 +208,20 @@ fn correct(logits: &Tensor, labels: &Tensor) -> Result<Vec<bool>, TchError> {
     Vec::try_from(logits.f_argmax(1, false)?.f_eq_tensor(labels)?)
 }
 
-fn number_of(flags: &[bool]) -> u64 {
-    flags.iter().filter(|&&flag| flag).count() as u64
+/// Which images have other logits when asked again, by more than a ten-thousandth of their length.
+fn unsteady(classifier: &dyn Classifier, batch: &Batch, logits: &Tensor) -> Result<Vec<bool>, TchError> {
+    const TOLERANCE: f64 = 1e-4;
+    no_grad(|| {
+        let change = classifier.logits(&batch.images)?.f_sub(logits)?;
+        let length = |x: &Tensor| x.f_norm_scalaropt_dim(2.0, [1], false);
+        Vec::try_from(length(&change)?.f_gt_tensor(&length(logits)?.f_mul_scalar(TOLERANCE)?)?)
+    })
 }
 
-fn intersect(flags: &mut [bool], others: &[bool]) {
-    flags.iter_mut().zip(others).for_each(|(flag, &other)| *flag &= other);
+/// At which images the gradient of the cross-entropy is zero.
+fn without_gradient(classifier: &dyn Classifier, batch: &Batch) -> Result<Vec<bool>, TchError> {
+    let loss = |x: &Tensor| summed_cross_entropy(&classifier.logits(x)?, &batch.labels);
+    let (_, gradient) = gradient_of(&batch.images, loss)?;
+    let size = gradient.f_abs()?.f_flatten(1, -1)?.f_sum_dim_intlist(1, false, None::<Kind>)?;
+    Vec::try_from(size.f_eq(0.0)?)
 }

@@ -51,7 +51,12 @@ pub fn main(options: &Evaluate) -> ExitCode {
 }
 
 fn run(options: &Evaluate) -> Result<(), Failed> {
-    let training = manifest::read(&options.manifest)?.spec.training;
+    let mut training = manifest::read(&options.manifest)?.spec.training;
+    if !options.attacks.is_empty() {
+        training.evaluation.final_.clone_from(&options.attacks);
+        // It may name an attack of the manifest, and this is no run.
+        training.evaluation.target = None;
+    }
     training.check(Topology { pods: 1, workers: 1, gpus: u32::from(options.gpu) })?;
     let placement = if options.gpu { Placement::cuda()? } else { Placement::Cpu };
     let kind_and_device = (Kind::Float, placement.device());
@@ -68,27 +73,31 @@ fn run(options: &Evaluate) -> Result<(), Failed> {
         .evaluation
         .final_
         .iter()
-        .map(|attack| EvalAttack::at_end(attack, &training.threat_model))
+        .map(|attack| EvalAttack::at_end(attack, &training.threat_model, training.data.dataset.classes()))
         .collect();
     let indices: Vec<usize> = (0..count).collect();
     let evaluation = Evaluation {
         images: &images,
         indices: &indices,
+        classes: training.data.dataset.classes(),
         seed: training.seed,
         attacks: &attacks,
         device: placement.device(),
     };
     let started = Instant::now();
     let counts = evaluate::evaluate(&network, &evaluation, 0, 1, &mut |_, _| ControlFlow::Continue(()))?;
-    let line = |name: &str, correct| {
-        let count = Count { correct, total: counts.total };
-        println!("{name:<16} {:>6} % ({correct} of {} images)", count.percent(), counts.total);
+    let line = |name: &str, count: Count| {
+        println!("{name:<16} {:>6} % ({} of {} images)", count.percent(), count.correct, count.total);
     };
-    line("clean", counts.clean);
-    for (attack, correct) in attacks.iter().zip(&counts.attacks) {
-        line(&attack.name, *correct);
+    line("clean", counts.clean());
+    for attack in evaluate::attack_results(&attacks, &counts) {
+        line(&attack.attack, attack.count());
+        for stage in &attack.stages {
+            line(&format!("  {}", stage.name), Count { correct: stage.correct, total: attack.total });
+        }
+        attack.warnings.iter().for_each(|warning| println!("  {warning}"));
     }
-    line("worst case", counts.worst_case);
+    line("worst case", counts.worst_case());
     println!("{:.0} s", started.elapsed().as_secs_f64());
     Ok(())
 }

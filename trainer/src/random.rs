@@ -40,6 +40,11 @@ impl Stream {
         Self::new(seed, "evaluation-attack", &[image, restart])
     }
 
+    /// The search of a restart of Square in an evaluation; `image` is its index in the data set.
+    pub fn square(seed: u64, image: u64, restart: u64) -> Self {
+        Self::new(seed, "square", &[image, restart])
+    }
+
     /// The initial values of the parameter of that name.
     pub fn weights(seed: u64, parameter: &str) -> Self {
         Self::new(seed, &format!("weights/{parameter}"), &[])

@@ -4,7 +4,10 @@
 
 use std::{net::Ipv4Addr, process::ExitCode, sync::Arc, time::Duration};
 
-use datjob_api::report::{Failure, Phase, Report};
+use datjob_api::{
+    report::{Failure, Phase, Report},
+    training::Target,
+};
 use tokio::time;
 
 use crate::{
@@ -52,7 +55,8 @@ fn run(options: &Run) -> Result<(), RunError> {
             tokio::select! {
                 ending = &mut work => {
                     printer.print(&board.report());
-                    return finish(ending, &board.report(), &config);
+                    let target = manifest.spec.training.evaluation.target.as_ref();
+                    return finish(ending, &board.report(), &config, target);
                 }
                 _ = ticks.tick() => printer.print(&board.report()),
                 result = tokio::signal::ctrl_c() => {
@@ -87,7 +91,7 @@ fn config(options: &Run, manifest: &Manifest) -> Config {
     }
 }
 
-fn finish(ending: Ending, report: &Report, config: &Config) -> Result<(), RunError> {
+fn finish(ending: Ending, report: &Report, config: &Config, target: Option<&Target>) -> Result<(), RunError> {
     match ending {
         Ending::Succeeded => {
             if let Some(results) = &report.results {
@@ -98,12 +102,16 @@ fn finish(ending: Ending, report: &Report, config: &Config) -> Result<(), RunErr
                 );
                 for attack in &results.attacks {
                     println!("{:<16} {:>6} %", attack.attack, attack.count().percent());
+                    attack.warnings.iter().for_each(|warning| println!("  {warning}"));
                 }
                 println!(
                     "weights of epoch {}: {}",
                     results.best_epoch,
                     config.checkpoints.join(&results.weights).display()
                 );
+                if let Some(sentence) = target.and_then(|target| target.missed(results)) {
+                    return Err(RunError::Failed(sentence));
+                }
             }
             Ok(())
         }

@@ -2,7 +2,7 @@
 
 use std::ops::ControlFlow;
 
-use datjob_api::training::{Architecture, DuringAttack, FinalAttack, Norm, ThreatModel};
+use datjob_api::training::{Architecture, AutoAttack, DuringAttack, FinalAttack, Norm, ThreatModel};
 use datjob_trainer::{
     attack::{ApgdParameters, PgdParameters},
     data::Images,
@@ -34,7 +34,7 @@ fn images(network: &Network, count: usize) -> Images {
 fn attack(epsilon: f64, steps: u32, restarts: u32) -> EvalAttack {
     let parameters =
         PgdParameters { norm: Norm::Linf, epsilon, step_size: 2.5 * epsilon / f64::from(steps), steps };
-    EvalAttack { name: format!("pgd-{steps}-{restarts}"), method: Method::Pgd(parameters), runs: restarts }
+    EvalAttack::single(&format!("pgd-{steps}-{restarts}"), Method::Pgd(parameters), restarts)
 }
 
 fn run(
@@ -43,12 +43,24 @@ fn run(
     indices: &[usize],
     attacks: &[EvalAttack],
     world: usize,
-) -> Vec<i64> {
-    let evaluation = Evaluation { images, indices, seed: 7, attacks, device: Device::Cpu };
+) -> Counts {
+    let evaluation = evaluation(images, indices, attacks);
     let part = |rank| {
         evaluate(network, &evaluation, rank, world, &mut |_, _| ControlFlow::Continue(())).unwrap().to_vec()
     };
-    (0..world).map(part).reduce(|left, right| left.iter().zip(right).map(|(a, b)| a + b).collect()).unwrap()
+    let sum = |left: Vec<i64>, right: Vec<i64>| left.iter().zip(right).map(|(a, b)| a + b).collect();
+    let mut counts = evaluation.counts();
+    counts.set(&(0..world).map(part).reduce(sum).unwrap()).unwrap();
+    counts
+}
+
+fn evaluation<'a>(images: &'a Images, indices: &'a [usize], attacks: &'a [EvalAttack]) -> Evaluation<'a> {
+    Evaluation { images, indices, classes: 10, seed: 7, attacks, device: Device::Cpu }
+}
+
+/// Of each attack, the images that withstood it.
+fn robust(counts: &Counts) -> Vec<u64> {
+    (0..counts.attacks.len()).map(|attack| counts.robust(attack)).collect()
 }
 
 #[test]
@@ -59,12 +71,12 @@ fn every_world_gives_the_same_counts() {
     let indices: Vec<usize> = (0..4 * BATCH).filter(|index| index % 7 != 0).collect();
     let attacks = [attack(0.002, 3, 1), attack(0.002, 2, 3)];
     let alone = run(&network, &images, &indices, &attacks, 1);
-    let counts = Counts::from_slice(&alone).unwrap();
-    assert_eq!(counts.total, indices.len() as u64);
-    assert!(counts.clean * 10 >= counts.total * 8 && counts.clean < counts.total, "{counts:?}");
-    for robust in &counts.attacks {
-        assert!((1..counts.clean).contains(robust), "the attacks must decide something: {counts:?}");
-        assert!(counts.worst_case <= *robust);
+    let (total, clean) = (alone.total.sum(), alone.clean.sum());
+    assert_eq!(total, indices.len() as u64);
+    assert!(clean * 10 >= total * 8 && clean < total, "{alone:?}");
+    for robust in robust(&alone) {
+        assert!((1..clean).contains(&robust), "the attacks must decide something: {alone:?}");
+        assert!(alone.worst_case.sum() <= robust);
     }
     for world in [2, 3, 7] {
         assert_eq!(run(&network, &images, &indices, &attacks, world), alone, "world of {world}");
@@ -77,17 +89,15 @@ fn apgd_is_at_least_as_strong_as_pgd_and_counts_the_same_on_every_world() {
     let images = images(&network, 3 * BATCH);
     let indices: Vec<usize> = (0..3 * BATCH).collect();
     let parameters = ApgdParameters { norm: Norm::Linf, epsilon: 0.002, steps: 10 };
-    let of = |name: &str, method, runs| EvalAttack { name: name.to_owned(), method, runs };
     let attacks = [
         attack(0.002, 10, 1),
-        of("apgd-ce-10", Method::ApgdCe(parameters), 1),
-        of("apgd-t-10-9", Method::ApgdT(parameters), 9),
+        EvalAttack::single("apgd-ce-10", Method::ApgdCe(parameters), 1),
+        EvalAttack::single("apgd-t-10-9", Method::ApgdT(parameters), 9),
     ];
     let alone = run(&network, &images, &indices, &attacks, 1);
-    let counts = Counts::from_slice(&alone).unwrap();
-    let [pgd, ce, targeted] = counts.attacks[..] else { panic!("{counts:?}") };
+    let [pgd, ce, targeted] = robust(&alone)[..] else { panic!("{alone:?}") };
     // Of 750 images: two may fall to one attack and not to the other.
-    assert!(ce <= pgd + 2 && targeted <= pgd + 2 && targeted < counts.clean, "{counts:?}");
+    assert!(ce <= pgd + 2 && targeted <= pgd + 2 && targeted < alone.clean.sum(), "{alone:?}");
     assert_eq!(run(&network, &images, &indices, &attacks, 2), alone);
 }
 
@@ -99,8 +109,8 @@ fn restarts_only_make_an_attack_stronger() {
     // A step too short to reach the ball's border, so that the start matters.
     let parameters = PgdParameters { norm: Norm::Linf, epsilon: 0.01, step_size: 0.002, steps: 1 };
     let robust = |restarts| {
-        let attack = EvalAttack { name: String::new(), method: Method::Pgd(parameters), runs: restarts };
-        run(&network, &images, &indices, &[attack], 1)[3]
+        let attack = EvalAttack::single("pgd", Method::Pgd(parameters), restarts);
+        run(&network, &images, &indices, &[attack], 1).robust(0)
     };
     assert!(robust(5) < robust(1));
 }
@@ -110,14 +120,18 @@ fn an_attack_of_radius_0_changes_nothing() {
     let network = network();
     let images = images(&network, 20);
     let indices: Vec<usize> = (0..20).collect();
-    assert_eq!(run(&network, &images, &indices, &[attack(0.0, 2, 2)], 1), [20, 18, 18, 18]);
+    let counts = run(&network, &images, &indices, &[attack(0.0, 2, 2)], 1);
+    assert_eq!(
+        [counts.total.sum(), counts.clean.sum(), counts.robust(0), counts.worst_case.sum()],
+        [20, 18, 18, 18]
+    );
 }
 
 #[test]
 fn without_images_all_counts_are_0() {
     let network = network();
     let images = images(&network, 1);
-    assert_eq!(run(&network, &images, &[], &[attack(0.1, 1, 1)], 2), [0, 0, 0, 0]);
+    assert_eq!(run(&network, &images, &[], &[attack(0.1, 1, 1)], 2), Counts::new(10, [1]));
 }
 
 #[test]
@@ -126,8 +140,7 @@ fn progress_is_heard_and_can_stop_it() {
     let images = images(&network, 2 * BATCH);
     let indices: Vec<usize> = (0..2 * BATCH).collect();
     let attacks = [attack(0.001, 1, 2)];
-    let evaluation =
-        Evaluation { images: &images, indices: &indices, seed: 0, attacks: &attacks, device: Device::Cpu };
+    let evaluation = evaluation(&images, &indices, &attacks);
     let mut heard = Vec::new();
     evaluate(&network, &evaluation, 0, 1, &mut |done, total| {
         heard.push((done, total));
@@ -146,8 +159,7 @@ fn logits_that_are_not_finite_are_an_error_and_no_count() {
     let images = images(&network, 10);
     let (_, mut bias) = network.parameters().pop().unwrap();
     no_grad(|| bias.copy_(&Tensor::full([10], f64::NAN, (Kind::Float, Device::Cpu))));
-    let evaluation =
-        Evaluation { images: &images, indices: &[1, 2], seed: 0, attacks: &[], device: Device::Cpu };
+    let evaluation = evaluation(&images, &[1, 2], &[]);
     let result = evaluate(&network, &evaluation, 0, 1, &mut |_, _| ControlFlow::Continue(()));
     assert!(matches!(result, Err(EvaluateError::NotFinite)));
 }
@@ -164,11 +176,15 @@ fn attacks_are_taken_from_the_spec() {
         steps,
     };
     assert_eq!(
-        EvalAttack::at_end(&spec, &threat_model),
-        EvalAttack { name: "pgd-50-10".to_owned(), method: Method::Pgd(parameters(50)), runs: 10 }
+        EvalAttack::at_end(&spec, &threat_model, 10),
+        EvalAttack::single("pgd-50-10", Method::Pgd(parameters(50)), 10)
     );
     assert_eq!(
         EvalAttack::during(&DuringAttack::default(), &threat_model),
-        EvalAttack { name: "pgd-10".to_owned(), method: Method::Pgd(parameters(10)), runs: 1 }
+        EvalAttack::single("pgd-10", Method::Pgd(parameters(10)), 1)
     );
+    let auto_attack = EvalAttack::at_end(&FinalAttack::AutoAttack(AutoAttack {}), &threat_model, 7);
+    let runs: Vec<(&str, u32)> =
+        auto_attack.stages.iter().map(|stage| (stage.name.as_str(), stage.runs)).collect();
+    assert_eq!(runs, [("apgd-ce", 1), ("apgd-t", 6), ("fab-t", 6), ("square", 1)]);
 }

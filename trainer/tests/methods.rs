@@ -5,11 +5,15 @@ use std::collections::BTreeMap;
 
 use datjob_api::training::{Architecture, Attack, Norm, Objective, ThreatModel};
 use datjob_trainer::{
-    attack::{ApgdLoss, ApgdParameters, PgdParameters, apgd, for_training, n_fgsm, pgd},
-    losses::summed_cross_entropy,
+    attack::{
+        ApgdLoss, ApgdParameters, FabParameters, PgdParameters, SquareParameters, apgd, fab_t, for_training,
+        n_fgsm, pgd, square,
+    },
+    losses::{margins, summed_cross_entropy},
     model::{Mode, Network},
     objective,
     optim::{self, Optimizer},
+    random::Stream,
     weight_perturbation,
 };
 use serde::Deserialize;
@@ -42,6 +46,11 @@ struct Reference {
     apgd_ce: Vec<f64>,
     apgd_ce_l2: Vec<f64>,
     apgd_dlr: Vec<f64>,
+    cw: Vec<f64>,
+    fab_t: Vec<f64>,
+    fab_t_l2: Vec<f64>,
+    square: Vec<f64>,
+    square_l2: Vec<f64>,
     label_smoothing: Gradients,
     trades: Gradients,
     mart: Gradients,
@@ -141,6 +150,51 @@ fn apgd_goes_the_way_of_its_paper() {
         let pair = (&images(), &labels);
         let found = network.frozen(|| apgd(&logits, &loss, pair, &parameters, &noise())).unwrap();
         assert_close(what, &values(&found), expected);
+    }
+}
+
+#[test]
+fn pgd_on_the_margin_is_that_of_pytorch() {
+    let (network, labels) = (network(), labels());
+    let parameters = PgdParameters { norm: Norm::Linf, epsilon: 0.02, step_size: 0.005, steps: 10 };
+    let loss = |x: &Tensor| margins(&network.forward(x, Mode::Eval)?, &labels)?.f_neg();
+    let found = network.frozen(|| pgd(&loss, &images(), &parameters, &(noise() * 0.02))).unwrap();
+    assert_close("PGD on the margin", &values(&found), &reference().cw);
+}
+
+/// The classes of each image, the likeliest first: the first stands for its label.
+fn ranking(network: &Network) -> Tensor {
+    network.forward(&images(), Mode::Eval).unwrap().argsort(1, true)
+}
+
+#[test]
+fn fab_goes_the_way_of_its_paper() {
+    let (network, reference) = (network(), reference());
+    let (label, target) = (ranking(&network).select(1, 0), ranking(&network).select(1, 1));
+    for (norm, epsilon, expected) in
+        [(Norm::Linf, 0.05, &reference.fab_t), (Norm::L2, 1.0, &reference.fab_t_l2)]
+    {
+        let parameters = FabParameters { norm, epsilon, steps: 20 };
+        let logits = |x: &Tensor| network.forward(x, Mode::Eval);
+        let pair = (&images(), &label);
+        let found = network.frozen(|| fab_t(&logits, pair, &target, &parameters)).unwrap();
+        assert!(found.ne_tensor(&images()).any().int64_value(&[]) == 1, "{norm:?}: nothing was found");
+        assert_close(&format!("FAB-T in {norm:?}"), &values(&found), expected);
+    }
+}
+
+#[test]
+fn square_goes_the_way_of_its_paper() {
+    let (network, reference) = (network(), reference());
+    let label = ranking(&network).select(1, 0);
+    for (norm, epsilon, expected) in
+        [(Norm::Linf, 0.02, &reference.square), (Norm::L2, 0.4, &reference.square_l2)]
+    {
+        let parameters = SquareParameters { norm, epsilon, queries: 60 };
+        let logits = |x: &Tensor| network.forward(x, Mode::Eval);
+        let draws = (0..SHAPE[0]).map(|image| Stream::square(7, image as u64, 0)).collect();
+        let found = square(&logits, (&images(), &label), &parameters, draws).unwrap();
+        assert_close(&format!("Square in {norm:?}"), &values(&found), expected);
     }
 }
 

@@ -243,6 +243,22 @@ fn a_directory_of_another_training_is_refused() {
     assert!(message.contains("belongs to another training spec"), "{message}");
 }
 
+#[test]
+fn a_target_that_is_missed_fails_the_run_and_keeps_its_weights() {
+    let mut manifest = manifest();
+    manifest["spec"]["training"]["schedule"]["epochs"] = 1.into();
+    manifest["spec"]["training"]["evaluation"]["target"] = json!({"attack": "pgd-2", "accuracy": 100});
+    let run = Run::new(&manifest);
+    let message = run.fail(data());
+    assert!(message.contains("The robust accuracy under pgd-2 is ") && message.contains("asks for 100 %"));
+    let results = run.results();
+    let by_class = &results["byClass"];
+    assert_eq!(by_class["total"].as_array().unwrap().len(), 10);
+    let sum: u64 = by_class["clean"].as_array().unwrap().iter().filter_map(Value::as_u64).sum();
+    assert_eq!(results["clean"]["correct"], sum);
+    assert!(run.file("best.safetensors").exists());
+}
+
 /// Changes to the manifest under which the squares are learned too: every attack, objective and optimizer once.
 #[test]
 fn every_method_learns() {
@@ -253,6 +269,16 @@ fn every_method_learns() {
                 "attack": {"pgd": {"steps": 1}},
                 "objective": {"trades": {"beta": 2.0}},
                 "optimizer": {"lamb": {"learningRate": 0.02}},
+                "evaluation": {
+                    "during": {"pgd": {"steps": 1}},
+                    "final": [
+                        {"apgdCe": {"steps": 2}},
+                        {"apgdT": {"steps": 2, "targets": 1}},
+                        {"cw": {"steps": 2}},
+                        {"fabT": {"steps": 2, "targets": 1}},
+                        {"square": {"queries": 5}}
+                    ]
+                },
                 "schedule": {"epochs": 1, "batchSize": 512, "decay": {"cosine": {}}}
             }),
         ),

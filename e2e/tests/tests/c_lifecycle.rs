@@ -58,6 +58,32 @@ fn a_job_without_its_data_fails_with_a_sentence() {
 }
 
 #[test]
+fn a_job_that_misses_its_target_fails_and_keeps_its_results() {
+    let namespace = Namespace::new("target");
+    namespace.apply(&job::claim("checkpoints")).expect("the claim is made");
+    let mut document = job::quick("target");
+    document["spec"]["training"]["schedule"]["epochs"] = 1.into();
+    let evaluation = &mut document["spec"]["training"]["evaluation"];
+    evaluation["final"] = serde_json::json!([{"square": {"queries": 2}}]);
+    evaluation["target"] = serde_json::json!({"attack": "square-3", "accuracy": 100});
+    namespace.apply(&document).expect("the schema cannot know the names");
+    let object = namespace.wait_for_condition("target", "Failed", 60);
+    let failed = job::condition(&object, "Failed").expect("the condition is there");
+    assert_eq!(failed["reason"], "InvalidSpec");
+    let message = failed["message"].as_str().expect("a sentence");
+    assert!(message.contains("evaluation.target.attack: square-3 is no attack"), "{message}");
+
+    document["metadata"]["name"] = "missed".into();
+    document["spec"]["training"]["evaluation"]["target"]["attack"] = "square-2".into();
+    namespace.apply(&document).expect("the job is accepted");
+    let object = namespace.wait_for_condition("missed", "Failed", 600);
+    let failed = job::condition(&object, "Failed").expect("the condition is there");
+    assert_eq!(failed["reason"], "TargetMissed");
+    assert_eq!(object["status"]["results"]["attacks"][0]["name"], "square-2");
+    assert_eq!(object["status"]["failure"]["reason"], "TargetMissed");
+}
+
+#[test]
 fn a_missing_claim_is_named_in_a_condition() {
     let namespace = Namespace::new("no-claim");
     namespace.apply(&job::quick("no-claim")).expect("the job is accepted");

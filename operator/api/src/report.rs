@@ -161,7 +161,48 @@ pub struct AttackCount {
     pub total: u64,
 }
 
+/// Robust accuracy under one attack at the end, and what stands behind it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct AttackResult {
+    /// The attack, for example `pgd-50-10` (steps, restarts) or `autoattack`.
+    pub attack: String,
+    /// Images that stayed correctly classified under it.
+    pub correct: u64,
+    /// Images in all.
+    pub total: u64,
+    /// Its parts, in order, each with the images that withstood it and those before it; empty where it has one part.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub stages: Vec<StageCount>,
+    /// Why the figure may be too high, a sentence each.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub warnings: Vec<String>,
+}
+
+impl AttackResult {
+    /// The counts alone.
+    pub fn count(&self) -> Count {
+        Count { correct: self.correct, total: self.total }
+    }
+}
+
+/// What a part of an attack left.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "crd", derive(schemars::JsonSchema))]
+#[serde(rename_all = "camelCase")]
+pub struct StageCount {
+    /// The part, for example `apgd-ce`.
+    pub name: String,
+    /// Images that stayed correctly classified under it and the parts before it.
+    pub correct: u64,
+}
+
 impl AttackCount {
+    /// The counts of an attack.
+    pub fn new(attack: &str, Count { correct, total }: Count) -> Self {
+        Self { attack: attack.to_owned(), correct, total }
+    }
+
     /// The counts alone.
     pub fn count(&self) -> Count {
         Count { correct: self.correct, total: self.total }
@@ -177,9 +218,12 @@ pub struct Results {
     /// Clean accuracy on the test set.
     pub clean: Count,
     /// Robust accuracy on the test set, an entry for each attack of `evaluation.final`.
-    pub attacks: Vec<AttackCount>,
+    pub attacks: Vec<AttackResult>,
     /// Images that stayed correct under every attack; the same as the only entry where there is one.
     pub worst_case: Count,
+    /// The same by class; absent where the trainer is older than this field.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub by_class: Option<CountsByClass>,
     /// Path of the weights below the checkpoint volume.
     pub weights: String,
     /// SHA-256 of that file.
@@ -198,6 +242,20 @@ pub struct Results {
     /// bit only where it is equal too. 0 where the trainer is older than this field.
     #[serde(default)]
     pub threads: u32,
+}
+
+/// Numbers of test images, one for each class.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct CountsByClass {
+    /// Images in all.
+    pub total: Vec<u64>,
+    /// Correct as they are.
+    pub clean: Vec<u64>,
+    /// Correct under each attack, in the order of [`Results::attacks`].
+    pub attacks: Vec<Vec<u64>>,
+    /// Correct under every attack.
+    pub worst_case: Vec<u64>,
 }
 
 /// Why something ended.
@@ -233,6 +291,8 @@ pub enum FailureReason {
     OutOfMemory,
     /// A GPU failed, was lost, or cannot be used: the world re-forms.
     Device,
+    /// The weights do not reach `evaluation.target`: ends the job.
+    TargetMissed,
     /// A worker ended in a way it could not explain: the world re-forms.
     Crash,
 }
@@ -240,6 +300,6 @@ pub enum FailureReason {
 impl FailureReason {
     /// Whether trying again is pointless.
     pub fn is_final(self) -> bool {
-        matches!(self, Self::Configuration | Self::Data | Self::Numerical)
+        matches!(self, Self::Configuration | Self::Data | Self::Numerical | Self::TargetMissed)
     }
 }

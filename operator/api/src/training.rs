@@ -28,7 +28,10 @@ pub use communication::{Backend, Communication};
 pub use data::{
     Augmentation, ClaimReference, Data, HttpSource, ImageSource, Source, Validation, VolumeSource,
 };
-pub use evaluation::{ApgdCe, ApgdT, DuringAttack, Evaluation, FinalAttack, FinalPgd};
+pub use evaluation::{
+    ApgdCe, AutoAttack, DuringAttack, Evaluation, FinalAttack, FinalPgd, Square, Target, Targeted,
+    UnknownAttack,
+};
 pub use model::{Activation, Architecture, Model, Normalization, Stem, UnknownArchitecture};
 pub use objective::{CrossEntropy, Mart, Objective, Trades, WeightPerturbation};
 pub use optimizer::{AdamW, Adaptation, Lamb, Lars, Optimizer, Sgd};

@@ -5,7 +5,8 @@
 use datjob_api::training::Norm;
 use tch::{Kind, TchError, Tensor, no_grad, with_grad};
 
-use super::Ball;
+use super::{Ball, image_mask};
+use crate::losses::of_class;
 
 /// Share of a step that goes along the gradient; the rest repeats the last movement.
 const ALONG: f64 = 0.75;
@@ -39,7 +40,6 @@ pub enum ApgdLoss {
 
 impl ApgdLoss {
     fn of(&self, logits: &Tensor, labels: &Tensor) -> Result<Tensor, TchError> {
-        let of_class = |class: &Tensor| logits.f_gather(1, &class.f_unsqueeze(1)?, false)?.f_squeeze_dim(1);
         match self {
             Self::CrossEntropy => {
                 let none = tch::Reduction::None;
@@ -50,7 +50,7 @@ impl ApgdLoss {
                 let rank = |index| sorted.f_select(1, index);
                 let middle = rank(2)?.f_add(&rank(3)?)?.f_mul_scalar(0.5)?;
                 let spread = rank(0)?.f_sub(&middle)?.f_add_scalar(TINY)?;
-                of_class(target)?.f_sub(&of_class(labels)?)?.f_div(&spread)
+                of_class(logits, target)?.f_sub(&of_class(logits, labels)?)?.f_div(&spread)
             }
         }
     }
@@ -118,11 +118,6 @@ pub fn apgd(
     }
     // Where nothing fooled the network, the best point is what others go on from.
     no_grad(|| found.f_where_self(&image_mask(&ever_fooled)?, &best.point))
-}
-
-/// `[N]` as `[N, 1, 1, 1]`.
-fn image_mask(flags: &Tensor) -> Result<Tensor, TchError> {
-    flags.f_view([-1, 1, 1, 1])
 }
 
 /// The network's answer at a point.

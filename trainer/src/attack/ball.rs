@@ -53,6 +53,26 @@ impl Ball {
         })
     }
 
+    /// The ball around some of the images, by their rows.
+    pub fn of(&self, rows: &Tensor) -> Result<Self, TchError> {
+        no_grad(|| match self {
+            Self::Linf { low, high } => {
+                Ok(Self::Linf { low: low.f_index_select(0, rows)?, high: high.f_index_select(0, rows)? })
+            }
+            Self::L2 { centre, epsilon } => {
+                Ok(Self::L2 { centre: centre.f_index_select(0, rows)?, epsilon: *epsilon })
+            }
+        })
+    }
+
+    /// The length of each image's perturbation in a norm, `[N, 1, 1, 1]`.
+    pub fn length(norm: Norm, perturbations: &Tensor) -> Result<Tensor, TchError> {
+        match norm {
+            Norm::Linf => perturbations.f_abs()?.f_amax([1, 2, 3], true),
+            Norm::L2 => lengths(perturbations),
+        }
+    }
+
     /// Noise scaled to length 1 in the norm, for each image.
     pub fn border(&self, noise: &Tensor) -> Result<Tensor, TchError> {
         no_grad(|| match self {

@@ -19,7 +19,7 @@ fn directory(hash: &str) -> (tempfile::TempDir, Directory) {
 }
 
 fn best(epoch: u32, file: String, sha256: String) -> Best {
-    let robust = AttackCount { attack: "pgd-10".into(), correct: 1, total: 2 };
+    let robust = AttackCount::new("pgd-10", Count { correct: 1, total: 2 });
     Best { epoch, clean: Count { correct: 2, total: 2 }, robust, file, sha256 }
 }
 

@@ -2,7 +2,7 @@
 
 use std::ops::ControlFlow;
 
-use datjob_api::report::{Accuracy, AttackCount, Count, Split};
+use datjob_api::report::{Accuracy, AttackCount, Split};
 use datjob_c10d::{ProcessGroup, ReduceOp};
 use tch::Tensor;
 
@@ -20,14 +20,15 @@ pub(super) fn measure(
     group: &ProcessGroup,
     progress: &mut dyn FnMut(usize, usize),
 ) -> Result<Counts, TrainError> {
-    let counts =
+    let mut counts =
         evaluate::evaluate(network, evaluation, group.rank(), group.world_size(), &mut |done, total| {
             progress(done, total);
             ControlFlow::Continue(())
         })?;
     let sum = Tensor::from_slice(&counts.to_vec());
     group.all_reduce(&sum, ReduceOp::Sum)?;
-    Ok(Counts::from_slice(&Vec::<i64>::try_from(&sum)?)?)
+    counts.set(&Vec::<i64>::try_from(&sum)?)?;
+    Ok(counts)
 }
 
 /// The counts of an evaluation on the validation split, as reported.
@@ -35,7 +36,7 @@ pub(super) fn on_validation(counts: &Counts, attack: &EvalAttack, epoch: u32) ->
     Accuracy {
         epoch,
         split: Split::Validation,
-        clean: Count { correct: counts.clean, total: counts.total },
-        robust: AttackCount { attack: attack.name.clone(), correct: counts.worst_case, total: counts.total },
+        clean: counts.clean(),
+        robust: AttackCount::new(&attack.name, counts.worst_case()),
     }
 }

@@ -13,8 +13,12 @@ use crate::{
 const FORMING: Duration = Duration::from_mins(2);
 
 /// How long a collective may wait for a rank. A rank that is gone is noticed at once, by its connection or by the
-/// rendezvous; this is for one that hangs. Ranks differ by up to one batch of an evaluation with all its restarts.
+/// rendezvous; this is for one that hangs.
 const COLLECTIVE: Duration = Duration::from_mins(30);
+
+/// The same after an evaluation: ranks differ by up to one batch with all its attacks, which for AutoAttack on a large
+/// network without a GPU is hours.
+const EVALUATION: Duration = Duration::from_hours(48);
 
 /// Where this rank computes.
 pub(super) fn placement(assignment: &Assignment) -> Result<Placement, CudaError> {
@@ -24,18 +28,30 @@ pub(super) fn placement(assignment: &Assignment) -> Result<Placement, CudaError>
     }
 }
 
-/// Forms the process group of the assignment's generation.
-pub(super) fn join(assignment: &Assignment, placement: Placement) -> Result<ProcessGroup, C10dError> {
+/// The groups of a generation.
+pub(super) struct World {
+    /// For training.
+    pub group: ProcessGroup,
+    /// For the counts of evaluations, on the CPU.
+    pub evaluation: ProcessGroup,
+}
+
+/// Forms the process groups of the assignment's generation.
+pub(super) fn join(assignment: &Assignment, placement: Placement) -> Result<World, C10dError> {
     let Assignment { generation, rank, world_size, store_host, store_port, address, .. } = assignment;
     let store = TcpStore::connect(store_host, *store_port, FORMING)?;
-    let store = store.prefix(&format!("generation-{generation}"))?;
-    let options = GlooOptions { device: GlooDevice::Hostname(address.clone()), name: "world".to_owned() };
-    let (rank, world_size) = (*rank as usize, *world_size as usize);
-    match (assignment.accelerator, placement) {
+    let member = (*rank as usize, *world_size as usize);
+    let options =
+        |name: &str| GlooOptions { device: GlooDevice::Hostname(address.clone()), name: name.to_owned() };
+    let world = store.prefix(&format!("generation-{generation}"))?;
+    let group = match (assignment.accelerator, placement) {
         (Accelerator::Cuda { nccl }, Placement::Cuda(cuda)) => {
             let backend = if nccl { CudaBackend::Nccl } else { CudaBackend::Gloo };
-            ProcessGroup::with_cuda(cuda, backend, &store, (rank, world_size), COLLECTIVE, &options)
+            ProcessGroup::with_cuda(cuda, backend, &world, member, COLLECTIVE, &options("world"))?
         }
-        _ => ProcessGroup::gloo(&store, rank, world_size, COLLECTIVE, &options),
-    }
+        _ => ProcessGroup::gloo(&world, member.0, member.1, COLLECTIVE, &options("world"))?,
+    };
+    let counts = store.prefix(&format!("evaluation-{generation}"))?;
+    let evaluation = ProcessGroup::gloo(&counts, member.0, member.1, EVALUATION, &options("evaluation"))?;
+    Ok(World { group, evaluation })
 }

@@ -5,8 +5,11 @@ Written here once more, from their papers, with PyTorch's own losses and optimiz
 images and noise come from a hash that both sides compute. Not part of the test run.
 """
 
+import hashlib
 import json
+import math
 import pathlib
+import struct
 
 import numpy as np
 import torch
@@ -187,6 +190,201 @@ def apgd(model, loss, norm, epsilon, steps):
     return torch.stack(found)
 
 
+def cw(model, epsilon, step_size, steps):
+    x = images + epsilon * noise
+    x = torch.min(torch.max(x, images - epsilon), images + epsilon).clamp(0, 1)
+    chosen = F.one_hot(labels, 10).bool()
+    for _ in range(steps):
+        def loss(x):
+            logits = model(x)
+            return (logits.masked_fill(chosen, -torch.inf).max(dim=1).values - logits[chosen]).sum()
+        x = x + step_size * gradient(loss, x).sign()
+        x = torch.min(torch.max(x, images - epsilon), images + epsilon).clamp(0, 1)
+    return x
+
+
+def ranking(model):
+    """The classes of each image, the likeliest first: the first stands for its label."""
+    return model(images).argsort(dim=1, descending=True)
+
+
+def to_plane(norm, point, normal, lacks):
+    """The shortest movement within [0, 1] that raises normal · point by lacks, by bisection of its size."""
+    direction = (normal * np.sign(lacks)).sign()
+    room = torch.where(direction > 0, 1 - point, point)
+    speed = normal.abs() if norm == 2 else torch.ones_like(normal)
+
+    def movement(size):
+        return torch.minimum(size * speed, room) * direction
+
+    low, high = 0.0, 1.0
+    while (movement(high) * normal).sum().abs() < abs(lacks) and high < 1e12:
+        high *= 2
+    for _ in range(200):
+        middle = (low + high) / 2
+        low, high = (middle, high) if (movement(middle) * normal).sum().abs() < abs(lacks) else (low, middle)
+    return movement(high)
+
+
+def fab_t(model, norm, epsilon, steps):
+    """FAB towards a class, image by image (arXiv 1907.02044, with the form and constants of AutoAttack)."""
+    found = []
+    for index in range(COUNT):
+        image, (label, target) = images[index], ranking(model)[index][:2].tolist()
+
+        def length(delta):
+            return float(delta.norm() if norm == 2 else delta.abs().max())
+
+        def logits(x):
+            return model(x.unsqueeze(0))[0]
+
+        x, nearest, shortest = image, image, np.inf
+        for _ in range(steps):
+            point = x.detach().requires_grad_(True)
+            z = logits(point)
+            difference = z[target] - z[label]
+            w = torch.autograd.grad(difference, point)[0]
+            f = float(difference.detach())
+            here = to_plane(norm, x, w, -f)
+            there = to_plane(norm, image, w, -f + float((w * (x - image)).sum()))
+            a, b = max(length(here), 1e-8), max(length(there), 1e-8)
+            alpha = min(a / (a + b), 0.1)
+            x = ((1 - alpha) * (x + 1.05 * here) + alpha * (image + 1.05 * there)).clamp(0, 1)
+            if int(logits(x).argmax()) != label:
+                far = length(x - image)
+                if far < shortest:
+                    nearest, shortest = x, far
+                x = image + 0.9 * (x - image)
+        found.append(nearest.detach() if shortest <= epsilon else image)
+    return torch.stack(found)
+
+
+class Draws:
+    """ChaCha with 8 rounds, keyed by a SHA-256, as ../../src/random.rs says."""
+
+    def __init__(self, seed, purpose, *indices):
+        data = b"datjob/1\0" + purpose.encode() + b"\0" + struct.pack(f"<{1 + len(indices)}Q", seed, *indices)
+        self.key, self.block, self.words = struct.unpack("<8I", hashlib.sha256(data).digest()), 0, []
+
+    def word(self):
+        if not self.words:
+            start = [0x61707865, 0x3320646E, 0x79622D32, 0x6B206574, *self.key, self.block, 0, 0, 0]
+            x = start[:]
+
+            def quarter(a, b, c, d):
+                for (p, q, r, turn) in [(a, b, d, 16), (c, d, b, 12), (a, b, d, 8), (c, d, b, 7)]:
+                    x[p] = (x[p] + x[q]) & 0xFFFFFFFF
+                    x[r] ^= x[p]
+                    x[r] = (x[r] << turn | x[r] >> (32 - turn)) & 0xFFFFFFFF
+
+            for _ in range(4):
+                for i in range(4):
+                    quarter(i, 4 + i, 8 + i, 12 + i)
+                for i in range(4):
+                    quarter(i, 4 + (i + 1) % 4, 8 + (i + 2) % 4, 12 + (i + 3) % 4)
+            self.words = [(a + b) & 0xFFFFFFFF for a, b in zip(x, start)]
+            self.block += 1
+        return self.words.pop(0)
+
+    def sign(self):
+        return 1.0 if self.word() >> 31 else -1.0
+
+    def below(self, bound):
+        while True:
+            product = self.word() * bound
+            if product & 0xFFFFFFFF >= 2**32 % bound:
+                return product >> 32
+
+
+def share(query, queries):
+    scaled = query * 10000 // queries
+    return 0.8 / 2 ** sum(scaled > after for after in [10, 50, 200, 500, 1000, 2000, 4000, 6000, 8000])
+
+
+def bump(side, draws):
+    """η of Square in ℓ2 (arXiv 1912.00049, section 4.2)."""
+
+    def pyramid(height, width):
+        values = np.zeros((height, width))
+        for layer in range(max(height, width) // 2 + 1):
+            rows = slice(max(height // 2 - layer, 0), height // 2 + layer + 1)
+            values[rows, max(width // 2 - layer, 0):width // 2 + layer + 1] += 1 / (layer + 1) ** 2
+        return values / max(np.linalg.norm(values), 1e-12)
+
+    values = np.concatenate([pyramid(side // 2, side), -pyramid(side - side // 2, side)])
+    values /= np.linalg.norm(values)
+    return values.T if draws.word() >> 31 else values
+
+
+def square(model, norm, epsilon, queries):
+    """Square, image by image (arXiv 1912.00049, algorithms 1 to 4), until the image is fooled."""
+    found = []
+    for index in range(COUNT):
+        image, label, draws = images[index].numpy(), int(ranking(model)[index][0]), Draws(7, "square", index, 0)
+        channels, height, width = image.shape
+
+        def margin(x):
+            z = model(torch.from_numpy(x).unsqueeze(0))[0].detach()
+            return float(z[label] - max(z[k] for k in range(10) if k != label))
+
+        def stretched(delta):
+            x = np.clip(image + delta * epsilon / (np.linalg.norm(delta) + 1e-12), 0, 1)
+            # Pixels that are clipped only shorten it: the projection of the attack changes nothing.
+            return x
+
+        if norm == 2:
+            tile = height // 5
+            delta, begin = np.zeros_like(image), (height - tile * (height // tile)) // 2
+            for row in range(begin, begin + tile * (height // tile), tile):
+                for column in range(begin, begin + tile * (width // tile), tile):
+                    values = bump(tile, draws)
+                    for channel in range(channels):
+                        delta[channel, row:row + tile, column:column + tile] += values * draws.sign()
+            best = stretched(delta)
+        else:
+            stripes = np.array([draws.sign() for _ in range(channels * width)]).reshape(channels, 1, width)
+            best = np.clip(image + epsilon * stripes, 0, 1)
+        lowest = margin(best)
+        for query in range(queries):
+            if lowest < 0:
+                break
+            side = max(int(round(math.sqrt(share(query, queries) * height * width))), 1)
+            if norm == 2:
+                side = max(side, 3)
+                side += 1 - side % 2
+                side = min(side, height)
+                delta = best - image
+
+                def place():
+                    row = draws.below(height - side + 1)
+                    return slice(row, row + side), (lambda c: slice(c, c + side))(draws.below(width - side + 1))
+
+                to, out = place(), place()
+                values = bump(side, draws)
+                unused = max(epsilon**2 - (delta**2).sum(), 0) / channels
+                for channel in range(channels):
+                    part = delta[channel]
+                    mask = np.zeros_like(part)
+                    mask[to], mask[out] = 1, 1
+                    available = math.sqrt(unused + ((part * mask) ** 2).sum())
+                    new = values * draws.sign() + part[to] / (np.linalg.norm(part[to]) + 1e-12)
+                    part[out] = 0
+                    part[to] = new / (np.linalg.norm(new) + 1e-12) * available
+                candidate = stretched(delta)
+            else:
+                row, column = draws.below(height - side + 1), draws.below(width - side + 1)
+                candidate = best.copy()
+                for channel in range(channels):
+                    window = (channel, slice(row, row + side), slice(column, column + side))
+                    moved = candidate[window] + 2 * epsilon * draws.sign()
+                    candidate[window] = np.clip(np.clip(moved, image[window] - epsilon, image[window] + epsilon), 0, 1)
+            value = margin(candidate)
+            if value < lowest:
+                best, lowest = candidate, value
+        found.append(torch.from_numpy(best))
+    return torch.stack(found)
+
+
 def gradients(loss_of):
     model = network()
     loss = loss_of(model)
@@ -216,6 +414,11 @@ result = {
     "apgd_ce": rounded(apgd(network(), lambda z: F.cross_entropy(z, labels, reduction="none"), np.inf, 0.02, 40)),
     "apgd_ce_l2": rounded(apgd(network(), lambda z: F.cross_entropy(z, labels, reduction="none"), 2, 0.2, 40)),
     "apgd_dlr": rounded(apgd(network(), lambda z: targeted_dlr(z, torch.tensor([3, 2, 9, 5])), np.inf, 0.02, 40)),
+    "cw": rounded(cw(network(), 0.02, 0.005, 10)),
+    "fab_t": rounded(fab_t(network(), np.inf, 0.05, 20)),
+    "fab_t_l2": rounded(fab_t(network(), 2, 1.0, 20)),
+    "square": rounded(square(network(), np.inf, 0.02, 60)),
+    "square_l2": rounded(square(network(), 2, 0.4, 60)),
     "label_smoothing": gradients(lambda model: F.cross_entropy(model(adversarial), labels, label_smoothing=0.1)),
     "trades": gradients(lambda model: trades(model, adversarial, 6.0)),
     "mart": gradients(lambda model: mart(model, adversarial, 5.0)),

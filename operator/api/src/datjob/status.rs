@@ -2,7 +2,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::report::{Accuracy, AttackCount, Count, Failure, Progress, Timing};
+use crate::report::{Accuracy, AttackResult, Count, Failure, Progress, StageCount, Timing};
 
 /// What is known of a job. Machines read `conditions`; the strings are for people and printer columns.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -129,11 +129,18 @@ pub struct TestAttack {
     pub total: u64,
     /// The share in percent.
     pub percent: String,
+    /// Its parts, in order, each with the images that withstood it and those before it; absent where it has one part.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub stages: Vec<StageCount>,
+    /// Why the figure may be too high, a sentence each.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub warnings: Vec<String>,
 }
 
-impl From<AttackCount> for TestAttack {
-    fn from(attack: AttackCount) -> Self {
+impl From<AttackResult> for TestAttack {
+    fn from(attack: AttackResult) -> Self {
         let percent = attack.count().percent();
-        Self { name: attack.attack, correct: attack.correct, total: attack.total, percent }
+        let AttackResult { attack: name, correct, total, stages, warnings } = attack;
+        Self { name, correct, total, percent, stages, warnings }
     }
 }

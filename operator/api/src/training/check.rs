@@ -122,23 +122,8 @@ impl Training {
         if !(1..=16).contains(&self.evaluation.final_.len()) {
             return refuse("evaluation.final", "name 1 to 16 attacks");
         }
-        for attack in &self.evaluation.final_ {
-            match attack {
-                FinalAttack::Pgd(pgd) => {
-                    count("evaluation.final.pgd.steps", pgd.steps, 1, 10_000)?;
-                    count("evaluation.final.pgd.restarts", pgd.restarts(), 1, 1000)?;
-                }
-                FinalAttack::ApgdCe(apgd) => {
-                    count("evaluation.final.apgdCe.steps", apgd.steps(), 1, 10_000)?;
-                    count("evaluation.final.apgdCe.restarts", apgd.restarts(), 1, 1000)?;
-                }
-                FinalAttack::ApgdT(apgd) => {
-                    let others = self.data.dataset.classes() as u32 - 1;
-                    count("evaluation.final.apgdT.steps", apgd.steps(), 1, 10_000)?;
-                    count("evaluation.final.apgdT.targets", apgd.targets(), 1, others)?;
-                }
-            }
-        }
+        self.evaluation.final_.iter().try_for_each(|attack| self.check_final_attack(attack))?;
+        self.check_target()?;
         match &self.attack {
             Attack::Pgd(pgd) => count("attack.pgd.steps", pgd.steps, 1, 1000)?,
             Attack::NFgsm(n_fgsm) => number("attack.nFgsm.noise", n_fgsm.noise, 0.0, 10.0)?,
@@ -157,6 +142,52 @@ impl Training {
             }
         }
         Ok(())
+    }
+
+    fn check_target(&self) -> Result<(), InvalidTraining> {
+        let Some(target) = &self.evaluation.target else { return Ok(()) };
+        number("evaluation.target.accuracy", target.accuracy, 0.0, 100.0)?;
+        let names: Vec<String> = self.evaluation.final_.iter().map(FinalAttack::name).collect();
+        match &target.attack {
+            Some(name) if !names.contains(name) => refuse(
+                "evaluation.target.attack",
+                &format!(
+                    "{name} is no attack of evaluation.final; write {} or leave it out",
+                    names.join(" or ")
+                ),
+            ),
+            _ => Ok(()),
+        }
+    }
+
+    fn check_final_attack(&self, attack: &FinalAttack) -> Result<(), InvalidTraining> {
+        let bound = |method: &str, field: &str, value, most| {
+            count(&format!("evaluation.final.{method}.{field}"), value, 1, most)
+        };
+        match attack {
+            FinalAttack::Pgd(pgd) => {
+                bound("pgd", "steps", pgd.steps, 10_000)?;
+                bound("pgd", "restarts", pgd.restarts(), 1000)
+            }
+            FinalAttack::Cw(pgd) => {
+                bound("cw", "steps", pgd.steps, 10_000)?;
+                bound("cw", "restarts", pgd.restarts(), 1000)
+            }
+            FinalAttack::ApgdCe(apgd) => {
+                bound("apgdCe", "steps", apgd.steps(), 10_000)?;
+                bound("apgdCe", "restarts", apgd.restarts(), 1000)
+            }
+            FinalAttack::ApgdT(targeted) | FinalAttack::FabT(targeted) => {
+                let method = if matches!(attack, FinalAttack::ApgdT(_)) { "apgdT" } else { "fabT" };
+                bound(method, "steps", targeted.steps(), 10_000)?;
+                bound(method, "targets", targeted.targets(), self.data.dataset.classes() as u32 - 1)
+            }
+            FinalAttack::Square(square) => {
+                bound("square", "queries", square.queries(), 100_000)?;
+                bound("square", "restarts", square.restarts(), 1000)
+            }
+            FinalAttack::AutoAttack(_) => Ok(()),
+        }
     }
 
     fn check_optimizer(&self) -> Result<(), InvalidTraining> {
@@ -206,7 +237,12 @@ impl Training {
         }
         self.evaluation.final_.iter().try_for_each(|attack| match attack {
             FinalAttack::Pgd(pgd) => size("evaluation.final.pgd.stepSize", pgd.step_size.as_ref()),
-            FinalAttack::ApgdCe(_) | FinalAttack::ApgdT(_) => Ok(()),
+            FinalAttack::Cw(pgd) => size("evaluation.final.cw.stepSize", pgd.step_size.as_ref()),
+            FinalAttack::ApgdCe(_)
+            | FinalAttack::ApgdT(_)
+            | FinalAttack::FabT(_)
+            | FinalAttack::Square(_)
+            | FinalAttack::AutoAttack(_) => Ok(()),
         })
     }
 
@@ -329,6 +365,21 @@ mod tests {
     }
 
     #[test]
+    fn a_target_names_an_attack_that_is_there() {
+        let mut training = example();
+        let target = |attack: Option<&str>| crate::training::Target {
+            attack: attack.map(str::to_owned),
+            accuracy: 45.0,
+        };
+        for attack in [None, Some("pgd-20")] {
+            training.evaluation.target = Some(target(attack));
+            training.check(TWO).unwrap();
+        }
+        let wrong = problem(|t| t.evaluation.target = Some(target(Some("autoattack"))));
+        assert!(wrong.contains("evaluation.target.attack: autoattack") && wrong.contains("write pgd-20"));
+    }
+
+    #[test]
     fn attacks_norms_and_objectives_go_together() {
         let trades = |t: &mut Training| t.objective = serde_json::from_str(r#"{"trades": {}}"#).unwrap();
         assert!(problem(trades).starts_with("spec.training.attack: TRADES and MART"));
@@ -348,8 +399,9 @@ mod tests {
 
     #[test]
     fn targets_are_other_classes() {
-        let apgd =
-            |targets: u32| FinalAttack::ApgdT(crate::training::ApgdT { steps: None, targets: Some(targets) });
+        let apgd = |targets: u32| {
+            FinalAttack::ApgdT(crate::training::Targeted { steps: None, targets: Some(targets) })
+        };
         assert!(problem(|t| t.evaluation.final_ = vec![apgd(10)]).contains("evaluation.final.apgdT.targets"));
         let mut training = example();
         training.evaluation.final_ = vec![apgd(9)];

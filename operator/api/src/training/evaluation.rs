@@ -1,7 +1,9 @@
+use std::str::FromStr;
+
 use serde::{Deserialize, Serialize};
 
 use super::Pgd;
-use crate::epsilon::Epsilon;
+use crate::{epsilon::Epsilon, report::Results};
 
 /// When and how accuracy is measured.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -18,6 +20,51 @@ pub struct Evaluation {
     #[serde(rename = "final")]
     #[cfg_attr(feature = "crd", schemars(length(min = 1, max = 16)))]
     pub final_: Vec<FinalAttack>,
+    /// What the weights must reach on the test set: without it the job fails with the reason TargetMissed. Results and
+    /// weights are kept.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub target: Option<Target>,
+}
+
+/// The least accuracy on the test set.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "crd", derive(schemars::JsonSchema))]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Target {
+    /// The attack, by the name that results use, for example autoattack or pgd-20; the worst case over all attacks where
+    /// absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(feature = "crd", schemars(length(min = 1, max = 64)))]
+    pub attack: Option<String>,
+    /// Least accuracy under it, in percent.
+    #[cfg_attr(feature = "crd", schemars(range(min = 0.0, max = 100.0)))]
+    pub accuracy: f64,
+}
+
+impl Target {
+    /// What was missed, as a sentence; nothing where it was reached.
+    pub fn missed(&self, results: &Results) -> Option<String> {
+        let attack = self.attack.as_deref();
+        let (name, count) = match attack {
+            None => ("the worst case", results.worst_case),
+            Some(name) => match results.attacks.iter().find(|attack| attack.attack == name) {
+                Some(attack) => (name, attack.count()),
+                None => {
+                    return Some(format!("The results have no attack {name}, which evaluation.target names"));
+                }
+            },
+        };
+        let reached = count.correct as f64 * 100.0 >= self.accuracy * count.total as f64;
+        (!reached).then(|| {
+            format!(
+                "The robust accuracy under {name} is {} % ({} of {} test images), and evaluation.target asks for {} %",
+                count.percent(),
+                count.correct,
+                count.total,
+                self.accuracy
+            )
+        })
+    }
 }
 
 /// The attack on the validation split. Exactly one member.
@@ -40,19 +87,107 @@ pub enum FinalAttack {
     ApgdCe(ApgdCe),
     /// APGD on the targeted difference of logits ratio, once towards each of the likeliest other classes; the second
     /// attack of AutoAttack.
-    ApgdT(ApgdT),
+    ApgdT(Targeted),
+    /// Projected gradient descent on the margin of the logits, the loss of Carlini and Wagner.
+    Cw(FinalPgd),
+    /// FAB towards each of the likeliest other classes (Croce and Hein): the nearest example beyond the linearised
+    /// boundary; the third attack of AutoAttack.
+    FabT(Targeted),
+    /// Square (Andriushchenko et al.): random search that asks for no gradient; the fourth attack of AutoAttack.
+    Square(Square),
+    /// AutoAttack, version "standard" (Croce and Hein): apgdCe, apgdT, fabT and square, each on the images that withstood
+    /// those before, with its own warnings.
+    AutoAttack(AutoAttack),
 }
 
 impl FinalAttack {
     /// The name that results use: `pgd-20`, or `pgd-50-10` for 50 steps with 10 restarts; `apgd-ce-100`; `apgd-t-100-9`
-    /// for 100 steps towards each of 9 classes.
+    /// for 100 steps towards each of 9 classes; `square-5000` for 5000 queries; `autoattack`.
     pub fn name(&self) -> String {
         let (method, steps, runs) = match self {
             Self::Pgd(pgd) => ("pgd", pgd.steps, pgd.restarts()),
+            Self::Cw(pgd) => ("cw", pgd.steps, pgd.restarts()),
             Self::ApgdCe(apgd) => ("apgd-ce", apgd.steps(), apgd.restarts()),
             Self::ApgdT(apgd) => ("apgd-t", apgd.steps(), apgd.targets()),
+            Self::FabT(fab) => ("fab-t", fab.steps(), fab.targets()),
+            Self::Square(square) => ("square", square.queries(), square.restarts()),
+            Self::AutoAttack(AutoAttack {}) => return "autoattack".to_owned(),
         };
         if runs == 1 { format!("{method}-{steps}") } else { format!("{method}-{steps}-{runs}") }
+    }
+}
+
+/// A name that is no attack's.
+#[derive(Debug, thiserror::Error, PartialEq, Eq)]
+#[error(
+    "{0:?} names no attack: write autoattack, pgd-STEPS[-RESTARTS], cw-STEPS[-RESTARTS], apgd-ce[-STEPS[-RESTARTS]], \
+     apgd-t[-STEPS[-TARGETS]], fab-t[-STEPS[-TARGETS]] or square[-QUERIES[-RESTARTS]]"
+)]
+pub struct UnknownAttack(String);
+
+impl FromStr for FinalAttack {
+    type Err = UnknownAttack;
+
+    /// The attack of a [`FinalAttack::name`], with default step size; numbers that have a default may be left out.
+    fn from_str(name: &str) -> Result<Self, UnknownAttack> {
+        let unknown = || UnknownAttack(name.to_owned());
+        if name == "autoattack" {
+            return Ok(Self::AutoAttack(AutoAttack {}));
+        }
+        let methods = ["pgd", "cw", "apgd-ce", "apgd-t", "fab-t", "square"];
+        let (method, rest) = methods
+            .iter()
+            .find_map(|one| name.strip_prefix(one).map(|rest| (*one, rest)))
+            .ok_or_else(unknown)?;
+        let mut numbers = rest.split('-').skip(1).map(|number| number.parse::<u32>().map_err(|_| unknown()));
+        let (first, second) = (numbers.next().transpose()?, numbers.next().transpose()?);
+        if numbers.next().is_some() || !(rest.is_empty() || rest.starts_with('-')) {
+            return Err(unknown());
+        }
+        let pgd = || -> Result<FinalPgd, UnknownAttack> {
+            Ok(FinalPgd { steps: first.ok_or_else(unknown)?, restarts: second, step_size: None })
+        };
+        Ok(match method {
+            "pgd" => Self::Pgd(pgd()?),
+            "cw" => Self::Cw(pgd()?),
+            "apgd-ce" => Self::ApgdCe(ApgdCe { steps: first, restarts: second }),
+            "apgd-t" => Self::ApgdT(Targeted { steps: first, targets: second }),
+            "fab-t" => Self::FabT(Targeted { steps: first, targets: second }),
+            _ => Self::Square(Square { queries: first, restarts: second }),
+        })
+    }
+}
+
+/// AutoAttack as its authors fixed it: there is nothing to choose.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "crd", derive(schemars::JsonSchema))]
+#[serde(deny_unknown_fields)]
+pub struct AutoAttack {}
+
+/// Random search without gradients.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "crd", derive(schemars::JsonSchema))]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Square {
+    /// How often the network is asked about an image; 5000 where absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(feature = "crd", schemars(range(min = 1, max = 100_000)))]
+    pub queries: Option<u32>,
+    /// Random starts; 1 where absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(feature = "crd", schemars(range(min = 1, max = 1000)))]
+    pub restarts: Option<u32>,
+}
+
+impl Square {
+    /// How often the network is asked, with the default filled in.
+    pub fn queries(&self) -> u32 {
+        self.queries.unwrap_or(5000)
+    }
+
+    /// Random starts, with the default filled in.
+    pub fn restarts(&self) -> u32 {
+        self.restarts.unwrap_or(1)
     }
 }
 
@@ -83,11 +218,11 @@ impl ApgdCe {
     }
 }
 
-/// APGD towards other classes.
+/// An attack towards other classes, one after the other.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "crd", derive(schemars::JsonSchema))]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
-pub struct ApgdT {
+pub struct Targeted {
     /// Number of steps towards each class; 100 where absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[cfg_attr(feature = "crd", schemars(range(min = 1, max = 10_000)))]
@@ -98,7 +233,7 @@ pub struct ApgdT {
     pub targets: Option<u32>,
 }
 
-impl ApgdT {
+impl Targeted {
     /// Number of steps, with the default filled in.
     pub fn steps(&self) -> u32 {
         self.steps.unwrap_or(100)
@@ -131,5 +266,30 @@ impl FinalPgd {
     /// Random starts, with the default filled in.
     pub fn restarts(&self) -> u32 {
         self.restarts.unwrap_or(1)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_name_names_its_attack() {
+        for name in [
+            "autoattack",
+            "pgd-20",
+            "pgd-50-10",
+            "cw-100",
+            "apgd-ce-100",
+            "apgd-t-100-9",
+            "fab-t-50-3",
+            "square-5000",
+        ] {
+            assert_eq!(name.parse::<FinalAttack>().unwrap().name(), name);
+        }
+        assert_eq!("apgd-t".parse::<FinalAttack>().unwrap().name(), "apgd-t-100-9");
+        for name in ["", "pgd", "pgd-", "pgd20", "pgd-1-2-3", "apgd", "square-x", "autoattack-2"] {
+            assert_eq!(name.parse::<FinalAttack>(), Err(UnknownAttack(name.to_owned())), "{name}");
+        }
     }
 }

@@ -18,7 +18,11 @@ impl Draft<'_> {
         if let ReportRead::Read(report) = &active.observation.report {
             if let (Phase::Succeeded, Some(results)) = (report.phase, &report.results) {
                 self.take_results(results);
-                self.complete();
+                let target = self.job.spec.training.evaluation.target.as_ref();
+                match target.and_then(|target| target.missed(results)) {
+                    Some(sentence) => self.miss(&sentence),
+                    None => self.complete(),
+                }
                 return true;
             }
             let ended = report.failure.as_ref().filter(|failure| {
@@ -69,6 +73,18 @@ impl Draft<'_> {
             "InvalidSpec",
             &format!("{message} Nothing was created; delete this job and create a corrected one."),
         );
+    }
+
+    /// Ends the job with results that are too low.
+    fn miss(&mut self, sentence: &str) {
+        let message = format!("{sentence}. Results and weights are kept.");
+        self.next.failure = Some(Failure {
+            reason: FailureReason::TargetMissed,
+            rank: None,
+            message: message.clone(),
+            log_tail: Vec::new(),
+        });
+        self.fail(failure_reason(FailureReason::TargetMissed), &message);
     }
 
     fn complete(&mut self) {
@@ -188,6 +204,7 @@ fn failure_reason(reason: FailureReason) -> &'static str {
         FailureReason::Communication => "CommunicationFailure",
         FailureReason::OutOfMemory => "OutOfMemory",
         FailureReason::Device => "DeviceFailure",
+        FailureReason::TargetMissed => "TargetMissed",
         FailureReason::Crash => "Crash",
     }
 }

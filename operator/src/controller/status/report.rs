@@ -2,7 +2,7 @@
 
 use datjob_api::{
     datjob::ResultsStatus,
-    report::{Accuracy, Failure, Report, Results},
+    report::{Accuracy, AttackResult, Failure, Report, Results, StageCount},
 };
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 
@@ -100,7 +100,7 @@ impl Draft<'_> {
         self.next.results = Some(ResultsStatus {
             best_epoch: results.best_epoch,
             clean: results.clean.into(),
-            attacks: results.attacks.iter().take(MOST_ATTACKS).cloned().map(Into::into).collect(),
+            attacks: results.attacks.iter().take(MOST_ATTACKS).map(bounded_attack).map(Into::into).collect(),
             worst_case: results.worst_case.into(),
             weights: shorten(&results.weights, LONGEST_MESSAGE),
             sha256: shorten(&results.sha256, LONGEST_NAME),
@@ -137,6 +137,17 @@ fn bounded_accuracy(accuracy: &Accuracy) -> Accuracy {
     let mut accuracy = accuracy.clone();
     accuracy.robust.attack = shorten(&accuracy.robust.attack, LONGEST_NAME);
     accuracy
+}
+
+fn bounded_attack(attack: &AttackResult) -> AttackResult {
+    let stage =
+        |stage: &StageCount| StageCount { name: shorten(&stage.name, LONGEST_NAME), correct: stage.correct };
+    AttackResult {
+        attack: shorten(&attack.attack, LONGEST_NAME),
+        stages: attack.stages.iter().take(MOST_ATTACKS).map(stage).collect(),
+        warnings: attack.warnings.iter().take(MOST_ATTACKS).map(|one| shorten(one, LONGEST_LINE)).collect(),
+        ..*attack
+    }
 }
 
 fn bounded(failure: &Failure) -> Failure {

@@ -2,7 +2,10 @@
 
 use datjob_api::{
     contract,
-    report::{Accuracy, AttackCount, Count, Failure, FailureReason, Phase, Progress, Report, Results, Split},
+    report::{
+        Accuracy, AttackCount, AttackResult, Count, Failure, FailureReason, Phase, Progress, Report, Results,
+        Split,
+    },
 };
 use k8s_openapi::api::core::v1::Pod;
 use serde_json::json;
@@ -156,8 +159,15 @@ fn results() -> Results {
     Results {
         best_epoch: 2,
         clean: Count { correct: 8127, total: 10_000 },
-        attacks: vec![AttackCount { attack: "pgd-20".into(), correct: 4980, total: 10_000 }],
+        attacks: vec![AttackResult {
+            attack: "pgd-20".into(),
+            correct: 4980,
+            total: 10_000,
+            stages: vec![],
+            warnings: vec![],
+        }],
         worst_case: Count { correct: 4980, total: 10_000 },
+        by_class: None,
         weights: "w".into(),
         sha256: "s".into(),
         seed: 0,
@@ -206,7 +216,7 @@ fn a_job_goes_from_pending_to_complete() {
             epoch: 1,
             split: Split::Validation,
             clean: Count { correct: 813, total: 1000 },
-            robust: AttackCount { attack: "pgd-10".into(), correct: 498, total: 1000 },
+            robust: AttackCount::new("pgd-10", Count { correct: 498, total: 1000 }),
         });
     });
     assert_eq!((status.state.as_str(), status.generation, status.restarts.total), ("Running", 1, 0));
@@ -236,6 +246,30 @@ fn a_job_goes_from_pending_to_complete() {
         assert_eq!(story.condition(kind).0, value, "{kind}");
     }
     assert_eq!(story.reasons(), ["Created", "WorldFormed", "Evaluated", "Evaluating", "Completed"]);
+}
+
+#[test]
+fn a_job_that_misses_its_target_fails_and_keeps_its_results() {
+    for (accuracy, state) in [(49.8, "Complete"), (49.81, "Failed")] {
+        let mut story = Story::training();
+        let target = serde_json::json!({"attack": "pgd-20", "accuracy": accuracy});
+        story.job.spec.training.evaluation.target = serde_json::from_value(target).unwrap();
+        let status = story.report(|report| {
+            report.phase = Phase::Succeeded;
+            report.results = Some(results());
+        });
+        assert_eq!((status.state.as_str(), status.robust.as_str()), (state, "49.80"));
+        assert_eq!(status.results.as_ref().unwrap().sha256, "s");
+        if state == "Failed" {
+            let (value, reason, sentence) = story.condition(FAILED);
+            assert_eq!((value, reason), ("True", "TargetMissed"));
+            assert!(
+                sentence.starts_with("The robust accuracy under pgd-20 is 49.80 % (4980 of 10000"),
+                "{sentence}"
+            );
+            assert_eq!(story.condition(COMPLETE).0, "False");
+        }
+    }
 }
 
 #[test]
@@ -480,7 +514,7 @@ fn only_a_better_robust_accuracy_is_an_event() {
                 epoch,
                 split: Split::Validation,
                 clean: Count { correct: 9, total: 10 },
-                robust: AttackCount { attack: "pgd-10".into(), correct, total: 10 },
+                robust: AttackCount::new("pgd-10", Count { correct, total: 10 }),
             });
         });
     };
