@@ -1,8 +1,8 @@
 //! Checkpoints: what a job needs to go on after everything was lost, and the weights that it is for.
 //!
 //! In the job's directory:
-//! - `checkpoint-0003.safetensors`: parameters and buffers (`model.…`) and the optimizer's state (`optimizer.…`) after
-//!   epoch 3, and `checkpoint-0003.json`, its [`Manifest`] with the SHA-256. The manifest is written last: what has
+//! - `checkpoint-0003.safetensors`: parameters and buffers (`model.…`), the optimizer's state (`optimizer.…`) and the
+//!   averaged weights (`average.…`) after epoch 3, and `checkpoint-0003.json`, its [`Manifest`] with the SHA-256. The manifest is written last: what has
 //!   none is not there.
 //! - `best-0002.safetensors`: the weights with the highest robust accuracy on the validation split so far, named by
 //!   the newest manifest.
@@ -61,6 +61,9 @@ pub struct Best {
     pub clean: Count,
     /// Their robust accuracy on the validation split.
     pub robust: AttackCount,
+    /// Whether they are averaged.
+    #[serde(default)]
+    pub averaged: bool,
     /// Their file.
     pub file: String,
     /// Its SHA-256.

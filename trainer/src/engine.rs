@@ -10,7 +10,7 @@ use crate::{
     checkpoint::{self, Best, Directory},
     data::{self, DataSet, Epoch, Split},
     evaluate::{self, EvalAttack, Evaluation},
-    model::Mode,
+    model::{Mode, Network},
     objective, optim,
     placement::Placement,
     weight_perturbation,
@@ -99,6 +99,9 @@ impl Rank<'_> {
             self.epoch(&mut reducer)?;
             let epoch = self.state.epoch;
             batch_norm::average(&self.state.network.buffers(), &self.group)?;
+            if let Some(average) = &self.state.average {
+                batch_norm::average(&average.network.buffers(), &self.group)?;
+            }
             let last = epoch == epochs;
             if last || epoch.is_multiple_of(self.training.evaluation.every_epochs) {
                 self.validate()?;
@@ -198,6 +201,9 @@ impl Rank<'_> {
             optim::learning_rate(schedule, self.state.base_rate, self.state.step, order.steps() as u64);
         self.state.step += 1;
         self.state.optimizer.step(rate, self.state.step)?;
+        if let Some(average) = &mut self.state.average {
+            average.update(&self.state.network, self.state.step)?;
+        }
         meter.stepped(global);
         Ok((rate, aftermath))
     }
@@ -214,19 +220,27 @@ impl Rank<'_> {
             attacks: std::slice::from_ref(&attack),
             device: self.placement.device(),
         };
-        let counts = accuracy::measure(&self.state.network, &evaluation, &self.evaluation, &mut |_, _| {})?;
-        let accuracy = accuracy::on_validation(&counts, &attack, self.state.epoch);
+        let measure =
+            |network: &Network| accuracy::measure(network, &evaluation, &self.evaluation, &mut |_, _| {});
+        let raw = measure(&self.state.network)?;
+        let average = self.state.average.as_ref();
+        let averaged = average.map(|average| measure(&average.network)).transpose()?;
+        let accuracy = accuracy::on_validation(&raw, averaged.as_ref(), &attack, self.state.epoch);
+        let chosen =
+            average.filter(|_| averaged.is_some_and(|averaged| accuracy::is_better(&averaged, &raw)));
         let better =
             self.state.best.as_ref().is_none_or(|best| accuracy.robust.correct > best.robust.correct);
         if better {
+            let network = chosen.map_or(&self.state.network, |average| &average.network);
+            let averaged = chosen.is_some();
             let (file, sha256) = if self.is_first() {
-                self.checkpoints.save_best(self.state.epoch, &self.state.network.state())?
+                self.checkpoints.save_best(self.state.epoch, &network.state())?
             } else {
                 // Only rank 0 writes, and only rank 0 reads what it wrote.
                 Default::default()
             };
             let (clean, robust) = (accuracy.clean, accuracy.robust.clone());
-            self.state.best = Some(Best { epoch: self.state.epoch, clean, robust, file, sha256 });
+            self.state.best = Some(Best { epoch: self.state.epoch, clean, robust, averaged, file, sha256 });
         }
         if self.is_first() {
             (self.tell)(Event::Accuracy(accuracy));
@@ -282,6 +296,7 @@ impl Rank<'_> {
         let (file, sha256) = self.checkpoints.save_result(&self.state.network.state())?;
         let results = Results {
             best_epoch: self.state.best.as_ref().map_or(self.state.epoch, |best| best.epoch),
+            averaged: self.state.best.as_ref().is_some_and(|best| best.averaged),
             clean: counts.clean(),
             attacks: evaluate::attack_results(&attacks, &counts),
             worst_case: counts.worst_case(),

@@ -9,6 +9,7 @@
 
 pub mod agent;
 pub mod attack;
+pub mod averaging;
 pub mod checkpoint;
 pub mod cli;
 pub mod data;

@@ -5,7 +5,7 @@
 use std::{net::Ipv4Addr, process::ExitCode, sync::Arc, time::Duration};
 
 use datjob_api::{
-    report::{Failure, Phase, Report},
+    report::{Count, Failure, Phase, Report},
     training::Target,
 };
 use tokio::time;
@@ -172,12 +172,17 @@ impl Printer {
         if let Some(accuracy) = &report.accuracy
             && self.evaluated != accuracy.epoch
         {
-            println!(
-                "validation       clean {} %  {} {} %",
-                accuracy.clean.percent(),
-                accuracy.robust.attack,
-                accuracy.robust.count().percent()
-            );
+            let line = |what: &str, clean: Count, robust: Count| {
+                let attack = &accuracy.robust.attack;
+                println!("{what:<16} clean {} %  {attack} {} %", clean.percent(), robust.percent());
+            };
+            match &accuracy.averaging {
+                None => line("validation", accuracy.clean, accuracy.robust.count()),
+                Some(both) => {
+                    line("validation", both.raw_clean, both.raw_robust);
+                    line("  averaged", both.averaged_clean, both.averaged_robust);
+                }
+            }
             self.evaluated = accuracy.epoch;
         }
         if report.phase == Phase::Evaluating && self.phase != Some(Phase::Evaluating) {

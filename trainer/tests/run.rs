@@ -288,6 +288,7 @@ fn every_method_learns() {
                 "attack": {"pgd": {"steps": 1}},
                 "objective": {"mart": {"beta": 2.0}},
                 "weightPerturbation": {"gamma": 0.005},
+                "averaging": {"ema": {"decay": 0.9}},
                 "optimizer": {"adamW": {"learningRate": 0.002}},
                 "schedule": {"epochs": 1, "batchSize": 512}
             }),

@@ -135,6 +135,24 @@ pub struct Accuracy {
     pub clean: Count,
     /// Accuracy on the attacked images.
     pub robust: AttackCount,
+    /// Where weights are averaged: the two that were measured, of which `clean` and `robust` are the more robust.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub averaging: Option<BothWeights>,
+}
+
+/// Accuracies with the weights that are trained, and with their average.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "crd", derive(schemars::JsonSchema))]
+#[serde(rename_all = "camelCase")]
+pub struct BothWeights {
+    /// Those that are trained, on the images as they are.
+    pub raw_clean: Count,
+    /// Those that are trained, on the attacked images.
+    pub raw_robust: Count,
+    /// The average, on the images as they are.
+    pub averaged_clean: Count,
+    /// The average, on the attacked images.
+    pub averaged_robust: Count,
 }
 
 /// Which images an accuracy was measured on.
@@ -215,6 +233,9 @@ impl AttackCount {
 pub struct Results {
     /// The epoch whose weights were chosen on the validation split, counted from 1.
     pub best_epoch: u32,
+    /// Whether these are averaged weights.
+    #[serde(default)]
+    pub averaged: bool,
     /// Clean accuracy on the test set.
     pub clean: Count,
     /// Robust accuracy on the test set, an entry for each attack of `evaluation.final`.

@@ -34,7 +34,7 @@ pub use evaluation::{
 };
 pub use model::{Activation, Architecture, Model, Normalization, Stem, UnknownArchitecture};
 pub use objective::{CrossEntropy, Mart, Objective, Trades, WeightPerturbation};
-pub use optimizer::{AdamW, Adaptation, Lamb, Lars, Optimizer, Sgd};
+pub use optimizer::{AdamW, Adaptation, Averaging, Ema, Lamb, Lars, Optimizer, Sgd};
 pub use schedule::{Cosine, Cyclic, Decay, Piecewise, Scaling, ScalingRule, Schedule};
 
 /// What is trained and how. Never changes after the job was created.
@@ -75,6 +75,10 @@ pub struct Training {
     /// The optimizer.
     #[serde(default)]
     pub optimizer: Optimizer,
+    /// Averaged weights: where present, evaluations on the validation split measure them too, and the better of the two
+    /// can become the job's result.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub averaging: Option<Averaging>,
     /// Epochs, batch size, learning rate over time.
     pub schedule: Schedule,
     /// How ranks talk.

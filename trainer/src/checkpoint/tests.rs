@@ -20,7 +20,7 @@ fn directory(hash: &str) -> (tempfile::TempDir, Directory) {
 
 fn best(epoch: u32, file: String, sha256: String) -> Best {
     let robust = AttackCount::new("pgd-10", Count { correct: 1, total: 2 });
-    Best { epoch, clean: Count { correct: 2, total: 2 }, robust, file, sha256 }
+    Best { epoch, clean: Count { correct: 2, total: 2 }, robust, averaged: false, file, sha256 }
 }
 
 #[test]

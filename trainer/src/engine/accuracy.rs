@@ -2,7 +2,7 @@
 
 use std::ops::ControlFlow;
 
-use datjob_api::report::{Accuracy, AttackCount, Split};
+use datjob_api::report::{Accuracy, AttackCount, BothWeights, Split};
 use datjob_c10d::{ProcessGroup, ReduceOp};
 use tch::Tensor;
 
@@ -31,12 +31,31 @@ pub(super) fn measure(
     Ok(counts)
 }
 
-/// The counts of an evaluation on the validation split, as reported.
-pub(super) fn on_validation(counts: &Counts, attack: &EvalAttack, epoch: u32) -> Accuracy {
+/// The counts of an evaluation on the validation split, as reported: those of the more robust weights where averaged ones
+/// were measured too.
+pub(super) fn on_validation(
+    raw: &Counts,
+    averaged: Option<&Counts>,
+    attack: &EvalAttack,
+    epoch: u32,
+) -> Accuracy {
+    let better = averaged.filter(|averaged| is_better(averaged, raw)).unwrap_or(raw);
+    let both = |averaged: &Counts| BothWeights {
+        raw_clean: raw.clean(),
+        raw_robust: raw.worst_case(),
+        averaged_clean: averaged.clean(),
+        averaged_robust: averaged.worst_case(),
+    };
     Accuracy {
         epoch,
         split: Split::Validation,
-        clean: counts.clean(),
-        robust: AttackCount::new(&attack.name, counts.worst_case()),
+        clean: better.clean(),
+        robust: AttackCount::new(&attack.name, better.worst_case()),
+        averaging: averaged.map(both),
     }
+}
+
+/// Whether averaged weights are the more robust ones.
+pub(super) fn is_better(averaged: &Counts, raw: &Counts) -> bool {
+    averaged.worst_case().correct > raw.worst_case().correct
 }

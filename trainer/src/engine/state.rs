@@ -6,6 +6,7 @@ use tch::{Device, Kind, Tensor};
 
 use super::TrainError;
 use crate::{
+    averaging::Average,
     checkpoint::{Best, Manifest, Named},
     model::Network,
     optim::Optimizer,
@@ -13,6 +14,7 @@ use crate::{
 
 const MODEL: &str = "model.";
 const OPTIMIZER: &str = "optimizer.";
+const AVERAGE: &str = "average.";
 /// Longest description of the best weights that is broadcast, in bytes.
 const BEST_BYTES: usize = 4096;
 
@@ -20,6 +22,8 @@ const BEST_BYTES: usize = 4096;
 pub(super) struct State {
     pub network: Network,
     pub optimizer: Optimizer,
+    /// The averaged weights, where there are such.
+    pub average: Option<Average>,
     /// The learning rate at the top of the schedule.
     pub base_rate: f64,
     /// Completed epochs.
@@ -34,12 +38,20 @@ impl State {
     /// The start of a training: the same on every rank, since all come from the seed.
     pub(super) fn new(training: &Training, device: Device) -> Result<Self, TrainError> {
         let options = (Kind::Float, device);
-        let mut network =
-            Network::for_dataset(&training.model, training.data.dataset, training.seed, options)?;
-        network.channels_last()?;
+        let new = || -> Result<Network, TrainError> {
+            let mut network =
+                Network::for_dataset(&training.model, training.data.dataset, training.seed, options)?;
+            network.channels_last()?;
+            Ok(network)
+        };
+        let network = new()?;
+        let average = match &training.averaging {
+            Some(spec) => Some(Average::new(spec, new()?, &network)?),
+            None => None,
+        };
         let optimizer = Optimizer::new(network.parameters(), &training.optimizer)?;
         let base_rate = training.optimizer.learning_rate() * training.schedule.scale();
-        Ok(Self { network, optimizer, base_rate, epoch: 0, step: 0, best: None })
+        Ok(Self { network, optimizer, average, base_rate, epoch: 0, step: 0, best: None })
     }
 
     /// All tensors, under the names that checkpoints use.
@@ -47,21 +59,30 @@ impl State {
         let named = |prefix: &'static str, tensors: Named| {
             tensors.into_iter().map(move |(name, tensor)| (format!("{prefix}{name}"), tensor))
         };
-        named(MODEL, self.network.state()).chain(named(OPTIMIZER, self.optimizer.state())).collect()
+        let average = self.average.iter().flat_map(|average| average.network.state()).collect();
+        named(MODEL, self.network.state())
+            .chain(named(OPTIMIZER, self.optimizer.state()))
+            .chain(named(AVERAGE, average))
+            .collect()
     }
 
     /// Takes over a checkpoint.
     pub(super) fn restore(&mut self, manifest: &Manifest, tensors: Named) -> Result<(), TrainError> {
-        let (mut model, mut optimizer) = (Vec::new(), Vec::new());
+        let (mut model, mut optimizer, mut average) = (Vec::new(), Vec::new(), Vec::new());
         for (name, tensor) in tensors {
             if let Some(name) = name.strip_prefix(MODEL) {
                 model.push((name.to_owned(), tensor));
             } else if let Some(name) = name.strip_prefix(OPTIMIZER) {
                 optimizer.push((name.to_owned(), tensor));
+            } else if let Some(name) = name.strip_prefix(AVERAGE) {
+                average.push((name.to_owned(), tensor));
             }
         }
         self.network.load_state(model)?;
         self.optimizer.load_state(optimizer)?;
+        if let Some(live) = &self.average {
+            live.network.load_state(average)?;
+        }
         self.epoch = manifest.epoch;
         self.step = manifest.step;
         self.best.clone_from(&manifest.best);

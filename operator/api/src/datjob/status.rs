@@ -74,6 +74,9 @@ pub struct Restarts {
 pub struct ResultsStatus {
     /// The epoch whose weights were chosen, counted from 1.
     pub best_epoch: u32,
+    /// Whether these are averaged weights.
+    #[serde(default)]
+    pub averaged: bool,
     /// Accuracy on the images as they are.
     pub clean: TestCount,
     /// Accuracy under each attack of `evaluation.final`.

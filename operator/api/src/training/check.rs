@@ -1,7 +1,8 @@
 //! What a training spec must satisfy, for manifests that never met an API server and for what no schema can say.
 
 use super::{
-    Attack, Decay, DuringAttack, Epsilon, FinalAttack, Norm, Objective, Optimizer, Source, Training,
+    Attack, Averaging, Decay, DuringAttack, Epsilon, FinalAttack, Norm, Objective, Optimizer, Source,
+    Training,
 };
 
 /// A training spec that cannot be run: the field and what to write there.
@@ -87,6 +88,9 @@ impl Training {
         }
         if let Some(perturbation) = &self.weight_perturbation {
             number("weightPerturbation.gamma", perturbation.gamma, 0.0, 1.0)?;
+        }
+        if let Some(Averaging::Ema(ema)) = &self.averaging {
+            number("averaging.ema.decay", ema.decay, 0.0, 0.999_999)?;
         }
         count("schedule.epochs", schedule.epochs, 1, 100_000)?;
         count("schedule.batchSize", schedule.batch_size, 1, 1_000_000)?;

@@ -173,3 +173,28 @@ impl Default for Lars {
         Self { learning_rate: 1.0, momentum: 0.9, weight_decay: 5e-4, trust: 0.001, adaptation }
     }
 }
+
+/// Averaged weights, evaluated beside those that are trained. Exactly one member.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "crd", derive(schemars::JsonSchema))]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub enum Averaging {
+    /// An exponential moving average over steps.
+    Ema(Ema),
+}
+
+/// An exponential moving average of weights and of BatchNorm's statistics.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "crd", derive(schemars::JsonSchema))]
+#[serde(rename_all = "camelCase", deny_unknown_fields, default)]
+pub struct Ema {
+    /// What of the average stays in a step; (1 + t) / (10 + t) in step t while that is less.
+    #[cfg_attr(feature = "crd", schemars(range(min = 0.0, max = 0.999_999)))]
+    pub decay: f64,
+}
+
+impl Default for Ema {
+    fn default() -> Self {
+        Self { decay: 0.999 }
+    }
+}

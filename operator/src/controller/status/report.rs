@@ -99,6 +99,7 @@ impl Draft<'_> {
         self.next.robust = results.worst_case.percent();
         self.next.results = Some(ResultsStatus {
             best_epoch: results.best_epoch,
+            averaged: results.averaged,
             clean: results.clean.into(),
             attacks: results.attacks.iter().take(MOST_ATTACKS).map(bounded_attack).map(Into::into).collect(),
             worst_case: results.worst_case.into(),

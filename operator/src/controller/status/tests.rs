@@ -158,6 +158,7 @@ fn failure(reason: FailureReason) -> Failure {
 fn results() -> Results {
     Results {
         best_epoch: 2,
+        averaged: false,
         clean: Count { correct: 8127, total: 10_000 },
         attacks: vec![AttackResult {
             attack: "pgd-20".into(),
@@ -217,6 +218,7 @@ fn a_job_goes_from_pending_to_complete() {
             split: Split::Validation,
             clean: Count { correct: 813, total: 1000 },
             robust: AttackCount::new("pgd-10", Count { correct: 498, total: 1000 }),
+            averaging: None,
         });
     });
     assert_eq!((status.state.as_str(), status.generation, status.restarts.total), ("Running", 1, 0));
@@ -515,6 +517,7 @@ fn only_a_better_robust_accuracy_is_an_event() {
                 split: Split::Validation,
                 clean: Count { correct: 9, total: 10 },
                 robust: AttackCount::new("pgd-10", Count { correct, total: 10 }),
+                averaging: None,
             });
         });
     };
