@@ -11,6 +11,7 @@ use tch::{TchError, Tensor, no_grad, with_grad};
 use crate::{
     losses::{divergence, summed_cross_entropy},
     model::{Mode, Network},
+    smoothing::NoisyCopies,
 };
 
 mod apgd;
@@ -36,19 +37,42 @@ pub fn training_mode(attack: &Attack) -> Mode {
     }
 }
 
-/// The adversarial examples that a training step trains on, `[N, C, H, W]` like `images`, outside of any graph.
-///
-/// `noise` is the start: see [`crate::random::Start`]. The loss that is made large is the objective's: the divergence
-/// from the prediction on the image for TRADES, cross-entropy otherwise. Freezes the network meanwhile.
+/// How a training makes adversarial examples.
+#[derive(Clone, Copy, Debug)]
+pub struct Recipe<'a> {
+    /// The attack.
+    pub attack: &'a Attack,
+    /// The objective, whose loss is made large: the divergence from the prediction on the image for TRADES, cross-entropy
+    /// otherwise.
+    pub objective: &'a Objective,
+    /// Where the examples may lie.
+    pub threat_model: &'a ThreatModel,
+    /// What step sizes are multiplied by.
+    pub step_scale: f64,
+}
+
+/// The images of a step.
+#[derive(Clone, Copy, Debug)]
+pub struct Examples<'a> {
+    /// `[N, C, H, W]` in [0, 1].
+    pub images: &'a Tensor,
+    /// i64 `[N]`.
+    pub labels: &'a Tensor,
+    /// The start, like `images`: see [`crate::random::Start`].
+    pub start: &'a Tensor,
+    /// Where the smoothed network is attacked.
+    pub copies: Option<&'a NoisyCopies>,
+}
+
+/// The adversarial examples that a training step trains on, `[N, C, H, W]` like the images, outside of any graph. Freezes
+/// the network meanwhile.
 pub fn for_training(
     network: &Network,
-    attack: &Attack,
-    objective: &Objective,
-    threat_model: &ThreatModel,
-    images: &Tensor,
-    labels: &Tensor,
-    noise: &Tensor,
+    recipe: &Recipe<'_>,
+    examples: &Examples<'_>,
 ) -> Result<Tensor, TchError> {
+    let Recipe { attack, objective, threat_model, step_scale } = *recipe;
+    let Examples { images, labels, start, copies } = *examples;
     let mode = training_mode(attack);
     let (norm, epsilon) = (threat_model.norm, threat_model.epsilon.value());
     network.frozen(|| {
@@ -57,6 +81,9 @@ pub fn for_training(
             Objective::CrossEntropy(_) | Objective::Mart(_) => None,
         };
         let loss = |x: &Tensor| {
+            if let Some(copies) = copies {
+                return copies.cross_entropy(&network.forward(&copies.of(x)?, mode)?, labels);
+            }
             let logits = network.forward(x, mode)?;
             match &natural {
                 Some(natural) => divergence(natural, &logits.f_log_softmax(1, None)?)?.f_sum(logits.kind()),
@@ -65,14 +92,14 @@ pub fn for_training(
         };
         match attack {
             Attack::Pgd(spec) => {
-                let step_size = spec.step_size(threat_model);
-                pgd(&loss, images, &PgdParameters { norm, epsilon, step_size, steps: spec.steps }, noise)
+                let step_size = spec.step_size(threat_model) * step_scale;
+                pgd(&loss, images, &PgdParameters { norm, epsilon, step_size, steps: spec.steps }, start)
             }
             Attack::Fgsm(spec) => {
-                let parameters = FgsmParameters { epsilon, step_size: spec.step_size(threat_model) };
-                fgsm(&loss, images, &parameters, noise)
+                let step_size = spec.step_size(threat_model) * step_scale;
+                fgsm(&loss, images, &FgsmParameters { epsilon, step_size }, start)
             }
-            Attack::NFgsm(spec) => n_fgsm(&loss, images, spec.step_size(threat_model), noise),
+            Attack::NFgsm(spec) => n_fgsm(&loss, images, spec.step_size(threat_model) * step_scale, start),
         }
     })
 }

@@ -6,7 +6,8 @@
 //! once.
 
 use crate::{
-    attack,
+    attack::{self, Examples, Recipe},
+    certify::Certification,
     checkpoint::{self, Best, Directory},
     data::{self, DataSet, Epoch, Split},
     evaluate::{self, EvalAttack, Evaluation},
@@ -16,7 +17,10 @@ use crate::{
     weight_perturbation,
     worker::{assignment::Assignment, event::Event},
 };
-use datjob_api::{Training, report::Results};
+use datjob_api::{
+    Training,
+    report::{CertifiedCount, Results},
+};
 use datjob_c10d::{C10dError, ProcessGroup, Reducer, ReducerOptions};
 
 mod accuracy;
@@ -164,15 +168,23 @@ impl Rank<'_> {
     ) -> Result<(f64, Aftermath), TrainError> {
         let Training { threat_model, attack, objective, schedule, .. } = self.training;
         let network = &self.state.network;
-        let Batch { images, labels, noise, global } = batch.take(network)?;
+        let Batch { images, labels, noise, copies, global } = batch.take(network)?;
 
         let attack_begins = self.placement.moment()?;
-        let adversarial =
-            attack::for_training(network, attack, objective, threat_model, &images, &labels, &noise)?;
+        let recipe = Recipe { attack, objective, threat_model, step_scale: 1.0 };
+        let examples = Examples { images: &images, labels: &labels, start: &noise, copies: copies.as_ref() };
+        let adversarial = attack::for_training(network, &recipe, &examples)?;
         let attack_ends = self.placement.moment()?;
 
         // The reducer takes the mean over ranks of what are sums over shards, and shards may be uneven.
         let scale = self.group.world_size() as f64 / global as f64;
+        let (images, adversarial, labels, scale) = match &copies {
+            None => (images, adversarial, labels, scale),
+            Some(copies) => {
+                let (images, adversarial) = (copies.of(&images)?, copies.of(&adversarial)?);
+                (images, adversarial, copies.labels(&labels)?, scale / copies.samples() as f64)
+            }
+        };
         let loss = |mode| objective::loss(network, objective, mode, (&images, &adversarial), &labels, scale);
         let perturbed = match &self.training.weight_perturbation {
             Some(spec) => {
@@ -290,6 +302,7 @@ impl Rank<'_> {
                     tell(Event::Evaluating { done: done as u64, total: total as u64 });
                 }
             })?;
+        let certified = self.certify()?;
         if !self.is_first() {
             return Ok(None);
         }
@@ -300,6 +313,7 @@ impl Rank<'_> {
             clean: counts.clean(),
             attacks: evaluate::attack_results(&attacks, &counts),
             worst_case: counts.worst_case(),
+            certified,
             by_class: Some(counts.by_class()),
             weights: assignment.checkpoints_below_volume.join(file).to_string_lossy().into_owned(),
             sha256,
@@ -312,5 +326,17 @@ impl Rank<'_> {
         };
         checkpoint::results::write(&assignment.checkpoints, &assignment.job_uid, &results)?;
         Ok(Some(results))
+    }
+
+    /// Certified accuracy on the test set, where the spec asks for it.
+    fn certify(&self) -> Result<Vec<CertifiedCount>, TrainError> {
+        let (Some(spec), Some(sigma)) = (&self.training.evaluation.certify, self.training.certified_sigma())
+        else {
+            return Ok(Vec::new());
+        };
+        let images = (&self.data.test, spec.images as usize, self.placement.device());
+        let certification = Certification::new(spec, sigma);
+        let network = &self.state.network;
+        accuracy::certify(network, &certification, images, self.training.seed, &self.evaluation)
     }
 }

@@ -2,11 +2,16 @@
 
 use std::{ops::ControlFlow, process::ExitCode, time::Instant};
 
-use datjob_api::{report::Count, training::InvalidTraining, training::Topology};
+use datjob_api::{
+    report::{CertifiedCount, Count},
+    training::InvalidTraining,
+    training::Topology,
+};
 use datjob_c10d::{C10dError, CudaError};
 use tch::Kind;
 
 use crate::{
+    certify::{self, Certification},
     checkpoint::{self, CheckpointError},
     cli::Evaluate,
     data::{self, DataError},
@@ -35,6 +40,8 @@ enum Failed {
     MemoryFormat(#[from] C10dError),
     #[error(transparent)]
     Evaluate(#[from] EvaluateError),
+    #[error(transparent)]
+    Tensor(#[from] tch::TchError),
     #[error("--images: there are {0} test images; ask for 1 to {0}")]
     Images(usize),
 }
@@ -56,6 +63,7 @@ fn run(options: &Evaluate) -> Result<(), Failed> {
         training.evaluation.final_.clone_from(&options.attacks);
         // It may name an attack of the manifest, and this is no run.
         training.evaluation.target = None;
+        training.evaluation.certify = None;
     }
     training.check(Topology { pods: 1, workers: 1, gpus: u32::from(options.gpu) })?;
     let placement = if options.gpu { Placement::cuda()? } else { Placement::Cpu };
@@ -98,6 +106,14 @@ fn run(options: &Evaluate) -> Result<(), Failed> {
         attack.warnings.iter().for_each(|warning| println!("  {warning}"));
     }
     line("worst case", counts.worst_case());
+    if let (Some(spec), Some(sigma)) = (&training.evaluation.certify, training.certified_sigma()) {
+        let images = (&images, spec.images as usize, placement.device());
+        let certification = Certification::new(spec, sigma);
+        let counts = certify::counts(&network, &certification, images, training.seed, (0, 1))?;
+        for CertifiedCount { radius, correct, total } in certify::certified(&counts) {
+            line(&format!("certified {radius}"), Count { correct, total });
+        }
+    }
     println!("{:.0} s", started.elapsed().as_secs_f64());
     Ok(())
 }

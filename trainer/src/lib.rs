@@ -10,6 +10,7 @@
 pub mod agent;
 pub mod attack;
 pub mod averaging;
+pub mod certify;
 pub mod checkpoint;
 pub mod cli;
 pub mod data;
@@ -26,6 +27,7 @@ pub mod placement;
 pub mod random;
 pub mod rendezvous;
 pub mod run;
+pub mod smoothing;
 pub mod telemetry;
 pub mod weight_perturbation;
 pub mod worker;

@@ -40,6 +40,16 @@ impl Stream {
         Self::new(seed, "evaluation-attack", &[image, restart])
     }
 
+    /// The noise of the copies of a training image in an epoch; `image` is its index in the data set.
+    pub fn smoothing(seed: u64, epoch: u64, image: u64) -> Self {
+        Self::new(seed, "smoothing", &[epoch, image])
+    }
+
+    /// The noise of the certification of an image; `image` is its index in the data set.
+    pub fn certification(seed: u64, image: u64) -> Self {
+        Self::new(seed, "certification", &[image])
+    }
+
     /// The search of a restart of Square in an evaluation; `image` is its index in the data set.
     pub fn square(seed: u64, image: u64, restart: u64) -> Self {
         Self::new(seed, "square", &[image, restart])
@@ -62,6 +72,11 @@ impl Stream {
             hash.update(index.to_le_bytes());
         }
         Self(ChaCha8Rng::from_seed(hash.finalize().into()))
+    }
+
+    /// 64 random bits, to seed another generator.
+    pub fn seed(&mut self) -> i64 {
+        self.0.next_u64() as i64
     }
 
     /// An integer in `0..bound`, each with the same probability; 0 where `bound` is 0.
@@ -163,6 +178,25 @@ pub fn training_noise(
     start: Start,
 ) -> Result<Tensor, TchError> {
     noise(indices, image_shape, start, |image| Stream::training_attack(seed, epoch, image))
+}
+
+/// Noise of `samples` copies of each training image, `[N · samples, C, H, W]` in f32 on the CPU: normal with deviation
+/// `sigma`, that of an image's copies in consecutive rows.
+pub fn smoothing_noise(
+    seed: u64,
+    epoch: u64,
+    indices: &[usize],
+    [channels, height, width]: [i64; 3],
+    (sigma, samples): (f64, u32),
+) -> Result<Tensor, TchError> {
+    let numbers = (channels * height * width) as usize * samples as usize;
+    let mut values = Vec::with_capacity(indices.len() * numbers);
+    for &index in indices {
+        let mut stream = Stream::smoothing(seed, epoch, index as u64);
+        Start::Normal { deviation: sigma }.draw(&mut stream, numbers, &mut values);
+    }
+    let rows = indices.len() as i64 * i64::from(samples);
+    Tensor::f_from_slice(&values)?.f_view([rows, channels, height, width])
 }
 
 /// Start noise of a restart (counted from 0) of an attack in an evaluation, `[N, C, H, W]` in f32 on the CPU.

@@ -6,14 +6,15 @@ use std::collections::BTreeMap;
 use datjob_api::training::{Architecture, Attack, Norm, Objective, ThreatModel};
 use datjob_trainer::{
     attack::{
-        ApgdLoss, ApgdParameters, FabParameters, PgdParameters, SquareParameters, apgd, fab_t, for_training,
-        n_fgsm, pgd, square,
+        ApgdLoss, ApgdParameters, Examples, FabParameters, PgdParameters, Recipe, SquareParameters, apgd,
+        fab_t, for_training, n_fgsm, pgd, square,
     },
     losses::{margins, summed_cross_entropy},
     model::{Mode, Network},
     objective,
     optim::{self, Optimizer},
     random::Stream,
+    smoothing::NoisyCopies,
     weight_perturbation,
 };
 use serde::Deserialize;
@@ -51,6 +52,8 @@ struct Reference {
     fab_t_l2: Vec<f64>,
     square: Vec<f64>,
     square_l2: Vec<f64>,
+    smoothed_attack: Vec<f64>,
+    smoothed_loss: f64,
     label_smoothing: Gradients,
     trades: Gradients,
     mart: Gradients,
@@ -204,9 +207,30 @@ fn trades_attacks_the_divergence() {
     let threat_model: ThreatModel = serde_json::from_value(json!({"epsilon": "0.1"})).unwrap();
     let trades = objective(json!({"trades": {}}));
     let noise = noise() * 0.001;
-    let found =
-        for_training(&network(), &attack, &trades, &threat_model, &images(), &labels(), &noise).unwrap();
+    let recipe = Recipe { attack: &attack, objective: &trades, threat_model: &threat_model, step_scale: 1.0 };
+    let (images, labels) = (images(), labels());
+    let examples = Examples { images: &images, labels: &labels, start: &noise, copies: None };
+    let found = for_training(&network(), &recipe, &examples).unwrap();
     assert_close("TRADES attack", &values(&found), &reference().trades_attack);
+}
+
+#[test]
+fn the_smoothed_network_is_attacked_and_trained() {
+    let (network, labels, reference) = (network(), labels(), reference());
+    let attack: Attack = serde_json::from_value(json!({"pgd": {"steps": 4, "stepSize": "0.2"}})).unwrap();
+    let threat_model: ThreatModel = serde_json::from_value(json!({"norm": "L2", "epsilon": "0.8"})).unwrap();
+    let objective = Objective::default();
+    let copies = NoisyCopies::new(3, numbers(1002, &[12, 1, 28, 28]) * 0.25);
+    let recipe =
+        Recipe { attack: &attack, objective: &objective, threat_model: &threat_model, step_scale: 1.0 };
+    let (images, start) = (images(), noise() * 0.01);
+    let examples = Examples { images: &images, labels: &labels, start: &start, copies: Some(&copies) };
+    let found = for_training(&network, &recipe, &examples).unwrap();
+    assert_close("smoothed attack", &values(&found), &reference.smoothed_attack);
+
+    let (noisy, labels) = (copies.of(&found).unwrap(), copies.labels(&labels).unwrap());
+    let loss = objective::loss(&network, &objective, Mode::Train, (&noisy, &noisy), &labels, 1.0 / 12.0);
+    assert_close("smoothed loss", &[loss.unwrap().double_value(&[])], &[reference.smoothed_loss]);
 }
 
 #[test]

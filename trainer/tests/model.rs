@@ -4,7 +4,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use datjob_api::training::{Architecture, Attack, ThreatModel};
 use datjob_trainer::{
-    attack::for_training,
+    attack::{Examples, Recipe, for_training},
     model::{Mode, ModelError, Network},
     random::{Start, training_noise},
 };
@@ -166,10 +166,10 @@ fn training_attacks_stay_in_the_ball_and_leave_the_network_alone() {
     let before: Vec<Tensor> = network.state().into_iter().map(|(_, tensor)| tensor.copy()).collect();
     for attack in [serde_json::json!({"fgsm": {}}), serde_json::json!({"pgd": {"steps": 3}})] {
         let attack: Attack = serde_json::from_value(attack).unwrap();
-        let adversarial = tch::no_grad(|| {
-            for_training(&network, &attack, &objective, &threat_model, &images, &labels, &noise)
-        })
-        .unwrap();
+        let recipe =
+            Recipe { attack: &attack, objective: &objective, threat_model: &threat_model, step_scale: 1.0 };
+        let examples = Examples { images: &images, labels: &labels, start: &noise, copies: None };
+        let adversarial = tch::no_grad(|| for_training(&network, &recipe, &examples)).unwrap();
         assert!(!adversarial.requires_grad());
         let far = (&adversarial - &images).to_kind(Kind::Double).abs().max().double_value(&[]);
         assert!(far <= epsilon + 0.5_f64.powi(24), "{far}");

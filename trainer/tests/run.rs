@@ -308,6 +308,20 @@ fn every_method_learns() {
             }),
         ),
         (
+            "Smooth-AT, certified",
+            json!({
+                "threatModel": {"norm": "L2", "epsilon": "0.5"},
+                "attack": {"pgd": {"steps": 1}},
+                "smoothing": {"sigma": 0.25, "samples": 2},
+                "evaluation": {
+                    "during": {"pgd": {"steps": 1}},
+                    "final": [{"pgd": {"steps": 1}}],
+                    "certify": {"images": 20, "selectionSamples": 20, "samples": 500, "alpha": 0.01}
+                },
+                "schedule": {"epochs": 1, "batchSize": 512}
+            }),
+        ),
+        (
             "N-FGSM with SiLU and normalisation",
             json!({
                 "model": {"architecture": "small-cnn", "activation": "SiLU", "normalization": "Dataset"},
@@ -327,5 +341,10 @@ fn every_method_learns() {
         let robust = results["worstCase"]["correct"].as_u64().unwrap();
         println!("{name}: clean {clean}, robust {robust} of 10000");
         assert!(clean > 9_000 && robust > 5_000, "{name}: {results}");
+        if change.get("smoothing").is_some() {
+            let near = &results["certified"][3];
+            assert_eq!((&near["radius"], &near["total"]), (&"0.15".into(), &20.into()), "{results}");
+            assert!(near["correct"].as_u64().unwrap() > 10, "{results}");
+        }
     }
 }

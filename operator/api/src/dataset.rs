@@ -52,6 +52,13 @@ impl Dataset {
         }
     }
 
+    /// Number of test images.
+    pub fn test_images(self) -> usize {
+        match self {
+            Self::Mnist | Self::FashionMnist | Self::Cifar10 | Self::Cifar100 => 10_000,
+        }
+    }
+
     /// Whether training images are flipped left to right where the manifest does not say: a mirrored digit is another
     /// sign, a mirrored photograph is not.
     pub fn flips_by_default(self) -> bool {

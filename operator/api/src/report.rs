@@ -242,6 +242,9 @@ pub struct Results {
     pub attacks: Vec<AttackResult>,
     /// Images that stayed correct under every attack; the same as the only entry where there is one.
     pub worst_case: Count,
+    /// Images whose label the smoothed network certainly gives within a radius; empty where nothing was certified.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub certified: Vec<CertifiedCount>,
     /// The same by class; absent where the trainer is older than this field.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub by_class: Option<CountsByClass>,
@@ -263,6 +266,19 @@ pub struct Results {
     /// bit only where it is equal too. 0 where the trainer is older than this field.
     #[serde(default)]
     pub threads: u32,
+}
+
+/// Certified accuracy at a radius.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "crd", derive(schemars::JsonSchema))]
+#[serde(rename_all = "camelCase")]
+pub struct CertifiedCount {
+    /// The radius in l2, in units of the pixel range: "0.25".
+    pub radius: String,
+    /// Images whose label is certain within it.
+    pub correct: u64,
+    /// Images that were certified.
+    pub total: u64,
 }
 
 /// Numbers of test images, one for each class.

@@ -29,11 +29,11 @@ pub use data::{
     Augmentation, ClaimReference, Data, HttpSource, ImageSource, Source, Validation, VolumeSource,
 };
 pub use evaluation::{
-    ApgdCe, AutoAttack, DuringAttack, Evaluation, FinalAttack, FinalPgd, Square, Target, Targeted,
+    ApgdCe, AutoAttack, Certify, DuringAttack, Evaluation, FinalAttack, FinalPgd, Square, Target, Targeted,
     UnknownAttack,
 };
 pub use model::{Activation, Architecture, Model, Normalization, Stem, UnknownArchitecture};
-pub use objective::{CrossEntropy, Mart, Objective, Trades, WeightPerturbation};
+pub use objective::{CrossEntropy, Mart, Objective, Smoothing, Trades, WeightPerturbation};
 pub use optimizer::{AdamW, Adaptation, Averaging, Ema, Lamb, Lars, Optimizer, Sgd};
 pub use schedule::{Cosine, Cyclic, Decay, Piecewise, Scaling, ScalingRule, Schedule};
 
@@ -72,6 +72,9 @@ pub struct Training {
     /// Adversarial weight perturbation: where present, the loss is taken at weights that were moved to make it larger.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub weight_perturbation: Option<WeightPerturbation>,
+    /// Training for randomised smoothing (Smooth-AT); goes with `objective.crossEntropy` and `attack.pgd`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub smoothing: Option<Smoothing>,
     /// The optimizer.
     #[serde(default)]
     pub optimizer: Optimizer,
@@ -97,6 +100,12 @@ impl Training {
     pub fn to_json(&self) -> String {
         serde_json::to_string_pretty(self)
             .unwrap_or_else(|error| unreachable!("plain data serializes: {error}"))
+    }
+
+    /// Deviation of the noise under which the network is certified, where it is.
+    pub fn certified_sigma(&self) -> Option<f64> {
+        let certify = self.evaluation.certify.as_ref()?;
+        certify.sigma.or(self.smoothing.as_ref().map(|smoothing| smoothing.sigma))
     }
 
     /// SHA-256 of [`Training::to_json`] in hexadecimal.

@@ -3,7 +3,7 @@
 use datjob_api::training::{self, Architecture, Attack, Norm, Objective, Pgd, ThreatModel};
 use datjob_c10d::{ProcessGroup, Reducer, ReducerOptions};
 use datjob_trainer::{
-    attack,
+    attack::{self, Examples, Recipe},
     model::{Mode, Network},
     objective,
     optim::{self, Sgd},
@@ -58,16 +58,14 @@ impl Step {
     pub(crate) fn run(&mut self) -> Moment {
         let Self { network, optimizer, reducer, images, labels, .. } = self;
         let objective = Objective::default();
-        let adversarial = attack::for_training(
-            network,
-            &self.attack,
-            &objective,
-            &self.threat_model,
-            images,
-            labels,
-            &self.start,
-        )
-        .expect("an attack");
+        let recipe = Recipe {
+            attack: &self.attack,
+            objective: &objective,
+            threat_model: &self.threat_model,
+            step_scale: 1.0,
+        };
+        let examples = Examples { images, labels, start: &self.start, copies: None };
+        let adversarial = attack::for_training(network, &recipe, &examples).expect("an attack");
         let attacked = self.placement.moment().expect("a moment");
         reducer.prepare_forward().expect("forward");
         let scale = 1.0 / labels.size()[0] as f64;

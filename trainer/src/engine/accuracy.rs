@@ -2,12 +2,14 @@
 
 use std::ops::ControlFlow;
 
-use datjob_api::report::{Accuracy, AttackCount, BothWeights, Split};
+use datjob_api::report::{Accuracy, AttackCount, BothWeights, CertifiedCount, Split};
 use datjob_c10d::{ProcessGroup, ReduceOp};
-use tch::Tensor;
+use tch::{Device, Tensor};
 
 use super::TrainError;
 use crate::{
+    certify::{self, Certification},
+    data::Images,
     evaluate::{self, Counts, EvalAttack, Evaluation},
     model::Network,
 };
@@ -29,6 +31,20 @@ pub(super) fn measure(
     group.all_reduce(&sum, ReduceOp::Sum)?;
     counts.set(&Vec::<i64>::try_from(&sum)?)?;
     Ok(counts)
+}
+
+/// Certifies a number of images, each on one rank.
+pub(super) fn certify(
+    network: &Network,
+    certification: &Certification,
+    images: (&Images, usize, Device),
+    seed: u64,
+    group: &ProcessGroup,
+) -> Result<Vec<CertifiedCount>, TrainError> {
+    let counts = certify::counts(network, certification, images, seed, (group.rank(), group.world_size()))?;
+    let sum = Tensor::from_slice(&counts);
+    group.all_reduce(&sum, ReduceOp::Sum)?;
+    Ok(certify::certified(&Vec::<i64>::try_from(&sum)?))
 }
 
 /// The counts of an evaluation on the validation split, as reported: those of the more robust weights where averaged ones

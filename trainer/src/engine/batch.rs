@@ -14,6 +14,7 @@ use crate::{
     model::Network,
     placement::{Moment, Placement, Reading, Sent},
     random::{self, Start},
+    smoothing::NoisyCopies,
 };
 
 /// A shard on its way to the device.
@@ -21,6 +22,8 @@ pub(super) struct Ahead {
     pixels: Sent,
     labels: Sent,
     noise: Sent,
+    /// Noise of the copies and their number, for smoothing.
+    copies: Option<(Sent, u32)>,
     /// Images of all ranks.
     images: usize,
 }
@@ -33,6 +36,8 @@ pub(super) struct Batch {
     pub labels: Tensor,
     /// Start of the attack, like `images`.
     pub noise: Tensor,
+    /// The images' noisy copies, for smoothing.
+    pub copies: Option<NoisyCopies>,
     /// Images of all ranks.
     pub global: usize,
 }
@@ -54,7 +59,17 @@ impl Ahead {
         let (pixels, labels) = data.train.bytes(shard, Some(&augmentation))?;
         let start = start(&training.attack, &training.objective, threat_model);
         let noise = random::training_noise(*seed, epoch, shard, data.train.shape(), start)?;
+        let copies = match &training.smoothing {
+            Some(smoothing) => {
+                let samples = smoothing.samples();
+                let shape = data.train.shape();
+                let noise = random::smoothing_noise(*seed, epoch, shard, shape, (smoothing.sigma, samples))?;
+                Some((placement.send(noise)?, samples))
+            }
+            None => None,
+        };
         Ok(Self {
+            copies,
             pixels: placement.send(pixels)?,
             labels: placement.send(labels)?,
             noise: placement.send(noise)?,
@@ -65,7 +80,12 @@ impl Ahead {
     /// The shard; work on it waits until it has arrived.
     pub(super) fn take(self, network: &Network) -> Result<Batch, TrainError> {
         let images = data::numbers(&self.pixels.take()?)?;
+        let copies = match self.copies {
+            Some((noise, samples)) => Some(NoisyCopies::new(samples, network.input(&noise.take()?)?)),
+            None => None,
+        };
         Ok(Batch {
+            copies,
             images: network.input(&images)?,
             labels: self.labels.take()?,
             noise: self.noise.take()?,

@@ -104,6 +104,24 @@ def trades_attack(model, epsilon, step_size, steps):
     return x
 
 
+def smoothed_attack(model, epsilon, step_size, steps):
+    """SmoothAdv-PGD (arXiv 1906.04584, section 3.2) with three noise samples, and the mean loss on its noisy copies."""
+    sigma_noise = 0.25 * numbers(1002, (COUNT * 3, 1, 28, 28)).reshape(COUNT, 3, 1, 28, 28)
+
+    def loss(x):
+        probabilities = F.softmax(model((x.unsqueeze(1) + sigma_noise).flatten(0, 1)), dim=1).view(COUNT, 3, 10)
+        return -probabilities.mean(dim=1)[torch.arange(COUNT), labels].log().sum()
+
+    def project(x):
+        return (images + (x - images).flatten(1).renorm(2, 0, epsilon).view_as(images)).clamp(0, 1)
+
+    x = project(images + 0.01 * noise)
+    for _ in range(steps):
+        x = project(x + step_size * F.normalize(gradient(loss, x).flatten(1), dim=1).view_as(x))
+    logits = model((x.unsqueeze(1) + sigma_noise).flatten(0, 1))
+    return x, float(F.cross_entropy(logits, labels.unsqueeze(1).expand(COUNT, 3).reshape(-1)).detach())
+
+
 def trades(model, adversarial, beta):
     natural = model(images)
     robust = F.kl_div(F.log_softmax(model(adversarial), dim=1), F.softmax(natural, dim=1), reduction="batchmean")
@@ -296,9 +314,8 @@ class Draws:
                 return product >> 32
 
 
-def share(query, queries):
-    scaled = query * 10000 // queries
-    return 0.8 / 2 ** sum(scaled > after for after in [10, 50, 200, 500, 1000, 2000, 4000, 6000, 8000])
+def share(query):
+    return 0.8 / 2 ** sum(query > after for after in [10, 50, 200, 500, 1000, 2000, 4000, 6000, 8000])
 
 
 def bump(side, draws):
@@ -348,7 +365,7 @@ def square(model, norm, epsilon, queries):
         for query in range(queries):
             if lowest < 0:
                 break
-            side = max(int(round(math.sqrt(share(query, queries) * height * width))), 1)
+            side = max(int(round(math.sqrt(share(query) * height * width))), 1)
             if norm == 2:
                 side = max(side, 3)
                 side += 1 - side % 2
@@ -406,6 +423,7 @@ def steps(make):
 
 
 adversarial = trades_attack(network(), 0.1, 0.04, 4)
+smoothed = smoothed_attack(network(), 0.8, 0.2, 4)
 result = {
     "torch": torch.__version__,
     "pgd_l2": rounded(pgd_l2(network(), 0.8, 0.3, 5)),
@@ -419,6 +437,8 @@ result = {
     "fab_t_l2": rounded(fab_t(network(), 2, 1.0, 20)),
     "square": rounded(square(network(), np.inf, 0.02, 60)),
     "square_l2": rounded(square(network(), 2, 0.4, 60)),
+    "smoothed_attack": rounded(smoothed[0]),
+    "smoothed_loss": smoothed[1],
     "label_smoothing": gradients(lambda model: F.cross_entropy(model(adversarial), labels, label_smoothing=0.1)),
     "trades": gradients(lambda model: trades(model, adversarial, 6.0)),
     "mart": gradients(lambda model: mart(model, adversarial, 5.0)),

@@ -89,6 +89,10 @@ impl Training {
         if let Some(perturbation) = &self.weight_perturbation {
             number("weightPerturbation.gamma", perturbation.gamma, 0.0, 1.0)?;
         }
+        if let Some(smoothing) = &self.smoothing {
+            number("smoothing.sigma", smoothing.sigma, 0.001, 10.0)?;
+            count("smoothing.samples", smoothing.samples(), 1, 64)?;
+        }
         if let Some(Averaging::Ema(ema)) = &self.averaging {
             number("averaging.ema.decay", ema.decay, 0.0, 0.999_999)?;
         }
@@ -127,6 +131,7 @@ impl Training {
             return refuse("evaluation.final", "name 1 to 16 attacks");
         }
         self.evaluation.final_.iter().try_for_each(|attack| self.check_final_attack(attack))?;
+        self.check_certify()?;
         self.check_target()?;
         match &self.attack {
             Attack::Pgd(pgd) => count("attack.pgd.steps", pgd.steps, 1, 1000)?,
@@ -146,6 +151,20 @@ impl Training {
             }
         }
         Ok(())
+    }
+
+    fn check_certify(&self) -> Result<(), InvalidTraining> {
+        let Some(certify) = &self.evaluation.certify else { return Ok(()) };
+        count("evaluation.certify.images", certify.images, 1, self.data.dataset.test_images() as u32)?;
+        count("evaluation.certify.selectionSamples", certify.selection_samples, 1, 1_000_000)?;
+        count("evaluation.certify.samples", certify.samples, 1, 100_000_000)?;
+        number("evaluation.certify.alpha", certify.alpha, 0.0001, 0.5)?;
+        match self.certified_sigma() {
+            Some(sigma) => number("evaluation.certify.sigma", sigma, 0.001, 10.0),
+            None => {
+                refuse("evaluation.certify.sigma", "write the deviation of the noise: there is no smoothing")
+            }
+        }
     }
 
     fn check_target(&self) -> Result<(), InvalidTraining> {
@@ -252,6 +271,14 @@ impl Training {
 
     /// Which attacks go with which norm and objective.
     fn check_attack(&self) -> Result<(), InvalidTraining> {
+        if self.smoothing.is_some() {
+            if !matches!(self.objective, Objective::CrossEntropy(_)) {
+                return refuse("smoothing", "goes with objective.crossEntropy alone");
+            }
+            if !matches!(self.attack, Attack::Pgd(_)) {
+                return refuse("smoothing", "goes with attack.pgd alone");
+            }
+        }
         if matches!(self.attack, Attack::Pgd(_)) {
             return Ok(());
         }
@@ -366,6 +393,20 @@ mod tests {
         assert!(nccl.starts_with("spec.training.communication.backend: ") && nccl.contains("nvidia.com/gpu"));
         let sgd = crate::training::Sgd { learning_rate: f64::NAN, ..Default::default() };
         assert!(problem(|t| t.optimizer = Optimizer::Sgd(sgd)).contains("learningRate"));
+    }
+
+    #[test]
+    fn smoothing_and_certification_have_their_noise() {
+        let smoothing = |t: &mut Training| t.smoothing = serde_json::from_str(r#"{"sigma": 0.25}"#).unwrap();
+        assert!(problem(smoothing).contains("smoothing: goes with attack.pgd"));
+        let certify = |t: &mut Training| t.evaluation.certify = Some(crate::training::Certify::default());
+        assert!(problem(certify).contains("evaluation.certify.sigma: write the deviation"));
+        let mut both = example();
+        smoothing(&mut both);
+        certify(&mut both);
+        both.attack = serde_json::from_str(r#"{"pgd": {}}"#).unwrap();
+        both.check(TWO).unwrap();
+        assert!(both.certified_sigma().is_some_and(|sigma| (sigma - 0.25).abs() < 1e-12));
     }
 
     #[test]

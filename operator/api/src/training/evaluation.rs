@@ -20,10 +20,43 @@ pub struct Evaluation {
     #[serde(rename = "final")]
     #[cfg_attr(feature = "crd", schemars(length(min = 1, max = 16)))]
     pub final_: Vec<FinalAttack>,
+    /// Where present, the smoothed network's robust accuracy in l2 is certified on test images at the end.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub certify: Option<Certify>,
     /// What the weights must reach on the test set: without it the job fails with the reason TargetMissed. Results and
     /// weights are kept.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub target: Option<Target>,
+}
+
+/// Certification by randomised smoothing (Cohen et al., "Certified adversarial robustness via randomized smoothing", arXiv
+/// 1902.02918).
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "crd", derive(schemars::JsonSchema))]
+#[serde(rename_all = "camelCase", deny_unknown_fields, default)]
+pub struct Certify {
+    /// How many test images, evenly spaced over the test set.
+    #[cfg_attr(feature = "crd", schemars(range(min = 1, max = 1_000_000)))]
+    pub images: u32,
+    /// Standard deviation of the noise, in units of the pixel range; that of `smoothing` where absent.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(feature = "crd", schemars(range(min = 0.001, max = 10.0)))]
+    pub sigma: Option<f64>,
+    /// Noisy copies that choose the class.
+    #[cfg_attr(feature = "crd", schemars(range(min = 1, max = 1_000_000)))]
+    pub selection_samples: u32,
+    /// Other noisy copies that bound its probability.
+    #[cfg_attr(feature = "crd", schemars(range(min = 1, max = 100_000_000)))]
+    pub samples: u32,
+    /// Probability that the certificate of an image is wrong.
+    #[cfg_attr(feature = "crd", schemars(range(min = 0.0001, max = 0.5)))]
+    pub alpha: f64,
+}
+
+impl Default for Certify {
+    fn default() -> Self {
+        Self { images: 500, sigma: None, selection_samples: 100, samples: 100_000, alpha: 0.001 }
+    }
 }
 
 /// The least accuracy on the test set.

@@ -89,3 +89,24 @@ impl Default for WeightPerturbation {
         Self { gamma: 0.01 }
     }
 }
+
+/// Training for randomised smoothing: each image stands for copies with Gaussian noise, in attack and loss (Smooth-AT).
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "crd", derive(schemars::JsonSchema))]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Smoothing {
+    /// Standard deviation of the noise, in units of the pixel range; 0.12, 0.25, 0.5 and 1 are customary.
+    #[cfg_attr(feature = "crd", schemars(range(min = 0.001, max = 10.0)))]
+    pub sigma: f64,
+    /// Copies of each image; 2 where absent. A step needs so many times the memory and time.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(feature = "crd", schemars(range(min = 1, max = 64)))]
+    pub samples: Option<u32>,
+}
+
+impl Smoothing {
+    /// Copies of each image, with the default filled in.
+    pub fn samples(&self) -> u32 {
+        self.samples.unwrap_or(2)
+    }
+}

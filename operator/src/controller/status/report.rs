@@ -2,7 +2,7 @@
 
 use datjob_api::{
     datjob::ResultsStatus,
-    report::{Accuracy, AttackResult, Failure, Report, Results, StageCount},
+    report::{Accuracy, AttackResult, CertifiedCount, Failure, Report, Results, StageCount},
 };
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 
@@ -103,6 +103,7 @@ impl Draft<'_> {
             clean: results.clean.into(),
             attacks: results.attacks.iter().take(MOST_ATTACKS).map(bounded_attack).map(Into::into).collect(),
             worst_case: results.worst_case.into(),
+            certified: results.certified.iter().take(MOST_ATTACKS).map(bounded_certificate).collect(),
             weights: shorten(&results.weights, LONGEST_MESSAGE),
             sha256: shorten(&results.sha256, LONGEST_NAME),
             seed: results.seed,
@@ -138,6 +139,10 @@ fn bounded_accuracy(accuracy: &Accuracy) -> Accuracy {
     let mut accuracy = accuracy.clone();
     accuracy.robust.attack = shorten(&accuracy.robust.attack, LONGEST_NAME);
     accuracy
+}
+
+fn bounded_certificate(count: &CertifiedCount) -> CertifiedCount {
+    CertifiedCount { radius: shorten(&count.radius, LONGEST_NAME), ..*count }
 }
 
 fn bounded_attack(attack: &AttackResult) -> AttackResult {

@@ -1,7 +1,7 @@
-"""Counts what another implementation of APGD leaves of a run's small CNN, for docs/results.md. Not part of the test run.
+"""Counts what the published code of AutoAttack leaves of a run's small CNN, for docs/results.md. Not part of the test run.
 
-    pip install torch==2.11.0 numpy safetensors scipy requests tqdm && pip install --no-deps torchattacks==3.5.1
-    python beside_torchattacks.py WEIGHTS FASHION_MNIST_DIR EPSILON
+    pip install torch==2.11.0 numpy safetensors && pip install --no-deps pyautoattack==0.2.0
+    python beside_autoattack.py WEIGHTS FASHION_MNIST_DIR EPSILON
 """
 
 import gzip
@@ -12,7 +12,7 @@ import numpy as np
 import torch
 import torch.nn as nn
 import torch.nn.functional as F
-import torchattacks
+from pyautoattack import AutoAttack
 from safetensors.torch import load_file
 
 COUNT, BATCH = 1000, 250
@@ -45,12 +45,11 @@ images = torch.tensor(read("images-idx3", 16)[: COUNT * 784]).reshape(-1, 1, 28,
 labels = torch.tensor(read("labels-idx1", 8)[:COUNT]).long()
 clean = model(images).argmax(1) == labels
 print("clean", int(clean.sum()))
-for name, attack in [
-    ("apgd-ce-100", torchattacks.APGD(model, eps=epsilon, steps=100, n_restarts=1)),
-    ("apgd-t-100-9", torchattacks.APGDT(model, eps=epsilon, steps=100, n_restarts=1, n_classes=10)),
-]:
-    robust = clean.clone()
-    for start in range(0, COUNT, BATCH):
-        part = slice(start, start + BATCH)
-        robust[part] &= model(attack(images[part], labels[part])).argmax(1) == labels[part]
-    print(name, int(robust.sum()))
+for names in [["apgd-ce"], ["apgd-t"], ["fab-t"], ["square"], ["apgd-ce", "apgd-t", "fab-t", "square"]]:
+    torch.manual_seed(0)
+    attack = AutoAttack(model, norm="Linf", eps=epsilon, seed=0)
+    attack.verbose, attack.attacks_to_run = False, names
+    adversarial = attack.run_standard_evaluation(images, labels, batch_size=BATCH)
+    with torch.no_grad():
+        robust = (model(adversarial).argmax(1) == labels) & clean
+    print("+".join(names), int(robust.sum()), float((adversarial - images).abs().max()), flush=True)
