@@ -19,6 +19,9 @@ pub const COMPLETE: &str = "Complete";
 /// The job is over without results.
 pub const FAILED: &str = "Failed";
 
+/// Training overfits to an attack of a single step; absent where it never did.
+pub const OVERFITTING: &str = "CatastrophicOverfitting";
+
 /// Longest message that the operator writes into a condition.
 const LONGEST_MESSAGE: usize = 4096;
 

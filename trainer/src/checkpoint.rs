@@ -43,12 +43,19 @@ pub struct Manifest {
     pub epoch: u32,
     /// Completed optimizer steps.
     pub step: u64,
+    /// What the attack's step sizes are multiplied by.
+    #[serde(default = "unscaled")]
+    pub step_scale: f64,
     /// SHA-256 of the training spec that it belongs to.
     pub training_hash: String,
     /// SHA-256 of the file of tensors.
     pub sha256: String,
     /// The best weights so far.
     pub best: Option<Best>,
+}
+
+fn unscaled() -> f64 {
+    1.0
 }
 
 /// The weights with the highest robust accuracy on the validation split so far.
@@ -61,6 +68,9 @@ pub struct Best {
     pub clean: Count,
     /// Their robust accuracy on the validation split.
     pub robust: AttackCount,
+    /// Their accuracy under a single step, where training attacks with a single step.
+    #[serde(default)]
+    pub single_step: Option<Count>,
     /// Whether they are averaged.
     #[serde(default)]
     pub averaged: bool,
@@ -148,14 +158,13 @@ impl Directory {
     /// Writes a checkpoint and then its manifest.
     pub fn save(
         &self,
-        epoch: u32,
-        step: u64,
+        (epoch, step, step_scale): (u32, u64, f64),
         tensors: &Named,
         best: Option<&Best>,
     ) -> Result<(), CheckpointError> {
         let sha256 = self.write_tensors(&tensors_file(epoch), tensors)?;
         let training_hash = self.training_hash.clone();
-        let manifest = Manifest { epoch, step, training_hash, sha256, best: best.cloned() };
+        let manifest = Manifest { epoch, step, step_scale, training_hash, sha256, best: best.cloned() };
         let json = serde_json::to_vec_pretty(&manifest).map_err(|e| self.bad_manifest(epoch, &e))?;
         Ok(files::write_atomically(&self.path.join(manifest_file(epoch)), &json)?)
     }

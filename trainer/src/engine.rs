@@ -7,28 +7,26 @@
 
 use crate::{
     attack::{self, Examples, Recipe},
-    certify::Certification,
-    checkpoint::{self, Best, Directory},
+    checkpoint::Directory,
     data::{self, DataSet, Epoch, Split},
-    evaluate::{self, EvalAttack, Evaluation},
-    model::{Mode, Network},
+    model::Mode,
     objective, optim,
     placement::Placement,
     weight_perturbation,
     worker::{assignment::Assignment, event::Event},
 };
-use datjob_api::{
-    Training,
-    report::{CertifiedCount, Results},
-};
+use datjob_api::{Training, report::Results};
 use datjob_c10d::{C10dError, ProcessGroup, Reducer, ReducerOptions};
 
 mod accuracy;
 mod batch;
 pub mod batch_norm;
 mod error;
+mod finish;
 mod meter;
+mod overfitting;
 mod state;
+mod validation;
 mod world;
 
 pub use error::TrainError;
@@ -171,7 +169,7 @@ impl Rank<'_> {
         let Batch { images, labels, noise, copies, global } = batch.take(network)?;
 
         let attack_begins = self.placement.moment()?;
-        let recipe = Recipe { attack, objective, threat_model, step_scale: 1.0 };
+        let recipe = Recipe { attack, objective, threat_model, step_scale: self.state.step_scale };
         let examples = Examples { images: &images, labels: &labels, start: &noise, copies: copies.as_ref() };
         let adversarial = attack::for_training(network, &recipe, &examples)?;
         let attack_ends = self.placement.moment()?;
@@ -220,123 +218,12 @@ impl Rank<'_> {
         Ok((rate, aftermath))
     }
 
-    /// Accuracy on the validation split; keeps the weights where they are the best so far.
-    fn validate(&mut self) -> Result<(), TrainError> {
-        let Training { seed, threat_model, evaluation, .. } = self.training;
-        let attack = EvalAttack::during(&evaluation.during, threat_model);
-        let evaluation = Evaluation {
-            images: &self.data.train,
-            indices: &self.split.validation,
-            classes: self.training.data.dataset.classes(),
-            seed: *seed,
-            attacks: std::slice::from_ref(&attack),
-            device: self.placement.device(),
-        };
-        let measure =
-            |network: &Network| accuracy::measure(network, &evaluation, &self.evaluation, &mut |_, _| {});
-        let raw = measure(&self.state.network)?;
-        let average = self.state.average.as_ref();
-        let averaged = average.map(|average| measure(&average.network)).transpose()?;
-        let accuracy = accuracy::on_validation(&raw, averaged.as_ref(), &attack, self.state.epoch);
-        let chosen =
-            average.filter(|_| averaged.is_some_and(|averaged| accuracy::is_better(&averaged, &raw)));
-        let better =
-            self.state.best.as_ref().is_none_or(|best| accuracy.robust.correct > best.robust.correct);
-        if better {
-            let network = chosen.map_or(&self.state.network, |average| &average.network);
-            let averaged = chosen.is_some();
-            let (file, sha256) = if self.is_first() {
-                self.checkpoints.save_best(self.state.epoch, &network.state())?
-            } else {
-                // Only rank 0 writes, and only rank 0 reads what it wrote.
-                Default::default()
-            };
-            let (clean, robust) = (accuracy.clean, accuracy.robust.clone());
-            self.state.best = Some(Best { epoch: self.state.epoch, clean, robust, averaged, file, sha256 });
-        }
-        if self.is_first() {
-            (self.tell)(Event::Accuracy(accuracy));
-        }
-        Ok(())
-    }
-
     fn save(&self) -> Result<(), TrainError> {
         if self.is_first() {
-            let State { epoch, step, best, .. } = &self.state;
-            self.checkpoints.save(*epoch, *step, &self.state.tensors(), best.as_ref())?;
+            let State { epoch, step, step_scale, best, .. } = &self.state;
+            self.checkpoints.save((*epoch, *step, *step_scale), &self.state.tensors(), best.as_ref())?;
             self.checkpoints.clean(self.training.checkpoint.keep.last as usize, best.as_ref())?;
         }
         Ok(())
-    }
-
-    /// The best weights on the test set, and the results.
-    fn finish(&mut self, assignment: &Assignment) -> Result<Option<Results>, TrainError> {
-        if self.is_first()
-            && let Some(best) = &self.state.best
-        {
-            let weights = self.checkpoints.load_best(best, self.state.epoch)?;
-            self.state.network.load_state(weights)?;
-        }
-        self.state.broadcast(&self.group)?;
-
-        let Training { seed, threat_model, evaluation, .. } = self.training;
-        let classes = self.training.data.dataset.classes();
-        let attacks: Vec<_> = evaluation
-            .final_
-            .iter()
-            .map(|attack| EvalAttack::at_end(attack, threat_model, classes))
-            .collect();
-        let images: Vec<usize> = (0..self.data.test.len()).collect();
-        let evaluation = Evaluation {
-            images: &self.data.test,
-            indices: &images,
-            classes,
-            seed: *seed,
-            attacks: &attacks,
-            device: self.placement.device(),
-        };
-        let (first, tell) = (self.group.rank() == 0, &mut *self.tell);
-        let counts =
-            accuracy::measure(&self.state.network, &evaluation, &self.evaluation, &mut |done, total| {
-                if first {
-                    tell(Event::Evaluating { done: done as u64, total: total as u64 });
-                }
-            })?;
-        let certified = self.certify()?;
-        if !self.is_first() {
-            return Ok(None);
-        }
-        let (file, sha256) = self.checkpoints.save_result(&self.state.network.state())?;
-        let results = Results {
-            best_epoch: self.state.best.as_ref().map_or(self.state.epoch, |best| best.epoch),
-            averaged: self.state.best.as_ref().is_some_and(|best| best.averaged),
-            clean: counts.clean(),
-            attacks: evaluate::attack_results(&attacks, &counts),
-            worst_case: counts.worst_case(),
-            certified,
-            by_class: Some(counts.by_class()),
-            weights: assignment.checkpoints_below_volume.join(file).to_string_lossy().into_owned(),
-            sha256,
-            seed: self.training.seed,
-            training_hash: self.training.hash(),
-            trainer_version: env!("CARGO_PKG_VERSION").to_owned(),
-            libtorch_version: crate::LIBTORCH_VERSION.to_owned(),
-            world_size: assignment.world_size,
-            threads: assignment.threads,
-        };
-        checkpoint::results::write(&assignment.checkpoints, &assignment.job_uid, &results)?;
-        Ok(Some(results))
-    }
-
-    /// Certified accuracy on the test set, where the spec asks for it.
-    fn certify(&self) -> Result<Vec<CertifiedCount>, TrainError> {
-        let (Some(spec), Some(sigma)) = (&self.training.evaluation.certify, self.training.certified_sigma())
-        else {
-            return Ok(Vec::new());
-        };
-        let images = (&self.data.test, spec.images as usize, self.placement.device());
-        let certification = Certification::new(spec, sigma);
-        let network = &self.state.network;
-        accuracy::certify(network, &certification, images, self.training.seed, &self.evaluation)
     }
 }

@@ -187,6 +187,9 @@ impl Printer {
                     line("  averaged", both.averaged_clean, both.averaged_robust);
                 }
             }
+            if let Some(sentence) = &accuracy.overfitting {
+                println!("{sentence}.");
+            }
             self.evaluated = accuracy.epoch;
         }
         if report.phase == Phase::Evaluating && self.phase != Some(Phase::Evaluating) {

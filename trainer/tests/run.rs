@@ -259,6 +259,35 @@ fn a_target_that_is_missed_fails_the_run_and_keeps_its_weights() {
     assert!(run.file("best.safetensors").exists());
 }
 
+/// What training came to is written as a collapse into its checkpoint: the next evaluation goes back.
+#[test]
+fn catastrophic_overfitting_goes_back_to_the_best_weights() {
+    let mut manifest = manifest();
+    let training = &mut manifest["spec"]["training"];
+    training["threatModel"]["epsilon"] = "0.5".into();
+    training["catastrophicOverfitting"] = json!({"response": "GoBack"});
+    let run = Run::new(&manifest);
+    let mut agent = run.start();
+    run.wait_for("checkpoint-0001.json");
+    kill(agent.id());
+    agent.wait().unwrap();
+    let path = run.file("checkpoint-0001.json");
+    let mut checkpoint: Value = serde_json::from_slice(&fs::read(&path).unwrap()).unwrap();
+    assert_eq!(checkpoint["stepScale"], 1.0);
+    checkpoint["best"]["robust"]["correct"] = 500.into();
+    checkpoint["best"]["singleStep"]["correct"] = 0.into();
+    fs::write(&path, checkpoint.to_string()).unwrap();
+
+    let text = run.finish();
+    let sentence = "100.00 % did after epoch 1";
+    assert!(text.contains("Epoch 2: training overfits") && text.contains(sentence), "{text}");
+    assert!(text.contains("goes on from the weights of epoch 1 with steps 0.5 times as long"), "{text}");
+    assert!(text.contains("Epoch 3: training overfits"), "{text}");
+    let last: Value = serde_json::from_slice(&fs::read(run.file("checkpoint-0003.json")).unwrap()).unwrap();
+    assert_eq!(last["stepScale"], 0.5, "after the last epoch there is nothing to go back for");
+    assert_eq!(run.results()["bestEpoch"], 1);
+}
+
 /// Changes to the manifest under which the squares are learned too: every attack, objective and optimizer once.
 #[test]
 fn every_method_learns() {

@@ -138,6 +138,12 @@ pub struct Accuracy {
     /// Where weights are averaged: the two that were measured, of which `clean` and `robust` are the more robust.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub averaging: Option<BothWeights>,
+    /// Accuracy under a single step; measured where training attacks with a single step.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub single_step: Option<Count>,
+    /// Catastrophic overfitting, in a sentence, and what is done about it; absent where there is none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub overfitting: Option<String>,
 }
 
 /// Accuracies with the weights that are trained, and with their average.

@@ -22,7 +22,7 @@ mod objective;
 mod optimizer;
 mod schedule;
 
-pub use attack::{Attack, Fgsm, NFgsm, Pgd};
+pub use attack::{Attack, CatastrophicOverfitting, Fgsm, NFgsm, OverfittingResponse, Pgd};
 pub use check::{InvalidTraining, Topology};
 pub use communication::{Backend, Communication};
 pub use data::{
@@ -66,6 +66,9 @@ pub struct Training {
     pub threat_model: ThreatModel,
     /// How adversarial examples are made during training.
     pub attack: Attack,
+    /// What is done where training overfits to a single-step attack; Report where absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub catastrophic_overfitting: Option<CatastrophicOverfitting>,
     /// The loss.
     #[serde(default)]
     pub objective: Objective,

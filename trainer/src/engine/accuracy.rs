@@ -10,7 +10,7 @@ use super::TrainError;
 use crate::{
     certify::{self, Certification},
     data::Images,
-    evaluate::{self, Counts, EvalAttack, Evaluation},
+    evaluate::{self, Counts, Evaluation},
     model::Network,
 };
 
@@ -48,30 +48,27 @@ pub(super) fn certify(
 }
 
 /// The counts of an evaluation on the validation split, as reported: those of the more robust weights where averaged ones
-/// were measured too.
-pub(super) fn on_validation(
-    raw: &Counts,
-    averaged: Option<&Counts>,
-    attack: &EvalAttack,
-    epoch: u32,
-) -> Accuracy {
+/// were measured too. The first attack decides; a second is the single step.
+pub(super) fn on_validation(raw: &Counts, averaged: Option<&Counts>, attack: &str, epoch: u32) -> Accuracy {
     let better = averaged.filter(|averaged| is_better(averaged, raw)).unwrap_or(raw);
     let both = |averaged: &Counts| BothWeights {
         raw_clean: raw.clean(),
-        raw_robust: raw.worst_case(),
+        raw_robust: raw.under(0),
         averaged_clean: averaged.clean(),
-        averaged_robust: averaged.worst_case(),
+        averaged_robust: averaged.under(0),
     };
     Accuracy {
         epoch,
         split: Split::Validation,
         clean: better.clean(),
-        robust: AttackCount::new(&attack.name, better.worst_case()),
+        robust: AttackCount::new(attack, better.under(0)),
         averaging: averaged.map(both),
+        single_step: (better.attacks.len() > 1).then(|| better.under(1)),
+        overfitting: None,
     }
 }
 
 /// Whether averaged weights are the more robust ones.
 pub(super) fn is_better(averaged: &Counts, raw: &Counts) -> bool {
-    averaged.worst_case().correct > raw.worst_case().correct
+    averaged.robust(0) > raw.robust(0)
 }

@@ -30,6 +30,8 @@ pub(super) struct State {
     pub epoch: u32,
     /// Completed steps.
     pub step: u64,
+    /// What the attack's step sizes are multiplied by: less than 1 after going back.
+    pub step_scale: f64,
     /// The best weights so far; files and hashes are known to rank 0 alone.
     pub best: Option<Best>,
 }
@@ -51,7 +53,7 @@ impl State {
         };
         let optimizer = Optimizer::new(network.parameters(), &training.optimizer)?;
         let base_rate = training.optimizer.learning_rate() * training.schedule.scale();
-        Ok(Self { network, optimizer, average, base_rate, epoch: 0, step: 0, best: None })
+        Ok(Self { network, optimizer, average, base_rate, epoch: 0, step: 0, step_scale: 1.0, best: None })
     }
 
     /// All tensors, under the names that checkpoints use.
@@ -85,6 +87,7 @@ impl State {
         }
         self.epoch = manifest.epoch;
         self.step = manifest.step;
+        self.step_scale = manifest.step_scale;
         self.best.clone_from(&manifest.best);
         Ok(())
     }
@@ -99,7 +102,20 @@ impl State {
         let [epoch, step] = <[i64; 2]>::try_from(Vec::<i64>::try_from(&counters)?).unwrap_or_default();
         self.epoch = epoch as u32;
         self.step = step as u64;
+        let scale = Tensor::from_slice(&[self.step_scale]);
+        group.broadcast(&scale, 0)?;
+        self.step_scale = scale.f_double_value(&[0])?;
         self.broadcast_best(group)
+    }
+
+    /// Goes on from other weights, with an optimizer and an average that begin anew.
+    pub(super) fn go_back(&mut self, training: &Training, weights: Named) -> Result<(), TrainError> {
+        self.network.load_state(weights)?;
+        self.optimizer = Optimizer::new(self.network.parameters(), &training.optimizer)?;
+        if let Some(average) = &self.average {
+            average.network.load_state(self.network.state())?;
+        }
+        Ok(())
     }
 
     /// All ranks compare with the same best, so that all take the same branch afterwards.

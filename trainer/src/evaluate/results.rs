@@ -25,6 +25,11 @@ impl Counts {
         Count { correct: self.clean.sum(), total: self.total.sum() }
     }
 
+    /// Accuracy under an attack.
+    pub fn under(&self, attack: usize) -> Count {
+        Count { correct: self.robust(attack), total: self.total.sum() }
+    }
+
     /// Accuracy under all attacks.
     pub fn worst_case(&self) -> Count {
         Count { correct: self.worst_case.sum(), total: self.total.sum() }

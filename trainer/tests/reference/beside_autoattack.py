@@ -49,7 +49,7 @@ for names in [["apgd-ce"], ["apgd-t"], ["fab-t"], ["square"], ["apgd-ce", "apgd-
     torch.manual_seed(0)
     attack = AutoAttack(model, norm="Linf", eps=epsilon, seed=0)
     attack.verbose, attack.attacks_to_run = False, names
-    adversarial = attack.run_standard_evaluation(images, labels, batch_size=BATCH)
+    adversarial = attack.run_standard_evaluation(images, labels, batch_size=BATCH)[0]
     with torch.no_grad():
         robust = (model(adversarial).argmax(1) == labels) & clean
     print("+".join(names), int(robust.sum()), float((adversarial - images).abs().max()), flush=True)

@@ -10,7 +10,8 @@ use crate::report::{Accuracy, AttackResult, CertifiedCount, Count, Failure, Prog
 pub struct DatJobStatus {
     /// The generation of the spec that this status speaks of; -1 until the operator has looked at the job.
     pub observed_generation: i64,
-    /// Ready, Finished, Complete, Failed, and kstatus's Reconciling and Stalled; each with a reason and a sentence.
+    /// Ready, Finished, Complete, Failed, kstatus's Reconciling and Stalled, and CatastrophicOverfitting where it was
+    /// seen; each with a reason and a sentence.
     #[schemars(extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["type"]))]
     pub conditions: Vec<Condition>,
     /// One word for people: Pending, Starting, Running, Evaluating, Restarting, Complete or Failed.

@@ -1,5 +1,6 @@
 use serde::{Deserialize, Serialize};
 
+use super::ThreatModel;
 use crate::epsilon::Epsilon;
 
 /// How adversarial examples are made during training. Exactly one member.
@@ -49,4 +50,45 @@ pub struct NFgsm {
     /// Size of the step, written as epsilon is; epsilon where absent.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub step_size: Option<Epsilon>,
+}
+
+/// What is done where training with a single-step attack overfits to it (Wong et al., section 5.4): accuracy under the
+/// attack on the validation split collapses, while that under a single step rises. It is reported in any case.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "crd", derive(schemars::JsonSchema))]
+#[serde(rename_all = "camelCase", deny_unknown_fields, default)]
+pub struct CatastrophicOverfitting {
+    /// Report, or GoBack to the best weights, with a new optimizer state and smaller attack steps.
+    pub response: OverfittingResponse,
+    /// What the attack's step size is multiplied by when going back.
+    #[cfg_attr(feature = "crd", schemars(range(min = 0.1, max = 1.0)))]
+    pub step_factor: f64,
+}
+
+impl Default for CatastrophicOverfitting {
+    fn default() -> Self {
+        Self { response: OverfittingResponse::default(), step_factor: 0.5 }
+    }
+}
+
+/// What is done about catastrophic overfitting.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "crd", derive(schemars::JsonSchema))]
+pub enum OverfittingResponse {
+    /// A condition and an event.
+    #[default]
+    Report,
+    /// The same, and training goes on from the best weights.
+    GoBack,
+}
+
+impl Attack {
+    /// The size of its only step, in units of the pixel range; nothing for attacks of several steps.
+    pub fn single_step_size(&self, threat_model: &ThreatModel) -> Option<f64> {
+        match self {
+            Self::Pgd(_) => None,
+            Self::Fgsm(fgsm) => Some(fgsm.step_size(threat_model)),
+            Self::NFgsm(n_fgsm) => Some(n_fgsm.step_size(threat_model)),
+        }
+    }
 }

@@ -279,6 +279,12 @@ impl Training {
                 return refuse("smoothing", "goes with attack.pgd alone");
             }
         }
+        if let Some(overfitting) = &self.catastrophic_overfitting {
+            number("catastrophicOverfitting.stepFactor", overfitting.step_factor, 0.1, 1.0)?;
+            if matches!(self.attack, Attack::Pgd(_)) {
+                return refuse("catastrophicOverfitting", "goes with attack.fgsm and attack.nFgsm");
+            }
+        }
         if matches!(self.attack, Attack::Pgd(_)) {
             return Ok(());
         }

@@ -8,6 +8,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 
 use super::{Draft, ReportRead, state::is_formed};
 use crate::{
+    conditions::{self, OVERFITTING},
     events::Event,
     text::{clause, shorten},
 };
@@ -91,7 +92,26 @@ impl Draft<'_> {
             self.events.push(Event::normal("Evaluated", format!("epoch {}", accuracy.epoch), note));
             self.next.best = Some(accuracy.clone());
         }
+        self.note_overfitting(&accuracy);
         self.next.accuracy = Some(accuracy);
+    }
+
+    fn note_overfitting(&mut self, accuracy: &Accuracy) {
+        match &accuracy.overfitting {
+            Some(sentence) => {
+                let sentence = format!("{}.", clause(sentence));
+                self.set(OVERFITTING, true, OVERFITTING, &sentence);
+                if self.next.accuracy.as_ref() == Some(accuracy) {
+                    return;
+                }
+                self.events.push(Event::warning(OVERFITTING, format!("epoch {}", accuracy.epoch), sentence));
+            }
+            None if conditions::is_true(&self.next, OVERFITTING) => {
+                let sentence = format!("Epoch {}: no longer.", accuracy.epoch);
+                self.set(OVERFITTING, false, "Recovered", &sentence);
+            }
+            None => {}
+        }
     }
 
     pub(super) fn take_results(&mut self, results: &Results) {
@@ -138,6 +158,7 @@ fn is_better(one: &Accuracy, other: &Accuracy) -> bool {
 fn bounded_accuracy(accuracy: &Accuracy) -> Accuracy {
     let mut accuracy = accuracy.clone();
     accuracy.robust.attack = shorten(&accuracy.robust.attack, LONGEST_NAME);
+    accuracy.overfitting = accuracy.overfitting.as_deref().map(|one| shorten(one, LONGEST_LINE));
     accuracy
 }
 

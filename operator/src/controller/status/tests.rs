@@ -12,7 +12,7 @@ use serde_json::json;
 
 use super::*;
 use crate::{
-    conditions::{COMPLETE, FAILED, FINISHED, READY, RECONCILING, STALLED},
+    conditions::{COMPLETE, FAILED, FINISHED, OVERFITTING, READY, RECONCILING, STALLED},
     controller::{
         observe::{Observation, SetView},
         validate::InvalidSpec,
@@ -220,6 +220,8 @@ fn a_job_goes_from_pending_to_complete() {
             clean: Count { correct: 813, total: 1000 },
             robust: AttackCount::new("pgd-10", Count { correct: 498, total: 1000 }),
             averaging: None,
+            single_step: None,
+            overfitting: None,
         });
     });
     assert_eq!((status.state.as_str(), status.generation, status.restarts.total), ("Running", 1, 0));
@@ -249,6 +251,30 @@ fn a_job_goes_from_pending_to_complete() {
         assert_eq!(story.condition(kind).0, value, "{kind}");
     }
     assert_eq!(story.reasons(), ["Created", "WorldFormed", "Evaluated", "Evaluating", "Completed"]);
+}
+
+#[test]
+fn catastrophic_overfitting_is_a_condition_and_an_event() {
+    let mut story = Story::training();
+    let sentence = "Epoch 3: training overfits to its attack of a single step";
+    for (epoch, overfitting, value) in
+        [(2, None, None), (3, Some(sentence), Some("True")), (4, None, Some("False"))]
+    {
+        story.report(|report| {
+            report.accuracy = Some(Accuracy {
+                epoch,
+                split: Split::Validation,
+                clean: Count { correct: 8, total: 10 },
+                robust: AttackCount::new("pgd-10", Count { correct: 1, total: 10 }),
+                averaging: None,
+                single_step: Some(Count { correct: 9, total: 10 }),
+                overfitting: overfitting.map(str::to_owned),
+            });
+        });
+        let found = conditions::find(story.status(), OVERFITTING).map(|one| one.status.clone());
+        assert_eq!(found.as_deref(), value, "epoch {epoch}");
+    }
+    assert_eq!(story.reasons().iter().filter(|reason| **reason == "CatastrophicOverfitting").count(), 1);
 }
 
 #[test]
@@ -519,6 +545,8 @@ fn only_a_better_robust_accuracy_is_an_event() {
                 clean: Count { correct: 9, total: 10 },
                 robust: AttackCount::new("pgd-10", Count { correct, total: 10 }),
                 averaging: None,
+                single_step: None,
+                overfitting: None,
             });
         });
     };

@@ -1,0 +1,87 @@
+//! The end of a training: the best weights on the test set, once.
+
+use datjob_api::{
+    Training,
+    report::{CertifiedCount, Results},
+};
+
+use super::{Rank, TrainError, accuracy};
+use crate::{
+    certify::Certification,
+    checkpoint,
+    evaluate::{self, EvalAttack, Evaluation},
+    worker::{assignment::Assignment, event::Event},
+};
+
+impl Rank<'_> {
+    /// The best weights on the test set, and the results.
+    pub(super) fn finish(&mut self, assignment: &Assignment) -> Result<Option<Results>, TrainError> {
+        if self.is_first()
+            && let Some(best) = &self.state.best
+        {
+            let weights = self.checkpoints.load_best(best, self.state.epoch)?;
+            self.state.network.load_state(weights)?;
+        }
+        self.state.broadcast(&self.group)?;
+
+        let Training { seed, threat_model, evaluation, .. } = self.training;
+        let classes = self.training.data.dataset.classes();
+        let attacks: Vec<_> = evaluation
+            .final_
+            .iter()
+            .map(|attack| EvalAttack::at_end(attack, threat_model, classes))
+            .collect();
+        let images: Vec<usize> = (0..self.data.test.len()).collect();
+        let evaluation = Evaluation {
+            images: &self.data.test,
+            indices: &images,
+            classes,
+            seed: *seed,
+            attacks: &attacks,
+            device: self.placement.device(),
+        };
+        let (first, tell) = (self.group.rank() == 0, &mut *self.tell);
+        let counts =
+            accuracy::measure(&self.state.network, &evaluation, &self.evaluation, &mut |done, total| {
+                if first {
+                    tell(Event::Evaluating { done: done as u64, total: total as u64 });
+                }
+            })?;
+        let certified = self.certify()?;
+        if !self.is_first() {
+            return Ok(None);
+        }
+        let (file, sha256) = self.checkpoints.save_result(&self.state.network.state())?;
+        let results = Results {
+            best_epoch: self.state.best.as_ref().map_or(self.state.epoch, |best| best.epoch),
+            averaged: self.state.best.as_ref().is_some_and(|best| best.averaged),
+            clean: counts.clean(),
+            attacks: evaluate::attack_results(&attacks, &counts),
+            worst_case: counts.worst_case(),
+            certified,
+            by_class: Some(counts.by_class()),
+            weights: assignment.checkpoints_below_volume.join(file).to_string_lossy().into_owned(),
+            sha256,
+            seed: self.training.seed,
+            training_hash: self.training.hash(),
+            trainer_version: env!("CARGO_PKG_VERSION").to_owned(),
+            libtorch_version: crate::LIBTORCH_VERSION.to_owned(),
+            world_size: assignment.world_size,
+            threads: assignment.threads,
+        };
+        checkpoint::results::write(&assignment.checkpoints, &assignment.job_uid, &results)?;
+        Ok(Some(results))
+    }
+
+    /// Certified accuracy on the test set, where the spec asks for it.
+    fn certify(&self) -> Result<Vec<CertifiedCount>, TrainError> {
+        let (Some(spec), Some(sigma)) = (&self.training.evaluation.certify, self.training.certified_sigma())
+        else {
+            return Ok(Vec::new());
+        };
+        let images = (&self.data.test, spec.images as usize, self.placement.device());
+        let certification = Certification::new(spec, sigma);
+        let network = &self.state.network;
+        accuracy::certify(network, &certification, images, self.training.seed, &self.evaluation)
+    }
+}
