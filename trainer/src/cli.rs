@@ -50,7 +50,7 @@ pub struct Run {
 /// `dat-trainer evaluate`.
 #[derive(Debug, clap::Args)]
 pub struct Evaluate {
-    /// The weights: a safetensors file, as `best.safetensors` of a run.
+    /// The weights: a safetensors file, as `best.safetensors` of a run, or a state dict that torch.save wrote.
     pub weights: PathBuf,
     /// The manifest that names network, data set, threat model and the attacks (`evaluation.final`).
     #[arg(long)]

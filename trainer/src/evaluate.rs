@@ -22,11 +22,13 @@ mod batch;
 mod counts;
 mod doubts;
 mod results;
+mod sweep;
 
 pub use attack::{EvalAttack, Method, Stage};
 pub use counts::{ByClass, Counts, CountsError};
 pub use doubts::doubts;
 pub use results::attack_results;
+pub use sweep::{sweep_attacks, sweep_results};
 
 use batch::Batch;
 

@@ -3,7 +3,7 @@
 use std::{ops::ControlFlow, process::ExitCode, time::Instant};
 
 use datjob_api::{
-    report::{CertifiedCount, Count},
+    report::{CertifiedCount, Count, SweepCount},
     training::InvalidTraining,
     training::Topology,
 };
@@ -12,13 +12,13 @@ use tch::Kind;
 
 use crate::{
     certify::{self, Certification},
-    checkpoint::{self, CheckpointError},
     cli::Evaluate,
     data::{self, DataError},
     evaluate::{self, EvalAttack, EvaluateError, Evaluation},
     manifest::{self, ManifestError},
     model::{ModelError, Network},
     placement::Placement,
+    weights::{self, WeightsError},
 };
 
 /// Weights that cannot be evaluated.
@@ -31,7 +31,7 @@ enum Failed {
     #[error(transparent)]
     Data(#[from] DataError),
     #[error(transparent)]
-    Weights(#[from] CheckpointError),
+    Weights(#[from] WeightsError),
     #[error("the weights are not those of the manifest's network: {0}")]
     Model(#[from] ModelError),
     #[error(transparent)]
@@ -64,36 +64,37 @@ fn run(options: &Evaluate) -> Result<(), Failed> {
         // It may name an attack of the manifest, and this is no run.
         training.evaluation.target = None;
         training.evaluation.certify = None;
+        training.evaluation.sweep = None;
     }
     training.check(Topology { pods: 1, workers: 1, gpus: u32::from(options.gpu) })?;
     let placement = if options.gpu { Placement::cuda()? } else { Placement::Cpu };
     let kind_and_device = (Kind::Float, placement.device());
     let mut network =
         Network::for_dataset(&training.model, training.data.dataset, training.seed, kind_and_device)?;
-    network.load_state(checkpoint::read_weights(&options.weights)?)?;
+    network.load_state(weights::read(&options.weights)?)?;
     network.channels_last()?;
     let images = data::load(training.data.dataset, &options.data)?.test;
     let count = options.images.unwrap_or(images.len());
     if !(1..=images.len()).contains(&count) {
         return Err(Failed::Images(images.len()));
     }
-    let attacks: Vec<EvalAttack> = training
-        .evaluation
-        .final_
-        .iter()
-        .map(|attack| EvalAttack::at_end(attack, &training.threat_model, training.data.dataset.classes()))
-        .collect();
+    let classes = training.data.dataset.classes();
+    let attack = |attack| EvalAttack::at_end(attack, &training.threat_model, classes);
+    let attacks: Vec<EvalAttack> = training.evaluation.final_.iter().map(attack).collect();
     let indices: Vec<usize> = (0..count).collect();
-    let evaluation = Evaluation {
-        images: &images,
-        indices: &indices,
-        classes: training.data.dataset.classes(),
-        seed: training.seed,
-        attacks: &attacks,
-        device: placement.device(),
+    let measure = |attacks: &[EvalAttack]| {
+        let evaluation = Evaluation {
+            images: &images,
+            indices: &indices,
+            classes,
+            seed: training.seed,
+            attacks,
+            device: placement.device(),
+        };
+        evaluate::evaluate(&network, &evaluation, 0, 1, &mut |_, _| ControlFlow::Continue(()))
     };
     let started = Instant::now();
-    let counts = evaluate::evaluate(&network, &evaluation, 0, 1, &mut |_, _| ControlFlow::Continue(()))?;
+    let counts = measure(&attacks)?;
     let line = |name: &str, count: Count| {
         println!("{name:<16} {:>6} % ({} of {} images)", count.percent(), count.correct, count.total);
     };
@@ -106,6 +107,13 @@ fn run(options: &Evaluate) -> Result<(), Failed> {
         attack.warnings.iter().for_each(|warning| println!("  {warning}"));
     }
     line("worst case", counts.worst_case());
+    if let Some(sweep) = &training.evaluation.sweep {
+        let counts = measure(&evaluate::sweep_attacks(sweep, &training.threat_model, classes))?;
+        for point in evaluate::sweep_results(sweep, &training.threat_model, &counts) {
+            let SweepCount { epsilon, steps, correct, total } = point;
+            line(&format!("pgd-{steps} {epsilon}"), Count { correct, total });
+        }
+    }
     if let (Some(spec), Some(sigma)) = (&training.evaluation.certify, training.certified_sigma()) {
         let images = (&images, spec.images as usize, placement.device());
         let certification = Certification::new(spec, sigma);

@@ -30,6 +30,7 @@ pub mod run;
 pub mod smoothing;
 pub mod telemetry;
 pub mod weight_perturbation;
+pub mod weights;
 pub mod worker;
 
 /// The version of libtorch that this was built for.

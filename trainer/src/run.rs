@@ -5,7 +5,7 @@
 use std::{net::Ipv4Addr, process::ExitCode, sync::Arc, time::Duration};
 
 use datjob_api::{
-    report::{CertifiedCount, Count, Failure, Phase, Report},
+    report::{CertifiedCount, Count, Failure, Phase, Report, SweepCount},
     training::Target,
 };
 use tokio::time;
@@ -103,6 +103,10 @@ fn finish(ending: Ending, report: &Report, config: &Config, target: Option<&Targ
                 for attack in &results.attacks {
                     println!("{:<16} {:>6} %", attack.attack, attack.count().percent());
                     attack.warnings.iter().for_each(|warning| println!("  {warning}"));
+                }
+                for SweepCount { epsilon, steps, correct, total } in &results.sweep {
+                    let share = Count { correct: *correct, total: *total }.percent();
+                    println!("{:<16} {share:>6} %", format!("pgd-{steps} {epsilon}"));
                 }
                 for CertifiedCount { radius, correct, total } in &results.certified {
                     let share = Count { correct: *correct, total: *total }.percent();

@@ -345,6 +345,7 @@ fn every_method_learns() {
                 "evaluation": {
                     "during": {"pgd": {"steps": 1}},
                     "final": [{"pgd": {"steps": 1}}],
+                    "sweep": {"epsilon": ["3.0"], "steps": [2]},
                     "certify": {"images": 20, "selectionSamples": 20, "samples": 500, "alpha": 0.01}
                 },
                 "schedule": {"epochs": 1, "batchSize": 512}
@@ -371,6 +372,10 @@ fn every_method_learns() {
         println!("{name}: clean {clean}, robust {robust} of 10000");
         assert!(clean > 9_000 && robust > 5_000, "{name}: {results}");
         if change.get("smoothing").is_some() {
+            let [far, steps] = [0, 1].map(|point| &results["sweep"][point]);
+            assert_eq!((&far["epsilon"], &far["steps"]), (&"3.0".into(), &20.into()), "{results}");
+            assert_eq!((&steps["epsilon"], &steps["steps"]), (&"0.5".into(), &2.into()), "{results}");
+            assert!(far["correct"].as_u64() < steps["correct"].as_u64(), "{results}");
             let near = &results["certified"][3];
             assert_eq!((&near["radius"], &near["total"]), (&"0.15".into(), &20.into()), "{results}");
             assert!(near["correct"].as_u64().unwrap() > 10, "{results}");

@@ -248,6 +248,9 @@ pub struct Results {
     pub attacks: Vec<AttackResult>,
     /// Images that stayed correct under every attack; the same as the only entry where there is one.
     pub worst_case: Count,
+    /// Accuracy under PGD against its radius and its number of steps; empty where none was asked for.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub sweep: Vec<SweepCount>,
     /// Images whose label the smoothed network certainly gives within a radius; empty where nothing was certified.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub certified: Vec<CertifiedCount>,
@@ -272,6 +275,21 @@ pub struct Results {
     /// bit only where it is equal too. 0 where the trainer is older than this field.
     #[serde(default)]
     pub threads: u32,
+}
+
+/// Accuracy under PGD of a radius and a number of steps.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "crd", derive(schemars::JsonSchema))]
+#[serde(rename_all = "camelCase")]
+pub struct SweepCount {
+    /// The radius, as it was written.
+    pub epsilon: String,
+    /// The number of steps.
+    pub steps: u32,
+    /// Images that stayed correctly classified.
+    pub correct: u64,
+    /// Images in all.
+    pub total: u64,
 }
 
 /// Certified accuracy at a radius.

@@ -29,8 +29,8 @@ pub use data::{
     Augmentation, ClaimReference, Data, HttpSource, ImageSource, Source, Validation, VolumeSource,
 };
 pub use evaluation::{
-    ApgdCe, AutoAttack, Certify, DuringAttack, Evaluation, FinalAttack, FinalPgd, Square, Target, Targeted,
-    UnknownAttack,
+    ApgdCe, AutoAttack, Certify, DuringAttack, Evaluation, FinalAttack, FinalPgd, Square, Sweep, Target,
+    Targeted, UnknownAttack,
 };
 pub use model::{Activation, Architecture, Model, Normalization, Stem, UnknownArchitecture};
 pub use objective::{CrossEntropy, Mart, Objective, Smoothing, Trades, WeightPerturbation};

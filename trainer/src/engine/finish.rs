@@ -9,7 +9,7 @@ use super::{Rank, TrainError, accuracy};
 use crate::{
     certify::Certification,
     checkpoint,
-    evaluate::{self, EvalAttack, Evaluation},
+    evaluate::{self, Counts, EvalAttack, Evaluation},
     worker::{assignment::Assignment, event::Event},
 };
 
@@ -24,29 +24,18 @@ impl Rank<'_> {
         }
         self.state.broadcast(&self.group)?;
 
-        let Training { seed, threat_model, evaluation, .. } = self.training;
-        let classes = self.training.data.dataset.classes();
-        let attacks: Vec<_> = evaluation
-            .final_
-            .iter()
-            .map(|attack| EvalAttack::at_end(attack, threat_model, classes))
-            .collect();
-        let images: Vec<usize> = (0..self.data.test.len()).collect();
-        let evaluation = Evaluation {
-            images: &self.data.test,
-            indices: &images,
-            classes,
-            seed: *seed,
-            attacks: &attacks,
-            device: self.placement.device(),
+        let Training { data, threat_model, evaluation, .. } = self.training;
+        let classes = data.dataset.classes();
+        let attack = |attack| EvalAttack::at_end(attack, threat_model, classes);
+        let attacks: Vec<_> = evaluation.final_.iter().map(attack).collect();
+        let counts = self.on_test_set(&attacks)?;
+        let sweep = match &evaluation.sweep {
+            Some(sweep) => {
+                let counts = self.on_test_set(&evaluate::sweep_attacks(sweep, threat_model, classes))?;
+                evaluate::sweep_results(sweep, threat_model, &counts)
+            }
+            None => Vec::new(),
         };
-        let (first, tell) = (self.group.rank() == 0, &mut *self.tell);
-        let counts =
-            accuracy::measure(&self.state.network, &evaluation, &self.evaluation, &mut |done, total| {
-                if first {
-                    tell(Event::Evaluating { done: done as u64, total: total as u64 });
-                }
-            })?;
         let certified = self.certify()?;
         if !self.is_first() {
             return Ok(None);
@@ -58,6 +47,7 @@ impl Rank<'_> {
             clean: counts.clean(),
             attacks: evaluate::attack_results(&attacks, &counts),
             worst_case: counts.worst_case(),
+            sweep,
             certified,
             by_class: Some(counts.by_class()),
             weights: assignment.checkpoints_below_volume.join(file).to_string_lossy().into_owned(),
@@ -71,6 +61,24 @@ impl Rank<'_> {
         };
         checkpoint::results::write(&assignment.checkpoints, &assignment.job_uid, &results)?;
         Ok(Some(results))
+    }
+
+    fn on_test_set(&mut self, attacks: &[EvalAttack]) -> Result<Counts, TrainError> {
+        let images: Vec<usize> = (0..self.data.test.len()).collect();
+        let evaluation = Evaluation {
+            images: &self.data.test,
+            indices: &images,
+            classes: self.training.data.dataset.classes(),
+            seed: self.training.seed,
+            attacks,
+            device: self.placement.device(),
+        };
+        let (first, tell) = (self.group.rank() == 0, &mut *self.tell);
+        accuracy::measure(&self.state.network, &evaluation, &self.evaluation, &mut |done, total| {
+            if first {
+                tell(Event::Evaluating { done: done as u64, total: total as u64 });
+            }
+        })
     }
 
     /// Certified accuracy on the test set, where the spec asks for it.

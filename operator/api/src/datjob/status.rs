@@ -2,7 +2,9 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::report::{Accuracy, AttackResult, CertifiedCount, Count, Failure, Progress, StageCount, Timing};
+use crate::report::{
+    Accuracy, AttackResult, CertifiedCount, Count, Failure, Progress, StageCount, SweepCount, Timing,
+};
 
 /// What is known of a job. Machines read `conditions`; the strings are for people and printer columns.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -84,6 +86,9 @@ pub struct ResultsStatus {
     pub attacks: Vec<TestAttack>,
     /// Images that withstood every attack.
     pub worst_case: TestCount,
+    /// Accuracy under PGD against its radius and its number of steps.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub sweep: Vec<SweepCount>,
     /// Images whose label the smoothed network certainly gives within a radius.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub certified: Vec<CertifiedCount>,

@@ -131,6 +131,7 @@ impl Training {
             return refuse("evaluation.final", "name 1 to 16 attacks");
         }
         self.evaluation.final_.iter().try_for_each(|attack| self.check_final_attack(attack))?;
+        self.check_sweep()?;
         self.check_certify()?;
         self.check_target()?;
         match &self.attack {
@@ -151,6 +152,23 @@ impl Training {
             }
         }
         Ok(())
+    }
+
+    fn check_sweep(&self) -> Result<(), InvalidTraining> {
+        let Some(sweep) = &self.evaluation.sweep else { return Ok(()) };
+        if sweep.epsilon.len() > 16 || sweep.steps.len() > 16 {
+            return refuse("evaluation.sweep", "name at most 16 radii and 16 numbers of steps");
+        }
+        let most = self.largest_epsilon();
+        sweep.steps.iter().try_for_each(|&steps| count("evaluation.sweep.steps", steps, 1, 10_000))?;
+        sweep.epsilon.iter().try_for_each(|epsilon| size("evaluation.sweep.epsilon", Some(epsilon), most))
+    }
+
+    fn largest_epsilon(&self) -> f64 {
+        match self.threat_model.norm {
+            Norm::Linf => 1.0,
+            Norm::L2 => 100.0,
+        }
     }
 
     fn check_certify(&self) -> Result<(), InvalidTraining> {
@@ -245,10 +263,7 @@ impl Training {
     }
 
     fn check_epsilons(&self) -> Result<(), InvalidTraining> {
-        let most = match self.threat_model.norm {
-            Norm::Linf => 1.0,
-            Norm::L2 => 100.0,
-        };
+        let most = self.largest_epsilon();
         let size = |field: &str, epsilon: Option<&Epsilon>| size(field, epsilon, most);
         let DuringAttack::Pgd(during) = &self.evaluation.during;
         size("threatModel.epsilon", Some(&self.threat_model.epsilon))?;
@@ -399,6 +414,17 @@ mod tests {
         assert!(nccl.starts_with("spec.training.communication.backend: ") && nccl.contains("nvidia.com/gpu"));
         let sgd = crate::training::Sgd { learning_rate: f64::NAN, ..Default::default() };
         assert!(problem(|t| t.optimizer = Optimizer::Sgd(sgd)).contains("learningRate"));
+    }
+
+    #[test]
+    fn a_sweep_has_bounds() {
+        let sweep = |json: &str| {
+            let sweep = serde_json::from_str(json).unwrap();
+            problem(|t| t.evaluation.sweep = Some(sweep))
+        };
+        assert!(sweep(r#"{"epsilon": ["0.1", "2"]}"#).contains("evaluation.sweep.epsilon: 2 is not within"));
+        assert!(sweep(r#"{"steps": [10, 0]}"#).contains("evaluation.sweep.steps: 0 is not within"));
+        assert!(sweep(&format!(r#"{{"steps": {:?}}}"#, [1; 17])).contains("at most 16"));
     }
 
     #[test]

@@ -41,6 +41,7 @@ impl Default for Evaluation {
             every_epochs: 1,
             during: DuringAttack::default(),
             final_: vec![FinalAttack::Pgd(FinalPgd { steps: 20, restarts: None, step_size: None })],
+            sweep: None,
             certify: None,
             target: None,
         }

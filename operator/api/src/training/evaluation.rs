@@ -20,6 +20,10 @@ pub struct Evaluation {
     #[serde(rename = "final")]
     #[cfg_attr(feature = "crd", schemars(length(min = 1, max = 16)))]
     pub final_: Vec<FinalAttack>,
+    /// Where present, accuracy under PGD on the test set at the end, against its radius and its number of steps. It has no
+    /// part in the worst case.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub sweep: Option<Sweep>,
     /// Where present, the smoothed network's robust accuracy in l2 is certified on test images at the end.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub certify: Option<Certify>,
@@ -27,6 +31,32 @@ pub struct Evaluation {
     /// weights are kept.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub target: Option<Target>,
+}
+
+/// Accuracy under PGD against its radius and its number of steps.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "crd", derive(schemars::JsonSchema))]
+#[serde(rename_all = "camelCase", deny_unknown_fields, default)]
+pub struct Sweep {
+    /// Radii, written as epsilon is: PGD of 20 steps at each.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    #[cfg_attr(feature = "crd", schemars(length(max = 16)))]
+    pub epsilon: Vec<Epsilon>,
+    /// Numbers of steps: PGD of so many at the radius of the threat model.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    #[cfg_attr(feature = "crd", schemars(length(max = 16), inner(range(min = 1, max = 10_000))))]
+    pub steps: Vec<u32>,
+}
+
+impl Sweep {
+    /// Steps of PGD at each radius of [`Sweep::epsilon`].
+    pub const STEPS: u32 = 20;
+
+    /// What is measured: radius and number of steps, first over radii, then over steps at `epsilon`.
+    pub fn points(&self, epsilon: &Epsilon) -> Vec<(Epsilon, u32)> {
+        let over_radii = self.epsilon.iter().map(|epsilon| (epsilon.clone(), Self::STEPS));
+        over_radii.chain(self.steps.iter().map(|&steps| (epsilon.clone(), steps))).collect()
+    }
 }
 
 /// Certification by randomised smoothing (Cohen et al., "Certified adversarial robustness via randomized smoothing", arXiv

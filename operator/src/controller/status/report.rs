@@ -2,7 +2,7 @@
 
 use datjob_api::{
     datjob::ResultsStatus,
-    report::{Accuracy, AttackResult, CertifiedCount, Failure, Report, Results, StageCount},
+    report::{Accuracy, AttackResult, CertifiedCount, Failure, Report, Results, StageCount, SweepCount},
 };
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 
@@ -20,6 +20,8 @@ const MOST_LINES: usize = 50;
 /// Longest name, path or version, and most attacks.
 const LONGEST_NAME: usize = 256;
 const MOST_ATTACKS: usize = 16;
+/// Most points of a sweep.
+const MOST_POINTS: usize = 32;
 
 impl Draft<'_> {
     pub(super) fn note_report(&mut self, read: &ReportRead) {
@@ -123,6 +125,7 @@ impl Draft<'_> {
             clean: results.clean.into(),
             attacks: results.attacks.iter().take(MOST_ATTACKS).map(bounded_attack).map(Into::into).collect(),
             worst_case: results.worst_case.into(),
+            sweep: results.sweep.iter().take(MOST_POINTS).map(bounded_point).collect(),
             certified: results.certified.iter().take(MOST_ATTACKS).map(bounded_certificate).collect(),
             weights: shorten(&results.weights, LONGEST_MESSAGE),
             sha256: shorten(&results.sha256, LONGEST_NAME),
@@ -160,6 +163,10 @@ fn bounded_accuracy(accuracy: &Accuracy) -> Accuracy {
     accuracy.robust.attack = shorten(&accuracy.robust.attack, LONGEST_NAME);
     accuracy.overfitting = accuracy.overfitting.as_deref().map(|one| shorten(one, LONGEST_LINE));
     accuracy
+}
+
+fn bounded_point(count: &SweepCount) -> SweepCount {
+    SweepCount { epsilon: shorten(&count.epsilon, LONGEST_NAME), ..*count }
 }
 
 fn bounded_certificate(count: &CertifiedCount) -> CertifiedCount {

@@ -168,6 +168,7 @@ fn results() -> Results {
             warnings: vec![],
         }],
         worst_case: Count { correct: 4980, total: 10_000 },
+        sweep: vec![],
         certified: vec![],
         by_class: None,
         weights: "w".into(),
