@@ -35,6 +35,19 @@ const MANIFEST_MAX_BYTES: u64 = 1 << 20;
 /// Tensors by name, in a fixed order.
 pub type Named = Vec<(String, Tensor)>;
 
+/// Where a training stands.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Position {
+    /// Completed epochs.
+    pub epoch: u32,
+    /// Completed optimizer steps.
+    pub step: u64,
+    /// The step after which the optimizer's state began.
+    pub optimizer_begin: u64,
+    /// What the attack's step sizes are multiplied by.
+    pub step_scale: f64,
+}
+
 /// What is known of a checkpoint beside its tensors.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
@@ -43,6 +56,9 @@ pub struct Manifest {
     pub epoch: u32,
     /// Completed optimizer steps.
     pub step: u64,
+    /// The step after which the optimizer's state began.
+    #[serde(default)]
+    pub optimizer_begin: u64,
     /// What the attack's step sizes are multiplied by.
     #[serde(default = "unscaled")]
     pub step_scale: f64,
@@ -158,13 +174,14 @@ impl Directory {
     /// Writes a checkpoint and then its manifest.
     pub fn save(
         &self,
-        (epoch, step, step_scale): (u32, u64, f64),
+        Position { epoch, step, optimizer_begin, step_scale }: Position,
         tensors: &Named,
         best: Option<&Best>,
     ) -> Result<(), CheckpointError> {
         let sha256 = self.write_tensors(&tensors_file(epoch), tensors)?;
         let training_hash = self.training_hash.clone();
-        let manifest = Manifest { epoch, step, step_scale, training_hash, sha256, best: best.cloned() };
+        let best = best.cloned();
+        let manifest = Manifest { epoch, step, optimizer_begin, step_scale, training_hash, sha256, best };
         let json = serde_json::to_vec_pretty(&manifest).map_err(|e| self.bad_manifest(epoch, &e))?;
         Ok(files::write_atomically(&self.path.join(manifest_file(epoch)), &json)?)
     }

@@ -210,9 +210,10 @@ impl Rank<'_> {
         let rate =
             optim::learning_rate(schedule, self.state.base_rate, self.state.step, order.steps() as u64);
         self.state.step += 1;
-        self.state.optimizer.step(rate, self.state.step)?;
+        let number = self.state.step - self.state.optimizer_begin;
+        self.state.optimizer.step(rate, number)?;
         if let Some(average) = &mut self.state.average {
-            average.update(&self.state.network, self.state.step)?;
+            average.update(&self.state.network, number)?;
         }
         meter.stepped(global);
         Ok((rate, aftermath))
@@ -220,9 +221,9 @@ impl Rank<'_> {
 
     fn save(&self) -> Result<(), TrainError> {
         if self.is_first() {
-            let State { epoch, step, step_scale, best, .. } = &self.state;
-            self.checkpoints.save((*epoch, *step, *step_scale), &self.state.tensors(), best.as_ref())?;
-            self.checkpoints.clean(self.training.checkpoint.keep.last as usize, best.as_ref())?;
+            let best = self.state.best.as_ref();
+            self.checkpoints.save(self.state.position(), &self.state.tensors(), best)?;
+            self.checkpoints.clean(self.training.checkpoint.keep.last as usize, best)?;
         }
         Ok(())
     }

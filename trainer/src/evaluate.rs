@@ -156,9 +156,9 @@ fn look(
     counts.total.add(&all.classes);
     counts.clean.add(&clean.classes);
     if evaluation.attacks.iter().any(|attack| attack.checked) {
-        counts.unsteady.add(&all.keep(&unsteady(classifier, &all, &logits)?)?.classes);
+        counts.unsteady.add(&all.classes_of(&unsteady(classifier, &all, &logits)?));
         if !clean.indices.is_empty() {
-            counts.without_gradient.add(&clean.keep(&without_gradient(classifier, &clean)?)?.classes);
+            counts.without_gradient.add(&clean.classes_of(&without_gradient(classifier, &clean)?));
         }
     }
     Ok(clean)
@@ -173,9 +173,8 @@ fn attack_all(
     pulse: &mut dyn FnMut() -> Result<(), EvaluateError>,
 ) -> Result<(), EvaluateError> {
     let mut robust: BTreeSet<usize> = clean.indices.iter().copied().collect();
-    let everyone = vec![true; clean.indices.len()];
     for (attack, counts) in evaluation.attacks.iter().zip(&mut counts.attacks) {
-        let mut standing = clean.keep(&everyone)?;
+        let mut standing = clean.shallow_clone();
         for (stage, count) in attack.stages.iter().zip(counts) {
             for run in 0..stage.runs {
                 if standing.indices.is_empty() {
@@ -191,7 +190,7 @@ fn attack_all(
         robust.retain(|index| standing.indices.contains(index));
     }
     let in_all: Vec<bool> = clean.indices.iter().map(|index| robust.contains(index)).collect();
-    counts.worst_case.add(&clean.keep(&in_all)?.classes);
+    counts.worst_case.add(&clean.classes_of(&in_all));
     Ok(())
 }
 

@@ -41,7 +41,7 @@ impl Optimizer {
         })
     }
 
-    /// Step `number` (counted from 1 over all epochs) along the gradients that the parameters hold. A parameter without
+    /// Step `number` (counted from 1 since the optimizer began) along the gradients that the parameters hold. A parameter without
     /// gradient stays as it is.
     pub fn step(&mut self, learning_rate: f64, number: u64) -> Result<(), TchError> {
         match self {

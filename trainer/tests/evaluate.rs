@@ -135,6 +135,17 @@ fn without_images_all_counts_are_0() {
 }
 
 #[test]
+fn a_network_that_is_right_nowhere_has_nothing_to_attack() {
+    let network = network();
+    let right = images(&network, 20);
+    // Every tenth image of `images` has another label than the network gives.
+    let indices = [0, 10];
+    let attacks = [attack(0.1, 1, 1), EvalAttack::auto_attack(Norm::Linf, 0.1, 10)];
+    let counts = run(&network, &right, &indices, &attacks, 1);
+    assert_eq!((counts.total.sum(), counts.clean.sum(), robust(&counts)), (2, 0, vec![0, 0]));
+}
+
+#[test]
 fn progress_is_heard_and_can_stop_it() {
     let network = network();
     let images = images(&network, 2 * BATCH);

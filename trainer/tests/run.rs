@@ -284,6 +284,8 @@ fn catastrophic_overfitting_goes_back_to_the_best_weights() {
     assert!(text.contains("goes on from the weights of epoch 1 with steps 0.5 times as long"), "{text}");
     assert!(text.contains("Epoch 3: training overfits"), "{text}");
     let last: Value = serde_json::from_slice(&fs::read(run.file("checkpoint-0003.json")).unwrap()).unwrap();
+    // 59,500 images in steps of 1,024: two epochs had passed when the optimizer began anew.
+    assert_eq!(last["optimizerBegin"], 118);
     assert_eq!(last["stepScale"], 0.5, "after the last epoch there is nothing to go back for");
     assert_eq!(run.results()["bestEpoch"], 1);
 }

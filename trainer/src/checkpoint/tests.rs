@@ -4,6 +4,10 @@ use tch::{Device, Kind};
 
 use super::*;
 
+fn at(epoch: u32, step: u64) -> Position {
+    Position { epoch, step, optimizer_begin: 0, step_scale: 1.0 }
+}
+
 fn tensors(value: f64) -> Named {
     vec![
         ("model.conv1.weight".into(), Tensor::full([2, 3, 4, 4], value, (Kind::Float, Device::Cpu))),
@@ -35,8 +39,8 @@ fn best(epoch: u32, file: String, sha256: String) -> Best {
 fn what_was_saved_comes_back() {
     let (_temporary, directory) = directory("hash");
     assert!(directory.newest().unwrap().is_none());
-    directory.save((1, 10, 1.0), &tensors(1.0), None).unwrap();
-    directory.save((2, 20, 1.0), &tensors(2.0), None).unwrap();
+    directory.save(at(1, 10), &tensors(1.0), None).unwrap();
+    directory.save(at(2, 20), &tensors(2.0), None).unwrap();
     let manifest = directory.newest().unwrap().unwrap();
     assert_eq!((manifest.epoch, manifest.step), (2, 20));
     let mut expected = tensors(2.0);
@@ -50,7 +54,7 @@ fn what_was_saved_comes_back() {
 #[test]
 fn a_damaged_checkpoint_is_refused_with_what_to_do() {
     let (temporary, directory) = directory("hash");
-    directory.save((3, 30, 1.0), &tensors(1.0), None).unwrap();
+    directory.save(at(3, 30), &tensors(1.0), None).unwrap();
     let path = temporary.path().join("checkpoint-0003.safetensors");
     let mut bytes = fs::read(&path).unwrap();
     *bytes.last_mut().unwrap() ^= 1;
@@ -68,7 +72,7 @@ fn a_damaged_checkpoint_is_refused_with_what_to_do() {
 #[test]
 fn a_checkpoint_of_another_training_is_refused() {
     let (temporary, first) = directory("first");
-    first.save((1, 1, 1.0), &tensors(1.0), None).unwrap();
+    first.save(at(1, 1), &tensors(1.0), None).unwrap();
     let error = Directory::new(temporary.path(), "second".into()).newest().unwrap_err().to_string();
     assert!(error.contains("belongs to another training spec"), "{error}");
 }
@@ -76,8 +80,8 @@ fn a_checkpoint_of_another_training_is_refused() {
 #[test]
 fn a_checkpoint_without_a_manifest_is_not_there() {
     let (temporary, directory) = directory("hash");
-    directory.save((1, 1, 1.0), &tensors(1.0), None).unwrap();
-    directory.save((2, 2, 1.0), &tensors(2.0), None).unwrap();
+    directory.save(at(1, 1), &tensors(1.0), None).unwrap();
+    directory.save(at(2, 2), &tensors(2.0), None).unwrap();
     fs::remove_file(temporary.path().join("checkpoint-0002.json")).unwrap();
     assert_eq!(directory.newest().unwrap().unwrap().epoch, 1);
 }
@@ -91,7 +95,7 @@ fn old_checkpoints_go_and_the_best_weights_stay() {
             let (file, sha256) = directory.save_best(epoch, &tensors(f64::from(epoch))).unwrap();
             current = Some(best(epoch, file, sha256));
         }
-        directory.save((epoch, u64::from(epoch), 1.0), &tensors(f64::from(epoch)), current.as_ref()).unwrap();
+        directory.save(at(epoch, u64::from(epoch)), &tensors(f64::from(epoch)), current.as_ref()).unwrap();
         directory.clean(2, current.as_ref()).unwrap();
     }
     let mut names: Vec<_> = fs::read_dir(temporary.path())

@@ -27,9 +27,7 @@ pub(super) fn measure(
             progress(done, total);
             ControlFlow::Continue(())
         })?;
-    let sum = Tensor::from_slice(&counts.to_vec());
-    group.all_reduce(&sum, ReduceOp::Sum)?;
-    counts.set(&Vec::<i64>::try_from(&sum)?)?;
+    counts.set(&summed(&counts.to_vec(), group)?)?;
     Ok(counts)
 }
 
@@ -42,9 +40,14 @@ pub(super) fn certify(
     group: &ProcessGroup,
 ) -> Result<Vec<CertifiedCount>, TrainError> {
     let counts = certify::counts(network, certification, images, seed, (group.rank(), group.world_size()))?;
-    let sum = Tensor::from_slice(&counts);
+    Ok(certify::certified(&summed(&counts, group)?))
+}
+
+/// The sums over all ranks.
+fn summed(numbers: &[i64], group: &ProcessGroup) -> Result<Vec<i64>, TrainError> {
+    let sum = Tensor::from_slice(numbers);
     group.all_reduce(&sum, ReduceOp::Sum)?;
-    Ok(certify::certified(&Vec::<i64>::try_from(&sum)?))
+    Ok(Vec::try_from(&sum)?)
 }
 
 /// The counts of an evaluation on the validation split, as reported: those of the more robust weights where averaged ones

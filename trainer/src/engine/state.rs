@@ -7,7 +7,7 @@ use tch::{Device, Kind, Tensor};
 use super::TrainError;
 use crate::{
     averaging::Average,
-    checkpoint::{Best, Manifest, Named},
+    checkpoint::{Best, Manifest, Named, Position},
     model::Network,
     optim::Optimizer,
 };
@@ -30,6 +30,8 @@ pub(super) struct State {
     pub epoch: u32,
     /// Completed steps.
     pub step: u64,
+    /// The step after which the optimizer's state began: moments correct their bias by the steps since.
+    pub optimizer_begin: u64,
     /// What the attack's step sizes are multiplied by: less than 1 after going back.
     pub step_scale: f64,
     /// The best weights so far; files and hashes are known to rank 0 alone.
@@ -53,7 +55,23 @@ impl State {
         };
         let optimizer = Optimizer::new(network.parameters(), &training.optimizer)?;
         let base_rate = training.optimizer.learning_rate() * training.schedule.scale();
-        Ok(Self { network, optimizer, average, base_rate, epoch: 0, step: 0, step_scale: 1.0, best: None })
+        Ok(Self {
+            network,
+            optimizer,
+            average,
+            base_rate,
+            epoch: 0,
+            step: 0,
+            optimizer_begin: 0,
+            step_scale: 1.0,
+            best: None,
+        })
+    }
+
+    /// What a checkpoint says of it beside its tensors.
+    pub(super) fn position(&self) -> Position {
+        let Self { epoch, step, optimizer_begin, step_scale, .. } = *self;
+        Position { epoch, step, optimizer_begin, step_scale }
     }
 
     /// All tensors, under the names that checkpoints use.
@@ -87,6 +105,7 @@ impl State {
         }
         self.epoch = manifest.epoch;
         self.step = manifest.step;
+        self.optimizer_begin = manifest.optimizer_begin;
         self.step_scale = manifest.step_scale;
         self.best.clone_from(&manifest.best);
         Ok(())
@@ -97,11 +116,13 @@ impl State {
         let tensors = self.tensors();
         let tensors: Vec<&Tensor> = tensors.iter().map(|(_, tensor)| tensor).collect();
         group.broadcast_coalesced(&tensors, 0)?;
-        let counters = Tensor::from_slice(&[i64::from(self.epoch), self.step as i64]);
+        let counters = [i64::from(self.epoch), self.step as i64, self.optimizer_begin as i64];
+        let counters = Tensor::from_slice(&counters);
         group.broadcast(&counters, 0)?;
-        let [epoch, step] = <[i64; 2]>::try_from(Vec::<i64>::try_from(&counters)?).unwrap_or_default();
+        let [epoch, step, begin] = <[i64; 3]>::try_from(Vec::<i64>::try_from(&counters)?).unwrap_or_default();
         self.epoch = epoch as u32;
         self.step = step as u64;
+        self.optimizer_begin = begin as u64;
         let scale = Tensor::from_slice(&[self.step_scale]);
         group.broadcast(&scale, 0)?;
         self.step_scale = scale.f_double_value(&[0])?;
@@ -112,6 +133,7 @@ impl State {
     pub(super) fn go_back(&mut self, training: &Training, weights: Named) -> Result<(), TrainError> {
         self.network.load_state(weights)?;
         self.optimizer = Optimizer::new(self.network.parameters(), &training.optimizer)?;
+        self.optimizer_begin = self.step;
         if let Some(average) = &self.average {
             average.network.load_state(self.network.state())?;
         }

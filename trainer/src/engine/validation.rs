@@ -24,7 +24,8 @@ impl Rank<'_> {
         let best = self.state.best.as_ref();
         let better = best.is_none_or(|best| accuracy.robust.correct > best.robust.correct);
         let single_step = (attacks.len() > 1).then(|| raw.under(1));
-        let overfits = overfitting::is_catastrophic(raw.under(0), single_step, best);
+        // An epoch that became the best, by its averaged weights, is nothing to go back from.
+        let overfits = !better && overfitting::is_catastrophic(raw.under(0), single_step, best);
         let back = self.way_back().filter(|_| overfits);
         if let Some(best) = best.filter(|_| overfits) {
             let sentence = overfitting::sentence(self.state.epoch, raw.under(0), single_step, best, back);

@@ -19,18 +19,36 @@ pub(super) struct Batch {
 impl Batch {
     /// Those images that are wanted, a flag for each.
     pub(super) fn keep(&self, wanted: &[bool]) -> Result<Self, TchError> {
-        let only = |all: &[usize]| -> Vec<usize> {
-            all.iter().zip(wanted).filter(|(_, wanted)| **wanted).map(|(one, _)| *one).collect()
-        };
         let rows: Vec<i64> = (0..).zip(wanted).filter(|(_, wanted)| **wanted).map(|(row, _)| row).collect();
         let rows = Tensor::f_from_slice(&rows)?.f_to_device(self.images.device())?;
         Ok(Self {
-            indices: only(&self.indices),
-            classes: only(&self.classes),
+            indices: only(&self.indices, wanted),
+            classes: only(&self.classes, wanted),
             images: self.images.f_index_select(0, &rows)?,
             labels: self.labels.f_index_select(0, &rows)?,
             ranking: self.ranking.f_index_select(0, &rows)?,
             image_shape: self.image_shape,
         })
     }
+
+    /// The labels of those images that are wanted.
+    pub(super) fn classes_of(&self, wanted: &[bool]) -> Vec<usize> {
+        only(&self.classes, wanted)
+    }
+
+    /// All of them, the tensors shared.
+    pub(super) fn shallow_clone(&self) -> Self {
+        Self {
+            indices: self.indices.clone(),
+            classes: self.classes.clone(),
+            images: self.images.shallow_clone(),
+            labels: self.labels.shallow_clone(),
+            ranking: self.ranking.shallow_clone(),
+            image_shape: self.image_shape,
+        }
+    }
+}
+
+fn only(all: &[usize], wanted: &[bool]) -> Vec<usize> {
+    all.iter().zip(wanted).filter(|(_, wanted)| **wanted).map(|(one, _)| *one).collect()
 }

@@ -1,9 +1,8 @@
 //! What a training spec must satisfy, for manifests that never met an API server and for what no schema can say.
 
-use super::{
-    Attack, Averaging, Decay, DuringAttack, Epsilon, FinalAttack, Norm, Objective, Optimizer, Source,
-    Training,
-};
+use super::{Attack, Averaging, Decay, Epsilon, Norm, Objective, Optimizer, Source, Training};
+
+mod evaluation;
 
 /// A training spec that cannot be run: the field and what to write there.
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
@@ -38,6 +37,7 @@ impl Training {
     pub fn check(&self, topology: Topology) -> Result<(), InvalidTraining> {
         self.check_bounds()?;
         self.check_epsilons()?;
+        self.check_evaluation()?;
         self.check_model()?;
         self.check_attack()?;
         self.check_backend(topology)?;
@@ -124,16 +124,6 @@ impl Training {
         count("data.augmentation.crop", self.data.augmentation().0, 0, 16)?;
         count("checkpoint.everyEpochs", self.checkpoint.every_epochs, 1, 10_000)?;
         count("checkpoint.keep.last", self.checkpoint.keep.last, 1, 1000)?;
-        count("evaluation.everyEpochs", self.evaluation.every_epochs, 1, 10_000)?;
-        let DuringAttack::Pgd(during) = &self.evaluation.during;
-        count("evaluation.during.pgd.steps", during.steps, 1, 1000)?;
-        if !(1..=16).contains(&self.evaluation.final_.len()) {
-            return refuse("evaluation.final", "name 1 to 16 attacks");
-        }
-        self.evaluation.final_.iter().try_for_each(|attack| self.check_final_attack(attack))?;
-        self.check_sweep()?;
-        self.check_certify()?;
-        self.check_target()?;
         match &self.attack {
             Attack::Pgd(pgd) => count("attack.pgd.steps", pgd.steps, 1, 1000)?,
             Attack::NFgsm(n_fgsm) => number("attack.nFgsm.noise", n_fgsm.noise, 0.0, 10.0)?,
@@ -152,83 +142,6 @@ impl Training {
             }
         }
         Ok(())
-    }
-
-    fn check_sweep(&self) -> Result<(), InvalidTraining> {
-        let Some(sweep) = &self.evaluation.sweep else { return Ok(()) };
-        if sweep.epsilon.len() > 16 || sweep.steps.len() > 16 {
-            return refuse("evaluation.sweep", "name at most 16 radii and 16 numbers of steps");
-        }
-        let most = self.largest_epsilon();
-        sweep.steps.iter().try_for_each(|&steps| count("evaluation.sweep.steps", steps, 1, 10_000))?;
-        sweep.epsilon.iter().try_for_each(|epsilon| size("evaluation.sweep.epsilon", Some(epsilon), most))
-    }
-
-    fn largest_epsilon(&self) -> f64 {
-        match self.threat_model.norm {
-            Norm::Linf => 1.0,
-            Norm::L2 => 100.0,
-        }
-    }
-
-    fn check_certify(&self) -> Result<(), InvalidTraining> {
-        let Some(certify) = &self.evaluation.certify else { return Ok(()) };
-        count("evaluation.certify.images", certify.images, 1, self.data.dataset.test_images() as u32)?;
-        count("evaluation.certify.selectionSamples", certify.selection_samples, 1, 1_000_000)?;
-        count("evaluation.certify.samples", certify.samples, 1, 100_000_000)?;
-        number("evaluation.certify.alpha", certify.alpha, 0.0001, 0.5)?;
-        match self.certified_sigma() {
-            Some(sigma) => number("evaluation.certify.sigma", sigma, 0.001, 10.0),
-            None => {
-                refuse("evaluation.certify.sigma", "write the deviation of the noise: there is no smoothing")
-            }
-        }
-    }
-
-    fn check_target(&self) -> Result<(), InvalidTraining> {
-        let Some(target) = &self.evaluation.target else { return Ok(()) };
-        number("evaluation.target.accuracy", target.accuracy, 0.0, 100.0)?;
-        let names: Vec<String> = self.evaluation.final_.iter().map(FinalAttack::name).collect();
-        match &target.attack {
-            Some(name) if !names.contains(name) => refuse(
-                "evaluation.target.attack",
-                &format!(
-                    "{name} is no attack of evaluation.final; write {} or leave it out",
-                    names.join(" or ")
-                ),
-            ),
-            _ => Ok(()),
-        }
-    }
-
-    fn check_final_attack(&self, attack: &FinalAttack) -> Result<(), InvalidTraining> {
-        let bound = |method: &str, field: &str, value, most| {
-            count(&format!("evaluation.final.{method}.{field}"), value, 1, most)
-        };
-        match attack {
-            FinalAttack::Pgd(pgd) => {
-                bound("pgd", "steps", pgd.steps, 10_000)?;
-                bound("pgd", "restarts", pgd.restarts(), 1000)
-            }
-            FinalAttack::Cw(pgd) => {
-                bound("cw", "steps", pgd.steps, 10_000)?;
-                bound("cw", "restarts", pgd.restarts(), 1000)
-            }
-            FinalAttack::ApgdCe(apgd) => {
-                bound("apgdCe", "steps", apgd.steps(), 10_000)?;
-                bound("apgdCe", "restarts", apgd.restarts(), 1000)
-            }
-            FinalAttack::ApgdT(targeted) | FinalAttack::FabT(targeted) => {
-                let method = if matches!(attack, FinalAttack::ApgdT(_)) { "apgdT" } else { "fabT" };
-                bound(method, "steps", targeted.steps(), 10_000)?;
-                bound(method, "targets", targeted.targets(), self.data.dataset.classes() as u32 - 1)
-            }
-            FinalAttack::Square(square) => {
-                bound("square", "queries", square.queries(), 100_000)?;
-                bound("square", "restarts", square.restarts(), 1000)
-            }
-            FinalAttack::AutoAttack(_) => Ok(()),
-        }
     }
 
     fn check_optimizer(&self) -> Result<(), InvalidTraining> {
@@ -265,23 +178,19 @@ impl Training {
     fn check_epsilons(&self) -> Result<(), InvalidTraining> {
         let most = self.largest_epsilon();
         let size = |field: &str, epsilon: Option<&Epsilon>| size(field, epsilon, most);
-        let DuringAttack::Pgd(during) = &self.evaluation.during;
         size("threatModel.epsilon", Some(&self.threat_model.epsilon))?;
-        size("evaluation.during.pgd.stepSize", during.step_size.as_ref())?;
         match &self.attack {
-            Attack::Pgd(pgd) => size("attack.pgd.stepSize", pgd.step_size.as_ref())?,
-            Attack::Fgsm(fgsm) => size("attack.fgsm.stepSize", fgsm.step_size.as_ref())?,
-            Attack::NFgsm(n_fgsm) => size("attack.nFgsm.stepSize", n_fgsm.step_size.as_ref())?,
+            Attack::Pgd(pgd) => size("attack.pgd.stepSize", pgd.step_size.as_ref()),
+            Attack::Fgsm(fgsm) => size("attack.fgsm.stepSize", fgsm.step_size.as_ref()),
+            Attack::NFgsm(n_fgsm) => size("attack.nFgsm.stepSize", n_fgsm.step_size.as_ref()),
         }
-        self.evaluation.final_.iter().try_for_each(|attack| match attack {
-            FinalAttack::Pgd(pgd) => size("evaluation.final.pgd.stepSize", pgd.step_size.as_ref()),
-            FinalAttack::Cw(pgd) => size("evaluation.final.cw.stepSize", pgd.step_size.as_ref()),
-            FinalAttack::ApgdCe(_)
-            | FinalAttack::ApgdT(_)
-            | FinalAttack::FabT(_)
-            | FinalAttack::Square(_)
-            | FinalAttack::AutoAttack(_) => Ok(()),
-        })
+    }
+
+    fn largest_epsilon(&self) -> f64 {
+        match self.threat_model.norm {
+            Norm::Linf => 1.0,
+            Norm::L2 => 100.0,
+        }
     }
 
     /// Which attacks go with which norm and objective.
@@ -369,166 +278,4 @@ fn size(field: &str, epsilon: Option<&Epsilon>, most: f64) -> Result<(), Invalid
 }
 
 #[cfg(test)]
-mod tests {
-    use super::{super::Backend, *};
-
-    fn example() -> Training {
-        serde_json::from_value(serde_json::json!({
-            "model": {"architecture": "small-cnn"},
-            "data": {"dataset": "fashion-mnist", "source": {"image": {"reference": "data"}}},
-            "threatModel": {"epsilon": "0.1"},
-            "attack": {"fgsm": {}},
-            "schedule": {"epochs": 2}
-        }))
-        .unwrap()
-    }
-
-    const TWO: Topology = Topology { pods: 2, workers: 1, gpus: 0 };
-
-    fn problem(change: impl FnOnce(&mut Training)) -> String {
-        let mut training = example();
-        change(&mut training);
-        training.check(TWO).unwrap_err().to_string()
-    }
-
-    #[test]
-    fn the_shortest_manifest_is_complete() {
-        example().check(TWO).unwrap();
-    }
-
-    #[test]
-    fn each_refusal_names_its_field() {
-        let epsilon = |text: &str| text.parse().unwrap();
-        assert!(
-            problem(|t| t.threat_model.epsilon = epsilon("8"))
-                .starts_with("spec.training.threatModel.epsilon: 8 ")
-        );
-        assert!(problem(|t| t.threat_model.epsilon = epsilon("0")).contains("threatModel.epsilon"));
-        assert!(problem(|t| t.schedule.batch_size = 1).contains("less than the 2 ranks"));
-        assert!(problem(|t| t.schedule.epochs = 0).contains("schedule.epochs"));
-        assert!(problem(|t| t.schedule.warmup_epochs = 1).contains("warmupEpochs"));
-        assert!(problem(|t| t.evaluation.final_.clear()).contains("evaluation.final"));
-        let stem = problem(|t| t.model.stem = crate::training::Stem::ImageNet);
-        assert!(stem.starts_with("spec.training.model.stem: small-cnn has one form"), "{stem}");
-        let nccl = problem(|t| t.communication.backend = Backend::Nccl);
-        assert!(nccl.starts_with("spec.training.communication.backend: ") && nccl.contains("nvidia.com/gpu"));
-        let sgd = crate::training::Sgd { learning_rate: f64::NAN, ..Default::default() };
-        assert!(problem(|t| t.optimizer = Optimizer::Sgd(sgd)).contains("learningRate"));
-    }
-
-    #[test]
-    fn a_sweep_has_bounds() {
-        let sweep = |json: &str| {
-            let sweep = serde_json::from_str(json).unwrap();
-            problem(|t| t.evaluation.sweep = Some(sweep))
-        };
-        assert!(sweep(r#"{"epsilon": ["0.1", "2"]}"#).contains("evaluation.sweep.epsilon: 2 is not within"));
-        assert!(sweep(r#"{"steps": [10, 0]}"#).contains("evaluation.sweep.steps: 0 is not within"));
-        assert!(sweep(&format!(r#"{{"steps": {:?}}}"#, [1; 17])).contains("at most 16"));
-    }
-
-    #[test]
-    fn smoothing_and_certification_have_their_noise() {
-        let smoothing = |t: &mut Training| t.smoothing = serde_json::from_str(r#"{"sigma": 0.25}"#).unwrap();
-        assert!(problem(smoothing).contains("smoothing: goes with attack.pgd"));
-        let certify = |t: &mut Training| t.evaluation.certify = Some(crate::training::Certify::default());
-        assert!(problem(certify).contains("evaluation.certify.sigma: write the deviation"));
-        let mut both = example();
-        smoothing(&mut both);
-        certify(&mut both);
-        both.attack = serde_json::from_str(r#"{"pgd": {}}"#).unwrap();
-        both.check(TWO).unwrap();
-        assert!(both.certified_sigma().is_some_and(|sigma| (sigma - 0.25).abs() < 1e-12));
-    }
-
-    #[test]
-    fn a_target_names_an_attack_that_is_there() {
-        let mut training = example();
-        let target = |attack: Option<&str>| crate::training::Target {
-            attack: attack.map(str::to_owned),
-            accuracy: 45.0,
-        };
-        for attack in [None, Some("pgd-20")] {
-            training.evaluation.target = Some(target(attack));
-            training.check(TWO).unwrap();
-        }
-        let wrong = problem(|t| t.evaluation.target = Some(target(Some("autoattack"))));
-        assert!(wrong.contains("evaluation.target.attack: autoattack") && wrong.contains("write pgd-20"));
-    }
-
-    #[test]
-    fn attacks_norms_and_objectives_go_together() {
-        let trades = |t: &mut Training| t.objective = serde_json::from_str(r#"{"trades": {}}"#).unwrap();
-        assert!(problem(trades).starts_with("spec.training.attack: TRADES and MART"));
-        let l2 = |t: &mut Training| {
-            t.threat_model.norm = Norm::L2;
-            t.threat_model.epsilon = "3.0".parse().unwrap();
-        };
-        assert!(problem(l2).starts_with("spec.training.attack: FGSM and N-FGSM are for the norm Linf"));
-        let mut both = example();
-        trades(&mut both);
-        l2(&mut both);
-        both.attack = serde_json::from_str(r#"{"pgd": {}}"#).unwrap();
-        both.check(TWO).unwrap();
-        both.threat_model.epsilon = "101".parse().unwrap();
-        assert!(both.check(TWO).unwrap_err().to_string().contains("0 (excluded) and 100"));
-    }
-
-    #[test]
-    fn targets_are_other_classes() {
-        let apgd = |targets: u32| {
-            FinalAttack::ApgdT(crate::training::Targeted { steps: None, targets: Some(targets) })
-        };
-        assert!(problem(|t| t.evaluation.final_ = vec![apgd(10)]).contains("evaluation.final.apgdT.targets"));
-        let mut training = example();
-        training.evaluation.final_ = vec![apgd(9)];
-        training.check(TWO).unwrap();
-        assert_eq!(apgd(9).name(), "apgd-t-100-9");
-    }
-
-    #[test]
-    fn every_optimizer_is_bounded_and_batches_scale_its_rate() {
-        for (optimizer, field) in [
-            (r#"{"lamb": {"beta2": 1.0}}"#, "optimizer.lamb.beta2"),
-            (r#"{"adamW": {"epsilon": -1}}"#, "optimizer.adamW.epsilon"),
-            (r#"{"lars": {"trust": 11}}"#, "optimizer.lars.trust"),
-            (r#"{"lars": {"learningRate": 1e9}}"#, "optimizer.lars.learningRate"),
-        ] {
-            let sentence = problem(|t| t.optimizer = serde_json::from_str(optimizer).unwrap());
-            assert!(sentence.starts_with(&format!("spec.training.{field}: ")), "{sentence}");
-        }
-        let scale = |rule: &str| {
-            let mut schedule = example().schedule;
-            schedule.batch_size = 1024;
-            let json = format!(r#"{{"rule": "{rule}", "baseBatchSize": 256}}"#);
-            schedule.scaling = Some(serde_json::from_str(&json).unwrap());
-            schedule.scale()
-        };
-        assert!((scale("Linear") - 4.0).abs() < 1e-12 && (scale("SquareRoot") - 2.0).abs() < 1e-12);
-        assert!((example().schedule.scale() - 1.0).abs() < 1e-12);
-    }
-
-    #[test]
-    fn nccl_wants_a_gpu_for_each_rank() {
-        let mut training = example();
-        training.communication.backend = Backend::Nccl;
-        training.check(Topology { pods: 2, workers: 4, gpus: 4 }).unwrap();
-        let problem = training.check(Topology { pods: 2, workers: 4, gpus: 2 }).unwrap_err().to_string();
-        assert!(problem.contains("4 workers share 2"), "{problem}");
-    }
-
-    #[test]
-    fn unknown_fields_are_refused() {
-        let mut json = serde_json::to_value(example()).unwrap();
-        json["attack"] = serde_json::json!({"fgsm": {"stepsize": "0.1"}});
-        assert!(serde_json::from_value::<Training>(json).unwrap_err().to_string().contains("stepsize"));
-    }
-
-    #[test]
-    fn the_hash_follows_the_content() {
-        let mut other = example();
-        assert_eq!(example().hash(), other.hash());
-        other.seed = 1;
-        assert_ne!(example().hash(), other.hash());
-    }
-}
+mod tests;

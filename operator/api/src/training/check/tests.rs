@@ -1,0 +1,159 @@
+use super::*;
+use crate::training::{Backend, FinalAttack};
+
+fn example() -> Training {
+    serde_json::from_value(serde_json::json!({
+        "model": {"architecture": "small-cnn"},
+        "data": {"dataset": "fashion-mnist", "source": {"image": {"reference": "data"}}},
+        "threatModel": {"epsilon": "0.1"},
+        "attack": {"fgsm": {}},
+        "schedule": {"epochs": 2}
+    }))
+    .unwrap()
+}
+
+const TWO: Topology = Topology { pods: 2, workers: 1, gpus: 0 };
+
+fn problem(change: impl FnOnce(&mut Training)) -> String {
+    let mut training = example();
+    change(&mut training);
+    training.check(TWO).unwrap_err().to_string()
+}
+
+#[test]
+fn the_shortest_manifest_is_complete() {
+    example().check(TWO).unwrap();
+}
+
+#[test]
+fn each_refusal_names_its_field() {
+    let epsilon = |text: &str| text.parse().unwrap();
+    assert!(
+        problem(|t| t.threat_model.epsilon = epsilon("8"))
+            .starts_with("spec.training.threatModel.epsilon: 8 ")
+    );
+    assert!(problem(|t| t.threat_model.epsilon = epsilon("0")).contains("threatModel.epsilon"));
+    assert!(problem(|t| t.schedule.batch_size = 1).contains("less than the 2 ranks"));
+    assert!(problem(|t| t.schedule.epochs = 0).contains("schedule.epochs"));
+    assert!(problem(|t| t.schedule.warmup_epochs = 1).contains("warmupEpochs"));
+    assert!(problem(|t| t.evaluation.final_.clear()).contains("evaluation.final"));
+    let stem = problem(|t| t.model.stem = crate::training::Stem::ImageNet);
+    assert!(stem.starts_with("spec.training.model.stem: small-cnn has one form"), "{stem}");
+    let nccl = problem(|t| t.communication.backend = Backend::Nccl);
+    assert!(nccl.starts_with("spec.training.communication.backend: ") && nccl.contains("nvidia.com/gpu"));
+    let sgd = crate::training::Sgd { learning_rate: f64::NAN, ..Default::default() };
+    assert!(problem(|t| t.optimizer = Optimizer::Sgd(sgd)).contains("learningRate"));
+}
+
+#[test]
+fn a_sweep_has_bounds() {
+    let sweep = |json: &str| {
+        let sweep = serde_json::from_str(json).unwrap();
+        problem(|t| t.evaluation.sweep = Some(sweep))
+    };
+    assert!(sweep(r#"{"epsilon": ["0.1", "2"]}"#).contains("evaluation.sweep.epsilon: 2 is not within"));
+    assert!(sweep(r#"{"steps": [10, 0]}"#).contains("evaluation.sweep.steps: 0 is not within"));
+    assert!(sweep(&format!(r#"{{"steps": {:?}}}"#, [1; 17])).contains("at most 16"));
+}
+
+#[test]
+fn smoothing_and_certification_have_their_noise() {
+    let smoothing = |t: &mut Training| t.smoothing = serde_json::from_str(r#"{"sigma": 0.25}"#).unwrap();
+    assert!(problem(smoothing).contains("smoothing: goes with attack.pgd"));
+    let certify = |t: &mut Training| t.evaluation.certify = Some(crate::training::Certify::default());
+    assert!(problem(certify).contains("evaluation.certify.sigma: write the deviation"));
+    let mut both = example();
+    smoothing(&mut both);
+    certify(&mut both);
+    both.attack = serde_json::from_str(r#"{"pgd": {}}"#).unwrap();
+    both.check(TWO).unwrap();
+    assert!(both.certified_sigma().is_some_and(|sigma| (sigma - 0.25).abs() < 1e-12));
+}
+
+#[test]
+fn a_target_names_an_attack_that_is_there() {
+    let mut training = example();
+    let target =
+        |attack: Option<&str>| crate::training::Target { attack: attack.map(str::to_owned), accuracy: 45.0 };
+    for attack in [None, Some("pgd-20")] {
+        training.evaluation.target = Some(target(attack));
+        training.check(TWO).unwrap();
+    }
+    let wrong = problem(|t| t.evaluation.target = Some(target(Some("autoattack"))));
+    assert!(wrong.contains("evaluation.target.attack: autoattack") && wrong.contains("write pgd-20"));
+}
+
+#[test]
+fn attacks_norms_and_objectives_go_together() {
+    let trades = |t: &mut Training| t.objective = serde_json::from_str(r#"{"trades": {}}"#).unwrap();
+    assert!(problem(trades).starts_with("spec.training.attack: TRADES and MART"));
+    let l2 = |t: &mut Training| {
+        t.threat_model.norm = Norm::L2;
+        t.threat_model.epsilon = "3.0".parse().unwrap();
+    };
+    assert!(problem(l2).starts_with("spec.training.attack: FGSM and N-FGSM are for the norm Linf"));
+    let mut both = example();
+    trades(&mut both);
+    l2(&mut both);
+    both.attack = serde_json::from_str(r#"{"pgd": {}}"#).unwrap();
+    both.check(TWO).unwrap();
+    both.threat_model.epsilon = "101".parse().unwrap();
+    assert!(both.check(TWO).unwrap_err().to_string().contains("0 (excluded) and 100"));
+}
+
+#[test]
+fn targets_are_other_classes() {
+    let apgd =
+        |targets: u32| FinalAttack::ApgdT(crate::training::Targeted { steps: None, targets: Some(targets) });
+    assert!(problem(|t| t.evaluation.final_ = vec![apgd(10)]).contains("evaluation.final.apgdT.targets"));
+    let mut training = example();
+    training.evaluation.final_ = vec![apgd(9)];
+    training.check(TWO).unwrap();
+    assert_eq!(apgd(9).name(), "apgd-t-100-9");
+}
+
+#[test]
+fn every_optimizer_is_bounded_and_batches_scale_its_rate() {
+    for (optimizer, field) in [
+        (r#"{"lamb": {"beta2": 1.0}}"#, "optimizer.lamb.beta2"),
+        (r#"{"adamW": {"epsilon": -1}}"#, "optimizer.adamW.epsilon"),
+        (r#"{"lars": {"trust": 11}}"#, "optimizer.lars.trust"),
+        (r#"{"lars": {"learningRate": 1e9}}"#, "optimizer.lars.learningRate"),
+    ] {
+        let sentence = problem(|t| t.optimizer = serde_json::from_str(optimizer).unwrap());
+        assert!(sentence.starts_with(&format!("spec.training.{field}: ")), "{sentence}");
+    }
+    let scale = |rule: &str| {
+        let mut schedule = example().schedule;
+        schedule.batch_size = 1024;
+        let json = format!(r#"{{"rule": "{rule}", "baseBatchSize": 256}}"#);
+        schedule.scaling = Some(serde_json::from_str(&json).unwrap());
+        schedule.scale()
+    };
+    assert!((scale("Linear") - 4.0).abs() < 1e-12 && (scale("SquareRoot") - 2.0).abs() < 1e-12);
+    assert!((example().schedule.scale() - 1.0).abs() < 1e-12);
+}
+
+#[test]
+fn nccl_wants_a_gpu_for_each_rank() {
+    let mut training = example();
+    training.communication.backend = Backend::Nccl;
+    training.check(Topology { pods: 2, workers: 4, gpus: 4 }).unwrap();
+    let problem = training.check(Topology { pods: 2, workers: 4, gpus: 2 }).unwrap_err().to_string();
+    assert!(problem.contains("4 workers share 2"), "{problem}");
+}
+
+#[test]
+fn unknown_fields_are_refused() {
+    let mut json = serde_json::to_value(example()).unwrap();
+    json["attack"] = serde_json::json!({"fgsm": {"stepsize": "0.1"}});
+    assert!(serde_json::from_value::<Training>(json).unwrap_err().to_string().contains("stepsize"));
+}
+
+#[test]
+fn the_hash_follows_the_content() {
+    let mut other = example();
+    assert_eq!(example().hash(), other.hash());
+    other.seed = 1;
+    assert_ne!(example().hash(), other.hash());
+}
