@@ -162,6 +162,17 @@ impl Namespace {
         })
     }
 
+    /// Waits until a job's world has been re-formed so often.
+    pub fn wait_until_restarted(&self, job: &str, restarts: u64, seconds: u64) -> Value {
+        wait_until(&format!("restart {restarts} of {job}"), seconds, || {
+            let object = self.get("datjob", job).ok_or("there is no such job")?;
+            match object["status"]["restarts"]["total"].as_u64() {
+                Some(total) if total >= restarts => Ok(object),
+                _ => Err(format!("its status is {}", object["status"])),
+            }
+        })
+    }
+
     /// The reasons and messages of a job's events.
     pub fn events(&self, job: &str) -> Vec<(String, String)> {
         let text =
