@@ -35,7 +35,7 @@ pub mod pod;
 pub mod workers;
 
 pub use board::Board;
-pub use config::Config;
+pub use config::{Config, InitialWeightsFile};
 
 use plan::Action;
 use workers::{Workers, WorkersEvent};

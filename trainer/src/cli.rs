@@ -42,6 +42,9 @@ pub struct Run {
     /// Folder of the data set's standard files; an HTTP source is downloaded into it.
     #[arg(long)]
     pub data: PathBuf,
+    /// File of the weights to begin with, in the place of the source of `model.initialWeights`.
+    #[arg(long, value_name = "FILE")]
+    pub initial_weights: Option<PathBuf>,
     /// Folder for checkpoints, the best weights and results.json; a run goes on from what it finds there.
     #[arg(long)]
     pub checkpoints: PathBuf,

@@ -1,7 +1,8 @@
 //! The training loop: the algorithm of the paper (arXiv 2206.06257, section 3), one rank of it.
 //!
 //! A step: take the rank's shard of the global batch, attack it (gradients of the images alone), backward of the
-//! objective with the bucketed all-reduce overlapped, optimizer. After an epoch: BatchNorm statistics made the same on
+//! objective with the bucketed all-reduce overlapped, optimizer. With `attack.overlap` the attack on the next shard comes
+//! before this one's gradients are waited for. After an epoch: BatchNorm statistics made the same on
 //! all ranks, accuracy on the validation split, best weights, checkpoint. At the end: the best weights on the test set,
 //! once.
 
@@ -11,18 +12,21 @@ use crate::{
     data::{self, DataSet, Epoch, Split},
     model::Mode,
     objective, optim,
-    placement::Placement,
+    placement::{Moment, Placement},
     weight_perturbation,
     worker::{assignment::Assignment, event::Event},
 };
 use datjob_api::{Training, report::Results};
-use datjob_c10d::{C10dError, ProcessGroup, Reducer, ReducerOptions};
+use datjob_c10d::{C10dError, ProcessGroup};
+use tch::Tensor;
 
 mod accuracy;
 mod batch;
 pub mod batch_norm;
 mod error;
+mod exchange;
 mod finish;
+mod initial;
 mod meter;
 mod overfitting;
 mod state;
@@ -31,8 +35,10 @@ mod world;
 
 pub use error::TrainError;
 pub(crate) use error::of_libtorch;
+pub use initial::InitialWeightsError;
 
 use batch::{Aftermath, Ahead, Batch};
+use exchange::Exchange;
 use meter::Meter;
 use state::State;
 
@@ -45,7 +51,7 @@ pub fn run(assignment: &Assignment, tell: Tell<'_>) -> Result<Option<Results>, T
     let training = &assignment.training;
     let placement = world::placement(assignment)?;
     let data = data::load(training.data.dataset, &assignment.data)?;
-    let world::World { group, evaluation } = world::join(assignment, placement)?;
+    let world::World { group, evaluation, gradients } = world::join(assignment, placement)?;
     let mut rank = Rank {
         training,
         split: data::split(data.train.len(), training.data.validation.count as usize, training.seed)?,
@@ -57,9 +63,18 @@ pub fn run(assignment: &Assignment, tell: Tell<'_>) -> Result<Option<Results>, T
         evaluation,
         tell,
     };
-    rank.resume()?;
-    rank.train()?;
+    rank.resume(assignment)?;
+    let exchange = Exchange::new(training, &rank.state, &rank.group, gradients)?;
+    rank.train(exchange)?;
     rank.finish(assignment)
+}
+
+/// A shard that was attacked.
+struct Attacked {
+    batch: Batch,
+    adversarial: Tensor,
+    /// When the attack began and ended.
+    took: (Moment, Moment),
 }
 
 /// One rank at work.
@@ -81,25 +96,27 @@ impl Rank<'_> {
         self.group.rank() == 0
     }
 
-    /// Rank 0 reads the newest checkpoint, if there is one; all ranks then have its state.
-    fn resume(&mut self) -> Result<(), TrainError> {
-        if self.is_first()
-            && let Some(manifest) = self.checkpoints.newest()?
-        {
-            let tensors = self.checkpoints.load(&manifest)?;
-            self.state.restore(&manifest, tensors)?;
-            tracing::info!(epoch = manifest.epoch, "Resumed from a checkpoint.");
+    /// Rank 0 reads the newest checkpoint, or where there is none the initial weights that the spec names; all ranks then
+    /// have its state.
+    fn resume(&mut self, assignment: &Assignment) -> Result<(), TrainError> {
+        if self.is_first() {
+            if let Some(manifest) = self.checkpoints.newest()? {
+                let tensors = self.checkpoints.load(&manifest)?;
+                self.state.restore(&manifest, tensors)?;
+                tracing::info!(epoch = manifest.epoch, "Resumed from a checkpoint.");
+            } else if let Some(spec) = &self.training.model.initial_weights {
+                initial::load(&self.state, spec, assignment.initial_weights.as_ref())?;
+            }
         }
         self.state.broadcast(&self.group)
     }
 
-    fn train(&mut self) -> Result<(), TrainError> {
-        let parameters = self.state.network.parameters();
-        let mut reducer = Reducer::new(&parameters, &self.group, ReducerOptions::default())?;
+    fn train(&mut self, mut exchange: Exchange) -> Result<(), TrainError> {
         let epochs = self.training.schedule.epochs;
         while self.state.epoch < epochs {
-            self.epoch(&mut reducer)?;
+            self.epoch(&mut exchange)?;
             let epoch = self.state.epoch;
+            exchange.end_of_epoch(&self.state, &self.group)?;
             batch_norm::average(&self.state.network.buffers(), &self.group)?;
             if let Some(average) = &self.state.average {
                 batch_norm::average(&average.network.buffers(), &self.group)?;
@@ -115,26 +132,40 @@ impl Rank<'_> {
         Ok(())
     }
 
-    fn epoch(&mut self, reducer: &mut Reducer) -> Result<(), TrainError> {
-        let Training { seed, schedule, .. } = self.training;
+    fn epoch(&mut self, exchange: &mut Exchange) -> Result<(), TrainError> {
+        let Training { seed, schedule, attack, .. } = self.training;
         let epoch = u64::from(self.state.epoch);
         let order = Epoch::new(&self.split.training, schedule.batch_size as usize, *seed, epoch);
         let mut meter =
             Meter::new(schedule.epochs, self.state.epoch, self.split.training.len(), order.steps());
         let mut ahead = Some(self.ahead(&order, epoch, 0)?);
+        let mut attacked = None;
         let mut before = None;
         for step in 0..order.steps() {
-            let Some(batch) = ahead.take() else { break };
-            let (rate, after) = self.step(reducer, &order, batch, &mut meter)?;
+            let now = match (attacked.take(), ahead.take()) {
+                (Some(attacked), _) => attacked,
+                (None, Some(ahead)) => self.attack(ahead)?,
+                (None, None) => break,
+            };
+            let global = now.batch.global;
+            let after = self.backward(exchange, now)?;
+            let next = step + 1;
+            if attack.overlap && next < order.steps() {
+                attacked = Some(self.attack(self.ahead(&order, epoch, next)?)?);
+            }
+            exchange.finish()?;
+            let rate = self.optimize(order.steps() as u64)?;
+            exchange.stepped(next as u64, &self.state, &self.group)?;
+            meter.stepped(global);
             // While a device works on this step: the images of the next, and what the one before has come to.
-            if step + 1 < order.steps() {
-                ahead = Some(self.ahead(&order, epoch, step + 1)?);
+            if !attack.overlap && next < order.steps() {
+                ahead = Some(self.ahead(&order, epoch, next)?);
             }
             if let Some(before) = before.replace(after) {
                 Aftermath::read(before, &mut meter)?;
             }
             if self.is_first()
-                && let Some(progress) = meter.progress(self.state.step, step + 1, rate)
+                && let Some(progress) = meter.progress(self.state.step, next, rate)
             {
                 (self.tell)(Event::Progress(progress));
             }
@@ -143,10 +174,10 @@ impl Rank<'_> {
             before.read(&mut meter)?;
         }
         self.state.epoch += 1;
+        let traffic = exchange.traffic()?;
         if self.is_first() {
             (self.tell)(Event::Progress(meter.end_of_epoch(self.state.step)));
-            let peak_memory = self.placement.peak_memory()?;
-            (self.tell)(Event::Timing(meter.timing(&reducer.statistics()?, peak_memory)));
+            (self.tell)(Event::Timing(meter.timing(&traffic, self.placement.peak_memory()?)));
         }
         Ok(())
     }
@@ -156,25 +187,27 @@ impl Rank<'_> {
         Ahead::begin(self.placement, self.training, &self.data, order, (epoch, step), member)
     }
 
-    /// One step, asked for and on a device not waited for; returns its learning rate.
-    fn step(
-        &mut self,
-        reducer: &mut Reducer,
-        order: &Epoch,
-        batch: Ahead,
-        meter: &mut Meter,
-    ) -> Result<(f64, Aftermath), TrainError> {
-        let Training { threat_model, attack, objective, schedule, .. } = self.training;
+    /// The adversarial examples of a shard, against the weights as they are.
+    fn attack(&self, ahead: Ahead) -> Result<Attacked, TrainError> {
+        let Training { threat_model, attack, objective, .. } = self.training;
         let network = &self.state.network;
-        let Batch { images, labels, noise, copies, global } = batch.take(network)?;
-
-        let attack_begins = self.placement.moment()?;
-        let recipe = Recipe { attack, objective, threat_model, step_scale: self.state.step_scale };
-        let examples = Examples { images: &images, labels: &labels, start: &noise, copies: copies.as_ref() };
+        let batch = ahead.take(network)?;
+        let begin = self.placement.moment()?;
+        let recipe =
+            Recipe { attack: &attack.method, objective, threat_model, step_scale: self.state.step_scale };
+        let Batch { images, labels, noise, copies, .. } = &batch;
+        let examples = Examples { images, labels, start: noise, copies: copies.as_ref() };
         let adversarial = attack::for_training(network, &recipe, &examples)?;
-        let attack_ends = self.placement.moment()?;
+        Ok(Attacked { batch, adversarial, took: (begin, self.placement.moment()?) })
+    }
 
-        // The reducer takes the mean over ranks of what are sums over shards, and shards may be uneven.
+    /// Forward and backward pass of a step, asked for and on a device not waited for; the exchange of its gradients is
+    /// under way.
+    fn backward(&self, exchange: &mut Exchange, attacked: Attacked) -> Result<Aftermath, TrainError> {
+        let Training { objective, weight_perturbation: perturbation, .. } = self.training;
+        let network = &self.state.network;
+        let Attacked { batch: Batch { images, labels, copies, global, .. }, adversarial, took } = attacked;
+        // The mean over ranks is taken of what are sums over shards, and shards may be uneven.
         let scale = self.group.world_size() as f64 / global as f64;
         let (images, adversarial, labels, scale) = match &copies {
             None => (images, adversarial, labels, scale),
@@ -184,39 +217,42 @@ impl Rank<'_> {
             }
         };
         let loss = |mode| objective::loss(network, objective, mode, (&images, &adversarial), &labels, scale);
-        let perturbed = match &self.training.weight_perturbation {
+        let perturbed = match perturbation {
             Some(spec) => {
                 let loss = loss(Mode::TrainFrozenStatistics)?;
                 Some(weight_perturbation::perturb(&network.parameters(), &loss, spec.gamma)?)
             }
             None => None,
         };
-        reducer.prepare_forward()?;
+        exchange.prepare_forward()?;
         let loss = loss(Mode::Train)?;
         let aftermath = Aftermath {
             loss: self.placement.read(&loss)?,
-            attack: (attack_begins, attack_ends),
+            attack: took,
             step: self.state.step + 1,
             epoch: self.state.epoch + 1,
             divisor: scale * labels.size()[0] as f64,
         };
         optim::zero_gradients(&network.parameters())?;
-        reducer.prepare_backward()?;
+        exchange.prepare_backward()?;
         loss.f_backward().map_err(|error| C10dError::from_backward(&error, self.group.member()))?;
         if let Some(perturbed) = perturbed {
             perturbed.undo()?;
         }
+        Ok(aftermath)
+    }
 
-        let rate =
-            optim::learning_rate(schedule, self.state.base_rate, self.state.step, order.steps() as u64);
+    /// The optimizer's step along the gradients; returns its learning rate.
+    fn optimize(&mut self, steps_per_epoch: u64) -> Result<f64, TrainError> {
+        let schedule = &self.training.schedule;
+        let rate = optim::learning_rate(schedule, self.state.base_rate, self.state.step, steps_per_epoch);
         self.state.step += 1;
         let number = self.state.step - self.state.optimizer_begin;
         self.state.optimizer.step(rate, number)?;
         if let Some(average) = &mut self.state.average {
             average.update(&self.state.network, number)?;
         }
-        meter.stepped(global);
-        Ok((rate, aftermath))
+        Ok(rate)
     }
 
     fn save(&self) -> Result<(), TrainError> {

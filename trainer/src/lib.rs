@@ -3,8 +3,8 @@
 //! From the outside in: [`agent`] (process 1 of a pod; [`run`] is the same on a workstation) keeps in touch with the
 //! [`rendezvous`] and starts a [`worker`] for each rank; a worker runs the [`engine`], the training loop.
 //!
-//! [`attack`], [`objective`], [`weight_perturbation`], [`model`] and [`optim`] know nothing of ranks; [`data`] and [`evaluate`] take a rank and
-//! a world size as plain numbers. Whatever is random comes from [`random`], keyed by what it is for, so that a result
+//! [`attack`], [`objective`], [`weight_perturbation`], [`model`] and [`optim`] know nothing of ranks; [`data`] and
+//! [`evaluate`] take a rank and a world size as plain numbers; [`compress`] is an all-reduce like any other. Whatever is random comes from [`random`], keyed by what it is for, so that a result
 //! depends on the seed and not on the world.
 
 pub mod agent;
@@ -13,6 +13,7 @@ pub mod averaging;
 pub mod certify;
 pub mod checkpoint;
 pub mod cli;
+pub mod compress;
 pub mod data;
 pub mod engine;
 pub mod evaluate;

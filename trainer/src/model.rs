@@ -192,6 +192,32 @@ impl Network {
         copy_state(&self.state(), state)
     }
 
+    /// [`load_state`](Self::load_state) for weights that were trained on something else: the last layer keeps its own
+    /// values where theirs is for another number of classes, and where `new_head` asks for that. Says whether it did.
+    pub fn load_pretrained(
+        &self,
+        state: impl IntoIterator<Item = (String, Tensor)>,
+        new_head: bool,
+    ) -> Result<bool, ModelError> {
+        let mut state: Vec<(String, Tensor)> = state.into_iter().collect();
+        let head = self.head();
+        let fits = |(name, own): &(String, Tensor)| {
+            state.iter().any(|(given, tensor)| given == name && tensor.size() == own.size())
+        };
+        if !new_head && head.iter().all(fits) {
+            return self.load_state(state).map(|()| false);
+        }
+        state.retain(|(name, _)| head.iter().all(|(own, _)| own != name));
+        state.extend(head);
+        self.load_state(state).map(|()| true)
+    }
+
+    /// The last layer's weight and bias, which every architecture registers last.
+    fn head(&self) -> Vec<(String, Tensor)> {
+        let mut parameters = self.parameters();
+        parameters.split_off(parameters.len().saturating_sub(2))
+    }
+
     /// Runs `work` with all parameters out of the graph, so that an attack computes gradients of its input alone. They
     /// are put back as they were on every way out, a panic included.
     pub fn frozen<T>(&self, work: impl FnOnce() -> T) -> T {

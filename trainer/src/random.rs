@@ -55,6 +55,11 @@ impl Stream {
         Self::new(seed, "square", &[image, restart])
     }
 
+    /// How a rank rounds what it sends, from a step (counted from 0) on.
+    pub fn compression(seed: u64, rank: u64, step: u64) -> Self {
+        Self::new(seed, "compression", &[rank, step])
+    }
+
     /// The initial values of the parameter of that name.
     pub fn weights(seed: u64, parameter: &str) -> Self {
         Self::new(seed, &format!("weights/{parameter}"), &[])

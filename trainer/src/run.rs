@@ -11,7 +11,7 @@ use datjob_api::{
 use tokio::time;
 
 use crate::{
-    agent::{self, Board, Config, Ending, config::TrainingSource},
+    agent::{self, Board, Config, Ending, InitialWeightsFile, config::TrainingSource},
     cli::Run,
     manifest::{self, Manifest, ManifestError},
 };
@@ -86,6 +86,7 @@ fn config(options: &Run, manifest: &Manifest) -> Config {
         training: TrainingSource::Given(Box::new(manifest.spec.training.clone())),
         data: options.data.clone(),
         downloads: true,
+        initial_weights: InitialWeightsFile::Given(options.initial_weights.clone()),
         checkpoints: options.checkpoints.clone(),
         max_restarts: Some(manifest.spec.lifecycle.max_restarts),
     }

@@ -203,7 +203,7 @@ fn square_goes_the_way_of_its_paper() {
 
 #[test]
 fn trades_attacks_the_divergence() {
-    let attack: Attack = serde_json::from_value(json!({"pgd": {"steps": 4, "stepSize": "0.04"}})).unwrap();
+    let attack = Attack::Pgd(serde_json::from_value(json!({"steps": 4, "stepSize": "0.04"})).unwrap());
     let threat_model: ThreatModel = serde_json::from_value(json!({"epsilon": "0.1"})).unwrap();
     let trades = objective(json!({"trades": {}}));
     let noise = noise() * 0.001;
@@ -217,7 +217,7 @@ fn trades_attacks_the_divergence() {
 #[test]
 fn the_smoothed_network_is_attacked_and_trained() {
     let (network, labels, reference) = (network(), labels(), reference());
-    let attack: Attack = serde_json::from_value(json!({"pgd": {"steps": 4, "stepSize": "0.2"}})).unwrap();
+    let attack = Attack::Pgd(serde_json::from_value(json!({"steps": 4, "stepSize": "0.2"})).unwrap());
     let threat_model: ThreatModel = serde_json::from_value(json!({"norm": "L2", "epsilon": "0.8"})).unwrap();
     let objective = Objective::default();
     let copies = NoisyCopies::new(3, numbers(1002, &[12, 1, 28, 28]) * 0.25);

@@ -2,7 +2,7 @@
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
-use datjob_api::training::{Architecture, Attack, ThreatModel};
+use datjob_api::training::{Architecture, ThreatModel, TrainingAttack};
 use datjob_trainer::{
     attack::{Examples, Recipe, for_training},
     model::{Mode, ModelError, Network},
@@ -165,7 +165,7 @@ fn training_attacks_stay_in_the_ball_and_leave_the_network_alone() {
     let noise = training_noise(0, 0, &[0, 1, 2, 3], [3, 32, 32], Start::Linf { radius: epsilon }).unwrap();
     let before: Vec<Tensor> = network.state().into_iter().map(|(_, tensor)| tensor.copy()).collect();
     for attack in [serde_json::json!({"fgsm": {}}), serde_json::json!({"pgd": {"steps": 3}})] {
-        let attack: Attack = serde_json::from_value(attack).unwrap();
+        let attack = serde_json::from_value::<TrainingAttack>(attack).unwrap().method;
         let recipe =
             Recipe { attack: &attack, objective: &objective, threat_model: &threat_model, step_scale: 1.0 };
         let examples = Examples { images: &images, labels: &labels, start: &noise, copies: None };
@@ -177,4 +177,33 @@ fn training_attacks_stay_in_the_ball_and_leave_the_network_alone() {
         assert!(adversarial.min().double_value(&[]) >= 0.0 && adversarial.max().double_value(&[]) <= 1.0);
     }
     assert!(network.state().iter().zip(&before).all(|((_, now), before)| now == before));
+}
+
+#[test]
+fn weights_for_other_classes_are_taken_but_for_the_last_layer() {
+    for architecture in
+        ["small-cnn", "resnet18", "resnet34", "resnet50", "preact-resnet18", "wide-resnet-10-1"]
+    {
+        let model = architecture.parse::<Architecture>().unwrap().into();
+        let network =
+            |classes: i64, seed: u64| Network::new(&model, [3, 32, 32], classes, seed, F32).unwrap();
+        let trained = network(10, 1);
+        for (classes, new_head, begins_anew) in [(10, false, false), (10, true, true), (100, false, true)] {
+            let (tuned, untouched) = (network(classes, 2), network(classes, 2));
+            assert_eq!(tuned.load_pretrained(trained.state(), new_head).unwrap(), begins_anew);
+            let head = tuned.parameters().len() - 2;
+            let own = untouched.parameters();
+            for (index, ((name, tensor), (_, other))) in
+                tuned.parameters().iter().zip(trained.parameters()).enumerate()
+            {
+                let expected = if begins_anew && index >= head { &own[index].1 } else { &other };
+                assert_eq!(tensor, expected, "{architecture}: {name}");
+            }
+            assert_eq!(tuned.parameters()[head].1.size()[0], classes);
+        }
+        let mut incomplete = trained.state();
+        drop(incomplete.remove(0));
+        let error = network(100, 2).load_pretrained(incomplete, false).unwrap_err();
+        assert!(matches!(error, ModelError::Missing(_)), "{error}");
+    }
 }

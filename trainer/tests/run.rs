@@ -139,6 +139,42 @@ fn it_learns_and_a_seed_gives_the_same_run_twice() {
     second.finish();
     assert_eq!(&second.results(), first, "the weights' hash is part of it");
     evaluated_again(&second, first);
+    fine_tuned(&second, first);
+}
+
+/// Training that begins with a run's weights keeps what they know, with the same last layer or a new one.
+fn fine_tuned(pretrained: &Run, results: &Value) {
+    let mut manifest = manifest();
+    let training = &mut manifest["spec"]["training"];
+    let claim = json!({"claimName": "unused"});
+    let source = json!({"volume": {"persistentVolumeClaim": claim, "path": "best.safetensors"}});
+    training["model"]["initialWeights"] = json!({"source": source});
+    training["schedule"]["epochs"] = 1.into();
+    training["optimizer"] = json!({"sgd": {"learningRate": 0.000_001}});
+    let message = Run::new(&manifest).fail(data());
+    assert!(message.contains("model.initialWeights names a file of a volume"), "{message}");
+
+    let tune = |manifest: &Value, weights: &Path| {
+        let run = Run::new(manifest);
+        let output = run.command(data()).arg("--initial-weights").arg(weights).output().unwrap();
+        match output.status.success() {
+            true => Ok(run.results()["clean"]["correct"].as_u64().unwrap()),
+            false => Err(String::from_utf8(output.stderr).unwrap()),
+        }
+    };
+    let weights = pretrained.file("best.safetensors");
+    let before = results["clean"]["correct"].as_u64().unwrap();
+    let kept = tune(&manifest, &weights).unwrap();
+    assert!(kept.abs_diff(before) < 20, "{before} before, {kept} after steps that are next to nothing");
+    manifest["spec"]["training"]["model"]["initialWeights"]["newHead"] = true.into();
+    let begun = tune(&manifest, &weights).unwrap();
+    assert!(begun < 5_000, "a new last layer knows nothing yet: {begun}");
+
+    let wrong = tune(&manifest, &pretrained.file("results.json")).unwrap_err();
+    assert!(wrong.contains("model.initialWeights") && wrong.contains("results.json"), "{wrong}");
+    manifest["spec"]["training"]["model"]["architecture"] = "resnet18".into();
+    let other = tune(&manifest, &weights).unwrap_err();
+    assert!(other.contains("does not hold this network's weights") && other.contains("conv1"), "{other}");
 }
 
 /// `dat-trainer evaluate` of a run's weights gives its counts; of other files, a sentence.
@@ -290,14 +326,30 @@ fn catastrophic_overfitting_goes_back_to_the_best_weights() {
     assert_eq!(run.results()["bestEpoch"], 1);
 }
 
+#[test]
+fn rounding_at_random_and_overlap_give_the_same_run_twice_too() {
+    let mut manifest = manifest();
+    let training = &mut manifest["spec"]["training"];
+    training["schedule"]["epochs"] = 1.into();
+    training["attack"]["overlap"] = true.into();
+    training["communication"] = json!({"compression": {"int8": {}}});
+    let [first, second] = [(); 2].map(|()| {
+        let run = Run::new(&manifest);
+        run.finish();
+        run.results()
+    });
+    assert_eq!(first, second, "the weights' hash is part of it");
+}
+
 /// Changes to the manifest under which the squares are learned too: every attack, objective and optimizer once.
 #[test]
 fn every_method_learns() {
     for (name, change) in [
         (
-            "TRADES with LAMB and a cosine",
+            "TRADES with LAMB and a cosine, overlapped in 8 bits",
             json!({
-                "attack": {"pgd": {"steps": 1}},
+                "attack": {"pgd": {"steps": 1}, "overlap": true},
+                "communication": {"compression": {"int8": {}}},
                 "objective": {"trades": {"beta": 2.0}},
                 "optimizer": {"lamb": {"learningRate": 0.02}},
                 "evaluation": {
@@ -314,19 +366,20 @@ fn every_method_learns() {
             }),
         ),
         (
-            "MART with AdamW and weight perturbation",
+            "MART with AdamW, weight perturbation and local steps",
             json!({
                 "attack": {"pgd": {"steps": 1}},
                 "objective": {"mart": {"beta": 2.0}},
                 "weightPerturbation": {"gamma": 0.005},
                 "averaging": {"ema": {"decay": 0.9}},
                 "optimizer": {"adamW": {"learningRate": 0.002}},
-                "schedule": {"epochs": 1, "batchSize": 512}
+                "schedule": {"epochs": 1, "batchSize": 512, "localSteps": 4}
             }),
         ),
         (
-            "PGD in l2 with LARS, label smoothing and a scaled rate",
+            "PGD in l2 with LARS, label smoothing and a scaled rate, in 16 bits",
             json!({
+                "communication": {"compression": {"fp16": {}}},
                 "threatModel": {"norm": "L2", "epsilon": "1.5"},
                 "attack": {"pgd": {"steps": 1}},
                 "objective": {"crossEntropy": {"cleanWeight": 1.0, "labelSmoothing": 0.1}},
@@ -339,10 +392,10 @@ fn every_method_learns() {
             }),
         ),
         (
-            "Smooth-AT, certified",
+            "Smooth-AT, certified and overlapped",
             json!({
                 "threatModel": {"norm": "L2", "epsilon": "0.5"},
-                "attack": {"pgd": {"steps": 1}},
+                "attack": {"pgd": {"steps": 1}, "overlap": true},
                 "smoothing": {"sigma": 0.25, "samples": 2},
                 "evaluation": {
                     "during": {"pgd": {"steps": 1}},
@@ -354,8 +407,9 @@ fn every_method_learns() {
             }),
         ),
         (
-            "N-FGSM with SiLU and normalisation",
+            "N-FGSM with SiLU and normalisation, in 8 bits with error feedback",
             json!({
+                "communication": {"compression": {"int8": {"bucket": 256, "sides": 1, "errorFeedback": true}}},
                 "model": {"architecture": "small-cnn", "activation": "SiLU", "normalization": "Dataset"},
                 "attack": {"nFgsm": {}},
                 "schedule": {"epochs": 1, "batchSize": 512}

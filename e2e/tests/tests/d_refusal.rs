@@ -21,6 +21,16 @@ fn invalid_manifests_are_refused_by_the_name_of_the_field() {
         ("attack", json!({}), "spec.training.attack"),
         ("attack", json!({"pgd": {"step": 3}}), "unknown field \"spec.training.attack.pgd.step\""),
         ("attack", json!({"pgd": {"stepSize": "2"}}), "spec.training.attack"),
+        (
+            "communication",
+            json!({"compression": {"int8": {"sides": 3}}}),
+            "communication.compression.int8.sides",
+        ),
+        (
+            "communication",
+            json!({"compression": {"int8": {}, "fp16": {}}}),
+            "exactly one of: int8, fp16, bf16",
+        ),
         ("attack", json!({"pgd": {"stepSize": "200"}}), "spec.training.attack.pgd.stepSize"),
         ("model.architecture", json!("wide-resnet-27-10"), "spec.training.model.architecture"),
         ("model.architecture", json!("resnet1"), "spec.training.model.architecture"),

@@ -91,6 +91,9 @@ pub struct Timing {
     pub attack_seconds: f64,
     /// Seconds of communication that nothing else hid.
     pub communication_seconds: f64,
+    /// Bytes that the rank sent in a step for gradients, or for weights with `schedule.localSteps`.
+    #[serde(default)]
+    pub bytes_per_step: u64,
     /// The most memory of its GPU that the rank's tensors have held, in bytes; absent on a CPU.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub peak_gpu_memory_bytes: Option<u64>,

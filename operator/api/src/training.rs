@@ -21,10 +21,11 @@ pub(crate) mod model;
 mod objective;
 mod optimizer;
 mod schedule;
+mod weights;
 
-pub use attack::{Attack, CatastrophicOverfitting, Fgsm, NFgsm, OverfittingResponse, Pgd};
+pub use attack::{Attack, CatastrophicOverfitting, Fgsm, NFgsm, OverfittingResponse, Pgd, TrainingAttack};
 pub use check::{InvalidTraining, Topology};
-pub use communication::{Backend, Communication};
+pub use communication::{Backend, Communication, Compression, Half, Int8};
 pub use data::{
     Augmentation, ClaimReference, Data, HttpSource, ImageSource, Source, Validation, VolumeSource,
 };
@@ -36,6 +37,7 @@ pub use model::{Activation, Architecture, Model, Normalization, Stem, UnknownArc
 pub use objective::{CrossEntropy, Mart, Objective, Smoothing, Trades, WeightPerturbation};
 pub use optimizer::{AdamW, Adaptation, Averaging, Ema, Lamb, Lars, Optimizer, Sgd};
 pub use schedule::{Cosine, Cyclic, Decay, Piecewise, Scaling, ScalingRule, Schedule};
+pub use weights::{InitialWeights, WeightsFile, WeightsSource};
 
 /// What is trained and how. Never changes after the job was created.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -65,7 +67,7 @@ pub struct Training {
     /// Against which perturbations the network is to be robust.
     pub threat_model: ThreatModel,
     /// How adversarial examples are made during training.
-    pub attack: Attack,
+    pub attack: TrainingAttack,
     /// What is done where training overfits to a single-step attack; Report where absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub catastrophic_overfitting: Option<CatastrophicOverfitting>,

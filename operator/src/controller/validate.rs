@@ -158,9 +158,10 @@ pub enum InvalidSpec {
 /// Prefix of the names of the operator's own volumes.
 pub const VOLUME_PREFIX: &str = "datjob-";
 
-const RESERVED_MOUNTS: [&str; 5] = [
+const RESERVED_MOUNTS: [&str; 6] = [
     contract::TRAINING_DIR,
     contract::DATA_DIR,
+    contract::INITIAL_WEIGHTS_DIR,
     contract::CHECKPOINT_DIR,
     contract::SCRATCH_DIR,
     super::build::SHARED_MEMORY_DIR,

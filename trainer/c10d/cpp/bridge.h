@@ -71,6 +71,10 @@ int datjob_group_broadcast(const datjob_group* group, const datjob_tensor* tenso
 // `out_gathered` is a new tensor [world size, shape of `tensor`...], the caller's, complete when the work has ended.
 int datjob_group_all_gather(
     const datjob_group* group, const datjob_tensor* tensor, datjob_tensor** out_gathered, datjob_work** out);
+// The first dimension of `tensor` is the world size; row r goes to rank r. `out_exchanged` is a new tensor of the same
+// shape, whose row r came from rank r: the caller's, complete when the work has ended.
+int datjob_group_all_to_all(
+    const datjob_group* group, const datjob_tensor* tensor, datjob_tensor** out_exchanged, datjob_work** out);
 int datjob_group_barrier(const datjob_group* group, datjob_work** out);
 // Blocks. Any layout and mix of kinds; buffers of `buffer_bytes` at most, or of one tensor where it is larger.
 int datjob_group_broadcast_coalesced(
@@ -100,6 +104,12 @@ typedef struct datjob_reducer_statistics {
 int datjob_reducer_new(
     const datjob_tensor* const* parameters, const char* const* names, size_t count, const datjob_group* group,
     int64_t first_bucket_bytes, int64_t bucket_cap_bytes, int gradient_as_bucket_view, datjob_reducer** out);
+// From now on the reducer calls `hook` with each bucket whose gradients are complete, on the thread of the backward pass,
+// and takes the bucket for averaged when it returns: whoever set the hook averages `gradient` (flat, the hook's to free)
+// in place, and keeps hands off all gradients until that is done. Returns NULL or a message, valid until the next call.
+// Once in a reducer's life. `state` must outlive the reducer.
+typedef const char* (*datjob_bucket_hook)(void* state, size_t bucket, datjob_tensor* gradient);
+int datjob_reducer_set_hook(const datjob_reducer* reducer, datjob_bucket_hook hook, void* state);
 // Before a step's first forward. In the second step this is a collective: rank 0's bucket order goes to all.
 int datjob_reducer_prepare_forward(const datjob_reducer* reducer);
 // Between a step's last forward and its backward.

@@ -52,6 +52,13 @@ class GlooBackend : public c10d::ProcessGroupGloo {
     return ProcessGroupGloo::allgather(outputs, inputs, options);
   }
 
+  Work alltoall_base(
+      at::Tensor& output, at::Tensor& input, std::vector<int64_t>& output_sizes, std::vector<int64_t>& input_sizes,
+      const c10d::AllToAllOptions& options) override {
+    std::lock_guard<std::mutex> lock(beginning);
+    return ProcessGroupGloo::alltoall_base(output, input, output_sizes, input_sizes, options);
+  }
+
   Work barrier(const c10d::BarrierOptions& options) override {
     std::lock_guard<std::mutex> lock(beginning);
     return ProcessGroupGloo::barrier(options);
@@ -160,6 +167,24 @@ int datjob_group_all_gather(
     std::vector<std::vector<at::Tensor>> outputs{gathered.unbind(0)};
     auto work = std::make_unique<datjob_work>(datjob_work{group->group->allgather(outputs, inputs)});
     *out_gathered = datjob::give_to_caller(std::move(gathered));
+    *out = work.release();
+  });
+}
+
+int datjob_group_all_to_all(
+    const datjob_group* group, const datjob_tensor* tensor, datjob_tensor** out_exchanged, datjob_work** out) {
+  return guarded([&] {
+    const at::Tensor& given = datjob::tensor(tensor);
+    TORCH_CHECK_VALUE(given.defined(), "the tensor is undefined");
+    TORCH_CHECK_VALUE(
+        given.dim() > 0 && given.size(0) == group->group->getSize(), "the tensor has the shape ", given.sizes(),
+        ": its first dimension must be the world size");
+    at::Tensor input = given.detach().contiguous();
+    at::Tensor output = at::empty(input.sizes(), input.options());
+    // Without sizes, each rank gets an equal share.
+    std::vector<int64_t> equal;
+    auto work = std::make_unique<datjob_work>(datjob_work{group->group->alltoall_base(output, input, equal, equal)});
+    *out_exchanged = datjob::give_to_caller(std::move(output));
     *out = work.release();
   });
 }

@@ -13,6 +13,34 @@
 
 using datjob::guarded;
 
+namespace {
+
+// Hands buckets to somebody who averages them while the backward pass, and whatever comes after it, goes on.
+class DeferringHook : public c10d::CommHookInterface {
+ public:
+  DeferringHook(datjob_bucket_hook hook, void* state) : hook_(hook), state_(state) {}
+
+  c10::intrusive_ptr<c10::ivalue::Future> runHook(c10d::GradBucket& bucket) override {
+    const at::Tensor& gradient = bucket.getBuffer();
+    const char* problem = hook_(state_, bucket.getIndex(), datjob::give_to_caller(gradient));
+    TORCH_CHECK(problem == nullptr, problem);
+    std::vector<c10::Device> devices;
+    if (!gradient.is_cpu()) devices.push_back(gradient.device());
+    // The reducer waits for nothing: the gradients that it gives out are the bucket's own memory.
+    auto future = c10::make_intrusive<c10::ivalue::Future>(c10::TensorType::get(), std::move(devices));
+    future->markCompleted(c10::IValue(gradient));
+    return future;
+  }
+
+  at::Tensor parseHookResult(const c10::IValue& result) override { return result.toTensor(); }
+
+ private:
+  datjob_bucket_hook hook_;
+  void* state_;
+};
+
+}  // namespace
+
 struct datjob_reducer {
   std::vector<at::Tensor> parameters;
   // The buckets before they are rebuilt in the order in which gradients become ready: the same in every process.
@@ -59,6 +87,10 @@ int datjob_reducer_new(
         /*static_graph=*/false);
     *out = handle.release();
   });
+}
+
+int datjob_reducer_set_hook(const datjob_reducer* reducer, datjob_bucket_hook hook, void* state) {
+  return guarded([&] { reducer->reducer->register_comm_hook(std::make_unique<DeferringHook>(hook, state)); });
 }
 
 int datjob_reducer_prepare_forward(const datjob_reducer* reducer) {

@@ -1,7 +1,7 @@
 //! The functions of `cpp/bridge.h`, which says what each does and who owns what. Change both together.
 
 use std::{
-    ffi::{CStr, CString, c_char, c_int},
+    ffi::{CStr, CString, c_char, c_int, c_void},
     time::Duration,
 };
 
@@ -79,6 +79,10 @@ pub(crate) struct Statistics {
     pub(crate) mean_backward_communication_ns: i64,
     pub(crate) mean_backward_overlap_ns: i64,
 }
+
+/// `datjob_bucket_hook`.
+pub(crate) type BucketHook =
+    unsafe extern "C" fn(state: *mut c_void, bucket: usize, gradient: *mut C_tensor) -> *const c_char;
 
 unsafe extern "C" {
     // guard.cpp
@@ -169,6 +173,12 @@ unsafe extern "C" {
         out_gathered: *mut *mut C_tensor,
         out: *mut *mut Work,
     ) -> c_int;
+    pub(crate) fn datjob_group_all_to_all(
+        group: *const Group,
+        tensor: *const C_tensor,
+        out_exchanged: *mut *mut C_tensor,
+        out: *mut *mut Work,
+    ) -> c_int;
     pub(crate) fn datjob_group_barrier(group: *const Group, out: *mut *mut Work) -> c_int;
     pub(crate) fn datjob_group_broadcast_coalesced(
         group: *const Group,
@@ -191,6 +201,11 @@ unsafe extern "C" {
         bucket_cap_bytes: i64,
         gradient_as_bucket_view: c_int,
         out: *mut *mut Reducer,
+    ) -> c_int;
+    pub(crate) fn datjob_reducer_set_hook(
+        reducer: *const Reducer,
+        hook: BucketHook,
+        state: *mut c_void,
     ) -> c_int;
     pub(crate) fn datjob_reducer_prepare_forward(reducer: *const Reducer) -> c_int;
     pub(crate) fn datjob_reducer_prepare_backward(reducer: *const Reducer) -> c_int;

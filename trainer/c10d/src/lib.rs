@@ -30,6 +30,7 @@ mod agreement;
 mod cuda;
 mod error;
 mod ffi;
+mod hook;
 mod log;
 mod memory_format;
 mod process_group;
@@ -39,6 +40,7 @@ mod work;
 
 pub use cuda::{Cuda, CudaDevice, CudaError, CudaMemory, Mark, Transfer, allow_tf32};
 pub use error::{C10dError, Failure, FailureKind, Member};
+pub use hook::BucketHook;
 pub use log::{LogLevel, set_log_level};
 pub use memory_format::{contiguous_channels_last, to_channels_last_};
 pub use process_group::{CudaBackend, GlooDevice, GlooOptions, ProcessGroup, ReduceOp};

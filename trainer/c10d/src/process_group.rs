@@ -314,6 +314,19 @@ impl ProcessGroup {
         Ok(work.with_output(unsafe { Tensor::from_ptr(gathered) }))
     }
 
+    /// Row r of the tensor, whose first dimension is the world size, goes to rank r; row r of the result came from there.
+    pub fn all_to_all(&self, tensor: &Tensor) -> Result<Tensor, C10dError> {
+        const OPERATION: &str = "all_to_all";
+        let mut exchanged = ptr::null_mut();
+        // SAFETY: group and tensor live through the call, which takes its own reference to the tensor's memory; the
+        // other arguments are places for its results.
+        let work = self.start(OPERATION, |out| unsafe {
+            ffi::datjob_group_all_to_all(self.as_ptr(), tensor.as_ptr(), &raw mut exchanged, out)
+        })?;
+        // SAFETY: the bridge made this tensor for its caller, who has no other handle to it.
+        work.with_output(unsafe { Tensor::from_ptr(exchanged) }).wait()
+    }
+
     /// Returns when all processes have called it.
     pub fn barrier(&self) -> Result<(), C10dError> {
         // SAFETY: the group lives through the call, and `out` is a place for one pointer.

@@ -12,6 +12,7 @@ use crate::{
     agreement,
     error::{C10dError, Failure, Member},
     ffi::{self, c_string, check},
+    hook::{self, BucketHook, Hook},
     process_group::{ProcessGroup, pointers},
 };
 
@@ -84,6 +85,8 @@ pub struct Reducer {
     /// What all processes must agree on, a line each.
     description: Vec<String>,
     member: Member,
+    /// Freed after the handle, which calls it.
+    hook: Option<Hook>,
 }
 
 // SAFETY: the reducer belongs to no thread: it locks its own state, which autograd's threads change as well.
@@ -154,7 +157,31 @@ impl Reducer {
         made.map_err(|message| group.error(OPERATION, &message))?;
         let handle = NonNull::new(handle).expect("the bridge makes a reducer or fails");
         let names = parameters.iter().map(|(name, _)| name.clone()).collect();
-        Ok(Self { handle, names, description, member: group.member() })
+        Ok(Self { handle, names, description, member: group.member(), hook: None })
+    }
+
+    /// [`new`](Self::new) with somebody else to average the buckets. A step then also has [`finish`](Self::finish), after
+    /// the backward pass and before gradients are read or written.
+    pub fn with_hook(
+        parameters: &[(String, Tensor)],
+        group: &ProcessGroup,
+        options: ReducerOptions,
+        hook: Box<dyn BucketHook>,
+    ) -> Result<Self, C10dError> {
+        let mut reducer = Self::new(parameters, group, options)?;
+        let hook = reducer.hook.insert(Hook::new(hook));
+        let state = hook.state();
+        // SAFETY: the reducer is alive, and the state lives until after it was freed: it is dropped with this object,
+        // whose own `drop` comes first.
+        let set = unsafe { ffi::datjob_reducer_set_hook(reducer.as_ptr(), hook::call, state) };
+        reducer.checked("with_hook", set)?;
+        Ok(reducer)
+    }
+
+    /// Waits until the gradients of the last backward pass are averages, where a hook averages them. Without one they
+    /// are when the backward pass returns.
+    pub fn finish(&self) -> Result<(), C10dError> {
+        self.hook.as_ref().map_or(Ok(()), Hook::finish)
     }
 
     /// To be called before a step's first forward pass.
@@ -200,11 +227,15 @@ impl Reducer {
     }
 
     /// Makes the reducer as new and gives it another group, whose other members may have reducers that they have
-    /// just made. Gradients become undefined.
+    /// just made. Gradients become undefined. Refused where a hook averages the buckets, in a group of its own.
     ///
     /// A collective of the new group; fails as [`new`](Self::new) does where the models differ.
     pub fn update_process_group(&mut self, group: &ProcessGroup) -> Result<(), C10dError> {
         const OPERATION: &str = "update_process_group";
+        if self.hook.is_some() {
+            let message = "a hook averages the buckets: make a new reducer";
+            return Err(C10dError::invalid(OPERATION, Some(self.member), message));
+        }
         self.release_process_group()?;
         self.member = group.member();
         agreement::require_same(group, OPERATION, &self.description)?;

@@ -3,13 +3,13 @@
 use std::{
     env, fmt,
     net::{IpAddr, Ipv4Addr},
-    path::PathBuf,
+    path::{Path, PathBuf},
     str::FromStr,
 };
 
 use datjob_api::{
     Training, contract,
-    training::{HttpSource, Source, Topology},
+    training::{HttpSource, Source, Topology, WeightsSource},
 };
 
 use crate::files::{self, FileError};
@@ -50,10 +50,21 @@ pub struct Config {
     pub data: PathBuf,
     /// Whether an HTTP source is downloaded into `data`; on a workstation the folder stands in for it.
     pub downloads: bool,
+    /// Where the weights of `model.initialWeights` are.
+    pub initial_weights: InitialWeightsFile,
     /// The checkpoint volume.
     pub checkpoints: PathBuf,
     /// How many worlds may end before the agent itself gives up; in a cluster the operator counts.
     pub max_restarts: Option<u32>,
+}
+
+/// Where weights to begin with are.
+#[derive(Clone, Debug)]
+pub enum InitialWeightsFile {
+    /// Where the operator mounts their claim.
+    Mounted,
+    /// On a workstation: the file that stands in for the source, if one was given.
+    Given(Option<PathBuf>),
 }
 
 /// Where a training spec is from.
@@ -112,6 +123,7 @@ impl Config {
             ),
             data: contract::DATA_DIR.into(),
             downloads: true,
+            initial_weights: InitialWeightsFile::Mounted,
             checkpoints: contract::CHECKPOINT_DIR.into(),
             max_restarts: None,
         })
@@ -120,6 +132,15 @@ impl Config {
     /// The job's own directory in the checkpoint volume: a job of the same name made later has another.
     pub fn job_directory(&self) -> PathBuf {
         self.checkpoints.join(&self.job_uid)
+    }
+
+    /// The file of the weights to begin with.
+    pub fn initial_weights(&self, training: &Training) -> Option<PathBuf> {
+        let WeightsSource::Volume(file) = &training.model.initial_weights.as_ref()?.source;
+        match &self.initial_weights {
+            InitialWeightsFile::Mounted => Some(Path::new(contract::INITIAL_WEIGHTS_DIR).join(&file.path)),
+            InitialWeightsFile::Given(path) => path.clone(),
+        }
     }
 
     /// Pods, workers and GPUs.

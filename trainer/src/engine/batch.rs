@@ -57,7 +57,7 @@ impl Ahead {
         let augmentation = Augmentation { crop, flip, seed: *seed, epoch };
         let shard = order.shard(step, rank, world_size);
         let (pixels, labels) = data.train.bytes(shard, Some(&augmentation))?;
-        let start = start(&training.attack, &training.objective, threat_model);
+        let start = start(&training.attack.method, &training.objective, threat_model);
         let noise = random::training_noise(*seed, epoch, shard, data.train.shape(), start)?;
         let copies = match &training.smoothing {
             Some(smoothing) => {

@@ -2,6 +2,7 @@ use datjob_api::report::FailureReason;
 use datjob_c10d::{C10dError, CudaError};
 use tch::TchError;
 
+use super::InitialWeightsError;
 use crate::{
     checkpoint::{CheckpointError, FormatError},
     data::DataError,
@@ -22,6 +23,9 @@ pub enum TrainError {
     /// Weights that are not those of this network.
     #[error(transparent)]
     Model(#[from] ModelError),
+    /// Weights to begin with.
+    #[error(transparent)]
+    InitialWeights(#[from] InitialWeightsError),
     /// A collective, or the store.
     #[error(transparent)]
     Collective(#[from] C10dError),
@@ -65,7 +69,11 @@ impl TrainError {
     /// What kind of failure it is.
     pub fn reason(&self) -> FailureReason {
         match self {
-            Self::Data(_) | Self::Checkpoint(_) | Self::Model(_) | Self::Format(_) => FailureReason::Data,
+            Self::Data(_)
+            | Self::Checkpoint(_)
+            | Self::Model(_)
+            | Self::InitialWeights(_)
+            | Self::Format(_) => FailureReason::Data,
             Self::Collective(error) if error.is_communication() => FailureReason::Communication,
             Self::Collective(error) => of_libtorch(&error.to_string()),
             Self::NotFinite { .. } | Self::Evaluate(EvaluateError::NotFinite) => FailureReason::Numerical,

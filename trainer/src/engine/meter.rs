@@ -3,7 +3,8 @@
 use std::time::{Duration, Instant};
 
 use datjob_api::report::{Progress, Timing};
-use datjob_c10d::ReducerStatistics;
+
+use super::exchange::Traffic;
 
 /// Least time between two reports of progress.
 const INTERVAL: Duration = Duration::from_secs(1);
@@ -18,7 +19,6 @@ pub(super) struct Meter {
     started: Instant,
     told: Option<Instant>,
     images: usize,
-    steps: usize,
     /// Steps of which loss and attack are known.
     measured: usize,
     loss: f64,
@@ -36,7 +36,6 @@ impl Meter {
             started: Instant::now(),
             told: None,
             images: 0,
-            steps: 0,
             measured: 0,
             loss: 0.0,
             rate: 0.0,
@@ -47,7 +46,6 @@ impl Meter {
     /// A step on a global batch of `images` images was asked for.
     pub(super) fn stepped(&mut self, images: usize) {
         self.images += images;
-        self.steps += 1;
     }
 
     /// What a step's loss was, as the mean over this rank's shard, and how long its attack took; known a step late.
@@ -93,13 +91,12 @@ impl Meter {
     }
 
     /// Where the time of the epoch went.
-    pub(super) fn timing(&self, reducer: &ReducerStatistics, peak_gpu_memory_bytes: Option<u64>) -> Timing {
-        let mean = reducer.mean;
-        let exposed = mean.backward_communication.saturating_sub(mean.backward_overlap);
+    pub(super) fn timing(&self, traffic: &Traffic, peak_gpu_memory_bytes: Option<u64>) -> Timing {
         Timing {
             epoch_seconds: tenths(self.started.elapsed().as_secs_f64()),
             attack_seconds: tenths(self.attack.as_secs_f64()),
-            communication_seconds: tenths(exposed.as_secs_f64() * self.steps as f64),
+            communication_seconds: tenths(traffic.exposed.as_secs_f64()),
+            bytes_per_step: traffic.bytes_per_step,
             peak_gpu_memory_bytes,
         }
     }

@@ -17,7 +17,7 @@ use crate::{
 /// the ball. Nothing where training takes several steps.
 pub(super) fn single_step(training: &Training) -> Option<EvalAttack> {
     let threat_model = &training.threat_model;
-    let step_size = training.attack.single_step_size(threat_model)?;
+    let step_size = training.attack.method.single_step_size(threat_model)?;
     let (norm, epsilon) = (threat_model.norm, threat_model.epsilon.value());
     let parameters = PgdParameters { norm, epsilon, step_size, steps: 1 };
     Some(EvalAttack::single("single-step", Method::Pgd(parameters), 1))

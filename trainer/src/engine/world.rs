@@ -2,8 +2,11 @@
 
 use std::time::Duration;
 
-use datjob_c10d::{C10dError, CudaBackend, CudaError, GlooDevice, GlooOptions, ProcessGroup, TcpStore};
+use datjob_c10d::{
+    C10dError, CudaBackend, CudaError, GlooDevice, GlooOptions, ProcessGroup, Store, TcpStore,
+};
 
+use super::exchange;
 use crate::{
     placement::Placement,
     worker::assignment::{Accelerator, Assignment},
@@ -34,6 +37,8 @@ pub(super) struct World {
     pub group: ProcessGroup,
     /// For the counts of evaluations, on the CPU.
     pub evaluation: ProcessGroup,
+    /// For gradients, where a hook averages them.
+    pub gradients: Option<ProcessGroup>,
 }
 
 /// Forms the process groups of the assignment's generation.
@@ -44,14 +49,19 @@ pub(super) fn join(assignment: &Assignment, placement: Placement) -> Result<Worl
     let options =
         |name: &str| GlooOptions { device: GlooDevice::Hostname(address.clone()), name: name.to_owned() };
     let world = store.prefix(&format!("generation-{generation}"))?;
-    let group = match (assignment.accelerator, placement) {
+    let form = |store: &Store, name: &str| match (assignment.accelerator, placement) {
         (Accelerator::Cuda { nccl }, Placement::Cuda(cuda)) => {
             let backend = if nccl { CudaBackend::Nccl } else { CudaBackend::Gloo };
-            ProcessGroup::with_cuda(cuda, backend, &world, member, COLLECTIVE, &options("world"))?
+            ProcessGroup::with_cuda(cuda, backend, store, member, COLLECTIVE, &options(name))
         }
-        _ => ProcessGroup::gloo(&world, member.0, member.1, COLLECTIVE, &options("world"))?,
+        _ => ProcessGroup::gloo(store, member.0, member.1, COLLECTIVE, &options(name)),
     };
+    let group = form(&world, "world")?;
     let counts = store.prefix(&format!("evaluation-{generation}"))?;
     let evaluation = ProcessGroup::gloo(&counts, member.0, member.1, EVALUATION, &options("evaluation"))?;
-    Ok(World { group, evaluation })
+    let gradients = match exchange::is_hooked(&assignment.training) {
+        true => Some(form(&store.prefix(&format!("gradients-{generation}"))?, "gradients")?),
+        false => None,
+    };
+    Ok(World { group, evaluation, gradients })
 }

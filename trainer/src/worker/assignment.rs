@@ -16,6 +16,8 @@ pub struct Assignment {
     pub training: Training,
     /// Directory of the data set's files.
     pub data: PathBuf,
+    /// File of the weights to begin with.
+    pub initial_weights: Option<PathBuf>,
     /// The job's own checkpoint directory.
     pub checkpoints: PathBuf,
     /// Path of that directory below the checkpoint volume, for the results.

@@ -1,6 +1,9 @@
 //! What a training spec must satisfy, for manifests that never met an API server and for what no schema can say.
 
-use super::{Attack, Averaging, Decay, Epsilon, Norm, Objective, Optimizer, Source, Training};
+use super::{
+    Attack, Averaging, Compression, Decay, Epsilon, HttpSource, Norm, Objective, Optimizer, Source, Training,
+    WeightsFile, WeightsSource,
+};
 
 mod evaluation;
 
@@ -41,11 +44,15 @@ impl Training {
         self.check_model()?;
         self.check_attack()?;
         self.check_backend(topology)?;
+        self.check_exchange()?;
         self.check_world(topology.world_size())
     }
 
     fn check_model(&self) -> Result<(), InvalidTraining> {
-        let super::Model { architecture, stem, .. } = self.model;
+        let super::Model { architecture, stem, ref initial_weights, .. } = self.model;
+        if let Some(weights) = initial_weights {
+            weights_source("model.initialWeights.source", &weights.source)?;
+        }
         if stem == super::Stem::ImageNet && !architecture.has_stems() {
             return refuse(
                 "model.stem",
@@ -73,6 +80,33 @@ impl Training {
             ),
         };
         refuse("communication.backend", &problem)
+    }
+
+    /// What ranks send one another, and when.
+    fn check_exchange(&self) -> Result<(), InvalidTraining> {
+        if let Some(Compression::Int8(int8)) = &self.communication.compression {
+            count("communication.compression.int8.bucket", int8.bucket, 16, 65536)?;
+            count("communication.compression.int8.sides", int8.sides, 1, 2)?;
+        }
+        let local_steps = self.schedule.local_steps();
+        count("schedule.localSteps", local_steps, 1, 1000)?;
+        if local_steps == 1 {
+            return Ok(());
+        }
+        if self.communication.compression.is_some() {
+            return refuse(
+                "communication.compression",
+                "is for gradients, and with schedule.localSteps ranks average weights; leave one of the two out",
+            );
+        }
+        if self.attack.overlap {
+            return refuse(
+                "attack.overlap",
+                "hides the averaging of gradients, and with schedule.localSteps ranks average weights; leave one of the \
+                 two out",
+            );
+        }
+        Ok(())
     }
 
     fn check_bounds(&self) -> Result<(), InvalidTraining> {
@@ -124,22 +158,13 @@ impl Training {
         count("data.augmentation.crop", self.data.augmentation().0, 0, 16)?;
         count("checkpoint.everyEpochs", self.checkpoint.every_epochs, 1, 10_000)?;
         count("checkpoint.keep.last", self.checkpoint.keep.last, 1, 1000)?;
-        match &self.attack {
+        match &self.attack.method {
             Attack::Pgd(pgd) => count("attack.pgd.steps", pgd.steps, 1, 1000)?,
             Attack::NFgsm(n_fgsm) => number("attack.nFgsm.noise", n_fgsm.noise, 0.0, 10.0)?,
             Attack::Fgsm(_) => {}
         }
-        if let Source::Http(http) = &self.data.source {
-            if !http.url.starts_with("http://") && !http.url.starts_with("https://") {
-                return refuse("data.source.http.url", "must begin with http:// or https://");
-            }
-            if http.sha256.len() != 64 || !http.sha256.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'))
-            {
-                return refuse(
-                    "data.source.http.sha256",
-                    "write the archive's SHA-256 as 64 lower-case hexadecimal digits",
-                );
-            }
+        if let Source::Http(source) = &self.data.source {
+            http("data.source.http", source)?;
         }
         Ok(())
     }
@@ -179,7 +204,7 @@ impl Training {
         let most = self.largest_epsilon();
         let size = |field: &str, epsilon: Option<&Epsilon>| size(field, epsilon, most);
         size("threatModel.epsilon", Some(&self.threat_model.epsilon))?;
-        match &self.attack {
+        match &self.attack.method {
             Attack::Pgd(pgd) => size("attack.pgd.stepSize", pgd.step_size.as_ref()),
             Attack::Fgsm(fgsm) => size("attack.fgsm.stepSize", fgsm.step_size.as_ref()),
             Attack::NFgsm(n_fgsm) => size("attack.nFgsm.stepSize", n_fgsm.step_size.as_ref()),
@@ -199,17 +224,17 @@ impl Training {
             if !matches!(self.objective, Objective::CrossEntropy(_)) {
                 return refuse("smoothing", "goes with objective.crossEntropy alone");
             }
-            if !matches!(self.attack, Attack::Pgd(_)) {
+            if !matches!(self.attack.method, Attack::Pgd(_)) {
                 return refuse("smoothing", "goes with attack.pgd alone");
             }
         }
         if let Some(overfitting) = &self.catastrophic_overfitting {
             number("catastrophicOverfitting.stepFactor", overfitting.step_factor, 0.1, 1.0)?;
-            if matches!(self.attack, Attack::Pgd(_)) {
+            if matches!(self.attack.method, Attack::Pgd(_)) {
                 return refuse("catastrophicOverfitting", "goes with attack.fgsm and attack.nFgsm");
             }
         }
-        if matches!(self.attack, Attack::Pgd(_)) {
+        if matches!(self.attack.method, Attack::Pgd(_)) {
             return Ok(());
         }
         if self.threat_model.norm == Norm::L2 {
@@ -249,6 +274,33 @@ impl Training {
 
 fn refuse(field: &str, problem: &str) -> Result<(), InvalidTraining> {
     Err(InvalidTraining { field: field.to_owned(), problem: problem.to_owned() })
+}
+
+fn http(field: &str, source: &HttpSource) -> Result<(), InvalidTraining> {
+    if !source.url.starts_with("http://") && !source.url.starts_with("https://") {
+        return refuse(&format!("{field}.url"), "must begin with http:// or https://");
+    }
+    if source.sha256.len() != 64 || !source.sha256.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f')) {
+        return refuse(
+            &format!("{field}.sha256"),
+            "write the file's SHA-256 as 64 lower-case hexadecimal digits",
+        );
+    }
+    Ok(())
+}
+
+fn weights_source(field: &str, source: &WeightsSource) -> Result<(), InvalidTraining> {
+    match source {
+        WeightsSource::Volume(WeightsFile { path, .. })
+            if path.is_empty() || path.starts_with('/') || path.split('/').any(|part| part == "..") =>
+        {
+            refuse(
+                &format!("{field}.volume.path"),
+                &format!("{path:?} must be the path of a file below the volume's root, without \"..\""),
+            )
+        }
+        WeightsSource::Volume(_) => Ok(()),
+    }
 }
 
 fn number(field: &str, value: f64, least: f64, most: f64) -> Result<(), InvalidTraining> {

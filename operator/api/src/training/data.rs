@@ -66,15 +66,15 @@ pub struct ImageSource {
     pub reference: String,
 }
 
-/// An archive over HTTP(S).
+/// Something over HTTP(S).
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "crd", derive(schemars::JsonSchema))]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct HttpSource {
-    /// Where a tar or tar.gz of the data set's standard files is.
+    /// Where it is: of a data set a tar or tar.gz of its standard files.
     #[cfg_attr(feature = "crd", schemars(length(max = 2048), regex(pattern = "^https?://")))]
     pub url: String,
-    /// SHA-256 of the archive, in hexadecimal.
+    /// SHA-256 of what is there, in hexadecimal.
     #[cfg_attr(feature = "crd", schemars(regex(pattern = "^[0-9a-f]{64}$")))]
     pub sha256: String,
 }

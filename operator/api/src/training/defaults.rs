@@ -101,6 +101,11 @@ impl Schedule {
         self.decay.clone().unwrap_or_else(|| Decay::Cyclic(Cyclic::default()))
     }
 
+    /// Steps that a rank takes before ranks average.
+    pub fn local_steps(&self) -> u32 {
+        self.local_steps.unwrap_or(1)
+    }
+
     /// By what the optimizer's learning rate is multiplied for the size of the batch.
     pub fn scale(&self) -> f64 {
         let Some(Scaling { rule, base_batch_size }) = self.scaling else { return 1.0 };

@@ -2,7 +2,7 @@ use std::{fmt, str::FromStr};
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de::Error as _};
 
-use super::Dataset;
+use super::{Dataset, InitialWeights};
 
 /// The network.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -23,6 +23,9 @@ pub struct Model {
     /// deviation, a channel at a time). It is part of the network, so attacks see through it.
     #[serde(default, skip_serializing_if = "is_default")]
     pub normalization: Normalization,
+    /// Weights to begin with, for fine-tuning; random ones where absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub initial_weights: Option<InitialWeights>,
 }
 
 /// What was not chosen is left out of the spec's JSON, whose hash names checkpoints that are older than a field.
@@ -37,6 +40,7 @@ impl From<Architecture> for Model {
             stem: Stem::default(),
             activation: Activation::default(),
             normalization: Normalization::default(),
+            initial_weights: None,
         }
     }
 }

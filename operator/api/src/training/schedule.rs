@@ -35,6 +35,17 @@ pub struct Schedule {
     /// How the optimizer's learning rate grows with the batch; not at all where absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub scaling: Option<Scaling>,
+    /// Local SGD (Stich, arXiv 1805.09767): each rank takes so many steps by itself, on its share of the batch, before
+    /// the ranks' weights are averaged. In every step, by averaged gradients, where absent or 1.
+    #[serde(default, skip_serializing_if = "is_one")]
+    #[cfg_attr(feature = "crd", schemars(range(min = 1, max = 1000)))]
+    pub local_steps: Option<u32>,
+}
+
+/// Whether ranks average in every step, in either way of writing it.
+#[allow(clippy::ref_option, reason = "serde gives a reference")]
+fn is_one(local_steps: &Option<u32>) -> bool {
+    matches!(local_steps, None | Some(1))
 }
 
 /// How the learning rate grows with the batch: the optimizer's is for `baseBatchSize` images in a step.

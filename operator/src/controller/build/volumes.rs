@@ -3,7 +3,7 @@
 use datjob_api::{
     contract,
     datjob::{self, Checkpoints},
-    training::Source,
+    training::{Source, WeightsSource},
 };
 use k8s_openapi::api::core::v1::{
     ConfigMapVolumeSource, EmptyDirVolumeSource, PersistentVolumeClaimVolumeSource, SecretVolumeSource,
@@ -19,6 +19,7 @@ pub(super) const DATA_CONTAINER: &str = "data";
 const TRAINING: &str = "datjob-training";
 const CHECKPOINTS: &str = "datjob-checkpoints";
 const DATA: &str = "datjob-data";
+const INITIAL_WEIGHTS: &str = "datjob-initial-weights";
 const SCRATCH: &str = "datjob-scratch";
 const SHARED_MEMORY: &str = "datjob-shared-memory";
 
@@ -46,6 +47,9 @@ pub(super) fn volumes(valid: &ValidJob<'_>) -> Vec<Volume> {
         data,
         empty(SCRATCH, EmptyDirVolumeSource::default()),
     ];
+    if let Some(claim) = initial_weights(valid) {
+        volumes.push(claim_volume(INITIAL_WEIGHTS, claim, claim != checkpoints.claim_name));
+    }
     if let Some(limit) = &spec.pod.shared_memory {
         let memory = EmptyDirVolumeSource { medium: Some("Memory".into()), size_limit: Some(limit.clone()) };
         volumes.push(empty(SHARED_MEMORY, memory));
@@ -71,11 +75,20 @@ pub(super) fn mounts(valid: &ValidJob<'_>) -> Vec<VolumeMount> {
         data,
         mount(SCRATCH, contract::SCRATCH_DIR, false),
     ];
+    if initial_weights(valid).is_some() {
+        mounts.push(mount(INITIAL_WEIGHTS, contract::INITIAL_WEIGHTS_DIR, true));
+    }
     if spec.pod.shared_memory.is_some() {
         mounts.push(mount(SHARED_MEMORY, SHARED_MEMORY_DIR, false));
     }
     mounts.extend(spec.pod.volume_mounts.clone());
     mounts
+}
+
+/// The claim with the weights to begin with.
+fn initial_weights<'a>(valid: &ValidJob<'a>) -> Option<&'a str> {
+    let WeightsSource::Volume(file) = &valid.job.spec.training.model.initial_weights.as_ref()?.source;
+    Some(&file.persistent_volume_claim.claim_name)
 }
 
 pub(super) fn data_container_mounts() -> Vec<VolumeMount> {

@@ -80,6 +80,25 @@ fn all_gather_stacks_by_rank() {
 }
 
 #[test]
+fn all_to_all_transposes_ranks() {
+    for world_size in [1, 2, 3] {
+        run("collectives::all_to_all_transposes_ranks", world_size, |rank: &Rank| {
+            let group = rank.group();
+            let size = world_size as i64;
+            // Row r is for rank r.
+            let mine = Tensor::arange(size * 2, CPU64).view([size, 2]) + rank.rank as f64 * 100.0;
+            let exchanged = group.all_to_all(&mine).unwrap();
+            for other in 0..size {
+                let expected = Tensor::arange(2, CPU64) + rank.rank as f64 * 2.0 + other as f64 * 100.0;
+                assert_eq!(exchanged.get(other), expected);
+            }
+            let refused = group.all_to_all(&Tensor::zeros([size + 1, 2], CPU64)).unwrap_err().to_string();
+            assert!(refused.contains("first dimension must be the world size"), "{refused}");
+        });
+    }
+}
+
+#[test]
 fn barrier_returns_when_all_have_come() {
     run("collectives::barrier_returns_when_all_have_come", 3, |rank: &Rank| {
         let group = rank.group();

@@ -5,6 +5,7 @@
 
 mod collectives;
 mod failures;
+mod hook;
 mod reducer;
 mod store;
 mod world;

@@ -7,17 +7,17 @@ use crate::world::{PATIENCE, Rank, gloo, run, run_with_parent};
 
 const CPU64: (Kind, Device) = (Kind::Double, Device::Cpu);
 /// Small, so that the model below has several buckets.
-const OPTIONS: ReducerOptions =
+pub(crate) const OPTIONS: ReducerOptions =
     ReducerOptions { first_bucket_bytes: 256, bucket_cap_bytes: 2048, gradient_as_bucket_view: true };
 
 /// Two convolutions and a classifier, in f64, with the same values in every process.
-struct Model {
-    parameters: Vec<(String, Tensor)>,
+pub(crate) struct Model {
+    pub(crate) parameters: Vec<(String, Tensor)>,
     channels_last: bool,
 }
 
 impl Model {
-    fn new(channels_last: bool) -> Self {
+    pub(crate) fn new(channels_last: bool) -> Self {
         let shapes: [(&str, &[i64]); 6] = [
             ("conv1.weight", &[6, 3, 3, 3]),
             ("conv1.bias", &[6]),
@@ -79,7 +79,7 @@ impl Model {
         }
     }
 
-    fn descend(&self) {
+    pub(crate) fn descend(&self) {
         no_grad(|| {
             for parameter in self.tensors() {
                 let _ = parameter.shallow_clone().f_sub_(&(parameter.grad() * 0.1)).unwrap();
@@ -98,7 +98,7 @@ fn batch(rank: usize, step: usize) -> (Tensor, Tensor) {
 }
 
 /// A step of adversarial training, clean and adversarial loss together, up to the gradients.
-fn step(
+pub(crate) fn step(
     model: &Model,
     reducer: &mut Reducer,
     group: &ProcessGroup,
@@ -117,7 +117,7 @@ fn step(
 }
 
 /// Compares the gradients of `step` with the mean of all ranks' gradients, computed without the reducer.
-fn check_gradients(model: &Model, group: &ProcessGroup, step: usize) {
+pub(crate) fn check_gradients(model: &Model, group: &ProcessGroup, step: usize) {
     let (images, labels) = batch(group.rank(), step);
     let adversarial = model.attack(&images, &labels);
     let loss = model.loss(&images, &labels) + model.loss(&adversarial, &labels) * 6.0;

@@ -135,6 +135,59 @@ fn every_optimizer_is_bounded_and_batches_scale_its_rate() {
 }
 
 #[test]
+fn initial_weights_are_a_file() {
+    let volume = |path: &str| {
+        let source =
+            serde_json::json!({"volume": {"persistentVolumeClaim": {"claimName": "c"}, "path": path}});
+        serde_json::from_value(serde_json::json!({"source": source})).unwrap()
+    };
+    for path in ["", "/abs.pt", "a/../b.pt"] {
+        let sentence = problem(|t| t.model.initial_weights = Some(volume(path)));
+        assert!(
+            sentence.starts_with("spec.training.model.initialWeights.source.volume.path: "),
+            "{sentence}"
+        );
+    }
+    let mut training = example();
+    training.model.initial_weights = Some(volume("uid/best.safetensors"));
+    training.check(TWO).unwrap();
+}
+
+#[test]
+fn ranks_average_gradients_or_weights() {
+    let int8 =
+        |json: &str| serde_json::from_str(&format!(r#"{{"compression": {{"int8": {json}}}}}"#)).unwrap();
+    for (json, sentence) in [
+        (r#"{"bucket": 8}"#, "communication.compression.int8.bucket: 8 is not within 16 and 65536"),
+        (r#"{"sides": 3}"#, "communication.compression.int8.sides: 3 is not within 1 and 2"),
+    ] {
+        assert!(problem(|t| t.communication = int8(json)).contains(sentence), "{json}");
+    }
+    assert!(problem(|t| t.schedule.local_steps = Some(0)).contains("schedule.localSteps: 0 is not within"));
+    let mut training = example();
+    training.schedule.local_steps = Some(4);
+    training.check(TWO).unwrap();
+    let compressed = problem(|t| {
+        t.schedule.local_steps = Some(4);
+        t.communication = int8("{}");
+    });
+    assert!(compressed.starts_with("spec.training.communication.compression: is for gradients"));
+    let overlapped = problem(|t| {
+        t.schedule.local_steps = Some(4);
+        t.attack.overlap = true;
+    });
+    assert!(overlapped.starts_with("spec.training.attack.overlap: hides the averaging"));
+}
+
+#[test]
+fn one_local_step_is_the_spec_of_before() {
+    let mut training = example();
+    let hash = training.hash();
+    training.schedule.local_steps = Some(1);
+    assert_eq!(training.hash(), hash);
+}
+
+#[test]
 fn nccl_wants_a_gpu_for_each_rank() {
     let mut training = example();
     training.communication.backend = Backend::Nccl;

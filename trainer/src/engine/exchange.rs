@@ -1,0 +1,239 @@
+//! How ranks stay one model: gradients that are averaged in every step, or weights that are after several.
+//!
+//! Gradients are averaged in one of three ways: by the reducer itself, within the backward pass; by the same all-reduce
+//! beyond its end, while the next adversarial examples are made (`attack.overlap`); or in fewer bits, on a thread of
+//! their own (`communication.compression`).
+
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::{Duration, Instant},
+};
+
+use datjob_api::{Training, training::Compression};
+use datjob_c10d::{BucketHook, C10dError, ProcessGroup, ReduceOp, Reducer, ReducerOptions};
+use tch::{Tensor, no_grad};
+
+use super::{TrainError, state::State};
+use crate::{
+    compress::{CompressedAllReduce, Format, Formats, Rounding},
+    optim::Named,
+    random::Stream,
+};
+
+mod background;
+mod beyond;
+
+use background::Background;
+use beyond::Beyond;
+
+/// How this rank's model is kept that of all ranks.
+pub(super) struct Exchange {
+    way: Way,
+    world_size: usize,
+    /// Time in which nothing else was done, where it is measured here.
+    waited: Duration,
+    /// Steps since [`Exchange::traffic`].
+    steps: u64,
+}
+
+enum Way {
+    /// By the reducer itself, which measures its own times.
+    Gradients(Reducer),
+    /// By a hook, which counts the bytes that it sends.
+    Hooked { reducer: Reducer, sent: Counter },
+    /// Local steps.
+    Weights { every: u64, sent: u64 },
+}
+
+/// Who counts the bytes that a hook sends.
+enum Counter {
+    /// The hook.
+    Counted { total: Arc<AtomicU64>, before: u64 },
+    /// Nobody: they follow from the gradients' size.
+    AllReduce,
+}
+
+/// What the exchange took in some steps.
+pub(super) struct Traffic {
+    /// Time of communication that nothing hid.
+    pub exposed: Duration,
+    /// Bytes that this rank sent in a step, as a ring all-reduce counts them.
+    pub bytes_per_step: u64,
+}
+
+/// Whether the spec asks for a hook, which needs a group of its own.
+pub(super) fn is_hooked(training: &Training) -> bool {
+    training.attack.overlap || training.communication.compression.is_some()
+}
+
+impl Exchange {
+    /// `gradients` is a group for a hook, where [`is_hooked`].
+    pub(super) fn new(
+        training: &Training,
+        state: &State,
+        group: &ProcessGroup,
+        gradients: Option<ProcessGroup>,
+    ) -> Result<Self, C10dError> {
+        let parameters = state.network.parameters();
+        let options = ReducerOptions::default();
+        let every = u64::from(training.schedule.local_steps());
+        let way = match (gradients, &training.communication.compression) {
+            _ if every > 1 => Way::Weights { every, sent: 0 },
+            (None, _) => Way::Gradients(Reducer::new(&parameters, group, options)?),
+            (Some(gradients), None) => {
+                let hook = Box::new(Beyond::new(gradients));
+                let reducer = Reducer::with_hook(&parameters, group, options, hook)?;
+                Way::Hooked { reducer, sent: Counter::AllReduce }
+            }
+            (Some(gradients), Some(compression)) => {
+                let mut random = Stream::compression(training.seed, group.rank() as u64, state.step);
+                let all_reduce = compressed(gradients, compression, random.seed());
+                let sent = Counter::Counted { total: all_reduce.sent(), before: 0 };
+                let hook: Box<dyn BucketHook> = Box::new(Background::new(all_reduce, group.member())?);
+                Way::Hooked { reducer: Reducer::with_hook(&parameters, group, options, hook)?, sent }
+            }
+        };
+        Ok(Self { way, world_size: group.world_size(), waited: Duration::ZERO, steps: 0 })
+    }
+
+    fn reducer(&mut self) -> Option<&mut Reducer> {
+        match &mut self.way {
+            Way::Gradients(reducer) | Way::Hooked { reducer, .. } => Some(reducer),
+            Way::Weights { .. } => None,
+        }
+    }
+
+    /// Before a step's first forward pass.
+    pub(super) fn prepare_forward(&mut self) -> Result<(), C10dError> {
+        self.reducer().map_or(Ok(()), Reducer::prepare_forward)
+    }
+
+    /// Between a step's last forward pass and its backward pass.
+    pub(super) fn prepare_backward(&mut self) -> Result<(), C10dError> {
+        self.reducer().map_or(Ok(()), Reducer::prepare_backward)
+    }
+
+    /// After the backward pass: waits until gradients are those that the optimizer is to follow.
+    pub(super) fn finish(&mut self) -> Result<(), C10dError> {
+        let begin = Instant::now();
+        if let Way::Hooked { reducer, .. } = &self.way {
+            reducer.finish()?;
+            self.waited += begin.elapsed();
+        }
+        self.steps += 1;
+        Ok(())
+    }
+
+    /// After the optimizer's step `number`, counted from 1 in the epoch: averages weights where that is due.
+    pub(super) fn stepped(
+        &mut self,
+        number: u64,
+        state: &State,
+        group: &ProcessGroup,
+    ) -> Result<(), TrainError> {
+        match self.way {
+            Way::Weights { every, .. } if number.is_multiple_of(every) => {
+                self.average(&state.network.parameters(), group)
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// After an epoch: makes all ranks' weights and optimizers the same, where they are not.
+    pub(super) fn end_of_epoch(&mut self, state: &State, group: &ProcessGroup) -> Result<(), TrainError> {
+        if matches!(self.way, Way::Weights { .. }) {
+            let mut all = state.network.parameters();
+            all.extend(state.optimizer.state());
+            all.extend(state.average.iter().flat_map(|average| average.network.parameters()));
+            self.average(&all, group)?;
+        }
+        Ok(())
+    }
+
+    fn average(&mut self, tensors: &Named, group: &ProcessGroup) -> Result<(), TrainError> {
+        let begin = Instant::now();
+        let tensors: Vec<&Tensor> = tensors.iter().map(|(_, tensor)| tensor).collect();
+        group.all_reduce_coalesced(&tensors, ReduceOp::Sum)?;
+        let ranks = self.world_size as f64;
+        no_grad(|| {
+            tensors.iter().try_for_each(|tensor| tensor.shallow_clone().f_div_scalar_(ranks).map(drop))
+        })?;
+        self.waited += begin.elapsed();
+        let bytes = tensors.iter().map(|tensor| bytes_of(tensor)).sum();
+        if let Way::Weights { sent, .. } = &mut self.way {
+            *sent += ring_bytes(bytes, self.world_size);
+        }
+        Ok(())
+    }
+
+    /// What the steps since the last call took.
+    pub(super) fn traffic(&mut self) -> Result<Traffic, C10dError> {
+        let steps = std::mem::take(&mut self.steps);
+        let waited = std::mem::take(&mut self.waited);
+        let gradient_bytes = |reducer: &Reducer| -> Result<u64, C10dError> {
+            Ok(ring_bytes(reducer.statistics()?.bucket_bytes.iter().sum(), self.world_size))
+        };
+        let per_step = |bytes: u64| bytes / steps.max(1);
+        Ok(match &mut self.way {
+            Way::Gradients(reducer) => {
+                let mean = reducer.statistics()?.mean;
+                let exposed = mean.backward_communication.saturating_sub(mean.backward_overlap);
+                let exposed = exposed.saturating_mul(u32::try_from(steps).unwrap_or(u32::MAX));
+                Traffic { exposed, bytes_per_step: gradient_bytes(reducer)? }
+            }
+            Way::Hooked { reducer, sent: Counter::AllReduce } => {
+                Traffic { exposed: waited, bytes_per_step: gradient_bytes(reducer)? }
+            }
+            Way::Hooked { sent: Counter::Counted { total, before }, .. } => {
+                let now = total.load(Ordering::Relaxed);
+                let bytes = now - std::mem::replace(before, now);
+                Traffic { exposed: waited, bytes_per_step: per_step(bytes) }
+            }
+            Way::Weights { sent, .. } => {
+                Traffic { exposed: waited, bytes_per_step: per_step(std::mem::take(sent)) }
+            }
+        })
+    }
+}
+
+/// The all-reduce of a spec.
+fn compressed(group: ProcessGroup, compression: &Compression, seed: i64) -> CompressedAllReduce {
+    let both = |format| Formats { contribution: format, average: format };
+    let (formats, rounding, feedback) = match compression {
+        Compression::Fp16(_) => (both(Format::Fp16), Rounding::Nearest, false),
+        Compression::Bf16(_) => (both(Format::Bf16), Rounding::Nearest, false),
+        Compression::Int8(int8) => {
+            let format = Format::Int8 { block: int8.bucket as usize };
+            let average = if int8.sides == 1 { Format::Fp32 } else { format };
+            let rounding = match int8.error_feedback {
+                true => Rounding::Nearest,
+                false => Rounding::stochastic(seed.cast_unsigned()),
+            };
+            (Formats { contribution: format, average }, rounding, int8.error_feedback)
+        }
+    };
+    CompressedAllReduce::new(group, formats, rounding, feedback)
+}
+
+/// Bytes that a rank sends in an all-reduce by a ring.
+fn ring_bytes(bytes: u64, world_size: usize) -> u64 {
+    let ranks = world_size as u64;
+    2 * bytes * (ranks - 1) / ranks
+}
+
+fn bytes_of(tensor: &Tensor) -> u64 {
+    tensor.numel() as u64 * tensor.kind().elt_size_in_bytes() as u64
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_ring_sends_every_byte_twice_but_for_the_own_share() {
+        assert_eq!([1, 2, 4].map(|ranks| ring_bytes(1000, ranks)), [0, 1000, 1500]);
+    }
+}

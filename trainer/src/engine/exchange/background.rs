@@ -1,0 +1,72 @@
+//! A thread that averages buckets in fewer bits, one after the other.
+
+use std::{
+    sync::mpsc::{self, Receiver, Sender},
+    thread,
+};
+
+use datjob_c10d::{BucketHook, C10dError, Failure, Member};
+use tch::Tensor;
+
+use crate::compress::{CompressError, CompressedAllReduce};
+
+/// Buckets to average, and those that were.
+pub(super) struct Background {
+    buckets: Sender<(usize, Tensor)>,
+    averaged: Receiver<Result<(), CompressError>>,
+    under_way: usize,
+    member: Member,
+}
+
+impl Background {
+    /// Starts the thread. It ends with the last handle to its channel, or where a collective keeps it when that ends.
+    pub(super) fn new(all_reduce: CompressedAllReduce, member: Member) -> Result<Self, C10dError> {
+        let (buckets, to_average) = mpsc::channel();
+        let (done, averaged) = mpsc::channel();
+        let thread = thread::Builder::new().name("compression".to_owned());
+        let started = thread.spawn(move || average(all_reduce, &to_average, &done));
+        started.map_err(|error| failed(member, &format!("the thread cannot be started: {error}")))?;
+        Ok(Self { buckets, averaged, under_way: 0, member })
+    }
+}
+
+/// Averages until something fails: what comes after that would wait for ranks that do not answer.
+fn average(
+    mut all_reduce: CompressedAllReduce,
+    buckets: &Receiver<(usize, Tensor)>,
+    done: &Sender<Result<(), CompressError>>,
+) {
+    while let Ok((bucket, gradient)) = buckets.recv() {
+        let result = all_reduce.mean(bucket, &gradient);
+        let failed = result.is_err();
+        if done.send(result).is_err() || failed {
+            return;
+        }
+    }
+}
+
+impl BucketHook for Background {
+    fn begin(&mut self, bucket: usize, gradient: Tensor) -> Result<(), C10dError> {
+        self.under_way += 1;
+        // Where the thread has ended, `finish` says why.
+        let _ = self.buckets.send((bucket, gradient));
+        Ok(())
+    }
+
+    fn finish(&mut self) -> Result<(), C10dError> {
+        for _ in 0..std::mem::take(&mut self.under_way) {
+            match self.averaged.recv() {
+                Ok(Ok(())) => {}
+                Ok(Err(CompressError::Collective(error))) => return Err(error),
+                Ok(Err(CompressError::Tensor(error))) => return Err(failed(self.member, &error.to_string())),
+                Err(_) => return Err(failed(self.member, "it failed before, or its thread panicked")),
+            }
+        }
+        Ok(())
+    }
+}
+
+fn failed(member: Member, message: &str) -> C10dError {
+    let operation = "averaging gradients in fewer bits".to_owned();
+    C10dError::Other(Failure { operation, member: Some(member), message: message.to_owned() })
+}

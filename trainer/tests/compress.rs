@@ -1,0 +1,184 @@
+//! The compressed all-reduce over real collectives. Each rank is a thread with its own connections.
+
+use std::{net::Ipv4Addr, sync::atomic::Ordering, thread, time::Duration};
+
+use datjob_c10d::{GlooDevice, GlooOptions, ProcessGroup, TcpStore};
+use datjob_trainer::{
+    compress::{CompressedAllReduce, Format, Formats, Rounding},
+    random::Stream,
+};
+use tch::Tensor;
+
+const TIMEOUT: Duration = Duration::from_mins(1);
+const INT8: Format = Format::Int8 { block: 512 };
+
+/// Runs `work` as every rank of a world and returns what each gives.
+fn ranks<T: Send>(world_size: usize, work: impl Fn(ProcessGroup) -> T + Sync) -> Vec<T> {
+    let host = TcpStore::host(Ipv4Addr::LOCALHOST.into(), 0, TIMEOUT).unwrap();
+    let port = host.port();
+    thread::scope(|scope| {
+        let rank = |rank| {
+            let work = &work;
+            scope.spawn(move || {
+                let store = TcpStore::connect("127.0.0.1", port, TIMEOUT).unwrap();
+                let device = GlooDevice::Hostname("127.0.0.1".into());
+                let options = GlooOptions { device, name: "test".into() };
+                work(ProcessGroup::gloo(&store, rank, world_size, TIMEOUT, &options).unwrap())
+            })
+        };
+        let threads: Vec<_> = (0..world_size).map(rank).collect();
+        threads.into_iter().map(|thread| thread.join().unwrap()).collect()
+    })
+}
+
+fn both(format: Format) -> Formats {
+    Formats { contribution: format, average: format }
+}
+
+/// A rank's numbers.
+fn numbers(rank: usize, count: usize) -> Vec<f32> {
+    let mut stream = Stream::order(99, rank as u64);
+    (0..count).map(|_| stream.normal() as f32).collect()
+}
+
+/// The mean over ranks, by the all-reduce, as every rank has it, and the bytes that each sent.
+fn means(world_size: usize, formats: Formats, count: usize) -> Vec<(Vec<f32>, u64)> {
+    ranks(world_size, |group| {
+        let rank = group.rank();
+        let tensor = Tensor::from_slice(&numbers(rank, count));
+        let rounding = Rounding::stochastic(rank as u64);
+        let mut all_reduce = CompressedAllReduce::new(group, formats, rounding, false);
+        all_reduce.mean(0, &tensor).unwrap();
+        (Vec::try_from(tensor).unwrap(), all_reduce.sent().load(Ordering::Relaxed))
+    })
+}
+
+fn exact_mean(world_size: usize, count: usize) -> Vec<f64> {
+    let all: Vec<Vec<f32>> = (0..world_size).map(|rank| numbers(rank, count)).collect();
+    (0..count)
+        .map(|i| all.iter().map(|values| f64::from(values[i])).sum::<f64>() / world_size as f64)
+        .collect()
+}
+
+#[test]
+fn every_rank_has_the_same_mean_bit_by_bit_and_knows_what_it_sent() {
+    for world_size in [1, 2, 3, 4] {
+        // Also sizes that neither ranks nor blocks divide, and one that leaves a rank without numbers.
+        for count in [1, 513, 4096, 5000] {
+            let expected = exact_mean(world_size, count);
+            let one_sided = Formats { contribution: INT8, average: Format::Fp32 };
+            for (formats, error) in [
+                (both(INT8), 0.06),
+                (one_sided, 0.035),
+                (both(Format::Fp16), 0.005),
+                (both(Format::Bf16), 0.04),
+                (both(Format::Fp32), 1e-6),
+            ] {
+                let means = means(world_size, formats, count);
+                for (mean, sent) in &means {
+                    assert_eq!(mean, &means[0].0, "{world_size} ranks, {count} numbers, {formats:?}");
+                    let block = formats.contribution.block();
+                    let chunk = count.div_ceil(world_size).next_multiple_of(block);
+                    let bytes = formats.contribution.bytes(chunk) + formats.average.bytes(chunk);
+                    assert_eq!(*sent, ((world_size - 1) * bytes) as u64);
+                }
+                for (value, expected) in means[0].0.iter().zip(&expected) {
+                    let off = (f64::from(*value) - expected).abs();
+                    assert!(off <= error, "{off} with {world_size} ranks, {count} numbers, {formats:?}");
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn eight_bits_are_about_a_quarter_of_the_bytes() {
+    // 2(M−1)/M · (n + 4n/512), and one-sided (M−1)/M · (5n + 4n/512).
+    let count = 512 * 64;
+    let n = count as u64;
+    assert_eq!(means(4, both(INT8), count)[0].1, 2 * 3 * (n + n / 128) / 4);
+    let one_sided = Formats { contribution: INT8, average: Format::Fp32 };
+    assert_eq!(means(4, one_sided, count)[0].1, 3 * (5 * n + n / 128) / 4);
+}
+
+#[test]
+fn errors_of_ranks_cancel() {
+    // All ranks hold the same numbers, so that the error of the mean is that of rounding alone.
+    let error = |world_size: usize, seed: fn(usize) -> u64| {
+        let values = numbers(0, 512 * 32);
+        let one_sided = Formats { contribution: INT8, average: Format::Fp32 };
+        let means = ranks(world_size, |group| {
+            let rounding = Rounding::stochastic(seed(group.rank()));
+            let tensor = Tensor::from_slice(&values);
+            CompressedAllReduce::new(group, one_sided, rounding, false).mean(0, &tensor).unwrap();
+            Vec::<f32>::try_from(tensor).unwrap()
+        });
+        let squares = means[0].iter().zip(&values).map(|(mean, value)| f64::from(mean - value).powi(2));
+        squares.sum::<f64>() / values.len() as f64
+    };
+    let (two, eight) = (error(2, |rank| rank as u64), error(8, |rank| rank as u64));
+    assert!((eight * 4.0 / two - 1.0).abs() < 0.1, "the variance falls as 1/M: {two} and {eight}");
+    // Where ranks draw the same numbers it does not.
+    let same = error(8, |_| 5);
+    assert!(same > 3.0 * eight, "{same} and {eight}");
+}
+
+#[test]
+fn with_error_feedback_nothing_is_lost_in_the_long_run() {
+    const STEPS: usize = 64;
+    let count = 600;
+    let drift = |feedback: bool| {
+        let sums = ranks(2, |group| {
+            let rank = group.rank();
+            let mut all_reduce = CompressedAllReduce::new(group, both(INT8), Rounding::Nearest, feedback);
+            let mut sum = vec![0.0_f64; count];
+            for _ in 0..STEPS {
+                let tensor = Tensor::from_slice(&numbers(rank, count));
+                all_reduce.mean(3, &tensor).unwrap();
+                let mean = Vec::<f32>::try_from(tensor).unwrap();
+                sum.iter_mut().zip(mean).for_each(|(sum, value)| *sum += f64::from(value));
+            }
+            sum
+        });
+        let expected = exact_mean(2, count);
+        let off = sums[0].iter().zip(expected).map(|(sum, mean)| (sum - mean * STEPS as f64).abs());
+        off.fold(0.0, f64::max)
+    };
+    // What is left is the last step's error; without feedback the same error is made in every step.
+    assert!(drift(true) < 0.08, "{}", drift(true));
+    assert!(drift(false) > 0.3, "{}", drift(false));
+}
+
+#[test]
+fn a_number_that_is_none_reaches_every_rank() {
+    for format in [INT8, Format::Fp16] {
+        let means = ranks(2, |group| {
+            let mut values = numbers(group.rank(), 2000);
+            if group.rank() == 1 {
+                values[1500] = f32::NAN;
+            }
+            let tensor = Tensor::from_slice(&values);
+            let rounding = Rounding::stochastic(group.rank() as u64);
+            CompressedAllReduce::new(group, both(format), rounding, false).mean(0, &tensor).unwrap();
+            Vec::<f32>::try_from(tensor).unwrap()
+        });
+        for mean in means {
+            assert!(mean[1500].is_nan() && mean[0].is_finite());
+        }
+    }
+}
+
+#[test]
+fn a_lost_rank_is_told_as_such() {
+    let errors = ranks(2, |group| {
+        let tensor = Tensor::from_slice(&numbers(0, 100));
+        if group.rank() == 1 {
+            group.abort().unwrap();
+            return None;
+        }
+        let mut all_reduce = CompressedAllReduce::new(group, both(INT8), Rounding::Nearest, false);
+        Some(all_reduce.mean(0, &tensor).unwrap_err().to_string())
+    });
+    let error = errors[0].clone().unwrap();
+    assert!(error.contains("closed its connection") && error.contains("rank 0 of 2"), "{error}");
+}
