@@ -11,6 +11,7 @@ use crate::{
     data::{self, DataSet, Epoch, Split},
     model::Mode,
     objective, optim,
+    outputs::Outputs,
     placement::Placement,
     weight_perturbation,
     worker::{assignment::Assignment, event::Event},
@@ -55,9 +56,14 @@ pub fn run(assignment: &Assignment, tell: Tell<'_>) -> Result<Option<Results>, T
         placement,
         group,
         evaluation,
+        outputs: None,
         tell,
     };
     rank.resume()?;
+    if rank.is_first() {
+        let (directory, hash) = (&assignment.checkpoints, training.hash());
+        rank.outputs = Some(Outputs::resume(directory, &hash, rank.state.epoch));
+    }
     rank.train()?;
     rank.finish(assignment)
 }
@@ -73,6 +79,8 @@ struct Rank<'a> {
     group: ProcessGroup,
     /// The group for the counts of evaluations.
     evaluation: ProcessGroup,
+    /// What rank 0 writes beside checkpoints.
+    outputs: Option<Outputs>,
     tell: Tell<'a>,
 }
 
@@ -144,9 +152,13 @@ impl Rank<'_> {
         }
         self.state.epoch += 1;
         if self.is_first() {
-            (self.tell)(Event::Progress(meter.end_of_epoch(self.state.step)));
-            let peak_memory = self.placement.peak_memory()?;
-            (self.tell)(Event::Timing(meter.timing(&reducer.statistics()?, peak_memory)));
+            let progress = meter.end_of_epoch(self.state.step);
+            let timing = meter.timing(&reducer.statistics()?, self.placement.peak_memory()?);
+            if let Some(outputs) = &mut self.outputs {
+                outputs.epoch(&progress, &timing);
+            }
+            (self.tell)(Event::Progress(progress));
+            (self.tell)(Event::Timing(timing));
         }
         Ok(())
     }
@@ -219,7 +231,10 @@ impl Rank<'_> {
         Ok((rate, aftermath))
     }
 
-    fn save(&self) -> Result<(), TrainError> {
+    fn save(&mut self) -> Result<(), TrainError> {
+        if let Some(outputs) = &mut self.outputs {
+            outputs.save();
+        }
         if self.is_first() {
             let best = self.state.best.as_ref();
             self.checkpoints.save(self.state.position(), &self.state.tensors(), best)?;
