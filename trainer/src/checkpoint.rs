@@ -6,7 +6,7 @@
 //!   none is not there.
 //! - `best-0002.safetensors`: the weights with the highest robust accuracy on the validation split so far, named by
 //!   the newest manifest.
-//! - `best.safetensors` and `results.json`: the end.
+//! - `best.safetensors`, `last.safetensors` and `results.json`: the end. What lies beside them is of [`crate::outputs`].
 //!
 //! All weights have the names that RobustBench or torchvision gives them, and can be read from Python.
 
@@ -31,6 +31,11 @@ pub use format::FormatError;
 const TENSORS_MAX_BYTES: u64 = 64 << 30;
 /// Largest manifest that is read, in bytes.
 const MANIFEST_MAX_BYTES: u64 = 1 << 20;
+
+/// The weights after the last epoch.
+pub const LAST_FILE: &str = "last.safetensors";
+/// The weights that are the job's result.
+pub const BEST_FILE: &str = "best.safetensors";
 
 /// Tensors by name, in a fixed order.
 pub type Named = Vec<(String, Tensor)>;
@@ -195,7 +200,14 @@ impl Directory {
 
     /// Writes the weights that are the job's result; returns the file and its SHA-256.
     pub fn save_result(&self, weights: &Named) -> Result<(String, String), CheckpointError> {
-        let file = "best.safetensors".to_owned();
+        let file = BEST_FILE.to_owned();
+        let sha256 = self.write_tensors(&file, weights)?;
+        Ok((file, sha256))
+    }
+
+    /// Writes the weights after the last epoch; returns the file and its SHA-256.
+    pub fn save_last(&self, weights: &Named) -> Result<(String, String), CheckpointError> {
+        let file = LAST_FILE.to_owned();
         let sha256 = self.write_tensors(&file, weights)?;
         Ok((file, sha256))
     }

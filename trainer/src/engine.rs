@@ -12,6 +12,7 @@ use crate::{
     data::{self, DataSet, Epoch, Split},
     model::Mode,
     objective, optim,
+    outputs::Outputs,
     placement::{Moment, Placement},
     weight_perturbation,
     worker::{assignment::Assignment, event::Event},
@@ -61,9 +62,14 @@ pub fn run(assignment: &Assignment, tell: Tell<'_>) -> Result<Option<Results>, T
         placement,
         group,
         evaluation,
+        outputs: None,
         tell,
     };
     rank.resume(assignment)?;
+    if rank.is_first() {
+        let (directory, hash) = (&assignment.checkpoints, training.hash());
+        rank.outputs = Some(Outputs::resume(directory, &hash, rank.state.epoch));
+    }
     let exchange = Exchange::new(training, &rank.state, &rank.group, gradients)?;
     rank.train(exchange)?;
     rank.finish(assignment)
@@ -88,6 +94,8 @@ struct Rank<'a> {
     group: ProcessGroup,
     /// The group for the counts of evaluations.
     evaluation: ProcessGroup,
+    /// What rank 0 writes beside checkpoints.
+    outputs: Option<Outputs>,
     tell: Tell<'a>,
 }
 
@@ -176,8 +184,13 @@ impl Rank<'_> {
         self.state.epoch += 1;
         let traffic = exchange.traffic()?;
         if self.is_first() {
-            (self.tell)(Event::Progress(meter.end_of_epoch(self.state.step)));
-            (self.tell)(Event::Timing(meter.timing(&traffic, self.placement.peak_memory()?)));
+            let progress = meter.end_of_epoch(self.state.step);
+            let timing = meter.timing(&traffic, self.placement.peak_memory()?);
+            if let Some(outputs) = &mut self.outputs {
+                outputs.epoch(&progress, &timing);
+            }
+            (self.tell)(Event::Progress(progress));
+            (self.tell)(Event::Timing(timing));
         }
         Ok(())
     }
@@ -255,7 +268,10 @@ impl Rank<'_> {
         Ok(rate)
     }
 
-    fn save(&self) -> Result<(), TrainError> {
+    fn save(&mut self) -> Result<(), TrainError> {
+        if let Some(outputs) = &mut self.outputs {
+            outputs.save();
+        }
         if self.is_first() {
             let best = self.state.best.as_ref();
             self.checkpoints.save(self.state.position(), &self.state.tensors(), best)?;

@@ -2,11 +2,7 @@
 
 use std::{ops::ControlFlow, process::ExitCode, time::Instant};
 
-use datjob_api::{
-    report::{CertifiedCount, Count, SweepCount},
-    training::InvalidTraining,
-    training::Topology,
-};
+use datjob_api::training::{InvalidTraining, Topology};
 use datjob_c10d::{C10dError, CudaError};
 use tch::Kind;
 
@@ -15,6 +11,7 @@ use crate::{
     cli::Evaluate,
     data::{self, DataError},
     evaluate::{self, EvalAttack, EvaluateError, Evaluation},
+    figures::Measured,
     manifest::{self, ManifestError},
     model::{ModelError, Network},
     placement::Placement,
@@ -95,33 +92,25 @@ fn run(options: &Evaluate) -> Result<(), Failed> {
     };
     let started = Instant::now();
     let counts = measure(&attacks)?;
-    let line = |name: &str, count: Count| {
-        println!("{name:<16} {:>6} % ({} of {} images)", count.percent(), count.correct, count.total);
+    let results = evaluate::attack_results(&attacks, &counts);
+    let sweep = match &training.evaluation.sweep {
+        Some(sweep) => {
+            let counts = measure(&evaluate::sweep_attacks(sweep, &training.threat_model, classes))?;
+            evaluate::sweep_results(sweep, &training.threat_model, &counts)
+        }
+        None => Vec::new(),
     };
-    line("clean", counts.clean());
-    for attack in evaluate::attack_results(&attacks, &counts) {
-        line(&attack.attack, attack.count());
-        for stage in &attack.stages {
-            line(&format!("  {}", stage.name), Count { correct: stage.correct, total: attack.total });
+    let certified = match (&training.evaluation.certify, training.certified_sigma()) {
+        (Some(spec), Some(sigma)) => {
+            let images = (&images, spec.images as usize, placement.device());
+            let certification = Certification::new(spec, sigma);
+            certify::certified(&certify::counts(&network, &certification, images, training.seed, (0, 1))?)
         }
-        attack.warnings.iter().for_each(|warning| println!("  {warning}"));
-    }
-    line("worst case", counts.worst_case());
-    if let Some(sweep) = &training.evaluation.sweep {
-        let counts = measure(&evaluate::sweep_attacks(sweep, &training.threat_model, classes))?;
-        for point in evaluate::sweep_results(sweep, &training.threat_model, &counts) {
-            let SweepCount { epsilon, steps, correct, total } = point;
-            line(&format!("pgd-{steps} {epsilon}"), Count { correct, total });
-        }
-    }
-    if let (Some(spec), Some(sigma)) = (&training.evaluation.certify, training.certified_sigma()) {
-        let images = (&images, spec.images as usize, placement.device());
-        let certification = Certification::new(spec, sigma);
-        let counts = certify::counts(&network, &certification, images, training.seed, (0, 1))?;
-        for CertifiedCount { radius, correct, total } in certify::certified(&counts) {
-            line(&format!("certified {radius}"), Count { correct, total });
-        }
-    }
+        _ => Vec::new(),
+    };
+    let (clean, worst_case) = (counts.clean(), counts.worst_case());
+    let measured = Measured { clean, attacks: &results, worst_case, sweep: &sweep, certified: &certified };
+    measured.lines().iter().for_each(|line| println!("{line}"));
     println!("{:.0} s", started.elapsed().as_secs_f64());
     Ok(())
 }

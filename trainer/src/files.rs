@@ -44,8 +44,12 @@ pub fn write_atomically(path: &Path, content: &[u8]) -> Result<(), FileError> {
     let partial = path.with_added_extension("partial");
     let failed = |error| FileError::new("write", path, error);
     let mut file = File::create(&partial).map_err(failed)?;
-    file.write_all(content).and_then(|()| file.sync_all()).map_err(failed)?;
-    fs::rename(&partial, path).map_err(failed)?;
+    let written = file.write_all(content).and_then(|()| file.sync_all());
+    if let Err(error) = written.and_then(|()| fs::rename(&partial, path)) {
+        // On a volume that is full, what could not be written must not keep others from being written.
+        let _ = fs::remove_file(&partial);
+        return Err(failed(error));
+    }
     // The rename itself is durable once the directory is.
     let parent = path.parent().unwrap_or(Path::new("."));
     File::open(parent).and_then(|directory| directory.sync_all()).map_err(failed)
@@ -86,6 +90,15 @@ mod tests {
         write_atomically(&path, b"old").unwrap();
         write_atomically(&path, b"new").unwrap();
         assert_eq!(read_if_exists(&path, 10).unwrap().unwrap(), b"new");
+        assert_eq!(fs::read_dir(directory.path()).unwrap().count(), 1);
+    }
+
+    #[test]
+    fn a_write_that_fails_leaves_nothing() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("taken");
+        fs::create_dir(&path).unwrap();
+        assert!(write_atomically(&path, b"content").is_err());
         assert_eq!(fs::read_dir(directory.path()).unwrap().count(), 1);
     }
 

@@ -2,7 +2,7 @@
 //! host wants to know is read when it is there, so that neither waits for the other within a step.
 
 use std::{
-    env,
+    env, fs,
     path::PathBuf,
     time::{Duration, Instant},
 };
@@ -38,6 +38,17 @@ impl Placement {
         match self {
             Self::Cpu => Device::Cpu,
             Self::Cuda(_) => Device::Cuda(0),
+        }
+    }
+
+    /// What it is, for people: "NVIDIA H200", or the processor's name where the system tells it.
+    pub fn name(self) -> String {
+        match self {
+            Self::Cpu => processor(&fs::read_to_string("/proc/cpuinfo").unwrap_or_default()),
+            Self::Cuda(cuda) => match cuda.describe(0) {
+                Ok(device) => device.name,
+                Err(error) => format!("a CUDA device that does not tell its name ({error})"),
+            },
         }
     }
 
@@ -137,6 +148,15 @@ impl Moment {
     }
 }
 
+/// The processor's name in the text of `/proc/cpuinfo`, else the architecture.
+fn processor(cpuinfo: &str) -> String {
+    let name = |line: &str| {
+        let (field, value) = line.split_once(':')?;
+        (field.trim() == "model name").then(|| value.trim().to_owned())
+    };
+    cpuinfo.lines().find_map(name).unwrap_or_else(|| env::consts::ARCH.to_owned())
+}
+
 /// Beside libtorch, where the image has it; the variable names another for those who build it themselves.
 fn plugin() -> PathBuf {
     if let Some(path) = env::var_os(PLUGIN_VARIABLE) {
@@ -178,6 +198,12 @@ mod tests {
         // Fewer than were asked for: CUDA says so when the worker opens it.
         assert_eq!(visible_device(2, None, Some("GPU-a,GPU-b")), "2");
         assert_eq!(visible_device(0, None, Some("void")), "0");
+    }
+
+    #[test]
+    fn a_processor_has_the_name_that_the_system_gives() {
+        assert_eq!(processor("processor\t: 0\nmodel name\t: A CPU @ 2.0GHz\nflags : x\n"), "A CPU @ 2.0GHz");
+        assert_eq!(processor(""), env::consts::ARCH);
     }
 
     #[test]

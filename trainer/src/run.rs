@@ -2,18 +2,21 @@
 //!
 //! The same agent as in a pod, as the only pod of its job: two folders stand in for what a cluster would mount.
 
-use std::{net::Ipv4Addr, process::ExitCode, sync::Arc, time::Duration};
+use std::{net::Ipv4Addr, path::Path, process::ExitCode, sync::Arc, time::Duration};
 
 use datjob_api::{
-    report::{CertifiedCount, Count, Failure, Phase, Report, SweepCount},
+    report::{Count, Failure, Phase, Report},
     training::Target,
 };
 use tokio::time;
 
 use crate::{
     agent::{self, Board, Config, Ending, InitialWeightsFile, config::TrainingSource},
+    checkpoint::{CheckpointError, results},
     cli::Run,
+    figures::Measured,
     manifest::{self, Manifest, ManifestError},
+    outputs,
 };
 
 /// A manifest that cannot be run.
@@ -22,6 +25,9 @@ pub enum RunError {
     /// The manifest.
     #[error(transparent)]
     Manifest(#[from] ManifestError),
+    /// The results file.
+    #[error(transparent)]
+    Results(#[from] CheckpointError),
     /// The runtime, or a signal handler.
     #[error("cannot start: {0}")]
     Start(#[from] std::io::Error),
@@ -96,28 +102,8 @@ fn finish(ending: Ending, report: &Report, config: &Config, target: Option<&Targ
     match ending {
         Ending::Succeeded => {
             if let Some(results) = &report.results {
-                println!(
-                    "clean accuracy   {:>6} % of {} test images",
-                    results.clean.percent(),
-                    results.clean.total
-                );
-                for attack in &results.attacks {
-                    println!("{:<16} {:>6} %", attack.attack, attack.count().percent());
-                    attack.warnings.iter().for_each(|warning| println!("  {warning}"));
-                }
-                for SweepCount { epsilon, steps, correct, total } in &results.sweep {
-                    let share = Count { correct: *correct, total: *total }.percent();
-                    println!("{:<16} {share:>6} %", format!("pgd-{steps} {epsilon}"));
-                }
-                for CertifiedCount { radius, correct, total } in &results.certified {
-                    let share = Count { correct: *correct, total: *total }.percent();
-                    println!("certified {radius:<7}{share:>6} % of {total} images");
-                }
-                println!(
-                    "weights of epoch {}: {}",
-                    results.best_epoch,
-                    config.checkpoints.join(&results.weights).display()
-                );
+                Measured::from(results).lines().iter().for_each(|line| println!("{line}"));
+                tell_files(&config.job_directory(), results.best_epoch)?;
                 if let Some(sentence) = target.and_then(|target| target.missed(results)) {
                     return Err(RunError::Failed(sentence));
                 }
@@ -131,6 +117,16 @@ fn finish(ending: Ending, report: &Report, config: &Config, target: Option<&Targ
             Err(RunError::Failed(format!("more than spec.lifecycle.maxRestarts worlds ended{last}")))
         }
     }
+}
+
+/// Names the files that are there, and says why others are not.
+fn tell_files(directory: &Path, best_epoch: u32) -> Result<(), RunError> {
+    let there: Vec<&str> = outputs::FILES.into_iter().filter(|file| directory.join(file).exists()).collect();
+    println!("in {}: {} (the best weights, of epoch {best_epoch})", directory.display(), there.join(", "));
+    for sentence in results::not_written(directory)? {
+        println!("not written: {sentence}");
+    }
+    Ok(())
 }
 
 fn sentence(failure: &Failure) -> String {

@@ -123,6 +123,11 @@ impl Count {
         let hundredths = u128::from(self.correct) * 10_000 / u128::from(self.total.max(1));
         format!("{}.{:02}", hundredths / 100, hundredths % 100)
     }
+
+    /// The share, from 0 to 1; 0 where there are no images.
+    pub fn share(self) -> f64 {
+        self.correct as f64 / self.total.max(1) as f64
+    }
 }
 
 /// An evaluation on the validation split after an epoch.

@@ -38,6 +38,11 @@ pub fn encode(report: &Report) -> Result<String, fmt::Error> {
             "Seconds of the last epoch spent in communication that nothing hid",
             timing.communication_seconds,
         );
+        gauge(
+            "sent_bytes_per_step",
+            "Bytes that rank 0 sent in a step of the last epoch, for gradients or weights",
+            timing.bytes_per_step as f64,
+        );
     }
     if let Some(peak) = report.timing.as_ref().and_then(|timing| timing.peak_gpu_memory_bytes) {
         gauge(

@@ -1,27 +1,154 @@
-//! `results.json`: the end of a job. Once it is there, the job has succeeded, whatever happens to its pods.
+//! `results.json`: the end of a job. Once it is there, the job has succeeded, whatever happens to its pods. It holds the
+//! results as the report has them, and beside them what only the file is long enough for.
 
-use std::path::Path;
+use std::{path::Path, time::Duration};
 
-use datjob_api::report::Results;
+use datjob_api::{Training, report::Results};
+use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use super::{CheckpointError, MANIFEST_MAX_BYTES};
-use crate::files;
+use crate::{
+    figures::{CONFIDENCE, Figure, METHOD, Measured},
+    files,
+    outputs::history::{EpochRecord, History},
+};
 
-const FILE: &str = "results.json";
+/// The file's name.
+pub const FILE: &str = "results.json";
 
-#[derive(Serialize, Deserialize)]
+/// The content of the file.
+#[derive(Clone, Debug, PartialEq, Serialize)]
 #[serde(rename_all = "camelCase")]
-struct Document {
+pub struct Document {
+    /// UID of the job; on a workstation its name.
+    pub job_uid: String,
+    /// The results, as the report has them.
+    pub results: Results,
+    /// Every accuracy in them, with its confidence interval.
+    pub accuracies: Accuracies,
+    /// The weights after the last epoch; absent where they could not be written.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub last: Option<LastWeights>,
+    /// What rank 0 computed on.
+    pub device: String,
+    /// When, and for how long.
+    pub time: Time,
+    /// The whole training spec.
+    pub training: Training,
+    /// Files that could not be written, a sentence each.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub not_written: Vec<String>,
+}
+
+/// Accuracies on the test set.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Accuracies {
+    /// How the intervals were made.
+    pub interval_method: &'static str,
+    /// The probability that an interval covers, at least.
+    pub confidence: f64,
+    /// The accuracies.
+    pub figures: Vec<Figure>,
+}
+
+impl From<&Results> for Accuracies {
+    fn from(results: &Results) -> Self {
+        let figures = Measured::from(results).figures();
+        Self { interval_method: METHOD, confidence: CONFIDENCE, figures }
+    }
+}
+
+/// The weights after the last epoch.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct LastWeights {
+    /// The last epoch.
+    pub epoch: u32,
+    /// Whether they are averaged: they are where the spec averages.
+    pub averaged: bool,
+    /// Path below the checkpoint volume.
+    pub weights: String,
+    /// SHA-256 of that file.
+    pub sha256: String,
+}
+
+/// When a job ran and where its time went. Sums are over the epochs of `history.json`: time that was lost with a world is
+/// in none of them.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Time {
+    /// When the first epoch began; absent where a trainer began that did not record it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub started_at: Option<Timestamp>,
+    /// When this was written.
+    pub finished_at: Timestamp,
+    /// Epochs in the sums.
+    pub epochs: usize,
+    /// Seconds of training, evaluation not counted.
+    pub training_seconds: f64,
+    /// The mean over epochs.
+    pub seconds_per_epoch: f64,
+    /// Seconds of training in which adversarial examples were made.
+    pub attack_seconds: f64,
+    /// Seconds of training in communication that nothing else hid.
+    pub communication_seconds: f64,
+    /// Bytes that rank 0 sent in a step for gradients or weights, the mean over epochs.
+    pub bytes_per_step: u64,
+    /// Seconds of evaluations on the validation split.
+    pub validation_seconds: f64,
+    /// Seconds of the evaluation on the test set.
+    pub test_seconds: f64,
+    /// The most memory of its GPU that rank 0's tensors have held, in bytes; absent on a CPU.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub peak_gpu_memory_bytes: Option<u64>,
+}
+
+impl Time {
+    /// Of a training with that history, which ends now after an evaluation on the test set.
+    pub fn of(history: &History, test: Duration) -> Self {
+        let records = &history.epochs;
+        let sum = |seconds: &dyn Fn(&EpochRecord) -> f64| tenths(records.iter().map(seconds).sum());
+        let training_seconds = sum(&|record| record.timing.epoch_seconds);
+        Self {
+            started_at: history.started_at,
+            finished_at: Timestamp::now(),
+            epochs: records.len(),
+            training_seconds,
+            seconds_per_epoch: tenths(training_seconds / records.len().max(1) as f64),
+            attack_seconds: sum(&|record| record.timing.attack_seconds),
+            communication_seconds: sum(&|record| record.timing.communication_seconds),
+            bytes_per_step: records.iter().map(|record| record.timing.bytes_per_step).sum::<u64>()
+                / records.len().max(1) as u64,
+            validation_seconds: sum(&|record| record.validation_seconds.unwrap_or(0.0)),
+            test_seconds: tenths(test.as_secs_f64()),
+            peak_gpu_memory_bytes: records
+                .iter()
+                .filter_map(|record| record.timing.peak_gpu_memory_bytes)
+                .max(),
+        }
+    }
+}
+
+fn tenths(seconds: f64) -> f64 {
+    (seconds * 10.0).round() / 10.0
+}
+
+/// What is read again: the rest may be of another release.
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Ending {
     job_uid: String,
     results: Results,
+    #[serde(default)]
+    not_written: Vec<String>,
 }
 
 /// Writes the results; durable on return.
-pub fn write(directory: &Path, job_uid: &str, results: &Results) -> Result<(), CheckpointError> {
+pub fn write(directory: &Path, document: &Document) -> Result<(), CheckpointError> {
     let path = directory.join(FILE);
-    let document = Document { job_uid: job_uid.to_owned(), results: results.clone() };
-    let json = serde_json::to_vec_pretty(&document)
+    let json = serde_json::to_vec_pretty(document)
         .map_err(|error| CheckpointError::Manifest { path: path.clone(), problem: error.to_string() })?;
     Ok(files::write_atomically(&path, &json)?)
 }
@@ -33,18 +160,26 @@ pub fn read(
     training_hash: &str,
 ) -> Result<Option<Results>, CheckpointError> {
     let path = directory.join(FILE);
-    let Some(content) = files::read_if_exists(&path, MANIFEST_MAX_BYTES)? else { return Ok(None) };
-    let document: Document = serde_json::from_slice(&content)
-        .map_err(|error| CheckpointError::Manifest { path: path.clone(), problem: error.to_string() })?;
-    if document.job_uid != job_uid {
-        return Err(CheckpointError::Manifest {
-            path,
-            problem: format!("it is of job {}", document.job_uid),
-        });
+    let Some(ending) = ending(directory)? else { return Ok(None) };
+    if ending.job_uid != job_uid {
+        return Err(CheckpointError::Manifest { path, problem: format!("it is of job {}", ending.job_uid) });
     }
-    if document.results.training_hash != training_hash {
-        let (expected, found) = (training_hash.to_owned(), document.results.training_hash);
+    if ending.results.training_hash != training_hash {
+        let (expected, found) = (training_hash.to_owned(), ending.results.training_hash);
         return Err(CheckpointError::OtherTraining { path, expected, found });
     }
-    Ok(Some(document.results))
+    Ok(Some(ending.results))
+}
+
+/// Which files could not be written beside the results, a sentence each.
+pub fn not_written(directory: &Path) -> Result<Vec<String>, CheckpointError> {
+    Ok(ending(directory)?.map(|ending| ending.not_written).unwrap_or_default())
+}
+
+fn ending(directory: &Path) -> Result<Option<Ending>, CheckpointError> {
+    let path = directory.join(FILE);
+    let Some(content) = files::read_if_exists(&path, MANIFEST_MAX_BYTES)? else { return Ok(None) };
+    let ending = serde_json::from_slice(&content)
+        .map_err(|error| CheckpointError::Manifest { path, problem: error.to_string() })?;
+    Ok(Some(ending))
 }

@@ -1,5 +1,7 @@
 //! The end of a training: the best weights on the test set, once.
 
+use std::time::Instant;
+
 use datjob_api::{
     Training,
     report::{CertifiedCount, Results},
@@ -8,7 +10,10 @@ use datjob_api::{
 use super::{Rank, TrainError, accuracy};
 use crate::{
     certify::Certification,
-    checkpoint,
+    checkpoint::{
+        LAST_FILE,
+        results::{Accuracies, Document, LastWeights, Time},
+    },
     evaluate::{self, Counts, EvalAttack, Evaluation},
     worker::{assignment::Assignment, event::Event},
 };
@@ -16,6 +21,7 @@ use crate::{
 impl Rank<'_> {
     /// The best weights on the test set, and the results.
     pub(super) fn finish(&mut self, assignment: &Assignment) -> Result<Option<Results>, TrainError> {
+        let last = self.keep_last(assignment);
         if self.is_first()
             && let Some(best) = &self.state.best
         {
@@ -28,6 +34,7 @@ impl Rank<'_> {
         let classes = data.dataset.classes();
         let attack = |attack| EvalAttack::at_end(attack, threat_model, classes);
         let attacks: Vec<_> = evaluation.final_.iter().map(attack).collect();
+        let begin = Instant::now();
         let counts = self.on_test_set(&attacks)?;
         let sweep = match &evaluation.sweep {
             Some(sweep) => {
@@ -59,8 +66,36 @@ impl Rank<'_> {
             world_size: assignment.world_size,
             threads: assignment.threads,
         };
-        checkpoint::results::write(&assignment.checkpoints, &assignment.job_uid, &results)?;
+        if let Some(outputs) = &mut self.outputs {
+            outputs.finish(Document {
+                job_uid: assignment.job_uid.clone(),
+                accuracies: Accuracies::from(&results),
+                results: results.clone(),
+                last,
+                device: self.placement.name(),
+                time: Time::of(outputs.history(), begin.elapsed()),
+                training: self.training.clone(),
+                not_written: Vec::new(),
+            })?;
+        }
         Ok(Some(results))
+    }
+
+    /// Rank 0 writes the weights after the last epoch: the averaged ones where the spec averages, as they are what such a
+    /// training is for. The best weights are good without them.
+    fn keep_last(&mut self, assignment: &Assignment) -> Option<LastWeights> {
+        let outputs = self.outputs.as_mut()?;
+        let average = self.state.average.as_ref();
+        let network = average.map_or(&self.state.network, |average| &average.network);
+        let written = self.checkpoints.save_last(&network.state());
+        outputs.note(LAST_FILE, written.as_ref().map(|_| ()));
+        let (file, sha256) = written.ok()?;
+        Some(LastWeights {
+            epoch: self.state.epoch,
+            averaged: average.is_some(),
+            weights: assignment.checkpoints_below_volume.join(file).to_string_lossy().into_owned(),
+            sha256,
+        })
     }
 
     fn on_test_set(&mut self, attacks: &[EvalAttack]) -> Result<Counts, TrainError> {

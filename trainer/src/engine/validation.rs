@@ -36,6 +36,9 @@ impl Rank<'_> {
             self.state.best = Some(self.keep(&accuracy, averaged)?);
         }
         if self.is_first() {
+            if let Some(outputs) = &mut self.outputs {
+                outputs.accuracy(&accuracy);
+            }
             (self.tell)(Event::Accuracy(accuracy));
         }
         match back {

@@ -1,0 +1,119 @@
+//! `model_card.json`: the fields with which RobustBench describes a model (`model_info/` in its repository), so far as a
+//! training knows them. What it does not know is null.
+
+use datjob_api::training::{Architecture, Norm};
+use serde::Serialize;
+
+use crate::checkpoint::results::Document;
+
+/// The file's name.
+pub const FILE: &str = "model_card.json";
+
+/// A model, as RobustBench has it. Accuracies are texts in percent.
+#[derive(Debug, Serialize)]
+struct ModelInfo {
+    /// Of the paper.
+    link: Option<String>,
+    /// Title of the paper.
+    name: Option<String>,
+    /// Of the paper.
+    authors: Option<String>,
+    /// Whether other data than the data set's training images were used.
+    additional_data: bool,
+    /// Passes for one answer.
+    number_forward_passes: u32,
+    dataset: &'static str,
+    venue: Option<String>,
+    architecture: String,
+    eps: String,
+    clean_acc: String,
+    /// The robust accuracy that those who trained the model measured.
+    reported: String,
+    /// That under AutoAttack.
+    autoattack_acc: Option<String>,
+    footnote: String,
+}
+
+/// The card of a finished training.
+pub fn json(document: &Document) -> String {
+    let json = serde_json::to_string_pretty(&model_info(document));
+    json.unwrap_or_else(|error| unreachable!("plain data serializes: {error}"))
+}
+
+fn model_info(Document { results, training, .. }: &Document) -> ModelInfo {
+    let auto_attack = results.attacks.iter().find(|attack| attack.attack == "autoattack");
+    let names: Vec<&str> = results.attacks.iter().map(|attack| attack.attack.as_str()).collect();
+    let norm = match training.threat_model.norm {
+        Norm::Linf => "Linf",
+        Norm::L2 => "L2",
+    };
+    let mut footnote = format!(
+        "Threat model {norm}. Trained and evaluated by DatJob {} on the whole test set; reported: correct under {}.",
+        results.trainer_version,
+        names.join(" and ")
+    );
+    for warning in results.attacks.iter().flat_map(|attack| &attack.warnings) {
+        footnote.push(' ');
+        footnote.push_str(warning);
+    }
+    ModelInfo {
+        link: None,
+        name: None,
+        authors: None,
+        additional_data: false,
+        number_forward_passes: 1,
+        dataset: training.data.dataset.name(),
+        venue: None,
+        architecture: architecture(training.model.architecture),
+        eps: training.threat_model.epsilon.to_string(),
+        clean_acc: results.clean.percent(),
+        reported: results.worst_case.percent(),
+        autoattack_acc: auto_attack.map(|attack| attack.count().percent()),
+        footnote,
+    }
+}
+
+/// As RobustBench writes it; one that it does not have keeps its own name.
+fn architecture(architecture: Architecture) -> String {
+    let name = architecture.to_string();
+    match name.as_str() {
+        "resnet18" => "ResNet-18".to_owned(),
+        "resnet34" => "ResNet-34".to_owned(),
+        "resnet50" => "ResNet-50".to_owned(),
+        "preact-resnet18" => "PreActResNet-18".to_owned(),
+        other => match other.strip_prefix("wide-resnet-") {
+            Some(depth_and_width) => format!("WideResNet-{depth_and_width}"),
+            None => name,
+        },
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value, json};
+
+    use super::*;
+    use crate::outputs::example::document;
+
+    #[test]
+    fn a_card_has_the_fields_of_robustbench() {
+        let card: Value = serde_json::from_str(&json(&document())).unwrap();
+        let footnote = card["footnote"].as_str().unwrap();
+        assert!(footnote.contains("Linf") && footnote.contains("autoattack and pgd-20"), "{footnote}");
+        assert!(footnote.ends_with("The network may hide its gradients <b>."), "{footnote}");
+        let expected = json!({
+            "link": null, "name": null, "authors": null, "additional_data": false, "number_forward_passes": 1,
+            "dataset": "cifar10", "venue": null, "architecture": "WideResNet-28-10", "eps": "8/255",
+            "clean_acc": "80.00", "reported": "39.00", "autoattack_acc": "40.00", "footnote": footnote
+        });
+        assert_eq!(card, expected);
+    }
+
+    #[test]
+    fn what_was_not_measured_is_null() {
+        let mut document = document();
+        document.results.attacks.remove(0);
+        let card: Value = serde_json::from_str(&json(&document)).unwrap();
+        assert_eq!(card["autoattack_acc"], Value::Null);
+    }
+}
