@@ -42,7 +42,7 @@ pub struct Run {
     /// Folder of the data set's standard files; an HTTP source is downloaded into it.
     #[arg(long)]
     pub data: PathBuf,
-    /// Folder for checkpoints, the best weights and results.json; a run goes on from what it finds there.
+    /// Folder for checkpoints, weights, results and the report; a run goes on from what it finds there.
     #[arg(long)]
     pub checkpoints: PathBuf,
 }
