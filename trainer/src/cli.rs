@@ -45,7 +45,7 @@ pub struct Run {
     /// File of the weights to begin with, in the place of the source of `model.initialWeights`.
     #[arg(long, value_name = "FILE")]
     pub initial_weights: Option<PathBuf>,
-    /// Folder for checkpoints, the best weights and results.json; a run goes on from what it finds there.
+    /// Folder for checkpoints, weights, results and the report; a run goes on from what it finds there.
     #[arg(long)]
     pub checkpoints: PathBuf,
 }

@@ -9,7 +9,9 @@ use std::{
     time::{Duration, Instant},
 };
 
+use datjob_api::Training;
 use serde_json::{Value, json};
+use sha2::{Digest, Sha256};
 
 #[path = "common/data.rs"]
 mod data;
@@ -87,8 +89,11 @@ impl Run {
     }
 
     fn results(&self) -> Value {
-        serde_json::from_slice::<Value>(&fs::read(self.file("results.json")).unwrap()).unwrap()["results"]
-            .clone()
+        self.json("results.json")["results"].clone()
+    }
+
+    fn json(&self, name: &str) -> Value {
+        serde_json::from_slice(&fs::read(self.file(name)).unwrap()).unwrap()
     }
 
     fn wait_for(&self, name: &str) {
@@ -124,7 +129,7 @@ fn undisturbed() -> &'static Value {
     RESULTS.get_or_init(|| {
         let run = Run::new(&manifest());
         let text = run.finish();
-        assert!(text.contains("clean accuracy") && text.contains("pgd-2 "), "{text}");
+        assert!(text.contains("95 % interval") && text.contains("pgd-2 "), "{text}");
         run.results()
     })
 }
@@ -138,6 +143,7 @@ fn it_learns_and_a_seed_gives_the_same_run_twice() {
     let second = Run::new(&manifest());
     second.finish();
     assert_eq!(&second.results(), first, "the weights' hash is part of it");
+    whole(&second, 3);
     evaluated_again(&second, first);
     fine_tuned(&second, first);
 }
@@ -175,6 +181,118 @@ fn fine_tuned(pretrained: &Run, results: &Value) {
     manifest["spec"]["training"]["model"]["architecture"] = "resnet18".into();
     let other = tune(&manifest, &weights).unwrap_err();
     assert!(other.contains("does not hold this network's weights") && other.contains("conv1"), "{other}");
+}
+
+/// All that a training leaves is there, and says the same.
+fn whole(run: &Run, epochs: u64) {
+    let document = run.json("results.json");
+    let results = &document["results"];
+    let sha256 = |name: &str| hex::encode(Sha256::digest(fs::read(run.file(name)).unwrap()));
+    assert_eq!(results["sha256"], sha256("best.safetensors"));
+    assert_eq!(document["last"]["sha256"], sha256("last.safetensors"));
+    assert_eq!(document["last"]["epoch"], epochs);
+    assert_eq!(document["notWritten"], Value::Null, "{document}");
+    assert_eq!(document["training"]["seed"], results["seed"]);
+    let training: Training = serde_json::from_value(document["training"].clone()).unwrap();
+    assert_eq!(results["trainingHash"], training.hash());
+    assert!(!document["device"].as_str().unwrap().is_empty());
+    let clean = &document["accuracies"]["figures"][0];
+    assert_eq!((&clean["name"], &clean["correct"]), (&"clean".into(), &results["clean"]["correct"]));
+    let [lower, percent, upper] = ["lower", "percent", "upper"].map(|field| clean[field].as_f64().unwrap());
+    assert!(lower < percent && percent < upper, "{clean}");
+
+    let history = run.json("history.json");
+    assert_eq!(history["trainingHash"], results["trainingHash"]);
+    let records = history["epochs"].as_array().unwrap();
+    let numbers: Vec<u64> = records.iter().filter_map(|record| record["epoch"].as_u64()).collect();
+    assert_eq!(numbers, (1..=epochs).collect::<Vec<_>>());
+    let ends: Vec<&str> = records.iter().filter_map(|record| record["endedAt"].as_str()).collect();
+    assert!(ends.is_sorted() && ends.len() == records.len(), "{ends:?}");
+    let robust = |record: &Value| record["accuracy"]["robust"]["correct"].as_u64().unwrap();
+    let first_best = records.iter().rev().max_by_key(|record| robust(record)).unwrap();
+    assert_eq!(first_best["epoch"], results["bestEpoch"]);
+    assert_eq!(document["time"]["startedAt"], history["startedAt"]);
+    assert_eq!(document["time"]["epochs"], epochs);
+    let seconds = |value: &Value| value.as_f64().unwrap();
+    let sum: f64 = records.iter().map(|record| seconds(&record["timing"]["epochSeconds"])).sum();
+    assert!((seconds(&document["time"]["trainingSeconds"]) - sum).abs() < 0.1);
+
+    let events: Vec<_> = fs::read_dir(run.file("tensorboard")).unwrap().map(Result::unwrap).collect();
+    assert_eq!(events.len(), 1);
+    assert!(events[0].file_name().to_str().unwrap().starts_with("events.out.tfevents."));
+    assert_eq!(events_in(&fs::read(events[0].path()).unwrap()), 1 + epochs as usize);
+
+    let share = format!("{percent:.2}");
+    assert_eq!(run.json("model_card.json")["clean_acc"], share);
+    for (name, part) in [("MODEL_CARD.md", &sha256("best.safetensors")), ("report.html", &share)] {
+        let text = fs::read_to_string(run.file(name)).unwrap();
+        assert!(text.contains(part) && text.contains(&share), "{name}: {text}");
+    }
+    let partial = |name: &str| Path::new(name).extension().is_some_and(|end| end == "partial");
+    let names = fs::read_dir(run.file("")).unwrap().map(|entry| entry.unwrap().file_name());
+    assert!(names.into_iter().all(|name| !partial(name.to_str().unwrap())));
+}
+
+/// The number of TFRecords in a file.
+fn events_in(mut file: &[u8]) -> usize {
+    let mut count = 0;
+    while let Some((length, _)) = file.split_first_chunk::<8>() {
+        // Twelve bytes before a message and four behind it.
+        file = &file[16 + u64::from_le_bytes(*length) as usize..];
+        count += 1;
+    }
+    count
+}
+
+/// The newest checkpoint is lost with what came after it: the history has each epoch once, as it was trained last.
+#[test]
+fn a_history_goes_on_without_a_future_that_was_lost() {
+    let run = Run::new(&manifest());
+    let mut agent = run.start();
+    run.wait_for("checkpoint-0002.json");
+    kill(agent.id());
+    agent.wait().unwrap();
+    for epoch in ["checkpoint-0002.json", "checkpoint-0003.json"] {
+        let _ = fs::remove_file(run.file(epoch));
+    }
+    let before = run.json("history.json");
+    assert!(before["epochs"].as_array().unwrap().len() >= 2);
+    let text = run.finish();
+    assert_eq!(&run.results(), undisturbed());
+    whole(&run, 3);
+    let after = run.json("history.json");
+    assert_eq!(after["startedAt"], before["startedAt"]);
+    assert_eq!(after["epochs"][0], before["epochs"][0]);
+    assert_ne!(after["epochs"][1]["endedAt"], before["epochs"][1]["endedAt"]);
+    assert_eq!(after["epochs"][1]["loss"], before["epochs"][1]["loss"], "the same epoch, trained again");
+    for file in ["best.safetensors", "last.safetensors", "report.html", "MODEL_CARD.md", "results.json"] {
+        assert!(text.lines().last().unwrap().contains(file), "{text}");
+    }
+}
+
+/// Files beside good weights that cannot be written are told, and the job succeeds.
+#[test]
+fn what_cannot_be_written_is_told_and_fails_nothing() {
+    let mut manifest = manifest();
+    manifest["spec"]["training"]["schedule"]["epochs"] = 1.into();
+    let run = Run::new(&manifest);
+    let taken = ["history.json", "last.safetensors", "MODEL_CARD.md", "model_card.json", "report.html"];
+    for name in taken {
+        fs::create_dir_all(run.file(name)).unwrap();
+    }
+    fs::write(run.file("tensorboard"), "").unwrap();
+    let text = run.finish();
+    let document = run.json("results.json");
+    let sentences = document["notWritten"].as_array().unwrap();
+    assert_eq!(sentences.len(), 6, "{document}");
+    for name in taken {
+        let sentence = format!("cannot write {}", run.file(name).display());
+        assert!(sentences.iter().any(|told| told.as_str().unwrap().starts_with(&sentence)), "{document}");
+        assert!(text.contains(&format!("not written: {sentence}")), "{text}");
+    }
+    assert_eq!(document["last"], Value::Null);
+    let weights = fs::read(run.file("best.safetensors")).unwrap();
+    assert_eq!(document["results"]["sha256"], hex::encode(Sha256::digest(weights)));
 }
 
 /// `dat-trainer evaluate` of a run's weights gives its counts; of other files, a sentence.
@@ -232,9 +350,10 @@ fn a_run_that_was_killed_as_a_whole_goes_on_and_leaves_no_process() {
     }
     run.finish();
     assert_eq!(&run.results(), undisturbed());
+    whole(&run, 3);
     // Once more: the end was reached, nothing is trained again.
     let weights = fs::metadata(run.file("best.safetensors")).unwrap().modified().unwrap();
-    assert!(run.finish().contains("clean accuracy"));
+    assert!(run.finish().contains("95 % interval"));
     assert_eq!(fs::metadata(run.file("best.safetensors")).unwrap().modified().unwrap(), weights);
 }
 

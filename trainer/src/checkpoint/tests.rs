@@ -86,6 +86,33 @@ fn a_checkpoint_without_a_manifest_is_not_there() {
     assert_eq!(directory.newest().unwrap().unwrap().epoch, 1);
 }
 
+/// What a trainer wrote that knew nothing of what stands beside the results now, and what a newer one may write.
+#[test]
+fn results_of_another_release_are_read() {
+    let (temporary, _) = directory("hash");
+    let document = r#"{
+        "jobUid": "job",
+        "results": {
+            "bestEpoch": 3, "clean": {"correct": 8, "total": 10},
+            "attacks": [{"attack": "pgd-20", "correct": 5, "total": 10}],
+            "worstCase": {"correct": 5, "total": 10}, "weights": "job/best.safetensors", "sha256": "abc",
+            "seed": 0, "trainingHash": "hash", "trainerVersion": "0.0.9", "libtorchVersion": "2.11.0", "worldSize": 2
+        },
+        "training": {"aFieldOfTheFuture": true}, "device": 7
+    }"#;
+    assert_eq!(results::read(temporary.path(), "job", "hash").unwrap(), None);
+    for text in [document.to_owned(), document.replace(r#""training": {"aFieldOfTheFuture": true}, "#, "")] {
+        fs::write(temporary.path().join(results::FILE), text).unwrap();
+        let read = results::read(temporary.path(), "job", "hash").unwrap().unwrap();
+        assert_eq!((read.best_epoch, read.clean.correct), (3, 8));
+        assert!(results::not_written(temporary.path()).unwrap().is_empty());
+    }
+    let other = results::read(temporary.path(), "other", "hash").unwrap_err().to_string();
+    assert!(other.contains("it is of job job"), "{other}");
+    let other = results::read(temporary.path(), "job", "other").unwrap_err().to_string();
+    assert!(other.contains("belongs to another training spec"), "{other}");
+}
+
 #[test]
 fn old_checkpoints_go_and_the_best_weights_stay() {
     let (temporary, directory) = directory("hash");

@@ -1,17 +1,18 @@
 //! The end of a training: the best weights on the test set, once.
 
-use std::time::Instant;
+use std::{path::Path, time::Instant};
 
 use datjob_api::{
     Training,
     report::{CertifiedCount, Results},
 };
+use tch::{Device, Tensor};
 
 use super::{Rank, TrainError, accuracy};
 use crate::{
     certify::Certification,
     checkpoint::{
-        LAST_FILE,
+        LAST_FILE, Named,
         results::{Accuracies, Document, LastWeights, Time},
     },
     evaluate::{self, Counts, EvalAttack, Evaluation},
@@ -21,7 +22,7 @@ use crate::{
 impl Rank<'_> {
     /// The best weights on the test set, and the results.
     pub(super) fn finish(&mut self, assignment: &Assignment) -> Result<Option<Results>, TrainError> {
-        let last = self.keep_last(assignment);
+        let last = self.last_weights();
         if self.is_first()
             && let Some(best) = &self.state.best
         {
@@ -66,6 +67,8 @@ impl Rank<'_> {
             world_size: assignment.world_size,
             threads: assignment.threads,
         };
+        // After the best ones, which come first where the volume is nearly full.
+        let last = self.write_last(&last, &assignment.checkpoints_below_volume);
         if let Some(outputs) = &mut self.outputs {
             outputs.finish(Document {
                 job_uid: assignment.job_uid.clone(),
@@ -81,19 +84,27 @@ impl Rank<'_> {
         Ok(Some(results))
     }
 
-    /// Rank 0 writes the weights after the last epoch: the averaged ones where the spec averages, as they are what such a
-    /// training is for. The best weights are good without them.
-    fn keep_last(&mut self, assignment: &Assignment) -> Option<LastWeights> {
-        let outputs = self.outputs.as_mut()?;
+    /// The weights after the last epoch, on rank 0: the averaged ones where the spec averages, as they are what such a
+    /// training is for.
+    fn last_weights(&self) -> Named {
+        if !self.is_first() {
+            return Named::new();
+        }
         let average = self.state.average.as_ref();
         let network = average.map_or(&self.state.network, |average| &average.network);
-        let written = self.checkpoints.save_last(&network.state());
-        outputs.note(LAST_FILE, written.as_ref().map(|_| ()));
+        let copy = |(name, tensor): (String, Tensor)| (name, tensor.detach().to_device(Device::Cpu).copy());
+        network.state().into_iter().map(copy).collect()
+    }
+
+    /// Writes them; the best weights are good without.
+    fn write_last(&mut self, weights: &Named, below_volume: &Path) -> Option<LastWeights> {
+        let written = self.checkpoints.save_last(weights);
+        self.outputs.as_mut()?.note(LAST_FILE, written.as_ref().map(|_| ()));
         let (file, sha256) = written.ok()?;
         Some(LastWeights {
             epoch: self.state.epoch,
-            averaged: average.is_some(),
-            weights: assignment.checkpoints_below_volume.join(file).to_string_lossy().into_owned(),
+            averaged: self.state.average.is_some(),
+            weights: below_volume.join(file).to_string_lossy().into_owned(),
             sha256,
         })
     }

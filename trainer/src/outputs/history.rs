@@ -132,14 +132,10 @@ impl History {
     }
 
     /// Writes it.
-    pub fn write(&self, directory: &Path) -> Result<(), HistoryError> {
-        let path = directory.join(FILE);
-        let json = serde_json::to_vec_pretty(self).map_err(|error| HistoryError::Damaged {
-            path: path.display().to_string(),
-            problem: error.to_string(),
-            epoch: 0,
-        })?;
-        Ok(files::write_atomically(&path, &json)?)
+    pub fn write(&self, directory: &Path) -> Result<(), FileError> {
+        let json = serde_json::to_vec_pretty(self);
+        let json = json.unwrap_or_else(|error| unreachable!("plain data serializes: {error}"));
+        files::write_atomically(&directory.join(FILE), &json)
     }
 }
 

@@ -132,8 +132,8 @@ fn use_and_limits(Training { data, evaluation, .. }: &Training, results: &Result
     let mut text = format!(
         "## Intended use and limits\n\nFor research on robust classification of images like those of {}. Not for decisions \
          about people, and not as the only defence of a system.\n\n- Accuracies under attack are upper bounds of what holds \
-         against every attack: a better one may find more.\n- Nothing was measured for larger perturbations than the \
-         figures above say, other norms, other changes (blur, rotations, patches), or other images than the test set's.\n",
+         against every attack: a better one may find more.\n- Nothing but the figures above was measured: no larger \
+         perturbations, other norms, other changes (blur, rotations, patches), or other images than the test set's.\n",
         data.dataset.name()
     );
     if !results.attacks.iter().any(|attack| attack.attack == "autoattack") {

@@ -188,11 +188,15 @@ mod tests {
         let file = write(&history(1));
         assert_eq!(write(&history(3)), file, "a TensorBoard that has the file open sees what is new");
         assert_eq!(write(&history(3)), file);
+        // As long as somebody has it open, no other file gets its number.
+        let _open = fs::File::open(&path).unwrap();
         // From the checkpoint after epoch 2, and then another epoch 3.
         let mut other = history(3);
         other.epochs[2].loss = 7.0;
-        assert_ne!(write(&other), file);
-        assert_ne!(write(&history(2)), file);
+        let replaced = write(&other);
+        let _also_open = fs::File::open(&path).unwrap();
+        assert_ne!(replaced, file);
+        assert_ne!(write(&history(2)), replaced);
         assert_eq!(fs::read_dir(directory.path().join(DIRECTORY)).unwrap().count(), 1);
     }
 
