@@ -8,7 +8,7 @@
 use crate::{
     attack::{self, Examples, Recipe},
     checkpoint::Directory,
-    data::{self, DataSet, Epoch, Split},
+    data::{self, Augmentation, DataSet, Epoch, Loader, Split},
     model::Mode,
     objective, optim,
     placement::Placement,
@@ -44,14 +44,17 @@ pub type Tell<'a> = &'a mut dyn FnMut(Event);
 pub fn run(assignment: &Assignment, tell: Tell<'_>) -> Result<Option<Results>, TrainError> {
     let training = &assignment.training;
     let placement = world::placement(assignment)?;
-    let data = data::load(training.data.dataset, &assignment.data)?;
+    let data = data::load(&training.data, &assignment.data, assignment.threads as usize)?;
+    let contents = data.contents();
+    // What the spec alone did not tell.
+    training.check_contents(&contents, assignment.world_size)?;
     let world::World { group, evaluation } = world::join(assignment, placement)?;
     let mut rank = Rank {
         training,
         split: data::split(data.train.len(), training.data.validation.count as usize, training.seed)?,
         data,
         checkpoints: Directory::new(&assignment.checkpoints, training.hash()),
-        state: State::new(training, placement.device())?,
+        state: State::new(training, &contents, placement.device())?,
         placement,
         group,
         evaluation,
@@ -121,14 +124,15 @@ impl Rank<'_> {
         let order = Epoch::new(&self.split.training, schedule.batch_size as usize, *seed, epoch);
         let mut meter =
             Meter::new(schedule.epochs, self.state.epoch, self.split.training.len(), order.steps());
-        let mut ahead = Some(self.ahead(&order, epoch, 0)?);
+        let mut loader = self.loader(&order, epoch)?;
+        let mut ahead = self.ahead(&mut loader, &order, epoch, 0)?;
         let mut before = None;
         for step in 0..order.steps() {
             let Some(batch) = ahead.take() else { break };
             let (rate, after) = self.step(reducer, &order, batch, &mut meter)?;
             // While a device works on this step: the images of the next, and what the one before has come to.
             if step + 1 < order.steps() {
-                ahead = Some(self.ahead(&order, epoch, step + 1)?);
+                ahead = self.ahead(&mut loader, &order, epoch, step + 1)?;
             }
             if let Some(before) = before.replace(after) {
                 Aftermath::read(before, &mut meter)?;
@@ -146,14 +150,32 @@ impl Rank<'_> {
         if self.is_first() {
             (self.tell)(Event::Progress(meter.end_of_epoch(self.state.step)));
             let peak_memory = self.placement.peak_memory()?;
-            (self.tell)(Event::Timing(meter.timing(&reducer.statistics()?, peak_memory)));
+            (self.tell)(Event::Timing(meter.timing(&reducer.statistics()?, loader.waited(), peak_memory)));
         }
         Ok(())
     }
 
-    fn ahead(&self, order: &Epoch, epoch: u64, step: usize) -> Result<Ahead, TrainError> {
-        let member = (self.group.rank(), self.group.world_size());
-        Ahead::begin(self.placement, self.training, &self.data, order, (epoch, step), member)
+    /// Reads the shards of this rank.
+    fn loader(&self, order: &Epoch, epoch: u64) -> Result<Loader, TrainError> {
+        let (rank, world_size) = (self.group.rank(), self.group.world_size());
+        let shards = (0..order.steps()).map(|step| order.shard(step, rank, world_size).to_vec());
+        let variation = self.training.data.variation();
+        let augmentation = Augmentation::new(&variation, self.training.seed, epoch);
+        Ok(Loader::new(&self.data.train, shards, Some(augmentation))?)
+    }
+
+    /// The shard of a step on its way to the device; nothing after the last step.
+    fn ahead(
+        &self,
+        loader: &mut Loader,
+        order: &Epoch,
+        epoch: u64,
+        step: usize,
+    ) -> Result<Option<Ahead>, TrainError> {
+        let Some(shard) = loader.next()? else { return Ok(None) };
+        let indices = order.shard(step, self.group.rank(), self.group.world_size());
+        let images = order.batch(step).len();
+        Ahead::begin(self.placement, self.training, &shard, indices, epoch, images).map(Some)
     }
 
     /// One step, asked for and on a device not waited for; returns its learning rate.

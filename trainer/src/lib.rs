@@ -29,6 +29,7 @@ pub mod rendezvous;
 pub mod run;
 pub mod smoothing;
 pub mod telemetry;
+mod tls;
 pub mod weight_perturbation;
 pub mod weights;
 pub mod worker;

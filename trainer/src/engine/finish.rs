@@ -24,8 +24,8 @@ impl Rank<'_> {
         }
         self.state.broadcast(&self.group)?;
 
-        let Training { data, threat_model, evaluation, .. } = self.training;
-        let classes = data.dataset.classes();
+        let Training { threat_model, evaluation, .. } = self.training;
+        let classes = self.data.classes;
         let attack = |attack| EvalAttack::at_end(attack, threat_model, classes);
         let attacks: Vec<_> = evaluation.final_.iter().map(attack).collect();
         let counts = self.on_test_set(&attacks)?;
@@ -68,7 +68,7 @@ impl Rank<'_> {
         let evaluation = Evaluation {
             images: &self.data.test,
             indices: &images,
-            classes: self.training.data.dataset.classes(),
+            classes: self.data.classes,
             seed: self.training.seed,
             attacks,
             device: self.placement.device(),

@@ -93,13 +93,19 @@ impl Meter {
     }
 
     /// Where the time of the epoch went.
-    pub(super) fn timing(&self, reducer: &ReducerStatistics, peak_gpu_memory_bytes: Option<u64>) -> Timing {
+    pub(super) fn timing(
+        &self,
+        reducer: &ReducerStatistics,
+        waited_for_data: Duration,
+        peak_gpu_memory_bytes: Option<u64>,
+    ) -> Timing {
         let mean = reducer.mean;
         let exposed = mean.backward_communication.saturating_sub(mean.backward_overlap);
         Timing {
             epoch_seconds: tenths(self.started.elapsed().as_secs_f64()),
             attack_seconds: tenths(self.attack.as_secs_f64()),
             communication_seconds: tenths(exposed.as_secs_f64() * self.steps as f64),
+            data_seconds: tenths(waited_for_data.as_secs_f64()),
             peak_gpu_memory_bytes,
         }
     }

@@ -1,7 +1,8 @@
 //! What a training spec must satisfy, for manifests that never met an API server and for what no schema can say.
 
-use super::{Attack, Averaging, Decay, Epsilon, Norm, Objective, Optimizer, Source, Training};
+use super::{Attack, Averaging, Decay, Epsilon, Norm, Objective, Optimizer, Training};
 
+mod data;
 mod evaluation;
 
 /// A training spec that cannot be run: the field and what to write there.
@@ -36,12 +37,16 @@ impl Training {
     /// Checks every bound that the schema states, and that the spec fits the world.
     pub fn check(&self, topology: Topology) -> Result<(), InvalidTraining> {
         self.check_bounds()?;
+        self.check_data()?;
         self.check_epsilons()?;
         self.check_evaluation()?;
         self.check_model()?;
         self.check_attack()?;
         self.check_backend(topology)?;
-        self.check_world(topology.world_size())
+        self.check_world(topology.world_size())?;
+        // What only the files can tell is checked by the trainer.
+        let contents = self.data.dataset.contents();
+        contents.map_or(Ok(()), |contents| self.check_contents(&contents, topology.world_size()))
     }
 
     fn check_model(&self) -> Result<(), InvalidTraining> {
@@ -120,26 +125,12 @@ impl Training {
         if let Some(scaling) = schedule.scaling {
             count("schedule.scaling.baseBatchSize", scaling.base_batch_size, 1, 1_000_000)?;
         }
-        count("data.validation.count", self.data.validation.count, 1, 40_000)?;
-        count("data.augmentation.crop", self.data.augmentation().0, 0, 16)?;
         count("checkpoint.everyEpochs", self.checkpoint.every_epochs, 1, 10_000)?;
         count("checkpoint.keep.last", self.checkpoint.keep.last, 1, 1000)?;
         match &self.attack {
             Attack::Pgd(pgd) => count("attack.pgd.steps", pgd.steps, 1, 1000)?,
             Attack::NFgsm(n_fgsm) => number("attack.nFgsm.noise", n_fgsm.noise, 0.0, 10.0)?,
             Attack::Fgsm(_) => {}
-        }
-        if let Source::Http(http) = &self.data.source {
-            if !http.url.starts_with("http://") && !http.url.starts_with("https://") {
-                return refuse("data.source.http.url", "must begin with http:// or https://");
-            }
-            if http.sha256.len() != 64 || !http.sha256.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'))
-            {
-                return refuse(
-                    "data.source.http.sha256",
-                    "write the archive's SHA-256 as 64 lower-case hexadecimal digits",
-                );
-            }
         }
         Ok(())
     }
@@ -228,18 +219,6 @@ impl Training {
                 "schedule.batchSize",
                 &format!(
                     "{batch} is less than the {world_size} ranks of the world: each needs an image in every step"
-                ),
-            );
-        }
-        let training =
-            self.data.dataset.training_images().saturating_sub(self.data.validation.count as usize);
-        let smallest = training / training.div_ceil(batch as usize).max(1);
-        if smallest < world_size as usize {
-            return refuse(
-                "schedule.batchSize",
-                &format!(
-                    "an epoch of {training} images in steps of at most {batch} has steps of {smallest}, less than the \
-                     {world_size} ranks of the world"
                 ),
             );
         }
