@@ -26,6 +26,8 @@ look() {
   packages=() programs=()
   need g++ "a C++ compiler (g++)" has g++
   need make make has make
+  need cmake cmake has cmake
+  need nasm "the assembler nasm" has nasm
   need ca-certificates "CA certificates" test -e /etc/ssl/certs/ca-certificates.crt
   need python3 "Python 3" has python3
   # One start of Python where nothing is missing.

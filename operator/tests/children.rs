@@ -70,6 +70,38 @@ fn data_over_http_opens_the_port_of_its_url() {
 }
 
 #[test]
+fn an_object_store_gives_the_trainer_alone_the_keys_of_its_secret_and_opens_its_port() {
+    let with = |source: &str| {
+        let manifest = MINIMAL.replace("{image: {reference: \"registry.example/fashion-mnist:1\"}}", source);
+        assert_ne!(manifest, MINIMAL, "the fixture has changed");
+        let children = children(&manifest, None);
+        let ports = children.network_policy.unwrap().spec.unwrap().egress.unwrap();
+        let port = ports.last().unwrap().ports.clone().unwrap()[0].port.clone().unwrap();
+        (
+            children.stateful_set.unwrap().spec.unwrap().template.spec.unwrap(),
+            serde_json::to_value(port).unwrap(),
+        )
+    };
+    let (pod, port) = with(
+        "{objectStore: {url: \"s3://bucket/mnist\", endpoint: \"http://store:9000\", secretName: keys}}",
+    );
+    assert_eq!(port, 9000);
+    assert_eq!(pod.init_containers, None);
+    let trainer = serde_json::to_value(&pod.containers[0]).unwrap();
+    let variables = trainer["env"].as_array().unwrap();
+    let keys: Vec<_> =
+        variables.iter().filter(|v| v["valueFrom"]["secretKeyRef"].is_object()).cloned().collect();
+    let key = |name: &str| serde_json::json!({"name": name, "valueFrom": {"secretKeyRef": {"name": "keys", "key": name}}});
+    assert_eq!(keys, [key("AWS_ACCESS_KEY_ID"), key("AWS_SECRET_ACCESS_KEY")]);
+    let mounts = pod.containers[0].volume_mounts.clone().unwrap();
+    assert_eq!(mounts.iter().find(|mount| mount.mount_path == "/data").unwrap().read_only, None);
+
+    let (anonymous, port) = with("{objectStore: {url: \"s3://bucket/mnist\"}}");
+    assert_eq!(port, 443);
+    assert!(!serde_json::to_string(&anonymous).unwrap().contains("AWS_"));
+}
+
+#[test]
 fn one_claim_for_data_and_checkpoints_is_attached_once_for_writing() {
     let children = children(&FULL.replace("claimName: datasets", "claimName: checkpoints"), None);
     let pod = children.stateful_set.unwrap().spec.unwrap().template.spec.unwrap();

@@ -12,12 +12,16 @@ use std::{
 use datjob_api::{
     Training,
     report::{Failure, FailureReason, Phase},
+    training::Source,
 };
 use tokio::{sync::mpsc, time};
 
 use crate::{
     checkpoint::results,
-    data::{self, Retries},
+    data::{
+        self, Retries,
+        objects::{self, Credentials},
+    },
     files,
     rendezvous::{
         Heartbeat, Reply, Verdict,
@@ -121,17 +125,36 @@ async fn prepare_training(
         board.succeeded(results);
         return Ok(None);
     }
-    if let Some(source) = config.download(&training) {
-        board.phase(Phase::Preparing);
-        let (source, dataset, directory) = (source.clone(), training.data.dataset, config.data.clone());
-        tokio::task::spawn_blocking(move || {
-            data::download(dataset, &source, &directory, RETRIES, &mut |_, _| {})
-        })
-        .await
-        .map_err(|e| (FailureReason::Crash, format!("the download ended unexpectedly: {e}")))?
-        .map_err(|e| (FailureReason::Data, e.to_string()))?;
+    if config.downloads {
+        fetch_data(config, board, &training).await?;
     }
     Ok(Some(training))
+}
+
+/// Fetches the data set, where its source is one to fetch from.
+async fn fetch_data(
+    config: &Config,
+    board: &Arc<Board>,
+    training: &Training,
+) -> Result<(), (FailureReason, String)> {
+    let (source, dataset, directory) =
+        (training.data.source.clone(), training.data.dataset, config.data.clone());
+    if matches!(source, Source::Volume(_) | Source::Image(_)) {
+        return Ok(());
+    }
+    board.phase(Phase::Preparing);
+    let fetch = move || match source {
+        Source::Http(source) => data::download(dataset, &source, &directory, RETRIES, &mut |_, _| {})
+            .map_err(|error| error.to_string()),
+        Source::ObjectStore(source) => Credentials::from_environment(&source)
+            .and_then(|keys| objects::fetch(dataset, &source, keys.as_ref(), &directory, RETRIES))
+            .map_err(|error| error.to_string()),
+        Source::Volume(_) | Source::Image(_) => Ok(()),
+    };
+    tokio::task::spawn_blocking(fetch)
+        .await
+        .map_err(|error| (FailureReason::Crash, format!("the download ended unexpectedly: {error}")))?
+        .map_err(|sentence| (FailureReason::Data, sentence))
 }
 
 struct Agent<'a> {

@@ -13,7 +13,11 @@ use statrs::{
 };
 use tch::{Device, TchError, Tensor, no_grad};
 
-use crate::{data::Images, evaluate::Classifier, random::Stream};
+use crate::{
+    data::Images,
+    evaluate::{Classifier, EvaluateError},
+    random::Stream,
+};
 
 /// Radii at which accuracy is counted: those of the paper of distributed adversarial training (table 2), and larger ones.
 pub const RADII: [&str; 12] =
@@ -88,11 +92,11 @@ pub fn counts(
     (images, count, device): (&Images, usize, Device),
     seed: u64,
     (rank, world): (usize, usize),
-) -> Result<Vec<i64>, TchError> {
+) -> Result<Vec<i64>, EvaluateError> {
     let mut counts = vec![0; RADII.len() + 1];
     for number in (rank..count).step_by(world.max(1)) {
         let index = number * images.len() / count;
-        let (image, _) = images.batch(&[index], device)?;
+        let (image, _) = images.read(&[index], None)?.numbers(device)?;
         let mut draws = Stream::certification(seed, index as u64);
         let found = certification.certify(classifier, &image, &mut draws)?;
         let label = i64::from(images.label(index));

@@ -9,7 +9,7 @@
 use crate::{
     attack::{self, Examples, Recipe},
     checkpoint::Directory,
-    data::{self, DataSet, Epoch, Split},
+    data::{self, Augmentation, DataSet, Epoch, Loader, Split},
     model::Mode,
     objective, optim,
     outputs::Outputs,
@@ -51,14 +51,17 @@ pub type Tell<'a> = &'a mut dyn FnMut(Event);
 pub fn run(assignment: &Assignment, tell: Tell<'_>) -> Result<Option<Results>, TrainError> {
     let training = &assignment.training;
     let placement = world::placement(assignment)?;
-    let data = data::load(training.data.dataset, &assignment.data)?;
+    let data = data::load(&training.data, &assignment.data, assignment.threads as usize)?;
+    let contents = data.contents();
+    // What the spec alone did not tell.
+    training.check_contents(&contents, assignment.world_size)?;
     let world::World { group, evaluation, gradients } = world::join(assignment, placement)?;
     let mut rank = Rank {
         training,
         split: data::split(data.train.len(), training.data.validation.count as usize, training.seed)?,
         data,
         checkpoints: Directory::new(&assignment.checkpoints, training.hash()),
-        state: State::new(training, placement.device())?,
+        state: State::new(training, &contents, placement.device())?,
         placement,
         group,
         evaluation,
@@ -146,7 +149,8 @@ impl Rank<'_> {
         let order = Epoch::new(&self.split.training, schedule.batch_size as usize, *seed, epoch);
         let mut meter =
             Meter::new(schedule.epochs, self.state.epoch, self.split.training.len(), order.steps());
-        let mut ahead = Some(self.ahead(&order, epoch, 0)?);
+        let mut loader = self.loader(&order, epoch)?;
+        let mut ahead = self.ahead(&mut loader, &order, epoch, 0)?;
         let mut attacked = None;
         let mut before = None;
         for step in 0..order.steps() {
@@ -158,16 +162,17 @@ impl Rank<'_> {
             let global = now.batch.global;
             let after = self.backward(exchange, now)?;
             let next = step + 1;
-            if attack.overlap && next < order.steps() {
-                attacked = Some(self.attack(self.ahead(&order, epoch, next)?)?);
+            if attack.overlap {
+                let ahead = self.ahead(&mut loader, &order, epoch, next)?;
+                attacked = ahead.map(|ahead| self.attack(ahead)).transpose()?;
             }
             exchange.finish()?;
             let rate = self.optimize(order.steps() as u64)?;
             exchange.stepped(next as u64, &self.state, &self.group)?;
             meter.stepped(global);
             // While a device works on this step: the images of the next, and what the one before has come to.
-            if !attack.overlap && next < order.steps() {
-                ahead = Some(self.ahead(&order, epoch, next)?);
+            if !attack.overlap {
+                ahead = self.ahead(&mut loader, &order, epoch, next)?;
             }
             if let Some(before) = before.replace(after) {
                 Aftermath::read(before, &mut meter)?;
@@ -185,7 +190,7 @@ impl Rank<'_> {
         let traffic = exchange.traffic()?;
         if self.is_first() {
             let progress = meter.end_of_epoch(self.state.step);
-            let timing = meter.timing(&traffic, self.placement.peak_memory()?);
+            let timing = meter.timing(&traffic, loader.waited(), self.placement.peak_memory()?);
             if let Some(outputs) = &mut self.outputs {
                 outputs.epoch(&progress, &timing);
             }
@@ -195,9 +200,27 @@ impl Rank<'_> {
         Ok(())
     }
 
-    fn ahead(&self, order: &Epoch, epoch: u64, step: usize) -> Result<Ahead, TrainError> {
-        let member = (self.group.rank(), self.group.world_size());
-        Ahead::begin(self.placement, self.training, &self.data, order, (epoch, step), member)
+    /// Reads the shards of this rank.
+    fn loader(&self, order: &Epoch, epoch: u64) -> Result<Loader, TrainError> {
+        let (rank, world_size) = (self.group.rank(), self.group.world_size());
+        let shards = (0..order.steps()).map(|step| order.shard(step, rank, world_size).to_vec());
+        let variation = self.training.data.variation();
+        let augmentation = Augmentation::new(&variation, self.training.seed, epoch);
+        Ok(Loader::new(&self.data.train, shards, Some(augmentation))?)
+    }
+
+    /// The shard of a step on its way to the device; nothing after the last step.
+    fn ahead(
+        &self,
+        loader: &mut Loader,
+        order: &Epoch,
+        epoch: u64,
+        step: usize,
+    ) -> Result<Option<Ahead>, TrainError> {
+        let Some(shard) = loader.next()? else { return Ok(None) };
+        let indices = order.shard(step, self.group.rank(), self.group.world_size());
+        let images = order.batch(step).len();
+        Ahead::begin(self.placement, self.training, &shard, indices, epoch, images).map(Some)
     }
 
     /// The adversarial examples of a shard, against the weights as they are.

@@ -12,7 +12,7 @@ use thiserror::Error;
 
 use crate::{
     attack::gradient_of,
-    data::Images,
+    data::{DataError, Images, Loaded, Loader},
     losses::summed_cross_entropy,
     model::{Mode, Network},
 };
@@ -65,6 +65,9 @@ pub enum EvaluateError {
     /// The progress callback asked to stop.
     #[error("the evaluation was cancelled")]
     Cancelled,
+    /// An image cannot be read.
+    #[error(transparent)]
+    Data(#[from] DataError),
     /// libtorch failed.
     #[error(transparent)]
     Tensor(#[from] TchError),
@@ -125,8 +128,10 @@ pub fn evaluate_classifier(
         ControlFlow::Continue(()) => Ok(()),
         ControlFlow::Break(()) => Err(EvaluateError::Cancelled),
     };
+    let mut loader = Loader::new(evaluation.images, batches.iter().map(|batch| batch.to_vec()), None)?;
     for indices in batches {
-        let batch = look(classifier, evaluation, indices, &mut counts)?;
+        let Some(images) = loader.next()? else { break };
+        let batch = look(classifier, evaluation, (indices, &images), &mut counts)?;
         attack_all(classifier, evaluation, &batch, &mut counts, &mut || pulse(done))?;
         done += indices.len();
     }
@@ -138,10 +143,10 @@ pub fn evaluate_classifier(
 fn look(
     classifier: &dyn Classifier,
     evaluation: &Evaluation<'_>,
-    indices: &[usize],
+    (indices, images): (&[usize], &Loaded),
     counts: &mut Counts,
 ) -> Result<Batch, EvaluateError> {
-    let (images, labels) = evaluation.images.batch(indices, evaluation.device)?;
+    let (images, labels) = images.numbers(evaluation.device)?;
     let images = classifier.input(&images)?;
     let logits = finite_logits(classifier, &images)?;
     let all = Batch {

@@ -1,6 +1,6 @@
 //! `dat-trainer evaluate`: accuracy of given weights, on a workstation.
 
-use std::{ops::ControlFlow, process::ExitCode, time::Instant};
+use std::{num::NonZero, ops::ControlFlow, process::ExitCode, thread, time::Instant};
 
 use datjob_api::training::{InvalidTraining, Topology};
 use datjob_c10d::{C10dError, CudaError};
@@ -66,16 +66,19 @@ fn run(options: &Evaluate) -> Result<(), Failed> {
     training.check(Topology { pods: 1, workers: 1, gpus: u32::from(options.gpu) })?;
     let placement = if options.gpu { Placement::cuda()? } else { Placement::Cpu };
     let kind_and_device = (Kind::Float, placement.device());
-    let mut network =
-        Network::for_dataset(&training.model, training.data.dataset, training.seed, kind_and_device)?;
-    network.load_state(weights::read(&options.weights)?)?;
+    let weights = weights::read(&options.weights)?;
+    let cores = thread::available_parallelism().map_or(1, NonZero::get);
+    let data = data::load(&training.data, &options.data, cores)?;
+    training.check_contents(&data.contents(), 1)?;
+    let dataset = (training.data.dataset, &data.contents());
+    let mut network = Network::for_dataset(&training.model, dataset, training.seed, kind_and_device)?;
+    network.load_state(weights)?;
     network.channels_last()?;
-    let images = data::load(training.data.dataset, &options.data)?.test;
+    let (images, classes) = (data.test, data.classes);
     let count = options.images.unwrap_or(images.len());
     if !(1..=images.len()).contains(&count) {
         return Err(Failed::Images(images.len()));
     }
-    let classes = training.data.dataset.classes();
     let attack = |attack| EvalAttack::at_end(attack, &training.threat_model, classes);
     let attacks: Vec<EvalAttack> = training.evaluation.final_.iter().map(attack).collect();
     let indices: Vec<usize> = (0..count).collect();

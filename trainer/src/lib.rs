@@ -32,6 +32,7 @@ pub mod rendezvous;
 pub mod run;
 pub mod smoothing;
 pub mod telemetry;
+mod tls;
 pub mod weight_perturbation;
 pub mod weights;
 pub mod worker;

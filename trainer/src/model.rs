@@ -5,7 +5,7 @@
 
 use std::collections::{BTreeMap, btree_map::Entry as MapEntry};
 
-use datjob_api::training::{Architecture, Dataset, Model};
+use datjob_api::training::{Architecture, Contents, Dataset, Model};
 use datjob_c10d::C10dError;
 use tch::{Device, Kind, TchError, Tensor, no_grad};
 use thiserror::Error;
@@ -88,11 +88,11 @@ impl Network {
     /// They do not depend on `device`.
     pub fn for_dataset(
         model: &Model,
-        dataset: Dataset,
+        (dataset, contents): (Dataset, &Contents),
         seed: u64,
         options: (Kind, Device),
     ) -> Result<Self, ModelError> {
-        let mut network = Self::new(model, dataset.image_shape(), dataset.classes(), seed, options)?;
+        let mut network = Self::new(model, contents.image_shape, contents.classes, seed, options)?;
         let statistics = model.normalization.statistics(dataset);
         network.normalization =
             statistics.map(|(mean, deviation)| Normalization::new(mean, deviation, options)).transpose()?;

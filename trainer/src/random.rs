@@ -30,6 +30,16 @@ impl Stream {
         Self::new(seed, "augmentation", &[epoch, image])
     }
 
+    /// Which part of a training image is seen in an epoch; `image` is its index in the data set.
+    pub fn resized_crop(seed: u64, epoch: u64, image: u64) -> Self {
+        Self::new(seed, "resized-crop", &[epoch, image])
+    }
+
+    /// Where a square of a training image is set to zero in an epoch; `image` is its index in the data set.
+    pub fn cutout(seed: u64, epoch: u64, image: u64) -> Self {
+        Self::new(seed, "cutout", &[epoch, image])
+    }
+
     /// The start of the attack on a training image in an epoch; `image` is its index in the data set.
     pub fn training_attack(seed: u64, epoch: u64, image: u64) -> Self {
         Self::new(seed, "training-attack", &[epoch, image])

@@ -19,15 +19,14 @@ fn network() -> Network {
 /// Random images that the network classifies correctly but for every tenth.
 fn images(network: &Network, count: usize) -> Images {
     let mut stream = Stream::split(0);
-    let pixels = (0..count * 784).map(|_| stream.below(256) as u8).collect();
-    let unlabelled = Images::new([1, 28, 28], pixels, vec![0; count]);
+    let pixels: Vec<u8> = (0..count * 784).map(|_| stream.below(256) as u8).collect();
+    let unlabelled = Images::new([1, 28, 28], pixels.clone(), vec![0; count]);
     let all: Vec<usize> = (0..count).collect();
-    let (batch, _) = unlabelled.batch(&all, Device::Cpu).unwrap();
+    let (batch, _) = unlabelled.read(&all, None).unwrap().numbers(Device::Cpu).unwrap();
     let classes =
         no_grad(|| network.forward(&batch, datjob_trainer::model::Mode::Eval).unwrap().argmax(1, false));
     let labels = Vec::<i64>::try_from(classes).unwrap().into_iter().enumerate();
-    let labels = labels.map(|(i, class)| if i % 10 == 0 { (class + 1) % 10 } else { class } as u8);
-    let pixels = all.iter().flat_map(|&image| unlabelled.pixels(image).to_vec()).collect();
+    let labels = labels.map(|(i, class)| if i % 10 == 0 { (class + 1) % 10 } else { class } as u16);
     Images::new([1, 28, 28], pixels, labels.collect())
 }
 

@@ -172,7 +172,7 @@ fn an_evaluation_counts_what_the_cpu_counts() {
     let Some((_, _lock)) = gpu() else { return };
     let mut stream = random::Stream::order(5, 0);
     let pixels: Vec<u8> = (0..500 * 784).map(|_| stream.below(256) as u8).collect();
-    let images = Images::new([1, 28, 28], pixels, (0..500).map(|index| (index % 10) as u8).collect());
+    let images = Images::new([1, 28, 28], pixels, (0..500).map(|index| (index % 10) as u16).collect());
     let indices: Vec<usize> = (0..500).collect();
     let threat_model = ThreatModel { norm: Norm::default(), epsilon: "0.02".parse().unwrap() };
     let spec = datjob_api::training::DuringAttack::Pgd(Pgd { steps: 5, step_size: None });

@@ -50,9 +50,9 @@ fn evaluated<D: Fn(&Network, &Tensor) -> Result<Tensor, TchError>>(defence: D) -
     let pixels: Vec<u8> = (0..IMAGES * 784).map(|_| stream.below(256) as u8).collect();
     let unlabelled = Images::new([1, 28, 28], pixels.clone(), vec![0; IMAGES]);
     let indices: Vec<usize> = (0..IMAGES).collect();
-    let (batch, _) = unlabelled.batch(&indices, Device::Cpu).unwrap();
+    let (batch, _) = unlabelled.read(&indices, None).unwrap().numbers(Device::Cpu).unwrap();
     let classes = no_grad(|| classifier.logits(&batch).unwrap().argmax(1, false));
-    let classes = Vec::<i64>::try_from(classes).unwrap().into_iter().map(|class| class as u8);
+    let classes = Vec::<i64>::try_from(classes).unwrap().into_iter().map(|class| class as u16);
     let images = Images::new([1, 28, 28], pixels, classes.collect());
     let pgd = PgdParameters { norm: Norm::Linf, epsilon: EPSILON, step_size: EPSILON / 4.0, steps: 10 };
     let attacks = [EvalAttack::single("pgd-10", Method::Pgd(pgd), 1), auto_attack()];

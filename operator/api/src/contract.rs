@@ -30,6 +30,9 @@ pub const ENV_LOG: &str = "DATJOB_LOG";
 /// Environment variables with this prefix are the operator's own; `pod.env` may not set them, but for [`ENV_LOG`].
 pub const ENV_PREFIX: &str = "DATJOB_";
 
+/// The credentials of an object store (`data.source.objectStore.secretName`), and the keys of that secret.
+pub const ENV_AWS: [&str; 2] = ["AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"];
+
 /// Port of the agent: report, metrics, health, and on pod 0 the rendezvous.
 pub const AGENT_PORT: u16 = 8080;
 /// Name of that port.

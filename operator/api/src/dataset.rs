@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-/// A data set in its standard files.
+/// A data set in its standard files, or images of the user's own in a customary layout.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "crd", derive(schemars::JsonSchema))]
 #[serde(rename_all = "kebab-case")]
@@ -15,9 +15,31 @@ pub enum Dataset {
     Cifar10,
     /// CIFAR-100: 32×32 colour images of 100 classes (fine labels), the binary version.
     Cifar100,
+    /// JPEG files in a folder for each class, as ImageNet has them: train/CLASS/NAME.jpg and val/CLASS/NAME.jpg (or test/).
+    ImageFolder,
+    /// JPEG files with their classes in tar files: KEY.jpg and KEY.cls in train-*.tar and val-*.tar (or test-*.tar).
+    Webdataset,
+}
+
+/// What a data set holds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Contents {
+    /// Shape of an image: channels, height, width.
+    pub image_shape: [i64; 3],
+    /// Number of classes.
+    pub classes: i64,
+    /// Number of training images, those that are held back included.
+    pub training_images: usize,
+    /// Number of test images.
+    pub test_images: usize,
 }
 
 impl Dataset {
+    /// All of them.
+    pub const ALL: [Self; 6] =
+        [Self::Mnist, Self::FashionMnist, Self::Cifar10, Self::Cifar100, Self::ImageFolder, Self::Webdataset];
+
     /// The name as a manifest writes it.
     pub fn name(self) -> &'static str {
         match self {
@@ -25,38 +47,35 @@ impl Dataset {
             Self::FashionMnist => "fashion-mnist",
             Self::Cifar10 => "cifar10",
             Self::Cifar100 => "cifar100",
+            Self::ImageFolder => "image-folder",
+            Self::Webdataset => "webdataset",
         }
     }
 
-    /// Number of classes.
-    pub fn classes(self) -> i64 {
+    /// What the standard files hold; nothing where only the user's files can tell.
+    pub fn contents(self) -> Option<Contents> {
+        let contents = |image_shape, classes, training_images| Contents {
+            image_shape,
+            classes,
+            training_images,
+            test_images: 10_000,
+        };
         match self {
-            Self::Cifar100 => 100,
-            Self::Mnist | Self::FashionMnist | Self::Cifar10 => 10,
+            Self::Mnist | Self::FashionMnist => Some(contents([1, 28, 28], 10, 60_000)),
+            Self::Cifar10 => Some(contents([3, 32, 32], 10, 50_000)),
+            Self::Cifar100 => Some(contents([3, 32, 32], 100, 50_000)),
+            Self::ImageFolder | Self::Webdataset => None,
         }
     }
 
-    /// Shape of an image: channels, height, width.
-    pub fn image_shape(self) -> [i64; 3] {
-        match self {
-            Self::Mnist | Self::FashionMnist => [1, 28, 28],
-            Self::Cifar10 | Self::Cifar100 => [3, 32, 32],
-        }
+    /// Channels of an image.
+    pub fn channels(self) -> i64 {
+        self.contents().map_or(3, |contents| contents.image_shape[0])
     }
 
-    /// Number of training images in the standard files.
-    pub fn training_images(self) -> usize {
-        match self {
-            Self::Mnist | Self::FashionMnist => 60_000,
-            Self::Cifar10 | Self::Cifar100 => 50_000,
-        }
-    }
-
-    /// Number of test images.
-    pub fn test_images(self) -> usize {
-        match self {
-            Self::Mnist | Self::FashionMnist | Self::Cifar10 | Self::Cifar100 => 10_000,
-        }
+    /// Whether the images are photographs of any size, decoded and brought to `imageSize` when they are used.
+    pub fn is_encoded(self) -> bool {
+        matches!(self, Self::ImageFolder | Self::Webdataset)
     }
 
     /// Whether training images are flipped left to right where the manifest does not say: a mirrored digit is another
@@ -68,7 +87,7 @@ impl Dataset {
     /// By how many pixels training images are padded and cropped at random where the manifest does not say.
     pub fn crop_by_default(self) -> u32 {
         match self {
-            Self::Mnist | Self::FashionMnist => 0,
+            Self::Mnist | Self::FashionMnist | Self::ImageFolder | Self::Webdataset => 0,
             Self::Cifar10 | Self::Cifar100 => 4,
         }
     }

@@ -94,6 +94,10 @@ pub struct Timing {
     /// Bytes that the rank sent in a step for gradients, or for weights with `schedule.localSteps`.
     #[serde(default)]
     pub bytes_per_step: u64,
+    /// Seconds in which the training loop waited for images to be read and decoded; a device may have been at work
+    /// meanwhile. 0 where the trainer is older than this field.
+    #[serde(default)]
+    pub data_seconds: f64,
     /// The most memory of its GPU that the rank's tensors have held, in bytes; absent on a CPU.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub peak_gpu_memory_bytes: Option<u64>,

@@ -8,7 +8,7 @@
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
-pub use crate::dataset::Dataset;
+pub use crate::dataset::{Contents, Dataset};
 use crate::epsilon::Epsilon;
 
 mod attack;
@@ -27,7 +27,8 @@ pub use attack::{Attack, CatastrophicOverfitting, Fgsm, NFgsm, OverfittingRespon
 pub use check::{InvalidTraining, Topology};
 pub use communication::{Backend, Communication, Compression, Half, Int8};
 pub use data::{
-    Augmentation, ClaimReference, Data, HttpSource, ImageSource, Source, Validation, VolumeSource,
+    Augmentation, ClaimReference, Data, HttpSource, ImageSource, ObjectStoreSource, RandomResizedCrop,
+    Source, Validation, Variation, VolumeSource,
 };
 pub use evaluation::{
     ApgdCe, AutoAttack, Certify, DuringAttack, Evaluation, FinalAttack, FinalPgd, Square, Sweep, Target,

@@ -6,7 +6,7 @@ use std::collections::BTreeSet;
 use datjob_api::{
     contract,
     datjob::{DatJob, PodOptions, Volume},
-    training::{InvalidTraining, Source, Topology},
+    training::{InvalidTraining, ObjectStoreSource, Source, Topology},
 };
 use k8s_openapi::api::core::v1::VolumeMount;
 use kube::Resource as _;
@@ -32,8 +32,8 @@ pub struct ValidJob<'a> {
     pub job: &'a DatJob,
     /// Its names.
     pub identity: &'a Identity,
-    /// The port of `data.source.http.url`.
-    pub archive_port: Option<u16>,
+    /// The port that the data is fetched from.
+    pub source_port: Option<u16>,
 }
 
 /// A spec that cannot be run: the field, what is wrong with it, and what to write.
@@ -49,6 +49,23 @@ pub enum InvalidSpec {
     Url {
         /// The URL.
         url: String,
+    },
+    /// The endpoint cannot be parsed.
+    #[error(
+        "spec.training.data.source.objectStore.endpoint: {endpoint:?} is no URL; write for example \
+         https://minio.example.com:9000"
+    )]
+    Endpoint {
+        /// The endpoint.
+        endpoint: String,
+    },
+    /// A variable is the one of the secret.
+    #[error(
+        "spec.pod.env: {name} is taken from the secret of spec.training.data.source.objectStore; leave one of them out"
+    )]
+    SecretVariable {
+        /// The variable.
+        name: String,
     },
     /// The directory leaves the volume.
     #[error(
@@ -174,6 +191,9 @@ const RESERVED_LABELS: [&str; 5] = [
     "controller-revision-hash",
 ];
 
+/// Where AWS answers.
+const HTTPS: u16 = 443;
+
 /// Decides what is to be done with a job. `gpus`: whether jobs may ask for GPUs.
 pub fn validate<'a>(job: &'a DatJob, identity: &'a Identity, gpus: bool) -> Validated<'a> {
     let status = job.status.as_ref();
@@ -184,7 +204,7 @@ pub fn validate<'a>(job: &'a DatJob, identity: &'a Identity, gpus: bool) -> Vali
     let started = status.is_some_and(|status| status.attempt > 0);
     match check(job, gpus) {
         Err(invalid) if !started => Validated::Invalid(invalid),
-        _ => Validated::Run(ValidJob { job, identity, archive_port: archive_port(job) }),
+        _ => Validated::Run(ValidJob { job, identity, source_port: source_port(job) }),
     }
 }
 
@@ -193,9 +213,10 @@ fn check(job: &DatJob, gpus: bool) -> Result<(), InvalidSpec> {
     check_gpus(&spec.pod, spec.topology(), gpus)?;
     spec.training.check(spec.topology())?;
     match &spec.training.data.source {
-        Source::Http(http) if archive_port(job).is_none() => {
+        Source::Http(http) if source_port(job).is_none() => {
             return Err(InvalidSpec::Url { url: http.url.clone() });
         }
+        Source::ObjectStore(store) => check_object_store(store, source_port(job), &spec.pod)?,
         Source::Volume(volume)
             if volume.path.starts_with('/') || volume.path.split('/').any(|part| part == "..") =>
         {
@@ -211,12 +232,29 @@ fn check(job: &DatJob, gpus: bool) -> Result<(), InvalidSpec> {
     check_mounts(&pod.volumes, &pod.volume_mounts)
 }
 
-fn archive_port(job: &DatJob) -> Option<u16> {
+fn source_port(job: &DatJob) -> Option<u16> {
+    let port =
+        |url: &str| reqwest::Url::parse(url).ok().filter(reqwest::Url::has_host)?.port_or_known_default();
     match &job.spec.training.data.source {
-        Source::Http(http) => {
-            reqwest::Url::parse(&http.url).ok().filter(reqwest::Url::has_host)?.port_or_known_default()
-        }
-        _ => None,
+        Source::Http(http) => port(&http.url),
+        Source::ObjectStore(ObjectStoreSource { endpoint: Some(endpoint), .. }) => port(endpoint),
+        Source::ObjectStore(_) => Some(HTTPS),
+        Source::Volume(_) | Source::Image(_) => None,
+    }
+}
+
+fn check_object_store(
+    store: &ObjectStoreSource,
+    port: Option<u16>,
+    pod: &PodOptions,
+) -> Result<(), InvalidSpec> {
+    if let (None, Some(endpoint)) = (port, &store.endpoint) {
+        return Err(InvalidSpec::Endpoint { endpoint: endpoint.clone() });
+    }
+    let taken = |name: &str| store.secret_name.is_some() && contract::ENV_AWS.contains(&name);
+    match pod.env.iter().find(|variable| taken(&variable.name)) {
+        Some(variable) => Err(InvalidSpec::SecretVariable { name: variable.name.clone() }),
+        None => Ok(()),
     }
 }
 
@@ -437,6 +475,18 @@ mod tests {
         }
         let url = serde_json::json!({"http": {"url": "https://", "sha256": "0".repeat(64)}});
         assert!(source(url).starts_with("spec.training.data.source.http.url: "));
+        let store = |endpoint: &str| serde_json::json!({"objectStore": {"url": "s3://bucket", "endpoint": endpoint, "secretName": "s"}});
+        let sentence = source(store("https://"));
+        assert!(sentence.starts_with("spec.training.data.source.objectStore.endpoint: "), "{sentence}");
+        let sentence = problem(|job| {
+            job.spec.training.data.source = serde_json::from_value(store("http://store:9000")).unwrap();
+            job.spec.pod =
+                serde_json::from_value(serde_json::json!({"env": [{"name": "AWS_ACCESS_KEY_ID"}]})).unwrap();
+        });
+        assert!(
+            sentence.starts_with("spec.pod.env: AWS_ACCESS_KEY_ID is taken from the secret"),
+            "{sentence}"
+        );
     }
 
     #[test]

@@ -9,6 +9,9 @@ use datjob_api::{
 
 use crate::rendezvous::{Verdict, host::Host};
 
+/// Most classes of which a report has counts.
+const MOST_CLASSES: usize = 200;
+
 /// The newest report, and the rendezvous where this agent hosts it.
 #[derive(Debug)]
 pub struct Board {
@@ -104,7 +107,9 @@ impl Board {
         report.failure = Some(failure);
     }
 
-    pub(super) fn succeeded(&self, results: Results) {
+    pub(super) fn succeeded(&self, mut results: Results) {
+        // A report has at most 64 KiB; results.json has all.
+        results.by_class = results.by_class.filter(|by_class| by_class.total.len() <= MOST_CLASSES);
         let mut report = self.change();
         report.phase = Phase::Succeeded;
         report.results = Some(results);

@@ -9,7 +9,7 @@ use std::{
 
 use datjob_api::{
     Training, contract,
-    training::{HttpSource, Source, Topology, WeightsSource},
+    training::{Topology, WeightsSource},
 };
 
 use crate::files::{self, FileError};
@@ -48,7 +48,7 @@ pub struct Config {
     pub training: TrainingSource,
     /// Directory of the data set's files.
     pub data: PathBuf,
-    /// Whether an HTTP source is downloaded into `data`; on a workstation the folder stands in for it.
+    /// Whether an HTTP source or the objects of a store are fetched into `data`.
     pub downloads: bool,
     /// Where the weights of `model.initialWeights` are.
     pub initial_weights: InitialWeightsFile,
@@ -157,14 +157,6 @@ impl Config {
                 let content = files::read_if_exists(path, TRAINING_MAX_BYTES)?.ok_or_else(missing)?;
                 Ok(serde_json::from_slice(&content)?)
             }
-        }
-    }
-
-    /// The archive to download before training, if there is one.
-    pub fn download<'a>(&self, training: &'a Training) -> Option<&'a HttpSource> {
-        match &training.data.source {
-            Source::Http(source) if self.downloads => Some(source),
-            _ => None,
         }
     }
 }

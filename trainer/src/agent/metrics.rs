@@ -32,6 +32,7 @@ pub fn encode(report: &Report) -> Result<String, fmt::Error> {
     }
     if let Some(timing) = &report.timing {
         gauge("epoch_seconds", "Seconds of the last epoch", timing.epoch_seconds);
+        gauge("data_seconds", "Seconds of the last epoch spent waiting for images", timing.data_seconds);
         gauge("attack_seconds", "Seconds of the last epoch spent in attacks", timing.attack_seconds);
         gauge(
             "communication_seconds",

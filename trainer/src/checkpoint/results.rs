@@ -3,7 +3,7 @@
 
 use std::{path::Path, time::Duration};
 
-use datjob_api::{Training, report::Results};
+use datjob_api::{Training, report::Results, training::Contents};
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
@@ -36,6 +36,8 @@ pub struct Document {
     pub time: Time,
     /// The whole training spec.
     pub training: Training,
+    /// What its data set holds.
+    pub contents: Contents,
     /// Files that could not be written, a sentence each.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub not_written: Vec<String>,

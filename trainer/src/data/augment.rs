@@ -1,13 +1,21 @@
+use datjob_api::training::Variation;
+
+use super::view::Part;
 use crate::random::Stream;
 
-/// How the training images of an epoch are varied: padded with zeros and cropped at random, then flipped left to right
-/// with probability ½. An image's draws belong to the seed, the epoch and its index in the data set.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// How the training images of an epoch are varied: a random part of them, padded with zeros and cropped at random, then
+/// flipped left to right with probability ½, then a square of zeros. An image's draws belong to the seed, the epoch and
+/// its index in the data set.
+#[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Augmentation {
     /// Pixels of padding on each side.
     pub crop: u32,
     /// Whether images are flipped.
     pub flip: bool,
+    /// Least area of the random part, as a share of the image's; the usual view of the image where absent.
+    pub random_resized_crop: Option<f64>,
+    /// Side of the square of zeros; 0 for none.
+    pub cutout: u32,
     /// The seed.
     pub seed: u64,
     /// The epoch, counted from 0.
@@ -15,12 +23,48 @@ pub struct Augmentation {
 }
 
 impl Augmentation {
-    /// Writes the varied image `index` into `out`; both hold `shape` = channels, height, width.
+    /// As a spec asks, in an epoch counted from 0.
+    pub fn new(variation: &Variation, seed: u64, epoch: u64) -> Self {
+        let Variation { crop, flip, random_resized_crop, cutout } = *variation;
+        let random_resized_crop = random_resized_crop.map(|part| part.min_area);
+        Self { crop, flip, random_resized_crop, cutout, seed, epoch }
+    }
+
+    /// The random part of image `index`, of that width and height, where one is taken.
+    pub(super) fn part(&self, index: usize, size: (u32, u32)) -> Option<Part> {
+        let draw = |min_area| {
+            Part::random(&mut Stream::resized_crop(self.seed, self.epoch, index as u64), size, min_area)
+        };
+        self.random_resized_crop.map(draw)
+    }
+
+    /// Writes the varied image `index`, of which the part was taken already, into `out`; both hold `shape` = channels,
+    /// height, width.
     pub(super) fn apply(&self, index: usize, shape: [i64; 3], image: &[u8], out: &mut [u8]) {
         let mut stream = Stream::augmentation(self.seed, self.epoch, index as u64);
         let mut shift = || i64::from(stream.below(2 * self.crop + 1)) - i64::from(self.crop);
         let (down, right) = (shift(), shift());
         vary(shape, image, out, (down, right), self.flip && stream.coin());
+        if self.cutout > 0 {
+            let mut stream = Stream::cutout(self.seed, self.epoch, index as u64);
+            let [_, height, width] = shape;
+            let centre = (i64::from(stream.below(height as u32)), i64::from(stream.below(width as u32)));
+            cut_out(shape, out, centre, i64::from(self.cutout));
+        }
+    }
+}
+
+/// Zeros in the square of `side` pixels around a pixel, as far as it lies in the image.
+fn cut_out([_, height, width]: [i64; 3], image: &mut [u8], (y, x): (i64, i64), side: i64) {
+    let range = |centre: i64, end: i64| {
+        let first = centre - side / 2;
+        first.clamp(0, end) as usize..(first + side).clamp(0, end) as usize
+    };
+    let (rows, columns) = (range(y, height), range(x, width));
+    for channel in image.chunks_exact_mut((height * width) as usize) {
+        for row in channel.chunks_exact_mut(width as usize).skip(rows.start).take(rows.len()) {
+            row[columns.clone()].fill(0);
+        }
     }
 }
 
@@ -52,6 +96,35 @@ mod tests {
 
     use super::*;
 
+    const PLAIN: Augmentation =
+        Augmentation { crop: 0, flip: false, random_resized_crop: None, cutout: 0, seed: 0, epoch: 0 };
+
+    #[test]
+    fn a_square_of_zeros_is_cut_at_the_edges() {
+        let cut = |centre, side| {
+            let mut image = [1; 2 * 4 * 4];
+            cut_out([2, 4, 4], &mut image, centre, side);
+            assert_eq!(image[..16], image[16..], "both channels");
+            image[..16].iter().map(|pixel| pixel.to_string()).collect::<String>()
+        };
+        assert_eq!(cut((1, 2), 2), "1001100111111111");
+        assert_eq!(cut((0, 0), 3), "0011001111111111");
+        assert_eq!(cut((3, 3), 9), "0000000000000000");
+    }
+
+    #[test]
+    fn squares_of_zeros_fall_everywhere_and_no_two_images_share_theirs() {
+        let zeros: std::collections::BTreeSet<Vec<u8>> = (0..300)
+            .map(|index| {
+                let mut out = [0; 25];
+                Augmentation { cutout: 1, ..PLAIN }.apply(index, [1, 5, 5], &[1; 25], &mut out);
+                assert_eq!(out.iter().filter(|&&pixel| pixel == 0).count(), 1);
+                out.to_vec()
+            })
+            .collect();
+        assert_eq!(zeros.len(), 25);
+    }
+
     #[test]
     fn cropping_moves_and_fills_with_zeros() {
         let image = [1, 2, 3, 4, 5, 6, 7, 8, 9];
@@ -75,12 +148,7 @@ mod tests {
         let varied: std::collections::BTreeSet<[u8; 9]> = (0..500)
             .map(|index| {
                 let mut out = [0; 9];
-                Augmentation { crop: 1, flip: true, seed: 0, epoch: 0 }.apply(
-                    index,
-                    [1, 3, 3],
-                    &image,
-                    &mut out,
-                );
+                Augmentation { crop: 1, flip: true, ..PLAIN }.apply(index, [1, 3, 3], &image, &mut out);
                 out
             })
             .collect();
@@ -92,7 +160,7 @@ mod tests {
         fn any_padding_fits(crop in 0_u32..=16, flip: bool, seed: u64, epoch: u64, index in 0_usize..60_000) {
             let image = [7; 2 * 5 * 4];
             let mut out = [99; 2 * 5 * 4];
-            Augmentation { crop, flip, seed, epoch }.apply(index, [2, 5, 4], &image, &mut out);
+            Augmentation { crop, flip, seed, epoch, ..PLAIN }.apply(index, [2, 5, 4], &image, &mut out);
             prop_assert!(out.iter().all(|&pixel| pixel == 7 || pixel == 0));
             prop_assert!(crop > 0 || out == image);
         }

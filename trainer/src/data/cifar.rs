@@ -3,33 +3,38 @@
 
 use std::path::Path;
 
-use datjob_api::training::Dataset;
+use datjob_api::training::{Contents, Dataset};
 
 use super::{
-    Counts, DataError, DataSet, Images,
-    files::{Contents, check_labels, find, layout},
+    DataError, DataSet, Images,
+    files::{Layout, Unpacked, check_labels},
 };
 
-pub(super) fn load(dataset: Dataset, dir: &Path, counts: Counts) -> Result<DataSet, DataError> {
-    let layout = layout(dataset);
+pub(super) fn load(layout: &Layout, dir: &Path) -> Result<DataSet, DataError> {
     let part = |files: &[&'static str], count: usize| {
-        let mut pixels = Vec::with_capacity(count * bytes_of_image(dataset));
+        let mut pixels = Vec::with_capacity(count * bytes_of_image(layout));
         let mut labels = Vec::with_capacity(count);
         for file in files {
-            read(dataset, dir, file, count / files.len(), &mut pixels, &mut labels)?;
+            read(layout, dir, file, count / files.len(), &mut pixels, &mut labels)?;
         }
-        Ok(Images::new(dataset.image_shape(), pixels, labels))
+        let labels = labels.into_iter().map(u16::from).collect();
+        Ok(Images::new(layout.contents.image_shape, pixels, labels))
     };
-    Ok(DataSet { train: part(layout.train, counts.train)?, test: part(layout.test, counts.test)? })
+    let Contents { classes, training_images, test_images, .. } = layout.contents;
+    Ok(DataSet {
+        train: part(layout.train, training_images)?,
+        test: part(layout.test, test_images)?,
+        classes,
+    })
 }
 
-fn bytes_of_image(dataset: Dataset) -> usize {
-    dataset.image_shape().iter().product::<i64>() as usize
+fn bytes_of_image(layout: &Layout) -> usize {
+    layout.contents.image_shape.iter().product::<i64>() as usize
 }
 
 /// Appends the images of one file, which must hold `count`.
 fn read(
-    dataset: Dataset,
+    layout: &Layout,
     dir: &Path,
     file: &'static str,
     count: usize,
@@ -37,16 +42,16 @@ fn read(
     labels: &mut Vec<u8>,
 ) -> Result<(), DataError> {
     // CIFAR-100 has the coarse label before the fine one.
-    let label_bytes = if matches!(dataset, Dataset::Cifar100) { 2 } else { 1 };
-    let record = label_bytes + bytes_of_image(dataset);
-    let path = find(dataset, dir, file)?;
-    let bytes = Contents::read(path.clone(), count * record).exactly(count * record)?;
+    let label_bytes = if matches!(layout.dataset, Dataset::Cifar100) { 2 } else { 1 };
+    let record = label_bytes + bytes_of_image(layout);
+    let path = layout.find(dir, file)?;
+    let bytes = Unpacked::read(path.clone(), count * record).exactly(count * record)?;
     let first = labels.len();
     for record in bytes.chunks_exact(record) {
         labels.push(record[label_bytes - 1]);
         pixels.extend_from_slice(&record[label_bytes..]);
     }
-    check_labels(&path, &labels[first..], dataset.classes())
+    check_labels(&path, &labels[first..], layout.contents.classes)
 }
 
 #[cfg(test)]
@@ -57,7 +62,12 @@ mod tests {
 
     use super::*;
 
-    const COUNTS: Counts = Counts { train: 10, test: 3 };
+    /// The layout, of so few images.
+    fn small(dataset: Dataset) -> Layout {
+        let mut layout = crate::data::files::layout(dataset).unwrap();
+        (layout.contents.training_images, layout.contents.test_images) = (10, 3);
+        layout
+    }
 
     /// Records of one label, or of a coarse and a fine one; the pixels are the fine label.
     fn records(labels: &[&[u8]]) -> Vec<u8> {
@@ -71,7 +81,7 @@ mod tests {
             fs::create_dir_all(path.parent().unwrap()).unwrap();
             fs::write(path, contents).unwrap();
         }
-        load(dataset, dir.path(), COUNTS)
+        load(&small(dataset), dir.path())
             .map_err(|error| error.to_string().replace(dir.path().to_str().unwrap(), "DIR"))
     }
 
@@ -95,11 +105,11 @@ mod tests {
     #[test]
     fn cifar10_is_read_in_the_order_of_its_files() {
         for folder in ["", "cifar-10-batches-bin/"] {
-            let DataSet { train, test } = cifar10(folder, &records(&[&[3], &[4]])).unwrap();
-            let labels: Vec<u8> = (0..10).map(|image| train.label(image)).collect();
+            let DataSet { train, test, .. } = cifar10(folder, &records(&[&[3], &[4]])).unwrap();
+            let labels: Vec<u16> = (0..10).map(|image| train.label(image)).collect();
             assert_eq!(labels, [1, 2, 1, 2, 3, 4, 1, 2, 1, 2]);
             assert_eq!(train.shape(), [3, 32, 32]);
-            assert!(train.pixels(5).iter().all(|&pixel| pixel == 4));
+            assert!(train.read(&[5], None).unwrap().pixels.iter().all(|&pixel| pixel == 4));
             assert_eq!(test.label(2), 9);
         }
     }
@@ -108,12 +118,12 @@ mod tests {
     fn cifar100_is_read_with_its_fine_labels() {
         let train = records(&[&[1, 99][..]; 10]);
         let test = records(&[&[19, 0][..]; 3]);
-        let DataSet { train, test } = load_in(
+        let DataSet { train, test, .. } = load_in(
             Dataset::Cifar100,
             &[("cifar-100-binary/train.bin", &train), ("cifar-100-binary/test.bin", &test)],
         )
         .unwrap();
-        assert_eq!((train.label(9), train.pixels(9)[0]), (99, 99));
+        assert_eq!((train.label(9), train.read(&[9], None).unwrap().pixels[0]), (99, 99));
         assert_eq!((test.label(2), test.len()), (0, 3));
     }
 

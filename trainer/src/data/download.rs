@@ -1,8 +1,8 @@
 //! Fetching a data set as an archive over HTTP(S).
 //!
 //! What a server sends is trusted only as far as its SHA-256 goes: sizes are bounded, and of the archive only regular
-//! files with the names of the data set's standard files are taken, whatever folders it puts them in. Redirects are
-//! followed, since the hash says what must come in the end.
+//! files with the names of the data set's files are taken, and put where [`names`] says. Redirects are followed, since
+//! the hash says what must come in the end.
 
 use std::{
     fs::{self, File},
@@ -18,15 +18,7 @@ use sha2::{Digest, Sha256};
 use tempfile::NamedTempFile;
 use thiserror::Error;
 
-use super::{
-    DataError,
-    files::{self, Layout},
-};
-
-/// Most bytes of an archive, and of what it unpacks to.
-const ARCHIVE_LIMIT: u64 = 2 << 30;
-/// Most bytes of one file in it; the largest standard file (CIFAR-100) has 154 MB.
-const FILE_LIMIT: u64 = 256 << 20;
+use super::{DataError, files, names};
 
 /// Why a data set could not be fetched; each sentence names the URL or the file.
 #[derive(Debug, Error)]
@@ -84,7 +76,7 @@ pub enum DownloadError {
         source: io::Error,
     },
     /// A file in the archive is too large.
-    #[error("{url}: {file} in it has {size} bytes, more than the {FILE_LIMIT} that any standard file has")]
+    #[error("{url}: {file} in it has {size} bytes, more than the {limit} that any file of the data set has")]
     FileTooLarge {
         /// Where the archive came from.
         url: String,
@@ -92,6 +84,8 @@ pub enum DownloadError {
         file: String,
         /// Its size.
         size: u64,
+        /// The bound.
+        limit: u64,
     },
     /// The archive lacks files of the data set.
     #[error("{url}: after unpacking: {source}")]
@@ -168,14 +162,14 @@ pub fn download(
     retries: Retries,
     progress: &mut dyn FnMut(u64, Option<u64>),
 ) -> Result<(), DownloadError> {
-    let layout = files::layout(dataset);
-    let complete = || layout.files().try_for_each(|file| files::find(dataset, dir, file).map(drop));
+    let complete = || names::complete(dataset, dir);
     let marker = dir.join(format!(".downloaded-{}", source.sha256));
     if marker.exists() && complete().is_ok() {
         return Ok(());
     }
-    let archive = fetch_patiently(source, dir, retries, progress)?;
-    unpack(&archive, &layout, source, dir)?;
+    let limit = names::archive_limit(dataset);
+    let archive = fetch_patiently((source, limit), dir, retries, progress)?;
+    unpack(&archive, dataset, source, dir)?;
     complete().map_err(|error| DownloadError::Incomplete { url: source.url.clone(), source: error })?;
     File::create(&marker).map_err(writing(&marker))?;
     Ok(())
@@ -186,7 +180,7 @@ fn writing(path: &Path) -> impl Fn(io::Error) -> DownloadError {
 }
 
 fn fetch_patiently(
-    source: &HttpSource,
+    source: (&HttpSource, u64),
     dir: &Path,
     retries: Retries,
     progress: &mut dyn FnMut(u64, Option<u64>),
@@ -212,10 +206,10 @@ fn fetch_patiently(
     fetch(&agent, source, dir, progress)
 }
 
-/// One try: the archive in a temporary file, its hash compared.
+/// One try: the archive, of bounded size, in a temporary file, its hash compared.
 fn fetch(
     agent: &ureq::Agent,
-    source: &HttpSource,
+    (source, limit): (&HttpSource, u64),
     dir: &Path,
     progress: &mut dyn FnMut(u64, Option<u64>),
 ) -> Result<NamedTempFile, DownloadError> {
@@ -227,8 +221,8 @@ fn fetch(
     }
     let mut body = answer.into_body();
     let size = body.content_length();
-    let too_large = || DownloadError::TooLarge { url: url(), limit: ARCHIVE_LIMIT };
-    if size.is_some_and(|size| size > ARCHIVE_LIMIT) {
+    let too_large = || DownloadError::TooLarge { url: url(), limit };
+    if size.is_some_and(|size| size > limit) {
         return Err(too_large());
     }
     let mut file = NamedTempFile::new_in(dir).map_err(writing(dir))?;
@@ -241,7 +235,7 @@ fn fetch(
             break;
         }
         received += count as u64;
-        if received > ARCHIVE_LIMIT {
+        if received > limit {
             return Err(too_large());
         }
         hash.update(&block[..count]);
@@ -255,29 +249,33 @@ fn fetch(
     Ok(file)
 }
 
-/// Takes the standard files out of the archive.
+/// Takes the data set's files out of the archive.
 fn unpack(
     archive: &NamedTempFile,
-    layout: &Layout,
+    dataset: Dataset,
     source: &HttpSource,
     dir: &Path,
 ) -> Result<(), DownloadError> {
     let damaged = |error| DownloadError::Archive { url: source.url.clone(), source: error };
-    let mut tar = tar::Archive::new(open(archive).map_err(damaged)?.take(ARCHIVE_LIMIT));
+    let mut tar = tar::Archive::new(open(archive).map_err(damaged)?.take(names::archive_limit(dataset)));
     for entry in tar.entries().map_err(damaged)? {
         let mut entry = entry.map_err(damaged)?;
         let path = entry.path().map_err(damaged)?.into_owned();
-        let Some(file) = path.file_name().and_then(|name| layout.standard_name(name.to_str()?)) else {
+        let Some(file) = path.to_str().and_then(|path| names::place(dataset, path)) else {
             continue;
         };
         if !entry.header().entry_type().is_file() {
             continue;
         }
-        let size = entry.size();
-        if size > FILE_LIMIT {
-            return Err(DownloadError::FileTooLarge { url: source.url.clone(), file, size });
+        let (size, limit) = (entry.size(), names::file_limit(dataset));
+        if size > limit {
+            let (url, file) = (source.url.clone(), file.display().to_string());
+            return Err(DownloadError::FileTooLarge { url, file, size, limit });
         }
         let target = dir.join(&file);
+        if let Some(parent) = target.parent() {
+            fs::create_dir_all(parent).map_err(writing(parent))?;
+        }
         let mut out = NamedTempFile::new_in(dir).map_err(writing(dir))?;
         let mut block = vec![0; 1 << 16];
         loop {
@@ -288,7 +286,9 @@ fn unpack(
             out.write_all(&block[..count]).map_err(writing(&target))?;
         }
         out.persist(&target).map_err(|error| writing(&target)(error.error))?;
-        remove_other_form(&target);
+        if !dataset.is_encoded() {
+            remove_other_form(&target);
+        }
     }
     Ok(())
 }
@@ -452,6 +452,33 @@ mod tests {
         );
         assert_eq!(names(&inner), ["train.bin"]);
         assert_eq!(names(dir.path()), ["a"]);
+    }
+
+    #[test]
+    fn a_folder_of_images_keeps_its_folders() {
+        let archive = tar_of(&[
+            ("imagenet/train/n01/a.JPEG", b"a"),
+            ("imagenet/train/n02/b.jpg", b"b"),
+            ("imagenet/val/n01/c.jpg", b"c"),
+            ("imagenet/README.md", b"text"),
+        ]);
+        let (url, _) = serve(vec![ok(&archive)]);
+        let dir = tempfile::tempdir().unwrap();
+        let fetch = |source: &HttpSource| {
+            download(Dataset::ImageFolder, source, dir.path(), PATIENCE, &mut |_, _| {})
+        };
+        fetch(&source(&url, &archive)).unwrap();
+        assert_eq!(names(dir.path()), ["train", "val"]);
+        assert_eq!(fs::read(dir.path().join("train/n02/b.jpg")).unwrap(), b"b");
+        fetch(&source(&url, &archive)).unwrap();
+
+        let shards = tar_of(&[("x/train-0.tar", b"a"), ("x/classes.txt", b"b")]);
+        let (url, _) = serve(vec![ok(&shards)]);
+        let dir = tempfile::tempdir().unwrap();
+        let source = source(&url, &shards);
+        let error = download(Dataset::Webdataset, &source, dir.path(), PATIENCE, &mut |_, _| {}).unwrap_err();
+        assert!(error.to_string().contains("training or test images are missing"), "{error}");
+        assert_eq!(names(dir.path()), ["classes.txt", "train-0.tar"]);
     }
 
     #[test]

@@ -88,6 +88,37 @@ pub enum DataError {
         /// The number of classes.
         classes: i64,
     },
+    /// A folder does not hold what the data set should be.
+    #[error("{}: {problem}; {dataset} is {layout}, there or in the only folder below it", dir.display())]
+    Layout {
+        /// Where it was looked for.
+        dir: PathBuf,
+        /// What is missing or wrong.
+        problem: String,
+        /// The data set as a manifest writes it.
+        dataset: &'static str,
+        /// How its files are laid out.
+        layout: &'static str,
+    },
+    /// A file that the index of a data set is made of cannot be used.
+    #[error("{}: {problem}", path.display())]
+    Index {
+        /// The file or folder.
+        path: PathBuf,
+        /// What is wrong with it and what to do.
+        problem: String,
+    },
+    /// An image cannot be decoded.
+    #[error("{image}: {problem}")]
+    Image {
+        /// The file, and the entry in it where it holds many.
+        image: String,
+        /// What is wrong with it.
+        problem: String,
+    },
+    /// The threads that decode images cannot work.
+    #[error("images cannot be decoded: {0}")]
+    Thread(io::Error),
     /// More images are to be held back than there are.
     #[error(
         "{validation} of {images} training images are to be held back: none would be left; lower \

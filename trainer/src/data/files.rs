@@ -6,13 +6,16 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use datjob_api::training::Dataset;
+use datjob_api::training::{Contents, Dataset};
 use flate2::read::MultiGzDecoder;
 
 use super::DataError;
 
 /// The standard files of a data set, without `.gz`, and the folder that its own archive unpacks to.
 pub(super) struct Layout {
+    pub(super) dataset: Dataset,
+    /// What the files hold.
+    pub(super) contents: Contents,
     pub(super) train: &'static [&'static str],
     pub(super) test: &'static [&'static str],
     pub(super) folder: &'static str,
@@ -22,28 +25,20 @@ pub(super) struct Layout {
 
 const IDX_TRAIN: [&str; 2] = ["train-images-idx3-ubyte", "train-labels-idx1-ubyte"];
 const IDX_TEST: [&str; 2] = ["t10k-images-idx3-ubyte", "t10k-labels-idx1-ubyte"];
+const CIFAR_10_TRAIN: [&str; 5] =
+    ["data_batch_1.bin", "data_batch_2.bin", "data_batch_3.bin", "data_batch_4.bin", "data_batch_5.bin"];
 
-pub(super) fn layout(dataset: Dataset) -> Layout {
+/// The layout of a data set that consists of standard files.
+pub(super) fn layout(dataset: Dataset) -> Option<Layout> {
+    let contents = dataset.contents()?;
+    let idx = |folder| Layout { dataset, contents, train: &IDX_TRAIN, test: &IDX_TEST, folder, gzip: true };
+    let binary = |train, test, folder| Layout { dataset, contents, train, test, folder, gzip: false };
     match dataset {
-        Dataset::Mnist => Layout { train: &IDX_TRAIN, test: &IDX_TEST, folder: "mnist", gzip: true },
-        Dataset::FashionMnist => {
-            Layout { train: &IDX_TRAIN, test: &IDX_TEST, folder: "fashion-mnist", gzip: true }
-        }
-        Dataset::Cifar10 => Layout {
-            train: &[
-                "data_batch_1.bin",
-                "data_batch_2.bin",
-                "data_batch_3.bin",
-                "data_batch_4.bin",
-                "data_batch_5.bin",
-            ],
-            test: &["test_batch.bin"],
-            folder: "cifar-10-batches-bin",
-            gzip: false,
-        },
-        Dataset::Cifar100 => {
-            Layout { train: &["train.bin"], test: &["test.bin"], folder: "cifar-100-binary", gzip: false }
-        }
+        Dataset::Mnist => Some(idx("mnist")),
+        Dataset::FashionMnist => Some(idx("fashion-mnist")),
+        Dataset::Cifar10 => Some(binary(&CIFAR_10_TRAIN, &["test_batch.bin"], "cifar-10-batches-bin")),
+        Dataset::Cifar100 => Some(binary(&["train.bin"], &["test.bin"], "cifar-100-binary")),
+        Dataset::ImageFolder | Dataset::Webdataset => None,
     }
 }
 
@@ -57,38 +52,37 @@ impl Layout {
         let plain = if self.gzip { name.strip_suffix(".gz").unwrap_or(name) } else { name };
         self.files().any(|file| file == plain).then(|| name.to_owned())
     }
-}
 
-/// The path of a standard file: in `dir`, or in the data set's folder below it.
-pub(super) fn find(dataset: Dataset, dir: &Path, file: &'static str) -> Result<PathBuf, DataError> {
-    let layout = layout(dataset);
-    for place in [dir.to_owned(), dir.join(layout.folder)] {
-        let plain = place.join(file);
-        if plain.is_file() {
-            return Ok(plain);
+    /// The path of a standard file: in `dir`, or in the data set's folder below it.
+    pub(super) fn find(&self, dir: &Path, file: &'static str) -> Result<PathBuf, DataError> {
+        for place in [dir.to_owned(), dir.join(self.folder)] {
+            let plain = place.join(file);
+            if plain.is_file() {
+                return Ok(plain);
+            }
+            let gzipped = place.join(format!("{file}.gz"));
+            if self.gzip && gzipped.is_file() {
+                return Ok(gzipped);
+            }
         }
-        let gzipped = place.join(format!("{file}.gz"));
-        if layout.gzip && gzipped.is_file() {
-            return Ok(gzipped);
-        }
+        Err(DataError::Missing {
+            dir: dir.to_owned(),
+            file,
+            dataset: self.dataset.name(),
+            files: self.files().collect::<Vec<_>>().join(", "),
+            folder: self.folder,
+        })
     }
-    Err(DataError::Missing {
-        dir: dir.to_owned(),
-        file,
-        dataset: dataset.name(),
-        files: layout.files().collect::<Vec<_>>().join(", "),
-        folder: layout.folder,
-    })
 }
 
 /// What was read of a file, unpacked.
-pub(super) struct Contents {
+pub(super) struct Unpacked {
     path: PathBuf,
     bytes: Vec<u8>,
     error: Option<io::Error>,
 }
 
-impl Contents {
+impl Unpacked {
     /// Reads a file that should hold `expected` bytes; never unpacks more than one byte beyond them.
     pub(super) fn read(path: PathBuf, expected: usize) -> Self {
         let mut bytes = Vec::new();

@@ -3,45 +3,49 @@
 
 use std::path::{Path, PathBuf};
 
-use datjob_api::training::Dataset;
+use datjob_api::training::{Contents, Dataset};
 
 use super::{
-    Counts, DataError, DataSet, Images,
-    files::{Contents, check_labels, find, layout},
+    DataError, DataSet, Images,
+    files::{Layout, Unpacked, check_labels},
 };
 
 /// What a file holds, and the number that it begins with: bytes in three dimensions or in one.
 const IMAGES: (&str, u32) = ("images", 0x0803);
 const LABELS: (&str, u32) = ("labels", 0x0801);
 
-pub(super) fn load(dataset: Dataset, dir: &Path, counts: Counts) -> Result<DataSet, DataError> {
-    let layout = layout(dataset);
+pub(super) fn load(layout: &Layout, dir: &Path) -> Result<DataSet, DataError> {
+    let Contents { image_shape, classes, training_images, test_images } = layout.contents;
     let part = |files: &[&'static str], count: usize| {
-        let [_, height, width] = dataset.image_shape();
+        let [_, height, width] = image_shape;
         let sizes = [count as u32, height as u32, width as u32];
-        let (_, pixels) = read(dataset, dir, files[0], IMAGES, &sizes)?;
-        let (path, labels) = read(dataset, dir, files[1], LABELS, &sizes[..1])?;
-        check_labels(&path, &labels, dataset.classes())?;
-        Ok(Images::new(dataset.image_shape(), pixels, labels))
+        let (_, pixels) = read(layout, dir, files[0], IMAGES, &sizes)?;
+        let (path, labels) = read(layout, dir, files[1], LABELS, &sizes[..1])?;
+        check_labels(&path, &labels, classes)?;
+        Ok(Images::new(image_shape, pixels, labels.into_iter().map(u16::from).collect()))
     };
-    Ok(DataSet { train: part(layout.train, counts.train)?, test: part(layout.test, counts.test)? })
+    Ok(DataSet {
+        train: part(layout.train, training_images)?,
+        test: part(layout.test, test_images)?,
+        classes,
+    })
 }
 
 /// The bytes after the header, which must say `sizes`.
 fn read(
-    dataset: Dataset,
+    layout: &Layout,
     dir: &Path,
     file: &'static str,
     (what, magic): (&'static str, u32),
     sizes: &[u32],
 ) -> Result<(PathBuf, Vec<u8>), DataError> {
-    let path = find(dataset, dir, file)?;
+    let path = layout.find(dir, file)?;
     let header = 4 + 4 * sizes.len();
     let expected = header + sizes.iter().map(|&size| size as usize).product::<usize>();
-    let contents = Contents::read(path.clone(), expected);
+    let contents = Unpacked::read(path.clone(), expected);
     // The header first: "holds 10000 images" says more than "is too short".
     if let Some(header) = contents.bytes().get(..header) {
-        check_header(dataset, contents.path(), header, (what, magic), sizes)?;
+        check_header(layout.dataset, contents.path(), header, (what, magic), sizes)?;
     }
     let mut bytes = contents.exactly(expected)?;
     bytes.drain(..header);
@@ -76,7 +80,12 @@ mod tests {
 
     use super::*;
 
-    const COUNTS: Counts = Counts { train: 3, test: 2 };
+    /// The layout, of so few images.
+    fn small(dataset: Dataset) -> Layout {
+        let mut layout = crate::data::files::layout(dataset).unwrap();
+        (layout.contents.training_images, layout.contents.test_images) = (3, 2);
+        layout
+    }
 
     fn file(magic: u32, sizes: &[u32], contents: &[u8]) -> Vec<u8> {
         let words = [&[magic], sizes].concat();
@@ -113,7 +122,7 @@ mod tests {
         if let Some(contents) = contents {
             fs::write(dir.path().join(file), contents).unwrap();
         }
-        load(Dataset::FashionMnist, dir.path(), COUNTS)
+        load(&small(Dataset::FashionMnist), dir.path())
             .map_err(|error| error.to_string().replace(dir.path().to_str().unwrap(), "DIR"))
     }
 
@@ -126,12 +135,12 @@ mod tests {
         for (name, contents) in
             [("train-images-idx3-ubyte", images(3, 7)), ("train-images-idx3-ubyte.gz", gzip(&images(3, 7)))]
         {
-            let DataSet { train, test } = load_with(name, Some(&contents)).unwrap();
+            let DataSet { train, test, .. } = load_with(name, Some(&contents)).unwrap();
             assert_eq!((train.len(), test.len()), (3, 2));
             assert_eq!(train.shape(), [1, 28, 28]);
             assert_eq!([train.label(0), train.label(1), train.label(2)], [0, 9, 4]);
-            assert!(train.pixels(2).iter().all(|&pixel| pixel == 7));
-            assert!(test.pixels(1).iter().all(|&pixel| pixel == 8));
+            assert!(train.read(&[2], None).unwrap().pixels.iter().all(|&pixel| pixel == 7));
+            assert!(test.read(&[1], None).unwrap().pixels.iter().all(|&pixel| pixel == 8));
         }
     }
 
@@ -145,7 +154,7 @@ mod tests {
             fs::write(inner.join(format!("{part}-labels-idx1-ubyte")), labels(&vec![0; count as usize]))
                 .unwrap();
         }
-        assert_eq!(load(Dataset::Mnist, dir.path(), COUNTS).unwrap().train.len(), 3);
+        assert_eq!(load(&small(Dataset::Mnist), dir.path()).unwrap().train.len(), 3);
     }
 
     #[test]

@@ -10,7 +10,7 @@ use tch::Tensor;
 
 use super::{TrainError, meter::Meter};
 use crate::{
-    data::{self, Augmentation, DataSet, Epoch},
+    data::{self, Loaded},
     model::Network,
     placement::{Moment, Placement, Reading, Sent},
     random::{self, Start},
@@ -43,27 +43,25 @@ pub(super) struct Batch {
 }
 
 impl Ahead {
-    /// The shard of `rank` in a step of the epoch `epoch` (counted from 0).
+    /// The images of a shard, which are those of `indices` in the data set, in a step of the epoch `epoch` (counted from
+    /// 0) with so many images on all ranks.
     pub(super) fn begin(
         placement: Placement,
         training: &Training,
-        data: &DataSet,
-        order: &Epoch,
-        (epoch, step): (u64, usize),
-        (rank, world_size): (usize, usize),
+        shard: &Loaded,
+        indices: &[usize],
+        epoch: u64,
+        images: usize,
     ) -> Result<Self, TrainError> {
         let Training { seed, threat_model, .. } = training;
-        let (crop, flip) = training.data.augmentation();
-        let augmentation = Augmentation { crop, flip, seed: *seed, epoch };
-        let shard = order.shard(step, rank, world_size);
-        let (pixels, labels) = data.train.bytes(shard, Some(&augmentation))?;
+        let (pixels, labels) = shard.tensors()?;
         let start = start(&training.attack.method, &training.objective, threat_model);
-        let noise = random::training_noise(*seed, epoch, shard, data.train.shape(), start)?;
+        let noise = random::training_noise(*seed, epoch, indices, shard.shape, start)?;
         let copies = match &training.smoothing {
             Some(smoothing) => {
                 let samples = smoothing.samples();
-                let shape = data.train.shape();
-                let noise = random::smoothing_noise(*seed, epoch, shard, shape, (smoothing.sigma, samples))?;
+                let noise = (smoothing.sigma, samples);
+                let noise = random::smoothing_noise(*seed, epoch, indices, shard.shape, noise)?;
                 Some((placement.send(noise)?, samples))
             }
             None => None,
@@ -73,7 +71,7 @@ impl Ahead {
             pixels: placement.send(pixels)?,
             labels: placement.send(labels)?,
             noise: placement.send(noise)?,
-            images: order.batch(step).len(),
+            images,
         })
     }
 

@@ -1,4 +1,4 @@
-use datjob_api::report::FailureReason;
+use datjob_api::{report::FailureReason, training::InvalidTraining};
 use datjob_c10d::{C10dError, CudaError};
 use tch::TchError;
 
@@ -17,6 +17,9 @@ pub enum TrainError {
     /// The data set.
     #[error(transparent)]
     Data(#[from] DataError),
+    /// The data set is not one that the spec can be run on.
+    #[error(transparent)]
+    Training(#[from] InvalidTraining),
     /// A checkpoint.
     #[error(transparent)]
     Checkpoint(#[from] CheckpointError),
@@ -69,11 +72,15 @@ impl TrainError {
     /// What kind of failure it is.
     pub fn reason(&self) -> FailureReason {
         match self {
+            Self::Training(_) => FailureReason::Configuration,
+            // Not for want of a file.
+            Self::Data(DataError::Thread(_)) => FailureReason::Crash,
             Self::Data(_)
             | Self::Checkpoint(_)
             | Self::Model(_)
             | Self::InitialWeights(_)
-            | Self::Format(_) => FailureReason::Data,
+            | Self::Format(_)
+            | Self::Evaluate(EvaluateError::Data(_)) => FailureReason::Data,
             Self::Collective(error) if error.is_communication() => FailureReason::Communication,
             Self::Collective(error) => of_libtorch(&error.to_string()),
             Self::NotFinite { .. } | Self::Evaluate(EvaluateError::NotFinite) => FailureReason::Numerical,

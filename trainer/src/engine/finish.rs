@@ -31,8 +31,8 @@ impl Rank<'_> {
         }
         self.state.broadcast(&self.group)?;
 
-        let Training { data, threat_model, evaluation, .. } = self.training;
-        let classes = data.dataset.classes();
+        let Training { threat_model, evaluation, .. } = self.training;
+        let classes = self.data.classes;
         let attack = |attack| EvalAttack::at_end(attack, threat_model, classes);
         let attacks: Vec<_> = evaluation.final_.iter().map(attack).collect();
         let begin = Instant::now();
@@ -78,6 +78,7 @@ impl Rank<'_> {
                 device: self.placement.name(),
                 time: Time::of(outputs.history(), begin.elapsed()),
                 training: self.training.clone(),
+                contents: self.data.contents(),
                 not_written: Vec::new(),
             })?;
         }
@@ -114,7 +115,7 @@ impl Rank<'_> {
         let evaluation = Evaluation {
             images: &self.data.test,
             indices: &images,
-            classes: self.training.data.dataset.classes(),
+            classes: self.data.classes,
             seed: self.training.seed,
             attacks,
             device: self.placement.device(),

@@ -91,12 +91,18 @@ impl Meter {
     }
 
     /// Where the time of the epoch went.
-    pub(super) fn timing(&self, traffic: &Traffic, peak_gpu_memory_bytes: Option<u64>) -> Timing {
+    pub(super) fn timing(
+        &self,
+        traffic: &Traffic,
+        waited_for_data: Duration,
+        peak_gpu_memory_bytes: Option<u64>,
+    ) -> Timing {
         Timing {
             epoch_seconds: tenths(self.started.elapsed().as_secs_f64()),
             attack_seconds: tenths(self.attack.as_secs_f64()),
             communication_seconds: tenths(traffic.exposed.as_secs_f64()),
             bytes_per_step: traffic.bytes_per_step,
+            data_seconds: tenths(waited_for_data.as_secs_f64()),
             peak_gpu_memory_bytes,
         }
     }

@@ -1,6 +1,6 @@
 //! All that training changes: what a checkpoint holds and what ranks must agree on.
 
-use datjob_api::Training;
+use datjob_api::{Training, training::Contents};
 use datjob_c10d::ProcessGroup;
 use tch::{Device, Kind, Tensor};
 
@@ -40,11 +40,11 @@ pub(super) struct State {
 
 impl State {
     /// The start of a training: the same on every rank, since all come from the seed.
-    pub(super) fn new(training: &Training, device: Device) -> Result<Self, TrainError> {
+    pub(super) fn new(training: &Training, contents: &Contents, device: Device) -> Result<Self, TrainError> {
         let options = (Kind::Float, device);
+        let dataset = (training.data.dataset, contents);
         let new = || -> Result<Network, TrainError> {
-            let mut network =
-                Network::for_dataset(&training.model, training.data.dataset, training.seed, options)?;
+            let mut network = Network::for_dataset(&training.model, dataset, training.seed, options)?;
             network.channels_last()?;
             Ok(network)
         };

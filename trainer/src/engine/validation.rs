@@ -51,7 +51,7 @@ impl Rank<'_> {
         let evaluation = Evaluation {
             images: &self.data.train,
             indices: &self.split.validation,
-            classes: self.training.data.dataset.classes(),
+            classes: self.data.classes,
             seed: self.training.seed,
             attacks,
             device: self.placement.device(),

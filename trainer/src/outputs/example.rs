@@ -106,6 +106,7 @@ pub(crate) fn document() -> Document {
             test_seconds: 60.0,
             peak_gpu_memory_bytes: None,
         },
+        contents: training.data.dataset.contents().unwrap(),
         training,
         not_written: Vec::new(),
     }

@@ -181,6 +181,7 @@ pub(crate) mod tests {
             attack_seconds: 7.0,
             communication_seconds: 0.5,
             bytes_per_step: 1000,
+            data_seconds: 0.1,
             peak_gpu_memory_bytes: None,
         }
     }

@@ -6,7 +6,7 @@ use std::fmt::Write as _;
 use datjob_api::{
     Training,
     report::Results,
-    training::{Norm, ThreatModel},
+    training::{Norm, RandomResizedCrop, ThreatModel, Variation},
 };
 use serde::Serialize;
 
@@ -51,27 +51,42 @@ pub fn markdown(document: &Document) -> String {
     .join("\n")
 }
 
-fn how_it_was_trained(Document { results, training, .. }: &Document) -> String {
+/// How training images were varied, in words.
+fn augmentation(variation: &Variation) -> String {
+    let Variation { crop, flip, random_resized_crop, cutout } = *variation;
+    let mut words = Vec::new();
+    if crop > 0 {
+        words.push(format!("crop after padding by {crop} pixels"));
+    }
+    if let Some(RandomResizedCrop { min_area }) = random_resized_crop {
+        words.push(format!("random parts of at least {min_area} of the area"));
+    }
+    if flip {
+        words.push("flips".to_owned());
+    }
+    if cutout > 0 {
+        words.push(format!("cutout of {cutout} pixels"));
+    }
+    if words.is_empty() { "none".to_owned() } else { words.join(", ") }
+}
+
+fn how_it_was_trained(Document { results, training, contents, .. }: &Document) -> String {
     let Training { model, data, attack, objective, optimizer, schedule, .. } = training;
-    let (crop, flip) = data.augmentation();
     let mut text = "## How it was trained\n\n| | |\n|---|---|\n".to_owned();
     let mut row = |name: &str, value: String| {
         let _ = writeln!(text, "| {name} | {value} |");
     };
-    let [channels, height, width] = data.dataset.image_shape();
+    let [channels, height, width] = contents.image_shape;
     row("network", json(model));
     row("input", format!("{channels}×{height}×{width} pixels in [0, 1], not normalised beforehand"));
-    row("classes", data.dataset.classes().to_string());
+    row("classes", contents.classes.to_string());
     let count = data.validation.count;
-    let images = data.dataset.training_images().saturating_sub(count as usize);
+    let images = contents.training_images.saturating_sub(count as usize);
     row(
         "images",
         format!("{images} of the {} training set; {count} held back for validation", data.dataset.name()),
     );
-    row(
-        "augmentation",
-        format!("crop after padding by {crop} pixels, {}", if flip { "flips" } else { "no flips" }),
-    );
+    row("augmentation", augmentation(&data.variation()));
     row("attack", json(attack));
     row("objective", json(objective));
     if let Some(perturbation) = &training.weight_perturbation {

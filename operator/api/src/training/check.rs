@@ -1,10 +1,11 @@
 //! What a training spec must satisfy, for manifests that never met an API server and for what no schema can say.
 
 use super::{
-    Attack, Averaging, Compression, Decay, Epsilon, HttpSource, Norm, Objective, Optimizer, Source, Training,
-    WeightsFile, WeightsSource,
+    Attack, Averaging, Compression, Decay, Epsilon, Norm, Objective, Optimizer, Training, WeightsFile,
+    WeightsSource,
 };
 
+mod data;
 mod evaluation;
 
 /// A training spec that cannot be run: the field and what to write there.
@@ -39,13 +40,17 @@ impl Training {
     /// Checks every bound that the schema states, and that the spec fits the world.
     pub fn check(&self, topology: Topology) -> Result<(), InvalidTraining> {
         self.check_bounds()?;
+        self.check_data()?;
         self.check_epsilons()?;
         self.check_evaluation()?;
         self.check_model()?;
         self.check_attack()?;
         self.check_backend(topology)?;
         self.check_exchange()?;
-        self.check_world(topology.world_size())
+        self.check_world(topology.world_size())?;
+        // What only the files can tell is checked by the trainer.
+        let contents = self.data.dataset.contents();
+        contents.map_or(Ok(()), |contents| self.check_contents(&contents, topology.world_size()))
     }
 
     fn check_model(&self) -> Result<(), InvalidTraining> {
@@ -154,17 +159,12 @@ impl Training {
         if let Some(scaling) = schedule.scaling {
             count("schedule.scaling.baseBatchSize", scaling.base_batch_size, 1, 1_000_000)?;
         }
-        count("data.validation.count", self.data.validation.count, 1, 40_000)?;
-        count("data.augmentation.crop", self.data.augmentation().0, 0, 16)?;
         count("checkpoint.everyEpochs", self.checkpoint.every_epochs, 1, 10_000)?;
         count("checkpoint.keep.last", self.checkpoint.keep.last, 1, 1000)?;
         match &self.attack.method {
             Attack::Pgd(pgd) => count("attack.pgd.steps", pgd.steps, 1, 1000)?,
             Attack::NFgsm(n_fgsm) => number("attack.nFgsm.noise", n_fgsm.noise, 0.0, 10.0)?,
             Attack::Fgsm(_) => {}
-        }
-        if let Source::Http(source) = &self.data.source {
-            http("data.source.http", source)?;
         }
         Ok(())
     }
@@ -256,37 +256,12 @@ impl Training {
                 ),
             );
         }
-        let training =
-            self.data.dataset.training_images().saturating_sub(self.data.validation.count as usize);
-        let smallest = training / training.div_ceil(batch as usize).max(1);
-        if smallest < world_size as usize {
-            return refuse(
-                "schedule.batchSize",
-                &format!(
-                    "an epoch of {training} images in steps of at most {batch} has steps of {smallest}, less than the \
-                     {world_size} ranks of the world"
-                ),
-            );
-        }
         Ok(())
     }
 }
 
 fn refuse(field: &str, problem: &str) -> Result<(), InvalidTraining> {
     Err(InvalidTraining { field: field.to_owned(), problem: problem.to_owned() })
-}
-
-fn http(field: &str, source: &HttpSource) -> Result<(), InvalidTraining> {
-    if !source.url.starts_with("http://") && !source.url.starts_with("https://") {
-        return refuse(&format!("{field}.url"), "must begin with http:// or https://");
-    }
-    if source.sha256.len() != 64 || !source.sha256.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f')) {
-        return refuse(
-            &format!("{field}.sha256"),
-            "write the file's SHA-256 as 64 lower-case hexadecimal digits",
-        );
-    }
-    Ok(())
 }
 
 fn weights_source(field: &str, source: &WeightsSource) -> Result<(), InvalidTraining> {

@@ -2,7 +2,8 @@
 
 use super::{
     Augmentation, Checkpoint, Cyclic, Data, Decay, DuringAttack, Epsilon, Evaluation, Fgsm, FinalAttack,
-    FinalPgd, Keep, NFgsm, Pgd, Scaling, ScalingRule, Schedule, ThreatModel, Validation,
+    FinalPgd, Keep, NFgsm, Pgd, RandomResizedCrop, Scaling, ScalingRule, Schedule, ThreatModel, Validation,
+    Variation,
 };
 
 impl Default for Checkpoint {
@@ -55,10 +56,30 @@ impl Default for DuringAttack {
 }
 
 impl Data {
-    /// How training images are padded, cropped and flipped, with the data set's own defaults filled in.
-    pub fn augmentation(&self) -> (u32, bool) {
-        let Augmentation { crop, flip } = &self.augmentation;
-        (crop.unwrap_or(self.dataset.crop_by_default()), flip.unwrap_or(self.dataset.flips_by_default()))
+    /// How training images are varied, with the data set's own defaults filled in.
+    pub fn variation(&self) -> Variation {
+        let Augmentation { crop, flip, random_resized_crop, cutout } = self.augmentation;
+        let customary = (self.dataset.is_encoded() && crop.is_none()).then(RandomResizedCrop::default);
+        Variation {
+            crop: match crop {
+                None if random_resized_crop.is_some() => 0,
+                crop => crop.unwrap_or(self.dataset.crop_by_default()),
+            },
+            flip: flip.unwrap_or(self.dataset.flips_by_default()),
+            random_resized_crop: random_resized_crop.or(customary),
+            cutout: cutout.unwrap_or(0),
+        }
+    }
+
+    /// Side of the square that images of any size are brought to, in pixels.
+    pub fn image_size(&self) -> u32 {
+        self.image_size.unwrap_or(224)
+    }
+}
+
+impl Default for RandomResizedCrop {
+    fn default() -> Self {
+        Self { min_area: 0.08 }
     }
 }
 

@@ -20,7 +20,7 @@ pub struct Model {
     #[serde(default, skip_serializing_if = "is_default")]
     pub activation: Activation,
     /// What the network does with pixels first: None, or Dataset (subtract the data set's mean, divide by its standard
-    /// deviation, a channel at a time). It is part of the network, so attacks see through it.
+    /// deviation, a channel at a time; image-folder and webdataset: those of ImageNet). It is part of the network, so attacks see through it.
     #[serde(default, skip_serializing_if = "is_default")]
     pub normalization: Normalization,
     /// Weights to begin with, for fine-tuning; random ones where absent.
@@ -188,6 +188,10 @@ impl Normalization {
             (Self::Dataset, Dataset::Cifar100) => {
                 Some((&[0.5071, 0.4865, 0.4409], &[0.2673, 0.2564, 0.2762]))
             }
+            // Those of ImageNet, whatever the images.
+            (Self::Dataset, Dataset::ImageFolder | Dataset::Webdataset) => {
+                Some((&[0.485, 0.456, 0.406], &[0.229, 0.224, 0.225]))
+            }
         }
     }
 }
@@ -235,12 +239,10 @@ mod tests {
 
     #[test]
     fn statistics_have_a_number_for_each_channel() {
-        for dataset in [Dataset::Mnist, Dataset::FashionMnist, Dataset::Cifar10, Dataset::Cifar100] {
+        for dataset in Dataset::ALL {
             let (mean, deviation) = Normalization::Dataset.statistics(dataset).unwrap();
-            assert_eq!(
-                (mean.len() as i64, deviation.len() as i64),
-                (dataset.image_shape()[0], dataset.image_shape()[0])
-            );
+            let channels = dataset.channels() as usize;
+            assert_eq!((mean.len(), deviation.len()), (channels, channels));
         }
     }
 

@@ -47,10 +47,10 @@ fn egress(valid: &ValidJob<'_>) -> Vec<NetworkPolicyEgressRule> {
     ];
     let added = &valid.job.spec.network_policy.egress;
     rules.extend(added.iter().map(rule));
-    if let (true, Some(archive)) = (added.is_empty(), valid.archive_port) {
+    if let (true, Some(source)) = (added.is_empty(), valid.source_port) {
         rules.push(NetworkPolicyEgressRule {
             to: Some(["0.0.0.0/0", "::/0"].map(addresses).into()),
-            ports: Some(vec![port(archive, "TCP")]),
+            ports: Some(vec![port(source, "TCP")]),
         });
     }
     rules

@@ -4,7 +4,7 @@ use datjob_api::{contract, datjob::PodOptions, training::Source};
 use k8s_openapi::{
     api::core::v1::{
         Capabilities, Container, ContainerPort, EnvVar, EnvVarSource, HTTPGetAction, ObjectFieldSelector,
-        PodSecurityContext, PodSpec, Probe, SeccompProfile, SecurityContext, Toleration,
+        PodSecurityContext, PodSpec, Probe, SeccompProfile, SecretKeySelector, SecurityContext, Toleration,
     },
     apimachinery::pkg::util::intstr::IntOrString,
 };
@@ -53,6 +53,7 @@ fn trainer(valid: &ValidJob<'_>, attempt: u32, settings: &Settings) -> Container
         _ => &settings.trainer_image,
     };
     let mut env = own_env(valid, attempt);
+    env.extend(store_credentials(valid));
     env.extend(options.env.clone());
     Container {
         name: contract::CONTAINER.into(),
@@ -110,6 +111,28 @@ fn own_env(valid: &ValidJob<'_>, attempt: u32) -> Vec<EnvVar> {
     ];
     env.extend(gpus);
     env
+}
+
+/// The keys of the object store, which the kubelet reads from the secret: the operator needs no right to.
+fn store_credentials(valid: &ValidJob<'_>) -> Vec<EnvVar> {
+    let Source::ObjectStore(store) = &valid.job.spec.training.data.source else { return Vec::new() };
+    let Some(secret) = &store.secret_name else { return Vec::new() };
+    contract::ENV_AWS.iter().map(|name| secret_key(name, secret)).collect()
+}
+
+fn secret_key(name: &str, secret: &str) -> EnvVar {
+    EnvVar {
+        name: name.to_owned(),
+        value: None,
+        value_from: Some(EnvVarSource {
+            secret_key_ref: Some(SecretKeySelector {
+                name: secret.to_owned(),
+                key: name.to_owned(),
+                optional: None,
+            }),
+            ..EnvVarSource::default()
+        }),
+    }
 }
 
 fn value(name: &str, value: &str) -> EnvVar {

@@ -32,7 +32,9 @@ pub(super) fn volumes(valid: &ValidJob<'_>) -> Vec<Volume> {
             // One claim for both: attached once, so read-only is said where it is mounted.
             claim_volume(DATA, claim, *claim != checkpoints.claim_name)
         }
-        Source::Image(_) | Source::Http(_) => empty(DATA, EmptyDirVolumeSource::default()),
+        Source::Image(_) | Source::Http(_) | Source::ObjectStore(_) => {
+            empty(DATA, EmptyDirVolumeSource::default())
+        }
     };
     let mut volumes = vec![
         Volume {
@@ -65,8 +67,8 @@ pub(super) fn mounts(valid: &ValidJob<'_>) -> Vec<VolumeMount> {
             sub_path: (!volume.path.is_empty()).then(|| volume.path.clone()),
             ..mount(DATA, contract::DATA_DIR, true)
         },
-        // The agent unpacks an archive there itself.
-        Source::Http(_) => mount(DATA, contract::DATA_DIR, false),
+        // The agent puts there itself what it fetches.
+        Source::Http(_) | Source::ObjectStore(_) => mount(DATA, contract::DATA_DIR, false),
         Source::Image(_) => mount(DATA, contract::DATA_DIR, true),
     };
     let mut mounts = vec![

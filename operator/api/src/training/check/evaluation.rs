@@ -30,7 +30,7 @@ impl Training {
 
     fn check_certify(&self) -> Result<(), InvalidTraining> {
         let Some(certify) = &self.evaluation.certify else { return Ok(()) };
-        count("evaluation.certify.images", certify.images, 1, self.data.dataset.test_images() as u32)?;
+        count("evaluation.certify.images", certify.images, 1, 1_000_000)?;
         count("evaluation.certify.selectionSamples", certify.selection_samples, 1, 1_000_000)?;
         count("evaluation.certify.samples", certify.samples, 1, 100_000_000)?;
         number("evaluation.certify.alpha", certify.alpha, 0.0001, 0.5)?;
@@ -77,7 +77,7 @@ impl Training {
             FinalAttack::ApgdT(targeted) | FinalAttack::FabT(targeted) => {
                 let method = if matches!(attack, FinalAttack::ApgdT(_)) { "apgdT" } else { "fabT" };
                 bound(method, "steps", targeted.steps(), 10_000)?;
-                bound(method, "targets", targeted.targets(), self.data.dataset.classes() as u32 - 1)
+                bound(method, "targets", targeted.targets(), 1000)
             }
             FinalAttack::Square(square) => {
                 bound("square", "queries", square.queries(), 100_000)?;

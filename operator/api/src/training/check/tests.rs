@@ -112,6 +112,98 @@ fn targets_are_other_classes() {
     assert_eq!(apgd(9).name(), "apgd-t-100-9");
 }
 
+fn folder() -> Training {
+    let mut training = example();
+    training.data.dataset = crate::training::Dataset::ImageFolder;
+    training
+}
+
+#[test]
+fn the_size_of_images_is_a_matter_of_data_sets_without_one() {
+    let sized = |mut training: Training, size| {
+        training.data.image_size = Some(size);
+        training.check(TWO).map_err(|invalid| invalid.to_string())
+    };
+    let sentence = sized(example(), 32).unwrap_err();
+    assert!(sentence.starts_with("spec.training.data.imageSize: goes with image-folder"), "{sentence}");
+    assert!(sized(folder(), 7).unwrap_err().contains("7 is not within 8 and 1024"));
+    sized(folder(), 1024).unwrap();
+    assert_eq!(folder().data.image_size(), 224);
+}
+
+#[test]
+fn defaults_of_augmentation_follow_the_data_set() {
+    let variation = |dataset: &str, augmentation: &str| {
+        let mut data = example().data;
+        data.dataset = serde_json::from_str(&format!("{dataset:?}")).unwrap();
+        data.augmentation = serde_json::from_str(augmentation).unwrap();
+        let crate::training::Variation { crop, flip, random_resized_crop, cutout } = data.variation();
+        (crop, flip, random_resized_crop.map(|part| part.min_area), cutout)
+    };
+    assert_eq!(variation("mnist", "{}"), (0, false, None, 0));
+    assert_eq!(variation("cifar10", "{}"), (4, true, None, 0));
+    assert_eq!(variation("webdataset", "{}"), (0, true, Some(0.08), 0));
+    assert_eq!(variation("image-folder", r#"{"crop": 0, "cutout": 16}"#), (0, true, None, 16));
+    assert_eq!(variation("cifar10", r#"{"randomResizedCrop": {}}"#), (0, true, Some(0.08), 0));
+}
+
+#[test]
+fn augmentation_has_bounds() {
+    let augmentation = |json: &str| {
+        let augmentation = serde_json::from_str(json).unwrap();
+        problem(|t| t.data.augmentation = augmentation)
+    };
+    assert!(augmentation(r#"{"cutout": 0}"#).contains("data.augmentation.cutout: 0 is not within"));
+    let area = augmentation(r#"{"randomResizedCrop": {"minArea": 1.5}}"#);
+    assert!(area.contains("randomResizedCrop.minArea: 1.5 is not within"), "{area}");
+    assert!(augmentation(r#"{"randomResizedCrop": {}, "crop": 4}"#).contains("exclude one another"));
+}
+
+#[test]
+fn what_only_the_files_can_tell_is_checked_with_them() {
+    let mut training = folder();
+    training.evaluation.final_ =
+        vec![FinalAttack::ApgdT(crate::training::Targeted { steps: None, targets: Some(500) })];
+    training.check(TWO).unwrap();
+    let contents = |classes, training_images| crate::training::Contents {
+        image_shape: [3, 224, 224],
+        classes,
+        training_images,
+        test_images: 10,
+    };
+    training.check_contents(&contents(1000, 5000), 2).unwrap();
+    let sentence = |contents| training.check_contents(&contents, 2).unwrap_err().to_string();
+    assert!(
+        sentence(contents(100, 5000)).contains("evaluation.final.apgdT.targets: 500 is not within 1 and 99")
+    );
+    assert!(sentence(contents(1000, 1001)).contains("an epoch of 1 images"));
+}
+
+#[test]
+fn an_object_store_is_a_bucket() {
+    let store = |json: &str| {
+        let mut training = example();
+        training.data.source = serde_json::from_str(&format!(r#"{{"objectStore": {json}}}"#)).unwrap();
+        training.check(TWO).map_err(|invalid| invalid.to_string())
+    };
+    store(r#"{"url": "s3://a-bucket/some/prefix/"}"#).unwrap();
+    for (json, field) in [
+        (r#"{"url": "https://bucket/prefix"}"#, "url"),
+        (r#"{"url": "s3://B/prefix"}"#, "url"),
+        (r#"{"url": "s3://"}"#, "url"),
+        (r#"{"url": "s3://bucket", "endpoint": "minio:9000"}"#, "endpoint"),
+        (r#"{"url": "s3://bucket", "region": ""}"#, "region"),
+        (r#"{"url": "s3://bucket", "secretName": ""}"#, "secretName"),
+    ] {
+        let sentence = store(json).unwrap_err();
+        let field = format!("spec.training.data.source.objectStore.{field}: ");
+        assert!(sentence.starts_with(&field), "{sentence}");
+    }
+    let source: crate::training::ObjectStoreSource =
+        serde_json::from_str(r#"{"url": "s3://a.bucket/some/prefix/"}"#).unwrap();
+    assert_eq!(source.bucket_and_prefix(), Some(("a.bucket", "some/prefix")));
+}
+
 #[test]
 fn every_optimizer_is_bounded_and_batches_scale_its_rate() {
     for (optimizer, field) in [

@@ -1,0 +1,108 @@
+//! Where the encoded images of a data set lie: an index in memory, the images on disk.
+
+use std::{
+    fs::File,
+    io::{self, Read},
+    os::unix::fs::FileExt,
+    path::{Path, PathBuf},
+};
+
+use super::DataError;
+
+/// Most bytes of an encoded image; the largest of ImageNet has 15 MB.
+pub(super) const IMAGE_LIMIT: u64 = 64 << 20;
+
+/// Images on disk, all brought to squares of one size.
+#[derive(Debug)]
+pub(super) struct Encoded {
+    places: Places,
+    size: u32,
+}
+
+/// Where each image is.
+#[derive(Debug)]
+pub(super) enum Places {
+    /// A file each.
+    Files {
+        /// The folder that all lie below.
+        root: PathBuf,
+        /// Path of each below it.
+        files: Vec<Box<str>>,
+    },
+    /// Parts of larger files.
+    Parts {
+        /// The larger files.
+        shards: Vec<PathBuf>,
+        /// The part of each image.
+        parts: Vec<Part>,
+    },
+}
+
+/// A part of a shard.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Part {
+    /// Its number.
+    pub(super) shard: u32,
+    /// Bytes; at most [`IMAGE_LIMIT`].
+    pub(super) length: u32,
+    /// Where it begins.
+    pub(super) offset: u64,
+}
+
+impl Encoded {
+    /// Images at these places, brought to squares of `size` pixels a side.
+    pub(super) fn new(places: Places, size: u32) -> Self {
+        Self { places, size }
+    }
+
+    /// Side of the square that images are brought to, in pixels.
+    pub(super) fn size(&self) -> u32 {
+        self.size
+    }
+
+    /// The encoded bytes of an image.
+    pub(super) fn bytes(&self, index: usize) -> Result<Vec<u8>, DataError> {
+        match &self.places {
+            Places::Files { root, files } => read_file(&root.join(&*files[index])),
+            Places::Parts { shards, parts } => read_part(&shards[parts[index].shard as usize], parts[index]),
+        }
+    }
+
+    /// What an image is called in messages.
+    pub(super) fn name(&self, index: usize) -> String {
+        match &self.places {
+            Places::Files { root, files } => root.join(&*files[index]).display().to_string(),
+            Places::Parts { shards, parts } => {
+                let path = &shards[parts[index].shard as usize];
+                let entry = entry_name(path, parts[index]).unwrap_or_default();
+                format!("{}: {entry} at byte {}", path.display(), parts[index].offset)
+            }
+        }
+    }
+}
+
+fn read_file(path: &Path) -> Result<Vec<u8>, DataError> {
+    let reading = |source| DataError::Read { path: path.to_owned(), source };
+    let mut bytes = Vec::new();
+    File::open(path).and_then(|file| file.take(IMAGE_LIMIT + 1).read_to_end(&mut bytes)).map_err(reading)?;
+    if bytes.len() as u64 > IMAGE_LIMIT {
+        return Err(DataError::TooLong { path: path.to_owned(), expected: IMAGE_LIMIT as usize });
+    }
+    Ok(bytes)
+}
+
+fn read_part(path: &Path, part: Part) -> Result<Vec<u8>, DataError> {
+    let mut bytes = vec![0; part.length as usize];
+    File::open(path)
+        .and_then(|file| file.read_exact_at(&mut bytes, part.offset))
+        .map_err(|source| DataError::Read { path: path.to_owned(), source })?;
+    Ok(bytes)
+}
+
+/// The name in the tar header before a part, as far as a plain header holds it.
+fn entry_name(path: &Path, part: Part) -> io::Result<String> {
+    let mut header = tar::Header::new_old();
+    let before = part.offset.checked_sub(header.as_bytes().len() as u64).unwrap_or_default();
+    File::open(path)?.read_exact_at(header.as_mut_bytes(), before)?;
+    Ok(header.path()?.display().to_string())
+}

@@ -1,0 +1,134 @@
+use std::{error::Error, io, path::PathBuf};
+
+use datjob_api::contract::ENV_AWS;
+use thiserror::Error;
+
+use crate::data::DataError;
+
+/// Most characters of what a store says.
+const STORE_MESSAGE: usize = 600;
+
+/// Why a data set could not be fetched from an object store; each sentence names the object or the file.
+#[derive(Debug, Error)]
+pub enum ObjectsError {
+    /// The credentials are not there.
+    #[error(
+        "spec.training.data.source.objectStore.secretName is given, but the environment variables {} and {} are not set",
+        ENV_AWS[0],
+        ENV_AWS[1]
+    )]
+    NoCredentials,
+    /// The source is none that can be asked.
+    #[error("{url}: cannot be asked: {}", told(.source))]
+    Client {
+        /// Bucket and prefix.
+        url: String,
+        /// What is wrong with it.
+        source: object_store::Error,
+    },
+    /// The store refuses, or does not answer.
+    #[error("{url}: {}{}", told(.source), advice(.source))]
+    Store {
+        /// The object, or bucket and prefix.
+        url: String,
+        /// What went wrong.
+        source: object_store::Error,
+    },
+    /// The store sends something else than it announced.
+    #[error("{url}: {size} bytes were announced, {received} came")]
+    Size {
+        /// The object.
+        url: String,
+        /// Its size.
+        size: u64,
+        /// Bytes that came.
+        received: u64,
+    },
+    /// An object is not what `SHA256SUMS` says.
+    #[error("{url}: its SHA-256 is {found}, SHA256SUMS says {expected}")]
+    Hash {
+        /// The object.
+        url: String,
+        /// What `SHA256SUMS` says.
+        expected: String,
+        /// What came.
+        found: String,
+    },
+    /// `SHA256SUMS` cannot be used.
+    #[error("{url}: {problem}")]
+    Sums {
+        /// The object.
+        url: String,
+        /// What is wrong with it.
+        problem: String,
+    },
+    /// An object cannot be one of the data set.
+    #[error("{url}: {problem}")]
+    Object {
+        /// The object, or bucket and prefix.
+        url: String,
+        /// What is wrong with it.
+        problem: String,
+    },
+    /// The objects do not make up the data set.
+    #[error("{url}: after fetching: {source}")]
+    Incomplete {
+        /// Bucket and prefix.
+        url: String,
+        /// What is missing.
+        source: DataError,
+    },
+    /// The directory cannot be written to.
+    #[error("{}: cannot be written: {source}", path.display())]
+    Write {
+        /// The file or directory.
+        path: PathBuf,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// No threads can be had.
+    #[error("the objects cannot be fetched: {0}")]
+    Start(io::Error),
+}
+
+impl ObjectsError {
+    /// Whether another try may bring what this one did not.
+    pub fn is_transient(&self) -> bool {
+        match self {
+            Self::Size { size, received, .. } => received < size,
+            // A refusal stays one, but for "too many requests" and "request timeout".
+            Self::Store { source: source @ object_store::Error::Generic { .. }, .. } => {
+                let told = told(source);
+                !told.contains("status code: 4")
+                    || ["408", "429"].iter().any(|code| told.contains(&format!("status code: {code}")))
+            }
+            _ => false,
+        }
+    }
+}
+
+/// What a store says, on one line, with its causes.
+fn told(error: &object_store::Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        let deeper = error.to_string();
+        if !text.contains(&deeper) {
+            text = format!("{text}: {deeper}");
+        }
+        cause = error.source();
+    }
+    text.split_whitespace().collect::<Vec<_>>().join(" ").chars().take(STORE_MESSAGE).collect()
+}
+
+fn advice(error: &object_store::Error) -> &'static str {
+    use object_store::Error;
+    match error {
+        Error::PermissionDenied { .. } | Error::Unauthenticated { .. } => {
+            "; the credentials of spec.training.data.source.objectStore.secretName must allow to list and to read"
+        }
+        Error::NotFound { .. } => "; look at spec.training.data.source.objectStore.url",
+        Error::Precondition { .. } => "; the object has changed while it was fetched",
+        _ => "",
+    }
+}

@@ -1,0 +1,107 @@
+//! One image after the other, as the network takes it.
+
+use std::sync::Arc;
+
+use super::{
+    Augmentation, DataError, Images,
+    decode::{Decoder, Rgb},
+    encoded::Encoded,
+    images::Store,
+    view::{Part, Scaler},
+};
+
+/// Reads images; what one image needs is kept for the next. One for each thread.
+pub(super) struct Reader {
+    shape: [i64; 3],
+    source: Source,
+    scaler: Scaler,
+    /// The image before it is varied.
+    plain: Vec<u8>,
+}
+
+enum Source {
+    Memory(Arc<Vec<u8>>),
+    Encoded { images: Arc<Encoded>, decoder: Decoder, decoded: Rgb },
+}
+
+impl Reader {
+    pub(super) fn new(images: &Images) -> Self {
+        let source = match &images.store {
+            Store::Memory(pixels) => Source::Memory(Arc::clone(pixels)),
+            Store::Encoded { images, .. } => Source::Encoded {
+                images: Arc::clone(images),
+                decoder: Decoder::new(),
+                decoded: Rgb::default(),
+            },
+        };
+        Self { shape: images.shape(), source, scaler: Scaler::new(), plain: Vec::new() }
+    }
+
+    /// Writes the image, varied where `augmentation` is given, into `out`: channel by channel, row by row.
+    ///
+    /// # Panics
+    /// If there is no such image, or `out` has another length than an image.
+    pub(super) fn read(
+        &mut self,
+        index: usize,
+        augmentation: Option<&Augmentation>,
+        out: &mut [u8],
+    ) -> Result<(), DataError> {
+        let shape = self.shape;
+        let Some(augmentation) = augmentation else { return self.plain(index, None, out) };
+        let mut plain = std::mem::take(&mut self.plain);
+        plain.resize(out.len(), 0);
+        self.plain(index, Some(augmentation), &mut plain)?;
+        augmentation.apply(index, shape, &plain, out);
+        self.plain = plain;
+        Ok(())
+    }
+
+    /// The part of the image that is seen, at the size of the network.
+    fn plain(
+        &mut self,
+        index: usize,
+        augmentation: Option<&Augmentation>,
+        out: &mut [u8],
+    ) -> Result<(), DataError> {
+        let Self { shape, source, scaler, .. } = self;
+        let random = |size| augmentation.and_then(|augmentation| augmentation.part(index, size));
+        match source {
+            Source::Memory(pixels) => {
+                let image = &pixels[index * out.len()..(index + 1) * out.len()];
+                let Some(part) = random(width_and_height(*shape)) else {
+                    out.copy_from_slice(image);
+                    return Ok(());
+                };
+                scale_channels(scaler, *shape, image, part, out)
+                    .map_err(|problem| DataError::Image { image: format!("image {index}"), problem })
+            }
+            Source::Encoded { images, decoder, decoded } => {
+                let bytes = images.bytes(index)?;
+                let seen = decoder.decode(&bytes, decoded).and_then(|()| {
+                    let (width, height) = (decoded.width, decoded.height);
+                    let part = random((width, height)).unwrap_or_else(|| Part::centre(width, height));
+                    scaler.square(decoded, part, images.size(), out)
+                });
+                seen.map_err(|problem| DataError::Image { image: images.name(index), problem })
+            }
+        }
+    }
+}
+
+fn width_and_height([_, height, width]: [i64; 3]) -> (u32, u32) {
+    (width as u32, height as u32)
+}
+
+fn scale_channels(
+    scaler: &mut Scaler,
+    shape: [i64; 3],
+    image: &[u8],
+    part: Part,
+    out: &mut [u8],
+) -> Result<(), String> {
+    let size = width_and_height(shape);
+    let bytes = (size.0 * size.1) as usize;
+    let mut channels = image.chunks_exact(bytes).zip(out.chunks_exact_mut(bytes));
+    channels.try_for_each(|(channel, out)| scaler.channel(channel, size, part, out))
+}
