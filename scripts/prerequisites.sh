@@ -36,6 +36,8 @@ look() {
     need python3-yaml "PyYAML" python_has yaml
   fi
   need buildah buildah has buildah
+  # Tests and benchmarks count and limit what a network of their own carries.
+  need iproute2 "ip and tc (iproute2)" has tc
   need busybox-static "a static busybox in /bin" static_busybox
   need dataset-fashion-mnist "the files of Fashion-MNIST in /usr/share/datasets/fashion-mnist" \
     test -e /usr/share/datasets/fashion-mnist/train-images-idx3-ubyte.gz

@@ -39,7 +39,7 @@ pub mod pod;
 pub mod workers;
 
 pub use board::Board;
-pub use config::{Config, InitialWeightsFile};
+pub use config::{Config, Files};
 
 use plan::Action;
 use workers::{Workers, WorkersEvent};
@@ -128,6 +128,7 @@ async fn prepare_training(
     if config.downloads {
         fetch_data(config, board, &training).await?;
     }
+    fetch_files(config, board, &training).await?;
     Ok(Some(training))
 }
 
@@ -155,6 +156,24 @@ async fn fetch_data(
         .await
         .map_err(|error| (FailureReason::Crash, format!("the download ended unexpectedly: {error}")))?
         .map_err(|sentence| (FailureReason::Data, sentence))
+}
+
+/// Fetches the files beside the data set's that come over HTTP.
+async fn fetch_files(
+    config: &Config,
+    board: &Arc<Board>,
+    training: &Training,
+) -> Result<(), (FailureReason, String)> {
+    for (file, source) in config.downloads(training) {
+        board.phase(Phase::Preparing);
+        let (source, directory) = (source.clone(), config.files.downloaded.clone());
+        let fetch = move || data::download_file(&source, &directory, RETRIES);
+        tokio::task::spawn_blocking(fetch)
+            .await
+            .map_err(|error| (FailureReason::Crash, format!("the download ended unexpectedly: {error}")))?
+            .map_err(|error| (FailureReason::Data, format!("spec.training.{}: {error}", file.field())))?;
+    }
+    Ok(())
 }
 
 struct Agent<'a> {

@@ -1,9 +1,9 @@
 //! The command line.
 
-use std::path::PathBuf;
+use std::{collections::BTreeMap, path::PathBuf};
 
 use clap::{Parser, Subcommand};
-use datjob_api::training::FinalAttack;
+use datjob_api::training::{FinalAttack, NamedFile};
 
 /// Distributed adversarial training.
 #[derive(Debug, Parser)]
@@ -45,9 +45,27 @@ pub struct Run {
     /// File of the weights to begin with, in the place of the source of `model.initialWeights`.
     #[arg(long, value_name = "FILE")]
     pub initial_weights: Option<PathBuf>,
+    /// File of the images beside the data set's, in the place of the source of `data.additional`.
+    #[arg(long, value_name = "FILE")]
+    pub additional_images: Option<PathBuf>,
+    /// File of the weights of the network that labels them, in the place of those of `data.additional.labels.teacher`.
+    #[arg(long, value_name = "FILE")]
+    pub teacher_weights: Option<PathBuf>,
     /// Folder for checkpoints, weights, results and the report; a run goes on from what it finds there.
     #[arg(long)]
     pub checkpoints: PathBuf,
+}
+
+impl Run {
+    /// The files that were given.
+    pub fn files(&self) -> BTreeMap<NamedFile, PathBuf> {
+        let given = [
+            (NamedFile::InitialWeights, &self.initial_weights),
+            (NamedFile::AdditionalImages, &self.additional_images),
+            (NamedFile::TeacherWeights, &self.teacher_weights),
+        ];
+        given.into_iter().filter_map(|(file, path)| Some((file, path.clone()?))).collect()
+    }
 }
 
 /// `dat-trainer evaluate`.

@@ -1,6 +1,6 @@
 //! The images: reading a data set's files, holding back validation images, the order of an epoch, batches.
 
-use std::path::Path;
+use std::{ops::Range, path::Path};
 
 use datjob_api::training::{Contents, Data, Dataset};
 
@@ -17,6 +17,7 @@ mod idx;
 mod images;
 mod loader;
 mod names;
+mod npz;
 pub mod objects;
 mod reader;
 mod root;
@@ -25,11 +26,12 @@ mod view;
 mod webdataset;
 
 pub use augment::Augmentation;
-pub use download::{DownloadError, Retries, download};
-pub use epoch::Epoch;
+pub use download::{DownloadError, Retries, download, download_file};
+pub use epoch::{Beside, Epoch};
 pub use error::DataError;
-pub use images::{Images, Loaded, numbers};
+pub use images::{Images, Loaded, UNLABELLED, numbers};
 pub use loader::Loader;
+pub use npz::NpzError;
 pub use split::{Split, split};
 
 use files::Layout;
@@ -43,15 +45,34 @@ pub struct DataSet {
     pub test: Images,
     /// Number of classes.
     pub classes: i64,
+    /// How many images beside those of the data set stand at the end of `train`.
+    additional: usize,
 }
 
 impl DataSet {
+    /// A data set of its own images alone.
+    fn new(train: Images, test: Images, classes: i64) -> Self {
+        Self { train, test, classes, additional: 0 }
+    }
+
+    /// Adds images of the same shape to those that are trained on, a label for each: a class, or [`UNLABELLED`]. Both lie in
+    /// memory.
+    pub fn add(&mut self, images: &Images, labels: &[u16]) {
+        self.train.append(images, labels);
+        self.additional += labels.len();
+    }
+
+    /// The indices of the images that were added.
+    pub fn additional(&self) -> Range<usize> {
+        self.train.len() - self.additional..self.train.len()
+    }
+
     /// Numbers and shape of what it holds.
     pub fn contents(&self) -> Contents {
         Contents {
             image_shape: self.train.shape(),
             classes: self.classes,
-            training_images: self.train.len(),
+            training_images: self.train.len() - self.additional,
             test_images: self.test.len(),
         }
     }
@@ -70,6 +91,13 @@ pub fn load(data: &Data, dir: &Path, threads: usize) -> Result<DataSet, DataErro
         None if data.dataset == Dataset::Webdataset => webdataset::load(dir, data.image_size(), threads),
         None => folder::load(dir, data.image_size(), threads),
     }
+}
+
+/// Reads an archive of NumPy (.npz) with images of a shape (channels, height, width), and their labels where it has such.
+pub fn read_npz(path: &Path, shape: [i64; 3]) -> Result<(Images, Option<Vec<i64>>), NpzError> {
+    let npz::Arrays { pixels, labels } = npz::read(path, shape)?;
+    let count = pixels.len() / shape.iter().product::<i64>().max(1) as usize;
+    Ok((Images::new(shape, pixels, vec![UNLABELLED; count]), labels))
 }
 
 fn load_standard(layout: &Layout, dir: &Path) -> Result<DataSet, DataError> {

@@ -9,7 +9,7 @@
 use crate::{
     attack::{self, Examples, Recipe},
     checkpoint::Directory,
-    data::{self, Augmentation, DataSet, Epoch, Loader, Split},
+    data::{self, Augmentation, Beside, DataSet, Epoch, Loader, Split},
     model::Mode,
     objective, optim,
     outputs::Outputs,
@@ -17,11 +17,12 @@ use crate::{
     weight_perturbation,
     worker::{assignment::Assignment, event::Event},
 };
-use datjob_api::{Training, report::Results};
+use datjob_api::{Training, report::Results, training::NamedFile};
 use datjob_c10d::{C10dError, ProcessGroup};
 use tch::Tensor;
 
 mod accuracy;
+mod additional;
 mod batch;
 pub mod batch_norm;
 mod error;
@@ -29,6 +30,7 @@ mod exchange;
 mod finish;
 mod initial;
 mod meter;
+mod named_file;
 mod overfitting;
 mod state;
 mod validation;
@@ -36,7 +38,7 @@ mod world;
 
 pub use error::TrainError;
 pub(crate) use error::of_libtorch;
-pub use initial::InitialWeightsError;
+pub use named_file::NamedFileError;
 
 use batch::{Aftermath, Ahead, Batch};
 use exchange::Exchange;
@@ -51,14 +53,17 @@ pub type Tell<'a> = &'a mut dyn FnMut(Event);
 pub fn run(assignment: &Assignment, tell: Tell<'_>) -> Result<Option<Results>, TrainError> {
     let training = &assignment.training;
     let placement = world::placement(assignment)?;
-    let data = data::load(&training.data, &assignment.data, assignment.threads as usize)?;
+    let mut data = data::load(&training.data, &assignment.data, assignment.threads as usize)?;
     let contents = data.contents();
     // What the spec alone did not tell.
     training.check_contents(&contents, assignment.world_size)?;
     let world::World { group, evaluation, gradients } = world::join(assignment, placement)?;
+    if let Some(spec) = &training.data.additional {
+        additional::add(&mut data, spec, assignment, placement, &evaluation)?;
+    }
     let mut rank = Rank {
         training,
-        split: data::split(data.train.len(), training.data.validation.count as usize, training.seed)?,
+        split: data::split(contents.training_images, training.data.validation.count as usize, training.seed)?,
         data,
         checkpoints: Directory::new(&assignment.checkpoints, training.hash()),
         state: State::new(training, &contents, placement.device())?,
@@ -116,7 +121,7 @@ impl Rank<'_> {
                 self.state.restore(&manifest, tensors)?;
                 tracing::info!(epoch = manifest.epoch, "Resumed from a checkpoint.");
             } else if let Some(spec) = &self.training.model.initial_weights {
-                initial::load(&self.state, spec, assignment.initial_weights.as_ref())?;
+                initial::load(&self.state, spec, assignment.file(NamedFile::InitialWeights)?)?;
             }
         }
         self.state.broadcast(&self.group)
@@ -146,9 +151,11 @@ impl Rank<'_> {
     fn epoch(&mut self, exchange: &mut Exchange) -> Result<(), TrainError> {
         let Training { seed, schedule, attack, .. } = self.training;
         let epoch = u64::from(self.state.epoch);
-        let order = Epoch::new(&self.split.training, schedule.batch_size as usize, *seed, epoch);
-        let mut meter =
-            Meter::new(schedule.epochs, self.state.epoch, self.split.training.len(), order.steps());
+        let additional: Vec<usize> = self.data.additional().collect();
+        let share = self.training.data.additional.as_ref().map_or(0.0, |additional| additional.per_batch);
+        let beside = Beside { images: &additional, share };
+        let order = Epoch::mixed(&self.split.training, beside, schedule.batch_size as usize, *seed, epoch);
+        let mut meter = Meter::new(schedule.epochs, self.state.epoch, order.images(), order.steps());
         let mut loader = self.loader(&order, epoch)?;
         let mut ahead = self.ahead(&mut loader, &order, epoch, 0)?;
         let mut attacked = None;

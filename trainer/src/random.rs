@@ -25,6 +25,16 @@ impl Stream {
         Self::new(seed, "order", &[epoch])
     }
 
+    /// The order of the images beside the data set in a pass over them (counted from 0).
+    pub fn order_beside(seed: u64, pass: u64) -> Self {
+        Self::new(seed, "order-beside", &[pass])
+    }
+
+    /// How the images of the data set and those beside it are mixed in a step (counted from 0) of an epoch.
+    pub fn mixture(seed: u64, epoch: u64, step: u64) -> Self {
+        Self::new(seed, "mixture", &[epoch, step])
+    }
+
     /// How a training image is varied in an epoch; `image` is its index in the data set.
     pub fn augmentation(seed: u64, epoch: u64, image: u64) -> Self {
         Self::new(seed, "augmentation", &[epoch, image])

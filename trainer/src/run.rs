@@ -11,7 +11,7 @@ use datjob_api::{
 use tokio::time;
 
 use crate::{
-    agent::{self, Board, Config, Ending, InitialWeightsFile, config::TrainingSource},
+    agent::{self, Board, Config, Ending, Files, config::TrainingSource},
     checkpoint::{CheckpointError, results},
     cli::Run,
     figures::Measured,
@@ -92,7 +92,11 @@ fn config(options: &Run, manifest: &Manifest) -> Config {
         training: TrainingSource::Given(Box::new(manifest.spec.training.clone())),
         data: options.data.clone(),
         downloads: true,
-        initial_weights: InitialWeightsFile::Given(options.initial_weights.clone()),
+        files: Files {
+            mounted: None,
+            given: options.files(),
+            downloaded: options.checkpoints.join("downloaded"),
+        },
         checkpoints: options.checkpoints.clone(),
         max_restarts: Some(manifest.spec.lifecycle.max_restarts),
     }

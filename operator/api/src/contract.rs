@@ -51,8 +51,8 @@ pub const TRAINING_DIR: &str = "/etc/datjob";
 pub const TRAINING_FILE: &str = "training.json";
 /// Where the data set is mounted, unpacked or downloaded to.
 pub const DATA_DIR: &str = "/data";
-/// Where the claim of `model.initialWeights` is mounted.
-pub const INITIAL_WEIGHTS_DIR: &str = "/initial-weights";
+/// Below it the claims of files beside the data set are mounted, each in a directory of its own.
+pub const FILES_DIR: &str = "/files";
 /// Where the checkpoint claim is mounted.
 pub const CHECKPOINT_DIR: &str = "/checkpoints";
 /// Scratch space of the trainer (its root file system is read-only).

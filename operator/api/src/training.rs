@@ -11,18 +11,20 @@ use sha2::{Digest, Sha256};
 pub use crate::dataset::{Contents, Dataset};
 use crate::epsilon::Epsilon;
 
+mod additional;
 mod attack;
 mod check;
 mod communication;
 mod data;
 mod defaults;
 mod evaluation;
+mod file;
 pub(crate) mod model;
 mod objective;
 mod optimizer;
 mod schedule;
-mod weights;
 
+pub use additional::{Additional, Labels, Nothing, Teacher};
 pub use attack::{Attack, CatastrophicOverfitting, Fgsm, NFgsm, OverfittingResponse, Pgd, TrainingAttack};
 pub use check::{InvalidTraining, Topology};
 pub use communication::{Backend, Communication, Compression, Half, Int8};
@@ -34,11 +36,11 @@ pub use evaluation::{
     ApgdCe, AutoAttack, Certify, DuringAttack, Evaluation, FinalAttack, FinalPgd, Square, Sweep, Target,
     Targeted, UnknownAttack,
 };
-pub use model::{Activation, Architecture, Model, Normalization, Stem, UnknownArchitecture};
+pub use file::{FileSource, NamedFile, VolumeFile};
+pub use model::{Activation, Architecture, InitialWeights, Model, Normalization, Stem, UnknownArchitecture};
 pub use objective::{CrossEntropy, Mart, Objective, Smoothing, Trades, WeightPerturbation};
 pub use optimizer::{AdamW, Adaptation, Averaging, Ema, Lamb, Lars, Optimizer, Sgd};
 pub use schedule::{Cosine, Cyclic, Decay, Piecewise, Scaling, ScalingRule, Schedule};
-pub use weights::{InitialWeights, WeightsFile, WeightsSource};
 
 /// What is trained and how. Never changes after the job was created.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]

@@ -6,7 +6,7 @@ use std::collections::BTreeSet;
 use datjob_api::{
     contract,
     datjob::{DatJob, PodOptions, Volume},
-    training::{InvalidTraining, ObjectStoreSource, Source, Topology},
+    training::{FileSource, InvalidTraining, ObjectStoreSource, Source, Topology},
 };
 use k8s_openapi::api::core::v1::VolumeMount;
 use kube::Resource as _;
@@ -32,8 +32,8 @@ pub struct ValidJob<'a> {
     pub job: &'a DatJob,
     /// Its names.
     pub identity: &'a Identity,
-    /// The port that the data is fetched from.
-    pub source_port: Option<u16>,
+    /// The ports that pods fetch data and files from.
+    pub source_ports: BTreeSet<u16>,
 }
 
 /// A spec that cannot be run: the field, what is wrong with it, and what to write.
@@ -43,10 +43,10 @@ pub enum InvalidSpec {
     #[error(transparent)]
     Training(#[from] InvalidTraining),
     /// The URL cannot be parsed.
-    #[error(
-        "spec.training.data.source.http.url: {url:?} is no URL; write for example https://host/data.tar.gz"
-    )]
+    #[error("spec.training.{field}.http.url: {url:?} is no URL; write for example https://host/data.tar.gz")]
     Url {
+        /// The field below `spec.training` that has it.
+        field: &'static str,
         /// The URL.
         url: String,
     },
@@ -178,7 +178,7 @@ pub const VOLUME_PREFIX: &str = "datjob-";
 const RESERVED_MOUNTS: [&str; 6] = [
     contract::TRAINING_DIR,
     contract::DATA_DIR,
-    contract::INITIAL_WEIGHTS_DIR,
+    contract::FILES_DIR,
     contract::CHECKPOINT_DIR,
     contract::SCRATCH_DIR,
     super::build::SHARED_MEMORY_DIR,
@@ -204,7 +204,7 @@ pub fn validate<'a>(job: &'a DatJob, identity: &'a Identity, gpus: bool) -> Vali
     let started = status.is_some_and(|status| status.attempt > 0);
     match check(job, gpus) {
         Err(invalid) if !started => Validated::Invalid(invalid),
-        _ => Validated::Run(ValidJob { job, identity, source_port: source_port(job) }),
+        _ => Validated::Run(ValidJob { job, identity, source_ports: source_ports(job) }),
     }
 }
 
@@ -213,16 +213,21 @@ fn check(job: &DatJob, gpus: bool) -> Result<(), InvalidSpec> {
     check_gpus(&spec.pod, spec.topology(), gpus)?;
     spec.training.check(spec.topology())?;
     match &spec.training.data.source {
-        Source::Http(http) if source_port(job).is_none() => {
-            return Err(InvalidSpec::Url { url: http.url.clone() });
+        Source::Http(http) => check_url("data.source", &http.url)?,
+        Source::ObjectStore(store) => {
+            check_object_store(store, data_port(&spec.training.data.source), &spec.pod)?;
         }
-        Source::ObjectStore(store) => check_object_store(store, source_port(job), &spec.pod)?,
         Source::Volume(volume)
             if volume.path.starts_with('/') || volume.path.split('/').any(|part| part == "..") =>
         {
             return Err(InvalidSpec::Path { path: volume.path.clone() });
         }
         _ => {}
+    }
+    for (file, source) in spec.training.files() {
+        if let FileSource::Http(http) = source {
+            check_url(file.field(), &http.url)?;
+        }
     }
     let pod = &spec.pod;
     check_container(pod)?;
@@ -232,15 +237,30 @@ fn check(job: &DatJob, gpus: bool) -> Result<(), InvalidSpec> {
     check_mounts(&pod.volumes, &pod.volume_mounts)
 }
 
-fn source_port(job: &DatJob) -> Option<u16> {
-    let port =
-        |url: &str| reqwest::Url::parse(url).ok().filter(reqwest::Url::has_host)?.port_or_known_default();
-    match &job.spec.training.data.source {
-        Source::Http(http) => port(&http.url),
-        Source::ObjectStore(ObjectStoreSource { endpoint: Some(endpoint), .. }) => port(endpoint),
+fn check_url(field: &'static str, url: &str) -> Result<(), InvalidSpec> {
+    url_port(url).map(drop).ok_or_else(|| InvalidSpec::Url { field, url: url.to_owned() })
+}
+
+fn url_port(url: &str) -> Option<u16> {
+    reqwest::Url::parse(url).ok().filter(reqwest::Url::has_host)?.port_or_known_default()
+}
+
+fn data_port(source: &Source) -> Option<u16> {
+    match source {
+        Source::Http(http) => url_port(&http.url),
+        Source::ObjectStore(ObjectStoreSource { endpoint: Some(endpoint), .. }) => url_port(endpoint),
         Source::ObjectStore(_) => Some(HTTPS),
         Source::Volume(_) | Source::Image(_) => None,
     }
+}
+
+fn source_ports(job: &DatJob) -> BTreeSet<u16> {
+    let training = &job.spec.training;
+    let files = training.files().into_iter().filter_map(|(_, source)| match source {
+        FileSource::Http(http) => url_port(&http.url),
+        FileSource::Volume(_) => None,
+    });
+    files.chain(data_port(&training.data.source)).collect()
 }
 
 fn check_object_store(

@@ -1,6 +1,7 @@
 //! What an agent is told by its pod's environment, or by the command line on a workstation.
 
 use std::{
+    collections::BTreeMap,
     env, fmt,
     net::{IpAddr, Ipv4Addr},
     path::{Path, PathBuf},
@@ -9,7 +10,7 @@ use std::{
 
 use datjob_api::{
     Training, contract,
-    training::{Topology, WeightsSource},
+    training::{FileSource, HttpSource, NamedFile, Topology},
 };
 
 use crate::files::{self, FileError};
@@ -50,21 +51,23 @@ pub struct Config {
     pub data: PathBuf,
     /// Whether an HTTP source or the objects of a store are fetched into `data`.
     pub downloads: bool,
-    /// Where the weights of `model.initialWeights` are.
-    pub initial_weights: InitialWeightsFile,
+    /// Where the files beside the data set's are.
+    pub files: Files,
     /// The checkpoint volume.
     pub checkpoints: PathBuf,
     /// How many worlds may end before the agent itself gives up; in a cluster the operator counts.
     pub max_restarts: Option<u32>,
 }
 
-/// Where weights to begin with are.
+/// Where the files beside the data set's are.
 #[derive(Clone, Debug)]
-pub enum InitialWeightsFile {
-    /// Where the operator mounts their claim.
-    Mounted,
-    /// On a workstation: the file that stands in for the source, if one was given.
-    Given(Option<PathBuf>),
+pub struct Files {
+    /// Below it the operator mounts claims; nothing on a workstation.
+    pub mounted: Option<PathBuf>,
+    /// Those that stand in for their sources, on a workstation.
+    pub given: BTreeMap<NamedFile, PathBuf>,
+    /// Where others are downloaded to, by their SHA-256.
+    pub downloaded: PathBuf,
 }
 
 /// Where a training spec is from.
@@ -123,7 +126,11 @@ impl Config {
             ),
             data: contract::DATA_DIR.into(),
             downloads: true,
-            initial_weights: InitialWeightsFile::Mounted,
+            files: Files {
+                mounted: Some(contract::FILES_DIR.into()),
+                given: BTreeMap::new(),
+                downloaded: Path::new(contract::SCRATCH_DIR).join("files"),
+            },
             checkpoints: contract::CHECKPOINT_DIR.into(),
             max_restarts: None,
         })
@@ -134,13 +141,29 @@ impl Config {
         self.checkpoints.join(&self.job_uid)
     }
 
-    /// The file of the weights to begin with.
-    pub fn initial_weights(&self, training: &Training) -> Option<PathBuf> {
-        let WeightsSource::Volume(file) = &training.model.initial_weights.as_ref()?.source;
-        match &self.initial_weights {
-            InitialWeightsFile::Mounted => Some(Path::new(contract::INITIAL_WEIGHTS_DIR).join(&file.path)),
-            InitialWeightsFile::Given(path) => path.clone(),
-        }
+    /// Where the files are that the spec names beside its data set's. On a workstation one of a volume that nobody gave
+    /// is missing: whoever needs it says so.
+    pub fn files(&self, training: &Training) -> BTreeMap<NamedFile, PathBuf> {
+        let place = |file: NamedFile, source: &FileSource| match (self.files.given.get(&file), source) {
+            (Some(given), _) => Some(given.clone()),
+            (None, FileSource::Http(http)) => Some(self.files.downloaded.join(&http.sha256)),
+            (None, FileSource::Volume(volume)) => {
+                Some(self.files.mounted.as_ref()?.join(file.name()).join(&volume.path))
+            }
+        };
+        let files = training.files().into_iter();
+        files.filter_map(|(file, source)| Some((file, place(file, source)?))).collect()
+    }
+
+    /// The files that are downloaded.
+    pub fn downloads<'a>(&self, training: &'a Training) -> Vec<(NamedFile, &'a HttpSource)> {
+        let files = training.files().into_iter().filter(|(file, _)| !self.files.given.contains_key(file));
+        files
+            .filter_map(|(file, source)| match source {
+                FileSource::Http(http) => Some((file, http)),
+                FileSource::Volume(_) => None,
+            })
+            .collect()
     }
 
     /// Pods, workers and GPUs.

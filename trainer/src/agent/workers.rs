@@ -223,7 +223,7 @@ fn assignment(config: &Config, training: &Training, world: &World, local_rank: u
         job_uid: config.job_uid.clone(),
         training: training.clone(),
         data: config.data.clone(),
-        initial_weights: config.initial_weights(training),
+        files: config.files(training),
         checkpoints: config.job_directory(),
         checkpoints_below_volume: PathBuf::from(&config.job_uid),
         generation: world.generation,

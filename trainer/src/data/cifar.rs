@@ -21,11 +21,7 @@ pub(super) fn load(layout: &Layout, dir: &Path) -> Result<DataSet, DataError> {
         Ok(Images::new(layout.contents.image_shape, pixels, labels))
     };
     let Contents { classes, training_images, test_images, .. } = layout.contents;
-    Ok(DataSet {
-        train: part(layout.train, training_images)?,
-        test: part(layout.test, test_images)?,
-        classes,
-    })
+    Ok(DataSet::new(part(layout.train, training_images)?, part(layout.test, test_images)?, classes))
 }
 
 fn bytes_of_image(layout: &Layout) -> usize {

@@ -58,7 +58,7 @@ pub enum DownloadError {
         limit: u64,
     },
     /// Something else came than was asked for.
-    #[error("{url}: the archive's SHA-256 is {found}, spec.training.data.source.http.sha256 says {expected}")]
+    #[error("{url}: its SHA-256 is {found}, the spec's sha256 says {expected}")]
     Hash {
         /// What was asked for.
         url: String,
@@ -108,7 +108,7 @@ pub enum DownloadError {
 fn advice(status: ureq::http::StatusCode) -> &'static str {
     match status.as_u16() {
         401 | 403 => "; the archive must be readable without credentials",
-        400..=499 => "; look at spec.training.data.source.http.url",
+        400..=499 => "; look at the spec's url",
         _ => "",
     }
 }
@@ -173,6 +173,21 @@ pub fn download(
     complete().map_err(|error| DownloadError::Incomplete { url: source.url.clone(), source: error })?;
     File::create(&marker).map_err(writing(&marker))?;
     Ok(())
+}
+
+/// Most bytes of one file.
+const FILE_BYTES: u64 = 64 << 30;
+
+/// Fetches one file into `dir`, which is made, under its SHA-256 as its name. Does nothing where it is there.
+pub fn download_file(source: &HttpSource, dir: &Path, retries: Retries) -> Result<PathBuf, DownloadError> {
+    let path = dir.join(&source.sha256);
+    if path.exists() {
+        return Ok(path);
+    }
+    fs::create_dir_all(dir).map_err(writing(dir))?;
+    let file = fetch_patiently((source, FILE_BYTES), dir, retries, &mut |_, _| {})?;
+    file.persist(&path).map_err(|error| writing(&path)(error.error))?;
+    Ok(path)
 }
 
 fn writing(path: &Path) -> impl Fn(io::Error) -> DownloadError {
@@ -516,10 +531,7 @@ mod tests {
         let (url, asked) = serve(vec![answer("404 Not Found", "", b"")]);
         let dir = tempfile::tempdir().unwrap();
         let error = fetch_cifar100(&source(&url, b""), dir.path()).unwrap_err().to_string();
-        assert_eq!(
-            error,
-            format!("{url}: the server answers 404 Not Found; look at spec.training.data.source.http.url")
-        );
+        assert_eq!(error, format!("{url}: the server answers 404 Not Found; look at the spec's url"));
         assert_eq!(asked.lock().unwrap().len(), 1);
     }
 
@@ -530,12 +542,7 @@ mod tests {
         let error = fetch_cifar100(&source(&url, b"the archive"), dir.path()).unwrap_err().to_string();
         let [found, expected] =
             [&b"something else"[..], b"the archive"].map(|bytes| hex::encode(Sha256::digest(bytes)));
-        assert_eq!(
-            error,
-            format!(
-                "{url}: the archive's SHA-256 is {found}, spec.training.data.source.http.sha256 says {expected}"
-            )
-        );
+        assert_eq!(error, format!("{url}: its SHA-256 is {found}, the spec's sha256 says {expected}"));
         assert_eq!(asked.lock().unwrap().len(), 1);
         assert!(names(dir.path()).is_empty());
     }

@@ -7,7 +7,17 @@ use crate::random::Stream;
 #[derive(Clone, Debug)]
 pub struct Epoch {
     order: Vec<usize>,
-    steps: usize,
+    /// Where each step's images begin in the order, and where the last one's end.
+    begins: Vec<usize>,
+}
+
+/// Images beside those of the data set, which fill a share of every batch.
+#[derive(Clone, Copy, Debug)]
+pub struct Beside<'a> {
+    /// The images.
+    pub images: &'a [usize],
+    /// Their share of a batch, from 0 to less than 1.
+    pub share: f64,
 }
 
 impl Epoch {
@@ -15,7 +25,39 @@ impl Epoch {
     pub fn new(training: &[usize], batch_size: usize, seed: u64, epoch: u64) -> Self {
         let mut order = training.to_vec();
         Stream::order(seed, epoch).shuffle(&mut order);
-        Self { order, steps: Self::count_steps(training.len(), batch_size) }
+        let steps = Self::count_steps(training.len(), batch_size);
+        let begins = (0..=steps).map(|step| order.len() * step / steps.max(1)).collect();
+        Self { order, begins }
+    }
+
+    /// The same where images beside those of the data set fill a share of every batch: an epoch goes over the data set
+    /// once, and over the others as often as their share asks for, each time in another order and without regard to where
+    /// epochs begin.
+    pub fn mixed(training: &[usize], beside: Beside<'_>, batch_size: usize, seed: u64, epoch: u64) -> Self {
+        let Beside { images, share } = beside;
+        let (own_size, others_size) = Self::division(batch_size, share);
+        let own = Self::new(training, own_size, seed, epoch);
+        if others_size == 0 || images.is_empty() {
+            return own;
+        }
+        let mut others = Passes::new(images, seed, epoch * (own.steps() * others_size) as u64);
+        let mut mixed = Self { order: Vec::new(), begins: vec![0] };
+        for step in 0..own.steps() {
+            let begin = mixed.order.len();
+            mixed.order.extend_from_slice(own.batch(step));
+            mixed.order.extend(others.by_ref().take(others_size));
+            // Each rank takes a part of the batch: with its share of both kinds, give or take chance.
+            Stream::mixture(seed, epoch, step as u64).shuffle(&mut mixed.order[begin..]);
+            mixed.begins.push(mixed.order.len());
+        }
+        mixed
+    }
+
+    /// Images of the data set and beside it in a batch of at most `batch_size`.
+    fn division(batch_size: usize, share: f64) -> (usize, usize) {
+        let others = (batch_size as f64 * share).round() as usize;
+        let others = others.min(batch_size.saturating_sub(1));
+        (batch_size - others, others)
     }
 
     /// How many steps an epoch over so many images has.
@@ -25,18 +67,62 @@ impl Epoch {
 
     /// How many steps there are.
     pub fn steps(&self) -> usize {
-        self.steps
+        self.begins.len().saturating_sub(1)
+    }
+
+    /// How many images there are in all steps.
+    pub fn images(&self) -> usize {
+        self.order.len()
     }
 
     /// The images of a step (counted from 0), over all ranks; empty from [`Epoch::steps`] on.
     pub fn batch(&self, step: usize) -> &[usize] {
-        if step < self.steps { part(&self.order, step, self.steps) } else { &[] }
+        match self.begins.get(step..=step + 1) {
+            Some(&[begin, end]) => &self.order[begin..end],
+            _ => &[],
+        }
     }
 
     /// A rank's share of a step: shares are contiguous and differ by at most one image; empty for a rank outside of
     /// the world. A step of fewer images than ranks leaves some ranks with none.
     pub fn shard(&self, step: usize, rank: usize, world: usize) -> &[usize] {
         if rank < world { part(self.batch(step), rank, world) } else { &[] }
+    }
+}
+
+/// Images over and over, in another order each time.
+struct Passes<'a> {
+    images: &'a [usize],
+    seed: u64,
+    /// How many were taken since training began.
+    taken: u64,
+    order: Vec<usize>,
+}
+
+impl<'a> Passes<'a> {
+    /// The images after so many of them.
+    fn new(images: &'a [usize], seed: u64, taken: u64) -> Self {
+        let mut passes = Self { images, seed, taken, order: Vec::new() };
+        passes.shuffle();
+        passes
+    }
+
+    fn shuffle(&mut self) {
+        self.order = self.images.to_vec();
+        Stream::order_beside(self.seed, self.taken / self.images.len() as u64).shuffle(&mut self.order);
+    }
+}
+
+impl Iterator for Passes<'_> {
+    type Item = usize;
+
+    fn next(&mut self) -> Option<usize> {
+        let place = (self.taken % self.images.len() as u64) as usize;
+        if place == 0 {
+            self.shuffle();
+        }
+        self.taken += 1;
+        Some(self.order[place])
     }
 }
 
@@ -75,6 +161,34 @@ mod tests {
             seen.sort_unstable();
             prop_assert_eq!(seen, training);
         }
+    }
+
+    #[test]
+    fn images_beside_the_data_set_fill_their_share_of_every_batch() {
+        let training: Vec<usize> = (0..100).collect();
+        let others: Vec<usize> = (1000..1030).collect();
+        let mut seen = std::collections::BTreeMap::new();
+        for epoch in 0..6 {
+            let mixed = Epoch::mixed(&training, Beside { images: &others, share: 0.6 }, 25, 1, epoch);
+            assert_eq!((mixed.steps(), mixed.images()), (10, 250));
+            let mut own = Vec::new();
+            for step in 0..mixed.steps() {
+                let (beside, of_data): (Vec<usize>, Vec<usize>) =
+                    mixed.batch(step).iter().partition(|&&image| image >= 1000);
+                assert_eq!((of_data.len(), beside.len()), (10, 15));
+                own.extend(of_data);
+                beside.iter().for_each(|image| *seen.entry(*image).or_insert(0) += 1);
+                let shards: Vec<&[usize]> = (0..3).map(|rank| mixed.shard(step, rank, 3)).collect();
+                assert_eq!(shards.concat(), mixed.batch(step));
+            }
+            own.sort_unstable();
+            assert_eq!(own, training);
+        }
+        // 900 draws are 30 passes over 30 images.
+        assert_eq!(seen.len(), 30);
+        assert!(seen.values().all(|&count| count == 30), "{seen:?}");
+        let none = Epoch::mixed(&training, Beside { images: &[], share: 0.6 }, 25, 1, 0);
+        assert_eq!(none.images(), 100);
     }
 
     #[test]

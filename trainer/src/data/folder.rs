@@ -44,11 +44,7 @@ pub(super) fn load(dir: &Path, size: u32, threads: usize) -> Result<DataSet, Dat
         let problem = format!("is no class: {} has no folder of that name", train.display());
         return Err(DataError::Index { path: test.join(unknown), problem });
     }
-    Ok(DataSet {
-        train: part(train.clone(), &classes)?,
-        test: part(test, &tested)?,
-        classes: classes.len() as i64,
-    })
+    Ok(DataSet::new(part(train.clone(), &classes)?, part(test, &tested)?, classes.len() as i64))
 }
 
 /// The images of these folders, by name, each of the class with the number of its folder's name.

@@ -24,11 +24,7 @@ pub(super) fn load(layout: &Layout, dir: &Path) -> Result<DataSet, DataError> {
         check_labels(&path, &labels, classes)?;
         Ok(Images::new(image_shape, pixels, labels.into_iter().map(u16::from).collect()))
     };
-    Ok(DataSet {
-        train: part(layout.train, training_images)?,
-        test: part(layout.test, test_images)?,
-        classes,
-    })
+    Ok(DataSet::new(part(layout.train, training_images)?, part(layout.test, test_images)?, classes))
 }
 
 /// The bytes after the header, which must say `sizes`.

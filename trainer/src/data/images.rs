@@ -13,6 +13,11 @@ pub struct Images {
     pub(super) store: Store,
 }
 
+/// The label of an image that has none.
+pub const UNLABELLED: u16 = u16::MAX;
+/// What stands for it in a batch: losses pass over it.
+const IGNORED: i64 = -100;
+
 /// Where pixels come from.
 #[derive(Clone, Debug)]
 pub(super) enum Store {
@@ -48,6 +53,19 @@ impl Images {
         let side = i64::from(images.size());
         let store = Store::Encoded { images: Arc::new(images), threads: threads.max(1) };
         Self { shape: [3, side, side], labels: labels.into(), store }
+    }
+
+    /// Puts images that lie in memory behind these, which do too, with a label for each.
+    ///
+    /// # Panics
+    /// If one of the two does not lie in memory, or the numbers do not fit together.
+    pub(super) fn append(&mut self, images: &Self, labels: &[u16]) {
+        assert_eq!((self.shape, images.len()), (images.shape, labels.len()), "shapes and labels");
+        let (Store::Memory(own), Store::Memory(other)) = (&mut self.store, &images.store) else {
+            panic!("images on disk cannot be put together");
+        };
+        Arc::make_mut(own).extend_from_slice(other);
+        self.labels = [&self.labels, labels].concat().into();
     }
 
     /// How many.
@@ -94,7 +112,11 @@ impl Images {
 
     /// Pixels that were read, with their labels.
     pub(super) fn loaded(&self, indices: &[usize], pixels: Vec<u8>) -> Loaded {
-        let labels = indices.iter().map(|&index| i64::from(self.labels[index])).collect();
+        let label = |&index: &usize| match self.labels[index] {
+            UNLABELLED => IGNORED,
+            label => i64::from(label),
+        };
+        let labels = indices.iter().map(label).collect();
         Loaded { shape: self.shape, pixels, labels }
     }
 }

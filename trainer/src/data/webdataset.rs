@@ -70,11 +70,7 @@ pub(super) fn load(dir: &Path, size: u32, threads: usize) -> Result<DataSet, Dat
     }
     let (test_images, test_labels) = index(test, Some(classes), threads)?;
     let images = |places, labels| Images::encoded(Encoded::new(places, size), labels, threads);
-    Ok(DataSet {
-        train: images(train_images, train_labels),
-        test: images(test_images, test_labels),
-        classes: classes as i64,
-    })
+    Ok(DataSet::new(images(train_images, train_labels), images(test_images, test_labels), classes as i64))
 }
 
 /// How many classes the file lists, where it is there.

@@ -2,7 +2,7 @@ use datjob_api::{report::FailureReason, training::InvalidTraining};
 use datjob_c10d::{C10dError, CudaError};
 use tch::TchError;
 
-use super::InitialWeightsError;
+use super::NamedFileError;
 use crate::{
     checkpoint::{CheckpointError, FormatError},
     data::DataError,
@@ -26,9 +26,9 @@ pub enum TrainError {
     /// Weights that are not those of this network.
     #[error(transparent)]
     Model(#[from] ModelError),
-    /// Weights to begin with.
+    /// A file beside the data set.
     #[error(transparent)]
-    InitialWeights(#[from] InitialWeightsError),
+    File(#[from] NamedFileError),
     /// A collective, or the store.
     #[error(transparent)]
     Collective(#[from] C10dError),
@@ -78,7 +78,7 @@ impl TrainError {
             Self::Data(_)
             | Self::Checkpoint(_)
             | Self::Model(_)
-            | Self::InitialWeights(_)
+            | Self::File(_)
             | Self::Format(_)
             | Self::Evaluate(EvaluateError::Data(_)) => FailureReason::Data,
             Self::Collective(error) if error.is_communication() => FailureReason::Communication,

@@ -60,7 +60,7 @@ fn model_info(Document { results, training, .. }: &Document) -> ModelInfo {
         link: None,
         name: None,
         authors: None,
-        additional_data: false,
+        additional_data: training.data.additional.is_some(),
         number_forward_passes: 1,
         dataset: training.data.dataset.name(),
         venue: None,

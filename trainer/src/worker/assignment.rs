@@ -1,9 +1,14 @@
 //! What an agent tells a worker: one line of JSON on standard input.
 
-use std::path::PathBuf;
+use std::{
+    collections::BTreeMap,
+    path::{Path, PathBuf},
+};
 
-use datjob_api::Training;
+use datjob_api::{Training, training::NamedFile};
 use serde::{Deserialize, Serialize};
+
+use crate::engine::NamedFileError;
 
 /// A worker's place in a world and what it is to do.
 ///
@@ -16,8 +21,8 @@ pub struct Assignment {
     pub training: Training,
     /// Directory of the data set's files.
     pub data: PathBuf,
-    /// File of the weights to begin with.
-    pub initial_weights: Option<PathBuf>,
+    /// The files beside the data set's.
+    pub files: BTreeMap<NamedFile, PathBuf>,
     /// The job's own checkpoint directory.
     pub checkpoints: PathBuf,
     /// Path of that directory below the checkpoint volume, for the results.
@@ -38,6 +43,13 @@ pub struct Assignment {
     pub threads: u32,
     /// Where it computes.
     pub accelerator: Accelerator,
+}
+
+impl Assignment {
+    /// Where a file beside the data set is.
+    pub fn file(&self, file: NamedFile) -> Result<&Path, NamedFileError> {
+        self.files.get(&file).map(PathBuf::as_path).ok_or(NamedFileError::NotGiven(file))
+    }
 }
 
 /// Where a worker computes.

@@ -1,12 +1,10 @@
 //! What a training spec must satisfy, for manifests that never met an API server and for what no schema can say.
 
-use super::{
-    Attack, Averaging, Compression, Decay, Epsilon, Norm, Objective, Optimizer, Training, WeightsFile,
-    WeightsSource,
-};
+use super::{Attack, Averaging, Compression, Decay, Epsilon, Norm, Objective, Optimizer, Training};
 
 mod data;
 mod evaluation;
+mod files;
 
 /// A training spec that cannot be run: the field and what to write there.
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
@@ -47,6 +45,8 @@ impl Training {
         self.check_attack()?;
         self.check_backend(topology)?;
         self.check_exchange()?;
+        self.check_files()?;
+        self.check_additional()?;
         self.check_world(topology.world_size())?;
         // What only the files can tell is checked by the trainer.
         let contents = self.data.dataset.contents();
@@ -54,19 +54,16 @@ impl Training {
     }
 
     fn check_model(&self) -> Result<(), InvalidTraining> {
-        let super::Model { architecture, stem, ref initial_weights, .. } = self.model;
-        if let Some(weights) = initial_weights {
-            weights_source("model.initialWeights.source", &weights.source)?;
+        if self.model.stem_fits() {
+            return Ok(());
         }
-        if stem == super::Stem::ImageNet && !architecture.has_stems() {
-            return refuse(
-                "model.stem",
-                &format!(
-                    "{architecture} has one form only; leave it out, or choose resnet18, resnet34 or resnet50"
-                ),
-            );
-        }
-        Ok(())
+        let architecture = self.model.architecture;
+        refuse(
+            "model.stem",
+            &format!(
+                "{architecture} has one form only; leave it out, or choose resnet18, resnet34 or resnet50"
+            ),
+        )
     }
 
     fn check_backend(&self, Topology { workers, gpus, .. }: Topology) -> Result<(), InvalidTraining> {
@@ -262,20 +259,6 @@ impl Training {
 
 fn refuse(field: &str, problem: &str) -> Result<(), InvalidTraining> {
     Err(InvalidTraining { field: field.to_owned(), problem: problem.to_owned() })
-}
-
-fn weights_source(field: &str, source: &WeightsSource) -> Result<(), InvalidTraining> {
-    match source {
-        WeightsSource::Volume(WeightsFile { path, .. })
-            if path.is_empty() || path.starts_with('/') || path.split('/').any(|part| part == "..") =>
-        {
-            refuse(
-                &format!("{field}.volume.path"),
-                &format!("{path:?} must be the path of a file below the volume's root, without \"..\""),
-            )
-        }
-        WeightsSource::Volume(_) => Ok(()),
-    }
 }
 
 fn number(field: &str, value: f64, least: f64, most: f64) -> Result<(), InvalidTraining> {

@@ -1,6 +1,6 @@
 use serde::{Deserialize, Serialize};
 
-use super::Dataset;
+use super::{Additional, Dataset};
 
 /// The images.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -22,6 +22,9 @@ pub struct Data {
     /// How training images are varied.
     #[serde(default)]
     pub augmentation: Augmentation,
+    /// Images beside those of the data set, for training alone.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub additional: Option<Additional>,
 }
 
 /// Where a data set's standard files come from. Exactly one member.

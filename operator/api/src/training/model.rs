@@ -2,7 +2,7 @@ use std::{fmt, str::FromStr};
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de::Error as _};
 
-use super::{Dataset, InitialWeights};
+use super::{Dataset, FileSource};
 
 /// The network.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -28,9 +28,31 @@ pub struct Model {
     pub initial_weights: Option<InitialWeights>,
 }
 
+/// Weights to begin with, in the place of random ones.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "crd", derive(schemars::JsonSchema))]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct InitialWeights {
+    /// Where they come from: safetensors (for example `status.results.weights` of another job, in the claim of its
+    /// checkpoints), or a state dict that PyTorch's torch.save wrote, whose pickle is read and never run. `dat-trainer run
+    /// --initial-weights FILE` takes the file instead.
+    pub source: FileSource,
+    /// Begins with a new last layer even where theirs has as many classes as the data set. One for another number of
+    /// classes is replaced in any case.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub new_head: bool,
+}
+
 /// What was not chosen is left out of the spec's JSON, whose hash names checkpoints that are older than a field.
 fn is_default<T: Default + PartialEq>(value: &T) -> bool {
     *value == T::default()
+}
+
+impl Model {
+    /// Whether the architecture has the stem.
+    pub fn stem_fits(&self) -> bool {
+        self.stem == Stem::default() || self.architecture.has_stems()
+    }
 }
 
 impl From<Architecture> for Model {

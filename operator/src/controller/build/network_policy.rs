@@ -47,10 +47,10 @@ fn egress(valid: &ValidJob<'_>) -> Vec<NetworkPolicyEgressRule> {
     ];
     let added = &valid.job.spec.network_policy.egress;
     rules.extend(added.iter().map(rule));
-    if let (true, Some(source)) = (added.is_empty(), valid.source_port) {
+    if added.is_empty() && !valid.source_ports.is_empty() {
         rules.push(NetworkPolicyEgressRule {
             to: Some(["0.0.0.0/0", "::/0"].map(addresses).into()),
-            ports: Some(vec![port(source, "TCP")]),
+            ports: Some(valid.source_ports.iter().map(|&source| port(source, "TCP")).collect()),
         });
     }
     rules

@@ -3,7 +3,7 @@
 use datjob_api::{
     contract,
     datjob::{self, Checkpoints},
-    training::{Source, WeightsSource},
+    training::{FileSource, NamedFile, Source},
 };
 use k8s_openapi::api::core::v1::{
     ConfigMapVolumeSource, EmptyDirVolumeSource, PersistentVolumeClaimVolumeSource, SecretVolumeSource,
@@ -19,7 +19,6 @@ pub(super) const DATA_CONTAINER: &str = "data";
 const TRAINING: &str = "datjob-training";
 const CHECKPOINTS: &str = "datjob-checkpoints";
 const DATA: &str = "datjob-data";
-const INITIAL_WEIGHTS: &str = "datjob-initial-weights";
 const SCRATCH: &str = "datjob-scratch";
 const SHARED_MEMORY: &str = "datjob-shared-memory";
 
@@ -49,9 +48,10 @@ pub(super) fn volumes(valid: &ValidJob<'_>) -> Vec<Volume> {
         data,
         empty(SCRATCH, EmptyDirVolumeSource::default()),
     ];
-    if let Some(claim) = initial_weights(valid) {
-        volumes.push(claim_volume(INITIAL_WEIGHTS, claim, claim != checkpoints.claim_name));
-    }
+    volumes.extend(
+        files(valid)
+            .map(|(file, claim)| claim_volume(&file_volume(file), claim, claim != checkpoints.claim_name)),
+    );
     if let Some(limit) = &spec.pod.shared_memory {
         let memory = EmptyDirVolumeSource { medium: Some("Memory".into()), size_limit: Some(limit.clone()) };
         volumes.push(empty(SHARED_MEMORY, memory));
@@ -77,9 +77,9 @@ pub(super) fn mounts(valid: &ValidJob<'_>) -> Vec<VolumeMount> {
         data,
         mount(SCRATCH, contract::SCRATCH_DIR, false),
     ];
-    if initial_weights(valid).is_some() {
-        mounts.push(mount(INITIAL_WEIGHTS, contract::INITIAL_WEIGHTS_DIR, true));
-    }
+    mounts.extend(files(valid).map(|(file, _)| {
+        mount(&file_volume(file), &format!("{}/{}", contract::FILES_DIR, file.name()), true)
+    }));
     if spec.pod.shared_memory.is_some() {
         mounts.push(mount(SHARED_MEMORY, SHARED_MEMORY_DIR, false));
     }
@@ -87,10 +87,16 @@ pub(super) fn mounts(valid: &ValidJob<'_>) -> Vec<VolumeMount> {
     mounts
 }
 
-/// The claim with the weights to begin with.
-fn initial_weights<'a>(valid: &ValidJob<'a>) -> Option<&'a str> {
-    let WeightsSource::Volume(file) = &valid.job.spec.training.model.initial_weights.as_ref()?.source;
-    Some(&file.persistent_volume_claim.claim_name)
+/// The files beside the data set that lie in volumes, with their claims.
+fn files<'a>(valid: &ValidJob<'a>) -> impl Iterator<Item = (NamedFile, &'a str)> {
+    valid.job.spec.training.files().into_iter().filter_map(|(file, source)| match source {
+        FileSource::Volume(volume) => Some((file, volume.persistent_volume_claim.claim_name.as_str())),
+        FileSource::Http(_) => None,
+    })
+}
+
+fn file_volume(file: NamedFile) -> String {
+    format!("datjob-{}", file.name())
 }
 
 pub(super) fn data_container_mounts() -> Vec<VolumeMount> {

@@ -19,7 +19,7 @@ impl Training {
         count("data.validation.count", data.validation.count, 1, 40_000)?;
         self.check_augmentation()?;
         match &data.source {
-            Source::Http(http) => check_http(http),
+            Source::Http(http) => check_http("data.source.http", http),
             Source::ObjectStore(store) => check_object_store(store),
             Source::Volume(_) | Source::Image(_) => Ok(()),
         }
@@ -71,15 +71,12 @@ impl Training {
     }
 }
 
-fn check_http(http: &HttpSource) -> Result<(), InvalidTraining> {
+pub(super) fn check_http(field: &str, http: &HttpSource) -> Result<(), InvalidTraining> {
     if !is_http(&http.url) {
-        return refuse("data.source.http.url", "must begin with http:// or https://");
+        return refuse(&format!("{field}.url"), "must begin with http:// or https://");
     }
     if http.sha256.len() != 64 || !http.sha256.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f')) {
-        return refuse(
-            "data.source.http.sha256",
-            "write the archive's SHA-256 as 64 lower-case hexadecimal digits",
-        );
+        return refuse(&format!("{field}.sha256"), "write its SHA-256 as 64 lower-case hexadecimal digits");
     }
     Ok(())
 }

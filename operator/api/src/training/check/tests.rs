@@ -243,6 +243,50 @@ fn initial_weights_are_a_file() {
     let mut training = example();
     training.model.initial_weights = Some(volume("uid/best.safetensors"));
     training.check(TWO).unwrap();
+    let http = r#"{"source": {"http": {"url": "https://example.com/w.pt", "sha256": "abc"}}}"#;
+    let sentence = problem(|t| t.model.initial_weights = Some(serde_json::from_str(http).unwrap()));
+    assert!(sentence.contains("model.initialWeights.source.http.sha256: write its SHA-256"), "{sentence}");
+}
+
+#[test]
+fn images_beside_the_data_set_have_labels_or_an_objective_without() {
+    let additional = |labels: &str, share: f64| {
+        let source = r#"{"volume": {"persistentVolumeClaim": {"claimName": "c"}, "path": "edm.npz"}}"#;
+        let json = format!(r#"{{"source": {source}, "labels": {labels}, "perBatch": {share}}}"#);
+        Some(serde_json::from_str(&json).unwrap())
+    };
+    let weights = r#"{"http": {"url": "https://example.com/t.pt", "sha256": "x"}}"#;
+    let teacher = |model: &str| format!(r#"{{"teacher": {{"model": {model}, "weights": {weights}}}}}"#);
+    let small = teacher(r#"{"architecture": "small-cnn"}"#);
+    let stem = teacher(r#"{"architecture": "small-cnn", "stem": "ImageNet"}"#);
+    for (labels, share, sentence) in [
+        (r#"{"given": {}}"#, 0.0, "data.additional.perBatch: 0 is not within 0.01 and 0.95"),
+        (r#"{"none": {}}"#, 0.5, "data.additional.labels: without labels only the divergence"),
+        (&small, 0.5, "data.additional.labels.teacher.weights.http.sha256: write"),
+        (
+            &stem.replace("\"x\"", &format!("{:?}", "0".repeat(64))),
+            0.5,
+            "labels.teacher.model.stem: small-cnn",
+        ),
+    ] {
+        let found = problem(|t| t.data.additional = additional(labels, share));
+        assert!(found.contains(sentence), "{found}");
+    }
+    let mut training = example();
+    let hash = training.hash();
+    training.data.additional = additional(r#"{"given": {}}"#, 0.5);
+    training.check(TWO).unwrap();
+    assert_ne!(training.hash(), hash);
+    assert_eq!(training.files().len(), 1);
+    training.objective = serde_json::from_str(r#"{"trades": {}}"#).unwrap();
+    training.attack = serde_json::from_str(r#"{"pgd": {}}"#).unwrap();
+    training.data.additional = additional(r#"{"none": {}}"#, 0.5);
+    training.check(TWO).unwrap();
+    let folder = problem(|t| {
+        t.data.dataset = crate::training::Dataset::ImageFolder;
+        t.data.additional = additional(r#"{"given": {}}"#, 0.5);
+    });
+    assert!(folder.starts_with("spec.training.data.additional: goes with"), "{folder}");
 }
 
 #[test]

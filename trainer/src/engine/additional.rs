@@ -1,0 +1,92 @@
+//! Images beside those of the data set: reading them, and labels for those that have none.
+
+use datjob_api::training::{Additional, Dataset, Labels, NamedFile, Teacher};
+use datjob_c10d::{ProcessGroup, ReduceOp};
+use tch::{Device, Kind, Tensor, no_grad};
+
+use super::{NamedFileError, TrainError};
+use crate::{
+    data::{self, DataSet, Images, UNLABELLED},
+    model::{Mode, Network},
+    placement::Placement,
+    weights,
+    worker::assignment::Assignment,
+};
+
+/// Images that a teacher labels at once. The same for every world, so that labels do not depend on it.
+const BATCH: usize = 512;
+
+/// Adds the images that the spec names to those that are trained on. All ranks call it.
+pub(super) fn add(
+    data: &mut DataSet,
+    spec: &Additional,
+    assignment: &Assignment,
+    placement: Placement,
+    group: &ProcessGroup,
+) -> Result<(), TrainError> {
+    let path = assignment.file(NamedFile::AdditionalImages)?;
+    let (images, labels) = data::read_npz(path, data.train.shape()).map_err(NamedFileError::from)?;
+    let labels = match &spec.labels {
+        Labels::Given(_) => {
+            let labels = labels.ok_or_else(|| NamedFileError::NoLabels(path.to_owned()))?;
+            classes(&labels, data.classes)?
+        }
+        Labels::None(_) => vec![UNLABELLED; images.len()],
+        Labels::Teacher(teacher) => {
+            let network = network(teacher, data, assignment, placement)?;
+            classes(&labelled(&images, &network, placement.device(), group)?, data.classes)?
+        }
+    };
+    tracing::info!(images = images.len(), "Trains on images beside the data set.");
+    data.add(&images, &labels);
+    Ok(())
+}
+
+/// Labels as classes of the data set.
+fn classes(labels: &[i64], classes: i64) -> Result<Vec<u16>, NamedFileError> {
+    let class = |(image, &label): (usize, &i64)| {
+        let class = u16::try_from(label).ok().filter(|_| label < classes);
+        class.ok_or(NamedFileError::Label { image, label, classes })
+    };
+    labels.iter().enumerate().map(class).collect()
+}
+
+fn network(
+    teacher: &Teacher,
+    data: &DataSet,
+    assignment: &Assignment,
+    placement: Placement,
+) -> Result<Network, TrainError> {
+    const FILE: NamedFile = NamedFile::TeacherWeights;
+    let path = assignment.file(FILE)?;
+    let dataset: Dataset = assignment.training.data.dataset;
+    let options = (Kind::Float, placement.device());
+    // The seed is of no effect: all weights are read.
+    let mut network = Network::for_dataset(&teacher.model, (dataset, &data.contents()), 0, options)?;
+    let tensors = weights::read(path).map_err(|error| NamedFileError::Weights { file: FILE, error })?;
+    let loaded = network.load_state(tensors);
+    loaded.map_err(|error| NamedFileError::Model { file: FILE, path: path.to_owned(), error })?;
+    network.channels_last()?;
+    Ok(network)
+}
+
+/// The likeliest class of each image; each rank asks the network for its share of the batches.
+fn labelled(
+    images: &Images,
+    network: &Network,
+    device: Device,
+    group: &ProcessGroup,
+) -> Result<Vec<i64>, TrainError> {
+    let labels = Tensor::f_zeros([images.len() as i64], (Kind::Int64, Device::Cpu))?;
+    for batch in (group.rank()..images.len().div_ceil(BATCH)).step_by(group.world_size()) {
+        let begin = batch * BATCH;
+        let indices: Vec<usize> = (begin..images.len().min(begin + BATCH)).collect();
+        let (pixels, _) = images.read(&indices, None)?.numbers(device)?;
+        let pixels = network.input(&pixels)?;
+        let classes = no_grad(|| network.forward(&pixels, Mode::Eval)?.f_argmax(1, false))?;
+        let mut own = labels.f_narrow(0, begin as i64, indices.len() as i64)?;
+        own.f_copy_(&classes)?;
+    }
+    group.all_reduce(&labels, ReduceOp::Sum)?;
+    Ok(Vec::try_from(&labels)?)
+}

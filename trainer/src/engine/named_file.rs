@@ -1,0 +1,62 @@
+//! The files that a spec names beside its data set's, as a rank meets them.
+
+use std::path::PathBuf;
+
+use datjob_api::training::NamedFile;
+
+use crate::{data::NpzError, model::ModelError, weights::WeightsError};
+
+/// A file that cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum NamedFileError {
+    /// Nobody gave it.
+    #[error(
+        "spec.training.{} names a file of a volume, and there is none on a workstation: give it with --{} FILE",
+        .0.field(), .0.name()
+    )]
+    NotGiven(NamedFile),
+    /// Weights that cannot be read.
+    #[error("spec.training.{}: {error}", file.field())]
+    Weights {
+        /// What they are for.
+        file: NamedFile,
+        /// What is wrong with them.
+        error: WeightsError,
+    },
+    /// Weights of another network.
+    #[error(
+        "spec.training.{}: {} does not hold this network's weights: {error}; look at the model that the spec describes",
+        file.field(), path.display()
+    )]
+    Model {
+        /// What they are for.
+        file: NamedFile,
+        /// The file.
+        path: PathBuf,
+        /// What does not fit.
+        error: ModelError,
+    },
+    /// Images that cannot be read.
+    #[error("spec.training.data.additional.source: {0}")]
+    Images(#[from] NpzError),
+    /// Images without labels.
+    #[error(
+        "spec.training.data.additional.source: {} has no labels; write data.additional.labels.teacher, or labels.none with \
+         objective.trades",
+        .0.display()
+    )]
+    NoLabels(PathBuf),
+    /// A label that stands for no class.
+    #[error(
+        "spec.training.data.additional: image {image} has the label {label}, and the data set has the classes 0 to {}",
+        classes - 1
+    )]
+    Label {
+        /// The image, counted from 0.
+        image: usize,
+        /// Its label.
+        label: i64,
+        /// The number of classes.
+        classes: i64,
+    },
+}
