@@ -16,94 +16,11 @@ use sha2::{Digest, Sha256};
 #[path = "common/data.rs"]
 mod data;
 
+#[path = "common/run.rs"]
+mod run;
+
 use data::squares as data;
-
-fn manifest() -> Value {
-    json!({
-        "apiVersion": "datjob.io/v1alpha1",
-        "kind": "DatJob",
-        "metadata": {"name": "test"},
-        "spec": {
-            "replicas": 2,
-            "checkpoints": {"persistentVolumeClaim": {"claimName": "unused"}},
-            "training": {
-                "seed": 3,
-                "model": {"architecture": "small-cnn"},
-                "data": {
-                    "dataset": "mnist",
-                    "source": {"volume": {"persistentVolumeClaim": {"claimName": "unused"}}},
-                    "validation": {"count": 500},
-                    "augmentation": {"crop": 1}
-                },
-                "threatModel": {"epsilon": "0.1"},
-                "attack": {"fgsm": {}},
-                "schedule": {"epochs": 3, "batchSize": 1024},
-                "evaluation": {"during": {"pgd": {"steps": 1}}, "final": [{"pgd": {"steps": 2}}]}
-            }
-        }
-    })
-}
-
-struct Run {
-    directory: tempfile::TempDir,
-}
-
-impl Run {
-    fn new(manifest: &Value) -> Self {
-        let directory = tempfile::tempdir().unwrap();
-        let text = format!("# the first document is not the job\nkind: ConfigMap\n---\n{manifest}\n");
-        fs::write(directory.path().join("job.yaml"), text).unwrap();
-        Self { directory }
-    }
-
-    fn file(&self, name: &str) -> PathBuf {
-        self.directory.path().join("checkpoints/test").join(name)
-    }
-
-    fn command(&self, data: &Path) -> Command {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_dat-trainer"));
-        command
-            .arg("run")
-            .arg(self.directory.path().join("job.yaml"))
-            .args(["--workers", "2", "--data"])
-            .arg(data);
-        command.arg("--checkpoints").arg(self.directory.path().join("checkpoints"));
-        command
-    }
-
-    fn start(&self) -> Child {
-        self.command(data()).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap()
-    }
-
-    fn finish(&self) -> String {
-        let output = self.command(data()).output().unwrap();
-        let text = String::from_utf8_lossy(&output.stdout).into_owned();
-        assert!(output.status.success(), "{text}\n{}", String::from_utf8_lossy(&output.stderr));
-        text
-    }
-
-    fn fail(&self, data: &Path) -> String {
-        let output = self.command(data).output().unwrap();
-        assert!(!output.status.success());
-        String::from_utf8(output.stderr).unwrap()
-    }
-
-    fn results(&self) -> Value {
-        self.json("results.json")["results"].clone()
-    }
-
-    fn json(&self, name: &str) -> Value {
-        serde_json::from_slice(&fs::read(self.file(name)).unwrap()).unwrap()
-    }
-
-    fn wait_for(&self, name: &str) {
-        let started = Instant::now();
-        while !self.file(name).exists() {
-            assert!(started.elapsed() < Duration::from_mins(5), "no {name}");
-            thread::sleep(Duration::from_millis(20));
-        }
-    }
-}
+use run::{Run, manifest};
 
 /// The worker processes of an agent.
 fn workers(agent: &Child) -> Vec<u32> {

@@ -1,0 +1,102 @@
+//! `dat-trainer run` in a folder of its own.
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    process::{Child, Command, Stdio},
+    thread,
+    time::{Duration, Instant},
+};
+
+use serde_json::{Value, json};
+
+use crate::data::squares;
+
+/// A short training on squares.
+pub(crate) fn manifest() -> Value {
+    json!({
+        "apiVersion": "datjob.io/v1alpha1",
+        "kind": "DatJob",
+        "metadata": {"name": "test"},
+        "spec": {
+            "replicas": 2,
+            "checkpoints": {"persistentVolumeClaim": {"claimName": "unused"}},
+            "training": {
+                "seed": 3,
+                "model": {"architecture": "small-cnn"},
+                "data": {
+                    "dataset": "mnist",
+                    "source": {"volume": {"persistentVolumeClaim": {"claimName": "unused"}}},
+                    "validation": {"count": 500},
+                    "augmentation": {"crop": 1}
+                },
+                "threatModel": {"epsilon": "0.1"},
+                "attack": {"fgsm": {}},
+                "schedule": {"epochs": 3, "batchSize": 1024},
+                "evaluation": {"during": {"pgd": {"steps": 1}}, "final": [{"pgd": {"steps": 2}}]}
+            }
+        }
+    })
+}
+
+/// A folder with a manifest, in which it is run.
+pub(crate) struct Run {
+    pub(crate) directory: tempfile::TempDir,
+}
+
+impl Run {
+    pub(crate) fn new(manifest: &Value) -> Self {
+        let directory = tempfile::tempdir().unwrap();
+        let text = format!("# the first document is not the job\nkind: ConfigMap\n---\n{manifest}\n");
+        fs::write(directory.path().join("job.yaml"), text).unwrap();
+        Self { directory }
+    }
+
+    pub(crate) fn file(&self, name: &str) -> PathBuf {
+        self.directory.path().join("checkpoints/test").join(name)
+    }
+
+    pub(crate) fn command(&self, data: &Path) -> Command {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_dat-trainer"));
+        command
+            .arg("run")
+            .arg(self.directory.path().join("job.yaml"))
+            .args(["--workers", "2", "--data"])
+            .arg(data);
+        command.arg("--checkpoints").arg(self.directory.path().join("checkpoints"));
+        command
+    }
+
+    pub(crate) fn start(&self) -> Child {
+        self.command(squares()).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap()
+    }
+
+    pub(crate) fn finish(&self) -> String {
+        let output = self.command(squares()).output().unwrap();
+        let text = String::from_utf8_lossy(&output.stdout).into_owned();
+        assert!(output.status.success(), "{text}\n{}", String::from_utf8_lossy(&output.stderr));
+        text
+    }
+
+    pub(crate) fn fail(&self, data: &Path) -> String {
+        let output = self.command(data).output().unwrap();
+        assert!(!output.status.success());
+        String::from_utf8(output.stderr).unwrap()
+    }
+
+    pub(crate) fn results(&self) -> Value {
+        self.json("results.json")["results"].clone()
+    }
+
+    pub(crate) fn json(&self, name: &str) -> Value {
+        serde_json::from_slice(&fs::read(self.file(name)).unwrap()).unwrap()
+    }
+
+    pub(crate) fn wait_for(&self, name: &str) {
+        let started = Instant::now();
+        while !self.file(name).exists() {
+            assert!(started.elapsed() < Duration::from_mins(5), "no {name}");
+            thread::sleep(Duration::from_millis(20));
+        }
+    }
+}

@@ -1,0 +1,85 @@
+//! Every example runs: as it is but for its size, data set and network, so that it takes seconds.
+
+use std::{fs, path::Path};
+
+use serde_json::{Value, json};
+
+#[path = "common/data.rs"]
+mod data;
+#[path = "common/npz.rs"]
+mod npz;
+#[path = "common/run.rs"]
+#[allow(dead_code, reason = "shared with run.rs")]
+mod run;
+
+use run::{Run, manifest};
+use serde::Deserialize as _;
+
+/// Examples that need data of another form have tests of their own.
+const ELSEWHERE: [&str; 1] = ["imagenet.yaml"];
+
+/// The DatJob of a file of examples.
+fn example(path: &Path) -> Value {
+    let text = fs::read_to_string(path).unwrap();
+    assert!(text.lines().count() < 60, "{}", path.display());
+    let mut documents =
+        serde_yaml::Deserializer::from_str(&text).map(|document| Value::deserialize(document).unwrap());
+    documents.find(|document| document["kind"] == "DatJob").unwrap()
+}
+
+/// The same in small.
+fn in_small(mut job: Value) -> Value {
+    job["metadata"]["name"] = "test".into();
+    let training = &mut job["spec"]["training"];
+    training["model"]["architecture"] = "small-cnn".into();
+    training["data"]["dataset"] = "mnist".into();
+    training["data"]["validation"] = json!({"count": 500});
+    if training["data"]["additional"]["labels"]["teacher"].is_object() {
+        training["data"]["additional"]["labels"]["teacher"]["model"] = json!({"architecture": "small-cnn"});
+    } else if let Some(data) = training["data"].as_object_mut() {
+        data.remove("additional");
+    }
+    if training["attack"]["pgd"].is_object() {
+        training["attack"]["pgd"]["steps"] = 1.into();
+    }
+    let schedule = &mut training["schedule"];
+    schedule["epochs"] = 1.into();
+    schedule["batchSize"] = 1024.into();
+    if let Some(schedule) = schedule.as_object_mut() {
+        schedule.remove("warmupEpochs");
+    }
+    training["evaluation"] = json!({"during": {"pgd": {"steps": 1}}, "final": [{"pgd": {"steps": 1}}]});
+    job
+}
+
+#[test]
+fn every_example_runs_in_small() {
+    // Weights for the examples that begin with some, and for the one that has a teacher.
+    let mut short = manifest();
+    short["spec"]["training"]["schedule"]["epochs"] = 1.into();
+    let trained = Run::new(&short);
+    trained.finish();
+    let weights = trained.file("best.safetensors");
+    let images = trained.directory.path().join("images.npz");
+    npz::write(&images, &[100; 100 * 28 * 28], None);
+
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../examples");
+    let mut examples: Vec<_> = fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path()).collect();
+    examples.sort();
+    let mut run_ones = 0;
+    for path in examples {
+        if ELSEWHERE.iter().any(|name| path.ends_with(name)) {
+            continue;
+        }
+        let run = Run::new(&in_small(example(&path)));
+        let mut command = run.command(data::squares());
+        command.arg("--initial-weights").arg(&weights);
+        command.arg("--teacher-weights").arg(&weights).arg("--additional-images").arg(&images);
+        let output = command.output().unwrap();
+        let told = String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.success(), "{}: {told}", path.display());
+        assert!(run.results()["clean"]["correct"].as_u64().unwrap() > 0);
+        run_ones += 1;
+    }
+    assert!(run_ones >= 8);
+}
