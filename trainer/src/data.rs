@@ -6,6 +6,7 @@ use datjob_api::training::{Contents, Data, Dataset};
 
 mod augment;
 mod cifar;
+mod cutmix;
 mod decode;
 mod download;
 mod encoded;
@@ -25,6 +26,7 @@ mod view;
 mod webdataset;
 
 pub use augment::Augmentation;
+pub use cutmix::Mixing;
 pub use download::{DownloadError, Retries, download};
 pub use epoch::Epoch;
 pub use error::DataError;

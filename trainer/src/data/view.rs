@@ -188,7 +188,7 @@ mod tests {
         let mean = areas.iter().sum::<f64>() / 4000.0;
         assert!((mean - 0.4328).abs() < 0.02, "{mean}");
         assert!(areas.iter().any(|&area| area < 0.1) && areas.iter().any(|&area| area > 0.9));
-        assert!(parts.iter().any(|part| part[0] > 300) && parts.iter().any(|part| part[1] > 250));
+        assert!(parts.iter().any(|part| part[0] > 300) && parts.iter().any(|part| part[1] > 180));
     }
 
     #[test]
