@@ -229,8 +229,7 @@ fn another_process_goes_on_with_what_is_there() {
     server.put("data/cifar/test.bin", &[]);
     let dir = tempfile::tempdir().unwrap();
     let get = || fetch(Dataset::Cifar100, &server.source("/data/cifar"), None, dir.path(), PATIENCE);
-    *server.faults.lock().unwrap() =
-        vec![Fault::Unavailable, Fault::Unavailable, Fault::Unavailable, Fault::BreakOff];
+    *server.faults.lock().unwrap() = vec![Fault::Unavailable, Fault::Unavailable, Fault::BreakOff];
     assert!(sentence(get()).contains("503"));
     server.objects_asked();
     get().unwrap();

@@ -74,21 +74,21 @@ mod tests {
     #[test]
     fn a_part_of_the_other_image_is_as_large_as_its_share_of_the_label() {
         let (mut partners, mut shares) = (std::collections::BTreeSet::new(), Vec::new());
-        for image in 0..2000 {
-            let mix = mixing(1.0).draw(&mut Stream::cut_mix(0, 0, image), [2, 20, 30]);
-            let mut pixels = [0; 1200];
-            mix.paste([2, 20, 30], &[1; 1200], &mut pixels);
-            assert_eq!(pixels[..600], pixels[600..], "both channels");
-            let other = pixels[..600].iter().map(|&pixel| f32::from(pixel)).sum::<f32>() / 600.0;
-            assert!((other - (1.0 - mix.own)).abs() < 1e-6, "{mix:?}");
+        for image in 0..1000 {
+            let mix = mixing(1.0).draw(&mut Stream::cut_mix(0, 0, image), [2, 100, 150]);
+            let mut pixels = vec![0; 30_000];
+            mix.paste([2, 100, 150], &[1; 30_000], &mut pixels);
+            assert_eq!(pixels[..15_000], pixels[15_000..], "both channels");
+            let other = pixels[..15_000].iter().map(|&pixel| f32::from(pixel)).sum::<f32>() / 15_000.0;
+            assert!((other - (1.0 - mix.own)).abs() < 1e-5, "{mix:?}");
             partners.insert(mix.partner);
             shares.push(f64::from(mix.own));
         }
         assert!(partners.into_iter().eq([3, 5, 8]));
         // A uniform share has the mean 1/2; what lies beyond the edge (uniform centres) is given back: by hand,
         // 1 - E[(r - r²/4)²] with r² uniform is 1 - (1/2 - 1/5 + 1/48) = 0.679.
-        let mean = shares.iter().sum::<f64>() / 2000.0;
-        assert!((mean - 0.68).abs() < 0.03, "{mean}");
+        let mean = shares.iter().sum::<f64>() / 1000.0;
+        assert!((mean - 0.68).abs() < 0.035, "{mean}");
     }
 
     #[test]

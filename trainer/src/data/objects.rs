@@ -11,7 +11,6 @@ use std::{
     io::{self, Read, Write},
     path::{Path, PathBuf},
     sync::Arc,
-    time::Duration,
 };
 
 use datjob_api::{
@@ -20,7 +19,7 @@ use datjob_api::{
 };
 use futures::{StreamExt, TryStreamExt, stream};
 use object_store::{
-    BackoffConfig, ClientOptions, GetOptions, GetRange, ObjectMeta, ObjectStore, ObjectStoreExt, RetryConfig,
+    ClientOptions, GetOptions, GetRange, ObjectMeta, ObjectStore, ObjectStoreExt, RetryConfig,
     aws::{AmazonS3, AmazonS3Builder},
     path::Path as Location,
 };
@@ -42,6 +41,10 @@ const OBJECT_LIMIT: usize = 20_000_000;
 const SUMS_LIMIT: u64 = 2 << 30;
 /// The object with the sums.
 const SUMS: &str = "SHA256SUMS";
+/// How the names of markers begin.
+const MARKER: &str = ".fetched-";
+/// How the names of files that are not complete begin.
+const PARTIAL: &str = ".partial-";
 /// The region where the manifest names none.
 const REGION: &str = "us-east-1";
 
@@ -87,7 +90,7 @@ pub fn fetch(
     dir: &Path,
     retries: Retries,
 ) -> Result<(), ObjectsError> {
-    let marker = dir.join(format!(".fetched-{}", identity(dataset, source)));
+    let marker = dir.join(format!("{MARKER}{}", identity(dataset, source)));
     if marker.exists() && names::complete(dataset, dir).is_ok() {
         return Ok(());
     }
@@ -114,7 +117,19 @@ pub fn fetch(
     })?;
     names::complete(dataset, dir)
         .map_err(|error| ObjectsError::Incomplete { url: source.url.clone(), source: error })?;
+    remove_partials(dir).map_err(writing(dir))?;
     File::create(&marker).map(drop).map_err(writing(&marker))
+}
+
+/// Removes what came of objects that were replaced in the store meanwhile.
+fn remove_partials(dir: &Path) -> io::Result<()> {
+    for entry in fs::read_dir(dir)? {
+        let entry = entry?;
+        if entry.file_name().to_string_lossy().starts_with(PARTIAL) {
+            fs::remove_file(entry.path())?;
+        }
+    }
+    Ok(())
 }
 
 /// Names what is fetched from where.
@@ -163,11 +178,7 @@ impl Store {
         let builder = AmazonS3Builder::new()
             .with_client_options(client)
             // What failed is tried again from the byte where it ended, by `fetch`.
-            .with_retry(RetryConfig {
-                max_retries: 0,
-                retry_timeout: Duration::MAX,
-                backoff: BackoffConfig::default(),
-            })
+            .with_retry(RetryConfig { max_retries: 0, ..RetryConfig::default() })
             .with_bucket_name(bucket)
             .with_region(source.region.as_deref().unwrap_or(REGION));
         let builder = match &source.endpoint {
@@ -396,5 +407,5 @@ fn partial_name(wanted: &Wanted) -> String {
     hash.update([0]);
     hash.update(wanted.size.to_le_bytes());
     hash.update(wanted.e_tag.as_deref().unwrap_or_default());
-    format!(".partial-{}", hex::encode(&hash.finalize()[..16]))
+    format!("{PARTIAL}{}", hex::encode(&hash.finalize()[..16]))
 }

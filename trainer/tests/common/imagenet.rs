@@ -61,7 +61,7 @@ pub(crate) fn small(dataset: &str) -> Value {
     training["optimizer"]["lamb"]["learningRate"] = 0.02.into();
     training["schedule"] = json!({
         "epochs": 4,
-        "batchSize": 10,
+        "batchSize": 20,
         "warmupEpochs": 1,
         "decay": {"piecewise": {"at": [2, 3], "factor": 0.1}}
     });
