@@ -71,9 +71,9 @@ fn speed(dir: &Path, threads: usize, augmentation: &str) -> f64 {
     let augmentation = Augmentation::new(&spec.variation(), &[], 0, 0);
     let mut loader = Loader::new(&images, batches, Some(augmentation)).expect("a loader");
     // The files are read once before, and the threads are at work.
-    loader.next().expect("a batch");
+    loader.next_batch().expect("a batch");
     let begun = Instant::now();
-    while loader.next().expect("a batch").is_some() {}
+    while loader.next_batch().expect("a batch").is_some() {}
     // Two batches were ahead when the clock started.
     ((BATCHES - 3) * BATCH) as f64 / begun.elapsed().as_secs_f64()
 }

@@ -172,7 +172,7 @@ impl Rank<'_> {
         epoch: u64,
         step: usize,
     ) -> Result<Option<Ahead>, TrainError> {
-        let Some(shard) = loader.next()? else { return Ok(None) };
+        let Some(shard) = loader.next_batch()? else { return Ok(None) };
         let indices = order.shard(step, self.group.rank(), self.group.world_size());
         let images = (order.batch(step).len(), self.data.classes);
         Ahead::begin(self.placement, self.training, &shard, indices, epoch, images).map(Some)

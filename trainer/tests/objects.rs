@@ -137,9 +137,9 @@ fn files(dir: &Path) -> Vec<PathBuf> {
         for entry in fs::read_dir(folder).unwrap() {
             let path = entry.unwrap().path();
             if path.is_dir() {
-                folders.push(path)
+                folders.push(path);
             } else {
-                found.push(path.strip_prefix(dir).unwrap().to_owned())
+                found.push(path.strip_prefix(dir).unwrap().to_owned());
             }
         }
     }

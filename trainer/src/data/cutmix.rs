@@ -77,7 +77,7 @@ mod tests {
         for image in 0..1000 {
             let mix = mixing(1.0).draw(&mut Stream::cut_mix(0, 0, image), [2, 100, 150]);
             let mut pixels = vec![0; 30_000];
-            mix.paste([2, 100, 150], &[1; 30_000], &mut pixels);
+            mix.paste([2, 100, 150], &vec![1; 30_000], &mut pixels);
             assert_eq!(pixels[..15_000], pixels[15_000..], "both channels");
             let other = pixels[..15_000].iter().map(|&pixel| f32::from(pixel)).sum::<f32>() / 15_000.0;
             assert!((other - (1.0 - mix.own)).abs() < 1e-5, "{mix:?}");

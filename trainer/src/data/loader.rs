@@ -67,7 +67,7 @@ impl Loader {
     }
 
     /// The next batch; nothing after the last.
-    pub fn next(&mut self) -> Result<Option<Loaded>, DataError> {
+    pub fn next_batch(&mut self) -> Result<Option<Loaded>, DataError> {
         let begun = Instant::now();
         let Some(batch) = self.batches.pop_front() else { return Ok(None) };
         let loaded = match &mut self.ahead {
@@ -80,7 +80,7 @@ impl Loader {
         loaded.map(Some)
     }
 
-    /// How long [`next`](Self::next) took in all.
+    /// How long [`next_batch`](Self::next_batch) took in all.
     pub fn waited(&self) -> Duration {
         self.waited
     }
@@ -235,12 +235,12 @@ mod tests {
         for augmentation in [None, Some(VARIED), Some(mixed)] {
             let mut loader = Loader::new(&images, batches.clone(), augmentation.clone()).unwrap();
             for batch in &batches {
-                let loaded = loader.next().unwrap().unwrap();
+                let loaded = loader.next_batch().unwrap().unwrap();
                 let expected = images.read(batch, augmentation.as_ref()).unwrap();
                 assert_eq!((&loaded.pixels, &loaded.mixed), (&expected.pixels, &expected.mixed));
                 assert_eq!(loaded.labels, batch.iter().map(|&image| image as i64).collect::<Vec<_>>());
             }
-            assert!(loader.next().unwrap().is_none());
+            assert!(loader.next_batch().unwrap().is_none());
             assert!(loader.waited() > Duration::ZERO);
         }
     }
@@ -250,23 +250,23 @@ mod tests {
         let (dir, images) = images(60, 2, false);
         let mut loader =
             Loader::new(&images, (0..30).map(|batch| vec![batch * 2, batch * 2 + 1]), None).unwrap();
-        loader.next().unwrap();
+        loader.next_batch().unwrap();
         thread::sleep(Duration::from_millis(300));
         // Two were taken and two batches of two are ahead: what comes later is not read yet, and is not there any more.
         for image in 6..60 {
             fs::remove_file(dir.path().join(format!("{image}.jpg"))).unwrap();
         }
-        loader.next().unwrap();
-        loader.next().unwrap();
-        assert!(loader.next().unwrap_err().to_string().contains("6.jpg: cannot be read"));
+        loader.next_batch().unwrap();
+        loader.next_batch().unwrap();
+        assert!(loader.next_batch().unwrap_err().to_string().contains("6.jpg: cannot be read"));
     }
 
     #[test]
     fn a_broken_image_is_named_when_its_turn_comes() {
         let (dir, images) = images(8, 2, true);
         let mut loader = Loader::new(&images, [vec![0, 1], vec![7], vec![2]], None).unwrap();
-        loader.next().unwrap();
-        let sentence = loader.next().unwrap_err().to_string();
+        loader.next_batch().unwrap();
+        let sentence = loader.next_batch().unwrap_err().to_string();
         let name = dir.path().join("7.jpg");
         assert_eq!(sentence, format!("{}: is neither a JPEG nor a PNG", name.display()));
     }

@@ -94,7 +94,7 @@ pub fn fetch(
     if marker.exists() && names::complete(dataset, dir).is_ok() {
         return Ok(());
     }
-    let store = Arc::new(Store::new(source, credentials, dir, retries)?);
+    let bucket = Arc::new(Bucket::new(source, credentials, dir, retries)?);
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .thread_name("objects")
         .worker_threads(4)
@@ -102,14 +102,14 @@ pub fn fetch(
         .build()
         .map_err(ObjectsError::Start)?;
     runtime.block_on(async {
-        let wanted = store.patiently(|| store.wanted(dataset)).await?;
+        let wanted = bucket.patiently(|| bucket.wanted(dataset)).await?;
         let bytes: u64 = wanted.iter().map(|object| object.size).sum();
         tracing::info!(objects = wanted.len(), bytes, "Fetching the data set.");
         let fetching = |object| {
-            let store = Arc::clone(&store);
+            let bucket = Arc::clone(&bucket);
             // A task each, so that they are spread over the threads.
             async move {
-                let task = tokio::spawn(async move { store.fetch(&object).await });
+                let task = tokio::spawn(async move { bucket.fetch(&object).await });
                 task.await.map_err(|error| ObjectsError::Start(io::Error::other(error)))?
             }
         };
@@ -147,16 +147,16 @@ fn writing(path: &Path) -> impl Fn(io::Error) -> ObjectsError {
     move |source| ObjectsError::Write { path: path.to_owned(), source }
 }
 
-/// The store, and where its objects are put.
-struct Store {
+/// A bucket, and where its objects are put.
+struct Bucket {
     store: AmazonS3,
-    bucket: String,
+    name: String,
     prefix: Location,
     dir: PathBuf,
     retries: Retries,
 }
 
-impl Store {
+impl Bucket {
     fn new(
         source: &ObjectStoreSource,
         credentials: Option<&Credentials>,
@@ -194,11 +194,11 @@ impl Store {
         let prefix = Location::parse(prefix)
             .map_err(|error| unusable(object_store::Error::InvalidPath { source: error }))?;
         let store = builder.build().map_err(unusable)?;
-        Ok(Self { store, bucket: bucket.to_owned(), prefix, dir: dir.to_owned(), retries })
+        Ok(Self { store, name: bucket.to_owned(), prefix, dir: dir.to_owned(), retries })
     }
 
     fn url(&self, object: &Location) -> String {
-        format!("s3://{}/{object}", self.bucket)
+        format!("s3://{}/{object}", self.name)
     }
 
     fn failed(&self, object: &Location, source: object_store::Error) -> ObjectsError {
