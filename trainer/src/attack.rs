@@ -56,7 +56,7 @@ pub struct Recipe<'a> {
 pub struct Examples<'a> {
     /// `[N, C, H, W]` in [0, 1].
     pub images: &'a Tensor,
-    /// i64 `[N]`.
+    /// i64 `[N]`, or probabilities of the classes, `[N, classes]`.
     pub labels: &'a Tensor,
     /// The start, like `images`: see [`crate::random::Start`].
     pub start: &'a Tensor,

@@ -39,7 +39,7 @@ pub struct Run {
     /// GPUs to train on, the first of those that CUDA sees; 0 trains on the CPU.
     #[arg(long, default_value_t = 0, value_parser = clap::value_parser!(u32).range(0..=64))]
     pub gpus: u32,
-    /// Folder of the data set's standard files; an HTTP source is downloaded into it.
+    /// Folder of the data set's files; an HTTP or object store source is fetched into it.
     #[arg(long)]
     pub data: PathBuf,
     /// File of the weights to begin with, in the place of the source of `model.initialWeights`.
@@ -76,7 +76,7 @@ pub struct Evaluate {
     /// The manifest that names network, data set, threat model and the attacks (`evaluation.final`).
     #[arg(long)]
     pub manifest: PathBuf,
-    /// Folder of the data set's standard files.
+    /// Folder of the data set's files.
     #[arg(long)]
     pub data: PathBuf,
     /// An attack by its name (autoattack, pgd-50-10, apgd-ce, …) instead of those of the manifest; may be repeated.

@@ -6,6 +6,7 @@ use datjob_api::training::{Contents, Data, Dataset};
 
 mod augment;
 mod cifar;
+mod cutmix;
 mod decode;
 mod download;
 mod encoded;
@@ -26,6 +27,7 @@ mod view;
 mod webdataset;
 
 pub use augment::Augmentation;
+pub use cutmix::Mixing;
 pub use download::{DownloadError, Retries, download, download_file};
 pub use epoch::{Beside, Epoch};
 pub use error::DataError;

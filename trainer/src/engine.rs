@@ -212,7 +212,7 @@ impl Rank<'_> {
         let (rank, world_size) = (self.group.rank(), self.group.world_size());
         let shards = (0..order.steps()).map(|step| order.shard(step, rank, world_size).to_vec());
         let variation = self.training.data.variation();
-        let augmentation = Augmentation::new(&variation, self.training.seed, epoch);
+        let augmentation = Augmentation::new(&variation, &self.split.training, self.training.seed, epoch);
         Ok(Loader::new(&self.data.train, shards, Some(augmentation))?)
     }
 
@@ -224,9 +224,9 @@ impl Rank<'_> {
         epoch: u64,
         step: usize,
     ) -> Result<Option<Ahead>, TrainError> {
-        let Some(shard) = loader.next()? else { return Ok(None) };
+        let Some(shard) = loader.next_batch()? else { return Ok(None) };
         let indices = order.shard(step, self.group.rank(), self.group.world_size());
-        let images = order.batch(step).len();
+        let images = (order.batch(step).len(), self.data.classes);
         Ahead::begin(self.placement, self.training, &shard, indices, epoch, images).map(Some)
     }
 

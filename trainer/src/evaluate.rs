@@ -130,7 +130,7 @@ pub fn evaluate_classifier(
     };
     let mut loader = Loader::new(evaluation.images, batches.iter().map(|batch| batch.to_vec()), None)?;
     for indices in batches {
-        let Some(images) = loader.next()? else { break };
+        let Some(images) = loader.next_batch()? else { break };
         let batch = look(classifier, evaluation, (indices, &images), &mut counts)?;
         attack_all(classifier, evaluation, &batch, &mut counts, &mut || pulse(done))?;
         done += indices.len();

@@ -50,6 +50,11 @@ impl Stream {
         Self::new(seed, "cutout", &[epoch, image])
     }
 
+    /// What is mixed into a training image in an epoch; `image` is its index in the data set.
+    pub fn cut_mix(seed: u64, epoch: u64, image: u64) -> Self {
+        Self::new(seed, "cut-mix", &[epoch, image])
+    }
+
     /// The start of the attack on a training image in an epoch; `image` is its index in the data set.
     pub fn training_attack(seed: u64, epoch: u64, image: u64) -> Self {
         Self::new(seed, "training-attack", &[epoch, image])

@@ -2,8 +2,8 @@
 
 use std::{
     fs,
-    path::{Path, PathBuf},
-    process::{Child, Command, Stdio},
+    path::Path,
+    process::{Child, Command},
     sync::OnceLock,
     thread,
     time::{Duration, Instant},

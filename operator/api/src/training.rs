@@ -29,8 +29,8 @@ pub use attack::{Attack, CatastrophicOverfitting, Fgsm, NFgsm, OverfittingRespon
 pub use check::{InvalidTraining, Topology};
 pub use communication::{Backend, Communication, Compression, Half, Int8};
 pub use data::{
-    Augmentation, ClaimReference, Data, HttpSource, ImageSource, ObjectStoreSource, RandomResizedCrop,
-    Source, Validation, Variation, VolumeSource,
+    Augmentation, ClaimReference, CutMix, Data, HttpSource, ImageSource, ObjectStoreSource,
+    RandomResizedCrop, Source, Validation, Variation, VolumeSource,
 };
 pub use evaluation::{
     ApgdCe, AutoAttack, Certify, DuringAttack, Evaluation, FinalAttack, FinalPgd, Square, Sweep, Target,

@@ -218,6 +218,17 @@ mod tests {
                     "Pod job-1 cannot create container trainer: secret \"s\" not found.",
                 )),
             ),
+            (
+                waits(
+                    "CreateContainerConfigError",
+                    "couldn't find key AWS_ACCESS_KEY_ID in Secret team/keys",
+                ),
+                Some((
+                    "ContainerNotCreated",
+                    "Pod job-1 cannot create container trainer: couldn't find key AWS_ACCESS_KEY_ID in Secret \
+                     team/keys.",
+                )),
+            ),
             (waits("ContainerCreating", ""), None),
             (waits("PodInitializing", ""), None),
             (

@@ -1,12 +1,15 @@
-use datjob_api::training::Variation;
+use datjob_api::training::{CutMix, Variation};
 
-use super::view::Part;
+use super::{
+    cutmix::{Mix, Mixing},
+    view::Part,
+};
 use crate::random::Stream;
 
 /// How the training images of an epoch are varied: a random part of them, padded with zeros and cropped at random, then
 /// flipped left to right with probability ½, then a square of zeros. An image's draws belong to the seed, the epoch and
 /// its index in the data set.
-#[derive(Clone, Copy, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Augmentation {
     /// Pixels of padding on each side.
     pub crop: u32,
@@ -16,6 +19,8 @@ pub struct Augmentation {
     pub random_resized_crop: Option<f64>,
     /// Side of the square of zeros; 0 for none.
     pub cutout: u32,
+    /// How images are mixed, last of all; not where absent.
+    pub cut_mix: Option<Mixing>,
     /// The seed.
     pub seed: u64,
     /// The epoch, counted from 0.
@@ -23,11 +28,18 @@ pub struct Augmentation {
 }
 
 impl Augmentation {
-    /// As a spec asks, in an epoch counted from 0.
-    pub fn new(variation: &Variation, seed: u64, epoch: u64) -> Self {
-        let Variation { crop, flip, random_resized_crop, cutout } = *variation;
+    /// As a spec asks, in an epoch counted from 0, for a training on these images.
+    pub fn new(variation: &Variation, training: &[usize], seed: u64, epoch: u64) -> Self {
+        let Variation { crop, flip, random_resized_crop, cutout, cut_mix } = *variation;
         let random_resized_crop = random_resized_crop.map(|part| part.min_area);
-        Self { crop, flip, random_resized_crop, cutout, seed, epoch }
+        let cut_mix = cut_mix.map(|CutMix { alpha }| Mixing { alpha, partners: training.into() });
+        Self { crop, flip, random_resized_crop, cutout, cut_mix, seed, epoch }
+    }
+
+    /// What is put into image `index`, where images are mixed.
+    pub(super) fn mix(&self, index: usize, shape: [i64; 3]) -> Option<Mix> {
+        let mixing = self.cut_mix.as_ref()?;
+        Some(mixing.draw(&mut Stream::cut_mix(self.seed, self.epoch, index as u64), shape))
     }
 
     /// The random part of image `index`, of that width and height, where one is taken.
@@ -96,8 +108,15 @@ mod tests {
 
     use super::*;
 
-    const PLAIN: Augmentation =
-        Augmentation { crop: 0, flip: false, random_resized_crop: None, cutout: 0, seed: 0, epoch: 0 };
+    const PLAIN: Augmentation = Augmentation {
+        crop: 0,
+        flip: false,
+        random_resized_crop: None,
+        cutout: 0,
+        cut_mix: None,
+        seed: 0,
+        epoch: 0,
+    };
 
     #[test]
     fn a_square_of_zeros_is_cut_at_the_edges() {
@@ -105,7 +124,7 @@ mod tests {
             let mut image = [1; 2 * 4 * 4];
             cut_out([2, 4, 4], &mut image, centre, side);
             assert_eq!(image[..16], image[16..], "both channels");
-            image[..16].iter().map(|pixel| pixel.to_string()).collect::<String>()
+            image[..16].iter().map(ToString::to_string).collect::<String>()
         };
         assert_eq!(cut((1, 2), 2), "1001100111111111");
         assert_eq!(cut((0, 0), 3), "0011001111111111");
@@ -118,7 +137,7 @@ mod tests {
             .map(|index| {
                 let mut out = [0; 25];
                 Augmentation { cutout: 1, ..PLAIN }.apply(index, [1, 5, 5], &[1; 25], &mut out);
-                assert_eq!(out.iter().filter(|&&pixel| pixel == 0).count(), 1);
+                assert_eq!(out.iter().map(|&pixel| u32::from(pixel)).sum::<u32>(), 24);
                 out.to_vec()
             })
             .collect();

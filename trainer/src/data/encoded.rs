@@ -102,7 +102,7 @@ fn read_part(path: &Path, part: Part) -> Result<Vec<u8>, DataError> {
 /// The name in the tar header before a part, as far as a plain header holds it.
 fn entry_name(path: &Path, part: Part) -> io::Result<String> {
     let mut header = tar::Header::new_old();
-    let before = part.offset.checked_sub(header.as_bytes().len() as u64).unwrap_or_default();
+    let before = part.offset.saturating_sub(header.as_bytes().len() as u64);
     File::open(path)?.read_exact_at(header.as_mut_bytes(), before)?;
     Ok(header.path()?.display().to_string())
 }

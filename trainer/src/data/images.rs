@@ -36,6 +36,8 @@ pub struct Loaded {
     pub pixels: Vec<u8>,
     /// A class for each image.
     pub labels: Vec<i64>,
+    /// The class of what was mixed into each image, and the image's own share; empty where nothing was.
+    pub mixed: Vec<(i64, f32)>,
 }
 
 impl Images {
@@ -107,17 +109,27 @@ impl Images {
         for (&index, out) in indices.iter().zip(pixels.chunks_exact_mut(bytes)) {
             reader.read(index, augmentation, out)?;
         }
-        Ok(self.loaded(indices, pixels))
+        Ok(self.loaded(indices, pixels, augmentation))
     }
 
     /// Pixels that were read, with their labels.
-    pub(super) fn loaded(&self, indices: &[usize], pixels: Vec<u8>) -> Loaded {
-        let label = |&index: &usize| match self.labels[index] {
+    pub(super) fn loaded(
+        &self,
+        indices: &[usize],
+        pixels: Vec<u8>,
+        augmentation: Option<&Augmentation>,
+    ) -> Loaded {
+        let label = |index: usize| match self.labels[index] {
             UNLABELLED => IGNORED,
             label => i64::from(label),
         };
-        let labels = indices.iter().map(label).collect();
-        Loaded { shape: self.shape, pixels, labels }
+        let mix = |&index: &usize| {
+            let mix = augmentation?.mix(index, self.shape)?;
+            Some((label(mix.partner), mix.own))
+        };
+        let mixed = indices.iter().filter_map(mix).collect();
+        let labels = indices.iter().map(|&index| label(index)).collect();
+        Loaded { shape: self.shape, pixels, labels, mixed }
     }
 }
 
@@ -127,6 +139,20 @@ impl Loaded {
         let [channels, height, width] = self.shape;
         let size = [self.labels.len() as i64, channels, height, width];
         Ok((Tensor::f_from_slice(&self.pixels)?.f_view(size)?, Tensor::f_from_slice(&self.labels)?))
+    }
+
+    /// The labels that a loss takes: i64 `[N]`, or where images were mixed the probability of each class, f32
+    /// `[N, classes]`, of which cross-entropy is that of both labels in proportion.
+    pub fn targets(&self, classes: i64) -> Result<Tensor, TchError> {
+        let labels = Tensor::f_from_slice(&self.labels)?;
+        if self.mixed.is_empty() {
+            return Ok(labels);
+        }
+        let (others, own): (Vec<i64>, Vec<f32>) = self.mixed.iter().copied().unzip();
+        let own = Tensor::f_from_slice(&own)?.f_unsqueeze(1)?;
+        let one_hot = |labels: &Tensor| labels.f_one_hot(classes)?.f_to_kind(Kind::Float);
+        let (labels, others) = (one_hot(&labels)?, one_hot(&Tensor::f_from_slice(&others)?)?);
+        others.f_lerp_tensor(&labels, &own)
     }
 
     /// [`tensors`](Self::tensors) with the images as [`numbers`], on `device`.
@@ -155,6 +181,39 @@ mod tests {
             [204.0 / 255.0, 1.0, 0.0, 51.0 / 255.0]
         );
         assert_eq!(Vec::<i64>::try_from(labels).unwrap(), [999, 3]);
+    }
+
+    #[test]
+    fn mixed_images_have_both_labels_in_proportion() {
+        let images = Images::new([1, 8, 8], [[0; 64], [200; 64]].concat(), vec![0, 2]);
+        let variation = datjob_api::training::Variation {
+            crop: 0,
+            flip: false,
+            random_resized_crop: None,
+            cutout: 0,
+            cut_mix: Some(datjob_api::training::CutMix::default()),
+        };
+        // The only partner is the bright image.
+        let augmentation = Augmentation::new(&variation, &[1], 0, 0);
+        let loaded = images.read(&[0; 1], Some(&augmentation)).unwrap();
+        let bright = loaded.pixels.iter().map(|&pixel| u32::from(pixel)).sum::<u32>() / 200;
+        assert!(bright > 0 && bright < 64, "{bright}");
+        let targets = Vec::<f32>::try_from(loaded.targets(3).unwrap().flatten(0, -1)).unwrap();
+        let share = bright as f32 / 64.0;
+        assert!(
+            (targets[0] - (1.0 - share)).abs() < 1e-6 && (targets[2] - share).abs() < 1e-6,
+            "{targets:?}"
+        );
+        assert!(targets[1].abs() < 1e-9);
+        // λ · CE(first label) + (1 − λ) · CE(second label).
+        let logits = Tensor::from_slice(&[0.3_f32, -1.2, 2.0]).view([1, 3]);
+        let entropy = |labels: &Tensor| crate::losses::summed_cross_entropy(&logits, labels).unwrap();
+        let of_class = |class: i64| entropy(&Tensor::from_slice(&[class])).double_value(&[]);
+        let expected = f64::from(1.0 - share) * of_class(0) + f64::from(share) * of_class(2);
+        let found = entropy(&loaded.targets(3).unwrap()).double_value(&[]);
+        assert!((found - expected).abs() < 1e-6, "{found} {expected}");
+        let plain = images.read(&[0, 1], None).unwrap().targets(3).unwrap();
+        assert_eq!(Vec::<i64>::try_from(plain).unwrap(), [0, 2]);
     }
 
     #[test]

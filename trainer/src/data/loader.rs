@@ -59,26 +59,28 @@ impl Loader {
         let batches: VecDeque<Vec<usize>> = batches.into_iter().collect();
         let ahead = match images.store {
             Store::Memory(_) => None,
-            Store::Encoded { threads, .. } => Some(Ahead::begin(images, &batches, augmentation, threads)?),
+            Store::Encoded { threads, .. } => {
+                Some(Ahead::begin(images, &batches, augmentation.as_ref(), threads)?)
+            }
         };
         Ok(Self { images: images.clone(), augmentation, batches, ahead, waited: Duration::ZERO })
     }
 
     /// The next batch; nothing after the last.
-    pub fn next(&mut self) -> Result<Option<Loaded>, DataError> {
+    pub fn next_batch(&mut self) -> Result<Option<Loaded>, DataError> {
         let begun = Instant::now();
         let Some(batch) = self.batches.pop_front() else { return Ok(None) };
         let loaded = match &mut self.ahead {
             None => self.images.read(&batch, self.augmentation.as_ref()),
             Some(ahead) => ahead
                 .take(batch.len(), self.images.image_bytes())
-                .map(|pixels| self.images.loaded(&batch, pixels)),
+                .map(|pixels| self.images.loaded(&batch, pixels, self.augmentation.as_ref())),
         };
         self.waited += begun.elapsed();
         loaded.map(Some)
     }
 
-    /// How long [`next`](Self::next) took in all.
+    /// How long [`next_batch`](Self::next_batch) took in all.
     pub fn waited(&self) -> Duration {
         self.waited
     }
@@ -88,7 +90,7 @@ impl Ahead {
     fn begin(
         images: &Images,
         batches: &VecDeque<Vec<usize>>,
-        augmentation: Option<Augmentation>,
+        augmentation: Option<&Augmentation>,
         threads: usize,
     ) -> Result<Self, DataError> {
         let largest = batches.iter().map(Vec::len).max().unwrap_or(0);
@@ -107,7 +109,7 @@ impl Ahead {
             threads: Vec::new(),
         };
         for number in 0..threads {
-            let work = decoding(images, augmentation, inbox.clone(), outbox.clone());
+            let work = decoding(images, augmentation.cloned(), inbox.clone(), outbox.clone());
             let thread = thread::Builder::new().name(format!("decode-{number}")).spawn(work);
             ahead.threads.push(thread.map_err(DataError::Thread)?);
         }
@@ -196,7 +198,10 @@ mod tests {
     use std::fs;
 
     use super::{super::decode::tests::jpeg, *};
-    use crate::data::encoded::{Encoded, Places};
+    use crate::data::{
+        cutmix::Mixing,
+        encoded::{Encoded, Places},
+    };
 
     /// Images of as many colours, the last of which may be none.
     fn images(count: usize, threads: usize, broken: bool) -> (tempfile::TempDir, Images) {
@@ -211,22 +216,31 @@ mod tests {
         (dir, Images::encoded(Encoded::new(places, 16), (0..count as u16).collect(), threads))
     }
 
-    const AUGMENTATION: Augmentation =
-        Augmentation { crop: 2, flip: true, random_resized_crop: Some(0.08), cutout: 4, seed: 7, epoch: 3 };
+    const VARIED: Augmentation = Augmentation {
+        crop: 2,
+        flip: true,
+        random_resized_crop: Some(0.08),
+        cutout: 4,
+        cut_mix: None,
+        seed: 7,
+        epoch: 3,
+    };
 
     #[test]
     fn the_order_is_that_of_the_batches_and_the_pixels_those_of_any_number_of_threads() {
         let batches = [vec![3, 9, 1, 40], vec![2], vec![], (10..40).collect(), vec![0, 0]];
         let (_dir, images) = images(50, 3, false);
-        for augmentation in [None, Some(AUGMENTATION)] {
-            let mut loader = Loader::new(&images, batches.clone(), augmentation).unwrap();
+        let mixing = Mixing { alpha: 1.0, partners: [4, 17].into() };
+        let mixed = Augmentation { cut_mix: Some(mixing), ..VARIED };
+        for augmentation in [None, Some(VARIED), Some(mixed)] {
+            let mut loader = Loader::new(&images, batches.clone(), augmentation.clone()).unwrap();
             for batch in &batches {
-                let loaded = loader.next().unwrap().unwrap();
+                let loaded = loader.next_batch().unwrap().unwrap();
                 let expected = images.read(batch, augmentation.as_ref()).unwrap();
-                assert_eq!(loaded.pixels, expected.pixels);
+                assert_eq!((&loaded.pixels, &loaded.mixed), (&expected.pixels, &expected.mixed));
                 assert_eq!(loaded.labels, batch.iter().map(|&image| image as i64).collect::<Vec<_>>());
             }
-            assert!(loader.next().unwrap().is_none());
+            assert!(loader.next_batch().unwrap().is_none());
             assert!(loader.waited() > Duration::ZERO);
         }
     }
@@ -236,23 +250,23 @@ mod tests {
         let (dir, images) = images(60, 2, false);
         let mut loader =
             Loader::new(&images, (0..30).map(|batch| vec![batch * 2, batch * 2 + 1]), None).unwrap();
-        loader.next().unwrap();
+        loader.next_batch().unwrap();
         thread::sleep(Duration::from_millis(300));
         // Two were taken and two batches of two are ahead: what comes later is not read yet, and is not there any more.
         for image in 6..60 {
             fs::remove_file(dir.path().join(format!("{image}.jpg"))).unwrap();
         }
-        loader.next().unwrap();
-        loader.next().unwrap();
-        assert!(loader.next().unwrap_err().to_string().contains("6.jpg: cannot be read"));
+        loader.next_batch().unwrap();
+        loader.next_batch().unwrap();
+        assert!(loader.next_batch().unwrap_err().to_string().contains("6.jpg: cannot be read"));
     }
 
     #[test]
     fn a_broken_image_is_named_when_its_turn_comes() {
         let (dir, images) = images(8, 2, true);
         let mut loader = Loader::new(&images, [vec![0, 1], vec![7], vec![2]], None).unwrap();
-        loader.next().unwrap();
-        let sentence = loader.next().unwrap_err().to_string();
+        loader.next_batch().unwrap();
+        let sentence = loader.next_batch().unwrap_err().to_string();
         let name = dir.path().join("7.jpg");
         assert_eq!(sentence, format!("{}: is neither a JPEG nor a PNG", name.display()));
     }

@@ -11,7 +11,6 @@ use std::{
     io::{self, Read, Write},
     path::{Path, PathBuf},
     sync::Arc,
-    time::Duration,
 };
 
 use datjob_api::{
@@ -20,7 +19,7 @@ use datjob_api::{
 };
 use futures::{StreamExt, TryStreamExt, stream};
 use object_store::{
-    BackoffConfig, ClientOptions, GetOptions, GetRange, ObjectMeta, ObjectStore, ObjectStoreExt, RetryConfig,
+    ClientOptions, GetOptions, GetRange, ObjectMeta, ObjectStore, ObjectStoreExt, RetryConfig,
     aws::{AmazonS3, AmazonS3Builder},
     path::Path as Location,
 };
@@ -42,6 +41,10 @@ const OBJECT_LIMIT: usize = 20_000_000;
 const SUMS_LIMIT: u64 = 2 << 30;
 /// The object with the sums.
 const SUMS: &str = "SHA256SUMS";
+/// How the names of markers begin.
+const MARKER: &str = ".fetched-";
+/// How the names of files that are not complete begin.
+const PARTIAL: &str = ".partial-";
 /// The region where the manifest names none.
 const REGION: &str = "us-east-1";
 
@@ -87,11 +90,11 @@ pub fn fetch(
     dir: &Path,
     retries: Retries,
 ) -> Result<(), ObjectsError> {
-    let marker = dir.join(format!(".fetched-{}", identity(dataset, source)));
+    let marker = dir.join(format!("{MARKER}{}", identity(dataset, source)));
     if marker.exists() && names::complete(dataset, dir).is_ok() {
         return Ok(());
     }
-    let store = Arc::new(Store::new(source, credentials, dir, retries)?);
+    let bucket = Arc::new(Bucket::new(source, credentials, dir, retries)?);
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .thread_name("objects")
         .worker_threads(4)
@@ -99,14 +102,14 @@ pub fn fetch(
         .build()
         .map_err(ObjectsError::Start)?;
     runtime.block_on(async {
-        let wanted = store.patiently(|| store.wanted(dataset)).await?;
+        let wanted = bucket.patiently(|| bucket.wanted(dataset)).await?;
         let bytes: u64 = wanted.iter().map(|object| object.size).sum();
         tracing::info!(objects = wanted.len(), bytes, "Fetching the data set.");
         let fetching = |object| {
-            let store = Arc::clone(&store);
+            let bucket = Arc::clone(&bucket);
             // A task each, so that they are spread over the threads.
             async move {
-                let task = tokio::spawn(async move { store.fetch(&object).await });
+                let task = tokio::spawn(async move { bucket.fetch(&object).await });
                 task.await.map_err(|error| ObjectsError::Start(io::Error::other(error)))?
             }
         };
@@ -114,7 +117,19 @@ pub fn fetch(
     })?;
     names::complete(dataset, dir)
         .map_err(|error| ObjectsError::Incomplete { url: source.url.clone(), source: error })?;
+    remove_partials(dir).map_err(writing(dir))?;
     File::create(&marker).map(drop).map_err(writing(&marker))
+}
+
+/// Removes what came of objects that were replaced in the store meanwhile.
+fn remove_partials(dir: &Path) -> io::Result<()> {
+    for entry in fs::read_dir(dir)? {
+        let entry = entry?;
+        if entry.file_name().to_string_lossy().starts_with(PARTIAL) {
+            fs::remove_file(entry.path())?;
+        }
+    }
+    Ok(())
 }
 
 /// Names what is fetched from where.
@@ -132,16 +147,16 @@ fn writing(path: &Path) -> impl Fn(io::Error) -> ObjectsError {
     move |source| ObjectsError::Write { path: path.to_owned(), source }
 }
 
-/// The store, and where its objects are put.
-struct Store {
+/// A bucket, and where its objects are put.
+struct Bucket {
     store: AmazonS3,
-    bucket: String,
+    name: String,
     prefix: Location,
     dir: PathBuf,
     retries: Retries,
 }
 
-impl Store {
+impl Bucket {
     fn new(
         source: &ObjectStoreSource,
         credentials: Option<&Credentials>,
@@ -163,11 +178,7 @@ impl Store {
         let builder = AmazonS3Builder::new()
             .with_client_options(client)
             // What failed is tried again from the byte where it ended, by `fetch`.
-            .with_retry(RetryConfig {
-                max_retries: 0,
-                retry_timeout: Duration::MAX,
-                backoff: BackoffConfig::default(),
-            })
+            .with_retry(RetryConfig { max_retries: 0, ..RetryConfig::default() })
             .with_bucket_name(bucket)
             .with_region(source.region.as_deref().unwrap_or(REGION));
         let builder = match &source.endpoint {
@@ -183,11 +194,11 @@ impl Store {
         let prefix = Location::parse(prefix)
             .map_err(|error| unusable(object_store::Error::InvalidPath { source: error }))?;
         let store = builder.build().map_err(unusable)?;
-        Ok(Self { store, bucket: bucket.to_owned(), prefix, dir: dir.to_owned(), retries })
+        Ok(Self { store, name: bucket.to_owned(), prefix, dir: dir.to_owned(), retries })
     }
 
     fn url(&self, object: &Location) -> String {
-        format!("s3://{}/{object}", self.bucket)
+        format!("s3://{}/{object}", self.name)
     }
 
     fn failed(&self, object: &Location, source: object_store::Error) -> ObjectsError {
@@ -396,5 +407,5 @@ fn partial_name(wanted: &Wanted) -> String {
     hash.update([0]);
     hash.update(wanted.size.to_le_bytes());
     hash.update(wanted.e_tag.as_deref().unwrap_or_default());
-    format!(".partial-{}", hex::encode(&hash.finalize()[..16]))
+    format!("{PARTIAL}{}", hex::encode(&hash.finalize()[..16]))
 }

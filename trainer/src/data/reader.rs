@@ -17,6 +17,8 @@ pub(super) struct Reader {
     scaler: Scaler,
     /// The image before it is varied.
     plain: Vec<u8>,
+    /// The image that is mixed into it.
+    other: Vec<u8>,
 }
 
 enum Source {
@@ -34,7 +36,7 @@ impl Reader {
                 decoded: Rgb::default(),
             },
         };
-        Self { shape: images.shape(), source, scaler: Scaler::new(), plain: Vec::new() }
+        Self { shape: images.shape(), source, scaler: Scaler::new(), plain: Vec::new(), other: Vec::new() }
     }
 
     /// Writes the image, varied where `augmentation` is given, into `out`: channel by channel, row by row.
@@ -47,12 +49,24 @@ impl Reader {
         augmentation: Option<&Augmentation>,
         out: &mut [u8],
     ) -> Result<(), DataError> {
-        let shape = self.shape;
         let Some(augmentation) = augmentation else { return self.plain(index, None, out) };
+        self.varied(index, augmentation, out)?;
+        if let Some(mix) = augmentation.mix(index, self.shape) {
+            let mut other = std::mem::take(&mut self.other);
+            other.resize(out.len(), 0);
+            self.varied(mix.partner, augmentation, &mut other)?;
+            mix.paste(self.shape, &other, out);
+            self.other = other;
+        }
+        Ok(())
+    }
+
+    /// The image, varied but not mixed.
+    fn varied(&mut self, index: usize, augmentation: &Augmentation, out: &mut [u8]) -> Result<(), DataError> {
         let mut plain = std::mem::take(&mut self.plain);
         plain.resize(out.len(), 0);
         self.plain(index, Some(augmentation), &mut plain)?;
-        augmentation.apply(index, shape, &plain, out);
+        augmentation.apply(index, self.shape, &plain, out);
         self.plain = plain;
         Ok(())
     }

@@ -157,7 +157,7 @@ fn samples(path: &Path, shard: u32, classes: Option<usize>) -> Result<Vec<Sample
         let Some((key, extension)) = split(&name) else { continue };
         if group.as_ref().is_none_or(|group| group.key != key) {
             let before = group.replace(Group { key: key.to_owned(), image: None, class: None });
-            samples.extend(before.map(complete).transpose().map_err(wrong)?.flatten());
+            samples.extend(before.as_ref().map(complete).transpose().map_err(wrong)?.flatten());
         }
         let Some(group) = &mut group else { continue };
         if is_jpeg_name(&format!("x.{extension}")) {
@@ -177,7 +177,7 @@ fn samples(path: &Path, shard: u32, classes: Option<usize>) -> Result<Vec<Sample
             }
         }
     }
-    samples.extend(group.map(complete).transpose().map_err(wrong)?.flatten());
+    samples.extend(group.as_ref().map(complete).transpose().map_err(wrong)?.flatten());
     if samples.is_empty() {
         return Err(wrong("holds no image".to_owned()));
     }
@@ -192,7 +192,7 @@ fn split(name: &str) -> Option<(&str, &str)> {
 }
 
 /// The sample of a group; nothing where it has neither image nor class.
-fn complete(group: Group) -> Result<Option<Sample>, String> {
+fn complete(group: &Group) -> Result<Option<Sample>, String> {
     match (group.image, group.class) {
         (Some(image), Some(class)) => Ok(Some((image, class))),
         (None, None) => Ok(None),

@@ -32,7 +32,7 @@ pub(super) struct Ahead {
 pub(super) struct Batch {
     /// `[N, C, H, W]` in [0, 1], in the network's memory format.
     pub images: Tensor,
-    /// i64 `[N]`.
+    /// i64 `[N]`, or probabilities f32 `[N, classes]` of mixed images.
     pub labels: Tensor,
     /// Start of the attack, like `images`.
     pub noise: Tensor,
@@ -44,17 +44,18 @@ pub(super) struct Batch {
 
 impl Ahead {
     /// The images of a shard, which are those of `indices` in the data set, in a step of the epoch `epoch` (counted from
-    /// 0) with so many images on all ranks.
+    /// 0) with so many images on all ranks, of so many classes.
     pub(super) fn begin(
         placement: Placement,
         training: &Training,
         shard: &Loaded,
         indices: &[usize],
         epoch: u64,
-        images: usize,
+        (images, classes): (usize, i64),
     ) -> Result<Self, TrainError> {
         let Training { seed, threat_model, .. } = training;
-        let (pixels, labels) = shard.tensors()?;
+        let (pixels, _) = shard.tensors()?;
+        let labels = shard.targets(classes)?;
         let start = start(&training.attack.method, &training.objective, threat_model);
         let noise = random::training_noise(*seed, epoch, indices, shard.shape, start)?;
         let copies = match &training.smoothing {

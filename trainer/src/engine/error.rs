@@ -72,9 +72,8 @@ impl TrainError {
     /// What kind of failure it is.
     pub fn reason(&self) -> FailureReason {
         match self {
-            Self::Training(_) => FailureReason::Configuration,
-            // Not for want of a file.
-            Self::Data(DataError::Thread(_)) => FailureReason::Crash,
+            // Threads that cannot be had are no want of a file.
+            Self::Data(DataError::Thread(_)) | Self::Counts(_) | Self::Best(_) => FailureReason::Crash,
             Self::Data(_)
             | Self::Checkpoint(_)
             | Self::Model(_)
@@ -87,10 +86,9 @@ impl TrainError {
             Self::Evaluate(error) => of_libtorch(&error.to_string()),
             Self::Torch(error) => of_libtorch(&error.to_string()),
             Self::Cuda(CudaError::NoDevice(_)) => FailureReason::Device,
-            // Another image, runtime class or driver is needed: trying again meets the same.
-            Self::Cuda(_) => FailureReason::Configuration,
+            // Another spec, image, runtime class or driver is needed: trying again meets the same.
+            Self::Training(_) | Self::Cuda(_) => FailureReason::Configuration,
             Self::Reading(error) => of_libtorch(&error.to_string()),
-            Self::Counts(_) | Self::Best(_) => FailureReason::Crash,
         }
     }
 }

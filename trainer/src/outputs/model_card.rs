@@ -6,7 +6,7 @@ use std::fmt::Write as _;
 use datjob_api::{
     Training,
     report::Results,
-    training::{Norm, RandomResizedCrop, ThreatModel, Variation},
+    training::{CutMix, Norm, RandomResizedCrop, ThreatModel, Variation},
 };
 use serde::Serialize;
 
@@ -53,7 +53,7 @@ pub fn markdown(document: &Document) -> String {
 
 /// How training images were varied, in words.
 fn augmentation(variation: &Variation) -> String {
-    let Variation { crop, flip, random_resized_crop, cutout } = *variation;
+    let Variation { crop, flip, random_resized_crop, cutout, cut_mix } = *variation;
     let mut words = Vec::new();
     if crop > 0 {
         words.push(format!("crop after padding by {crop} pixels"));
@@ -66,6 +66,9 @@ fn augmentation(variation: &Variation) -> String {
     }
     if cutout > 0 {
         words.push(format!("cutout of {cutout} pixels"));
+    }
+    if let Some(CutMix { alpha }) = cut_mix {
+        words.push(format!("CutMix with α = {alpha}"));
     }
     if words.is_empty() { "none".to_owned() } else { words.join(", ") }
 }

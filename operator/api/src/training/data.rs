@@ -163,6 +163,21 @@ pub struct Augmentation {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[cfg_attr(feature = "crd", schemars(range(min = 1, max = 1024)))]
     pub cutout: Option<u32>,
+    /// Put a part of another training image into each, and train on both labels in proportion (CutMix, Yun et al., arXiv
+    /// 1905.04899); goes with objective.crossEntropy and objective.trades, without smoothing.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub cut_mix: Option<CutMix>,
+}
+
+/// How much of an image is another's: before the part is cut at the edge, its own share has the distribution
+/// Beta(alpha, alpha).
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "crd", derive(schemars::JsonSchema))]
+#[serde(rename_all = "camelCase", deny_unknown_fields, default)]
+pub struct CutMix {
+    /// 1 for a uniform share; more for shares near a half.
+    #[cfg_attr(feature = "crd", schemars(range(min = 0.1, max = 10.0)))]
+    pub alpha: f64,
 }
 
 /// A random part of the image: its area uniform between `minArea` and the whole, its ratio of width to height
@@ -187,4 +202,6 @@ pub struct Variation {
     pub random_resized_crop: Option<RandomResizedCrop>,
     /// Side of the square of zeros; 0 for none.
     pub cutout: u32,
+    /// How images are mixed, where they are.
+    pub cut_mix: Option<CutMix>,
 }

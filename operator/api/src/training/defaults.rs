@@ -1,9 +1,9 @@
 //! Defaults of the training spec: the ones that the schema shows, and the ones that follow from other fields.
 
 use super::{
-    Augmentation, Checkpoint, Cyclic, Data, Decay, DuringAttack, Epsilon, Evaluation, Fgsm, FinalAttack,
-    FinalPgd, Keep, NFgsm, Pgd, RandomResizedCrop, Scaling, ScalingRule, Schedule, ThreatModel, Validation,
-    Variation,
+    Augmentation, Checkpoint, CutMix, Cyclic, Data, Decay, DuringAttack, Epsilon, Evaluation, Fgsm,
+    FinalAttack, FinalPgd, Keep, NFgsm, Pgd, RandomResizedCrop, Scaling, ScalingRule, Schedule, ThreatModel,
+    Validation, Variation,
 };
 
 impl Default for Checkpoint {
@@ -58,7 +58,7 @@ impl Default for DuringAttack {
 impl Data {
     /// How training images are varied, with the data set's own defaults filled in.
     pub fn variation(&self) -> Variation {
-        let Augmentation { crop, flip, random_resized_crop, cutout } = self.augmentation;
+        let Augmentation { crop, flip, random_resized_crop, cutout, cut_mix } = self.augmentation;
         let customary = (self.dataset.is_encoded() && crop.is_none()).then(RandomResizedCrop::default);
         Variation {
             crop: match crop {
@@ -68,12 +68,19 @@ impl Data {
             flip: flip.unwrap_or(self.dataset.flips_by_default()),
             random_resized_crop: random_resized_crop.or(customary),
             cutout: cutout.unwrap_or(0),
+            cut_mix,
         }
     }
 
     /// Side of the square that images of any size are brought to, in pixels.
     pub fn image_size(&self) -> u32 {
         self.image_size.unwrap_or(224)
+    }
+}
+
+impl Default for CutMix {
+    fn default() -> Self {
+        Self { alpha: 1.0 }
     }
 }
 

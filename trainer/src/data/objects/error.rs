@@ -98,9 +98,7 @@ impl ObjectsError {
             Self::Size { size, received, .. } => received < size,
             // A refusal stays one, but for "too many requests" and "request timeout".
             Self::Store { source: source @ object_store::Error::Generic { .. }, .. } => {
-                let told = told(source);
-                !told.contains("status code: 4")
-                    || ["408", "429"].iter().any(|code| told.contains(&format!("status code: {code}")))
+                status(source).is_none_or(|status| status >= 500 || matches!(status, 408 | 429))
             }
             _ => false,
         }
@@ -121,14 +119,26 @@ fn told(error: &object_store::Error) -> String {
     text.split_whitespace().collect::<Vec<_>>().join(" ").chars().take(STORE_MESSAGE).collect()
 }
 
-fn advice(error: &object_store::Error) -> &'static str {
+/// The status of an answer that was no success. The crate tells it of objects by the kind of error, of lists by its words
+/// alone.
+fn status(error: &object_store::Error) -> Option<u16> {
     use object_store::Error;
     match error {
-        Error::PermissionDenied { .. } | Error::Unauthenticated { .. } => {
+        Error::PermissionDenied { .. } => Some(403),
+        Error::Unauthenticated { .. } => Some(401),
+        Error::NotFound { .. } => Some(404),
+        Error::Precondition { .. } => Some(412),
+        _ => told(error).split_once("status code: ")?.1.get(..3)?.parse().ok(),
+    }
+}
+
+fn advice(error: &object_store::Error) -> &'static str {
+    match status(error) {
+        Some(401 | 403) => {
             "; the credentials of spec.training.data.source.objectStore.secretName must allow to list and to read"
         }
-        Error::NotFound { .. } => "; look at spec.training.data.source.objectStore.url",
-        Error::Precondition { .. } => "; the object has changed while it was fetched",
+        Some(404) => "; look at spec.training.data.source.objectStore.url",
+        Some(412) => "; the object has changed while it was fetched",
         _ => "",
     }
 }

@@ -111,8 +111,8 @@ mod tests {
             names in prop::collection::vec("[ -~é\\\\]{1,20}", 1..5),
             changes in prop::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 0..4),
         ) {
-            let text: String = names.iter().map(|name| format!("{}  {name}\n", "ab".repeat(32))).collect();
-            let mut bytes = text.into_bytes();
+            let lines: Vec<String> = names.iter().map(|name| format!("{}  {name}\n", "ab".repeat(32))).collect();
+            let mut bytes = lines.concat().into_bytes();
             for (at, byte) in changes {
                 let at = at.index(bytes.len());
                 bytes[at] = byte;

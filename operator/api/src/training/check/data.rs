@@ -1,7 +1,7 @@
 //! What `data` must satisfy, and what the numbers of a data set's images and classes must allow.
 
 use super::{InvalidTraining, count, number, refuse};
-use crate::training::{Contents, FinalAttack, HttpSource, ObjectStoreSource, Source, Training};
+use crate::training::{Contents, FinalAttack, HttpSource, ObjectStoreSource, Objective, Source, Training};
 
 impl Training {
     pub(super) fn check_data(&self) -> Result<(), InvalidTraining> {
@@ -34,6 +34,16 @@ impl Training {
         }
         if let Some(part) = variation.random_resized_crop {
             number("data.augmentation.randomResizedCrop.minArea", part.min_area, 0.01, 1.0)?;
+        }
+        if let Some(mixing) = written.cut_mix {
+            number("data.augmentation.cutMix.alpha", mixing.alpha, 0.1, 10.0)?;
+            if matches!(self.objective, Objective::Mart(_)) || self.smoothing.is_some() {
+                return refuse(
+                    "data.augmentation.cutMix",
+                    "goes with objective.crossEntropy and objective.trades, without smoothing: the others take one \
+                     label for each image",
+                );
+            }
         }
         if written.random_resized_crop.is_some() && written.crop.is_some() {
             return refuse("data.augmentation", "crop and randomResizedCrop exclude one another; write one");

@@ -42,6 +42,10 @@ impl Training {
                 "without labels only the divergence of objective.trades can be learned; write objective.trades, or \
                  labels.teacher",
             ),
+            Labels::None(_) if self.data.augmentation.cut_mix.is_some() => refuse(
+                "data.additional.labels",
+                "CutMix mixes labels, and there are none; leave data.augmentation.cutMix out, or write labels.teacher",
+            ),
             Labels::Teacher(teacher) if teacher.model.initial_weights.is_some() => refuse(
                 "data.additional.labels.teacher.model.initialWeights",
                 "the teacher's weights are labels.teacher.weights; leave it out",

@@ -137,7 +137,7 @@ fn defaults_of_augmentation_follow_the_data_set() {
         let mut data = example().data;
         data.dataset = serde_json::from_str(&format!("{dataset:?}")).unwrap();
         data.augmentation = serde_json::from_str(augmentation).unwrap();
-        let crate::training::Variation { crop, flip, random_resized_crop, cutout } = data.variation();
+        let crate::training::Variation { crop, flip, random_resized_crop, cutout, .. } = data.variation();
         (crop, flip, random_resized_crop.map(|part| part.min_area), cutout)
     };
     assert_eq!(variation("mnist", "{}"), (0, false, None, 0));
@@ -157,6 +157,13 @@ fn augmentation_has_bounds() {
     let area = augmentation(r#"{"randomResizedCrop": {"minArea": 1.5}}"#);
     assert!(area.contains("randomResizedCrop.minArea: 1.5 is not within"), "{area}");
     assert!(augmentation(r#"{"randomResizedCrop": {}, "crop": 4}"#).contains("exclude one another"));
+    assert!(augmentation(r#"{"cutMix": {"alpha": 0}}"#).contains("cutMix.alpha: 0 is not within"));
+    let mart = problem(|t| {
+        t.data.augmentation = serde_json::from_str(r#"{"cutMix": {}}"#).unwrap();
+        t.attack = serde_json::from_str(r#"{"pgd": {}}"#).unwrap();
+        t.objective = serde_json::from_str(r#"{"mart": {}}"#).unwrap();
+    });
+    assert!(mart.contains("data.augmentation.cutMix: goes with objective.crossEntropy"), "{mart}");
 }
 
 #[test]

@@ -1,0 +1,72 @@
+//! `dat-trainer run` of `examples/imagenet.yaml` in small: generated JPEG files, in folders and in tar files.
+
+use std::{fs, path::Path};
+
+use datjob_api::training::Topology;
+use datjob_trainer::manifest;
+use serde_json::json;
+
+#[path = "common/imagenet.rs"]
+mod imagenet;
+
+use imagenet::{data, run, small};
+
+#[test]
+fn the_example_of_imagenet_is_a_manifest_of_the_papers_settings() {
+    let example = Path::new(env!("CARGO_MANIFEST_DIR")).join("../examples/imagenet.yaml");
+    assert!(fs::read_to_string(&example).unwrap().lines().count() < 60);
+    let training = manifest::read(&example).unwrap().spec.training;
+    training.check(Topology { pods: 6, workers: 6, gpus: 6 }).unwrap();
+    assert!((training.threat_model.epsilon.value() - 2.0 / 255.0).abs() < 1e-12);
+    assert_eq!((training.schedule.epochs, training.schedule.batch_size), (30, 6 * 512));
+    let variation = training.data.variation();
+    assert!(variation.flip && variation.random_resized_crop.is_some_and(|part| part.min_area < 0.081));
+}
+
+#[test]
+fn folders_and_shards_are_learned_and_give_the_same_weights() {
+    let dir = tempfile::tempdir().unwrap();
+    data(dir.path());
+    let folder = run(&small("image-folder"), &dir.path().join("folder"), 2, &[]).unwrap();
+    println!("{folder}");
+    assert_eq!(folder["clean"]["total"], 30);
+    assert!(folder["clean"]["correct"].as_u64().unwrap() >= 25, "{folder}");
+    assert!(folder["worstCase"]["correct"].as_u64().unwrap() >= 20, "{folder}");
+    assert_eq!(folder["byClass"]["total"], json!([10, 10, 10]));
+    let shards = run(&small("webdataset"), &dir.path().join("shards"), 2, &[]).unwrap();
+    assert_eq!((&shards["sha256"], &shards["clean"]), (&folder["sha256"], &folder["clean"]));
+}
+
+#[test]
+fn mixed_images_are_learned_and_a_seed_gives_the_same_run_twice() {
+    let dir = tempfile::tempdir().unwrap();
+    data(dir.path());
+    let mut manifest = small("webdataset");
+    manifest["spec"]["training"]["data"]["augmentation"] = json!({"cutMix": {}, "cutout": 8});
+    let results = || run(&manifest, &dir.path().join("shards"), 2, &[]).unwrap();
+    let first = results();
+    println!("{first}");
+    assert!(first["clean"]["correct"].as_u64().unwrap() >= 20, "{first}");
+    assert_eq!(results(), first);
+}
+
+#[test]
+fn what_the_files_do_not_allow_is_said() {
+    let dir = tempfile::tempdir().unwrap();
+    data(dir.path());
+    let folder = dir.path().join("folder");
+    let broken = folder.join("train/n02/0007.JPEG");
+    fs::write(&broken, "no image").unwrap();
+    let sentence = run(&small("image-folder"), &folder, 2, &[]).unwrap_err();
+    assert!(sentence.contains(&format!("{}: is neither a JPEG nor a PNG", broken.display())), "{sentence}");
+
+    let mut many = small("image-folder");
+    many["spec"]["training"]["data"]["validation"]["count"] = 119.into();
+    let sentence = run(&many, &folder, 2, &[]).unwrap_err();
+    assert!(sentence.contains("spec.training.schedule.batchSize: an epoch of 1 images"), "{sentence}");
+
+    let mut certified = small("image-folder");
+    certified["spec"]["training"]["evaluation"]["final"] = json!([{"apgdT": {"targets": 3}}]);
+    let sentence = run(&certified, &folder, 1, &[]).unwrap_err();
+    assert!(sentence.contains("evaluation.final.apgdT.targets: 3 is not within 1 and 2"), "{sentence}");
+}

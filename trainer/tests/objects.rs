@@ -1,0 +1,358 @@
+//! Fetching a data set from an S3 server that runs in the test.
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    sync::{Arc, Mutex},
+    thread,
+    time::Duration,
+};
+
+use datjob_api::training::{Dataset, ObjectStoreSource};
+use datjob_trainer::data::{
+    Retries,
+    objects::{Credentials, ObjectsError, fetch},
+};
+use hyper::{Request, StatusCode, body::Incoming, header};
+use hyper_util::rt::TokioIo;
+use s3s::{Body, HttpResponse, auth::SimpleAuth, service::S3ServiceBuilder};
+use s3s_fs::FileSystem;
+use sha2::{Digest, Sha256};
+
+#[path = "common/imagenet.rs"]
+mod imagenet;
+
+const PATIENCE: Retries =
+    Retries { tries: 3, wait: Duration::from_millis(1), silence: Duration::from_secs(10) };
+
+/// What the server does to a request instead of answering it as it should.
+#[derive(Clone, Copy)]
+enum Fault {
+    /// 503.
+    Unavailable,
+    /// The connection breaks in the middle of the body.
+    BreakOff,
+}
+
+/// An S3 server with one bucket, `bucket`, which is a folder.
+struct Server {
+    url: String,
+    folder: tempfile::TempDir,
+    /// The requests: method, path and range.
+    asked: Arc<Mutex<Vec<String>>>,
+    /// What is done to the next requests for objects, last first.
+    faults: Arc<Mutex<Vec<Fault>>>,
+}
+
+impl Server {
+    fn new(auth: Option<SimpleAuth>) -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        fs::create_dir(folder.path().join("bucket")).unwrap();
+        let mut builder = S3ServiceBuilder::new(FileSystem::new(folder.path()).unwrap());
+        if let Some(auth) = auth {
+            builder.set_auth(auth);
+        }
+        let s3 = builder.build();
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        listener.set_nonblocking(true).unwrap();
+        let url = format!("http://{}", listener.local_addr().unwrap());
+        let (asked, faults) = (Arc::default(), Arc::default());
+        let (log, todo) = (Arc::clone(&asked), Arc::clone(&faults));
+        thread::spawn(move || {
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+            runtime.block_on(async move {
+                let listener = tokio::net::TcpListener::from_std(listener).unwrap();
+                while let Ok((stream, _)) = listener.accept().await {
+                    let (s3, log, todo) = (s3.clone(), Arc::clone(&log), Arc::clone(&todo));
+                    let answer = hyper::service::service_fn(move |request: Request<Incoming>| {
+                        answer(s3.clone(), request, &log, &todo)
+                    });
+                    tokio::spawn(
+                        hyper::server::conn::http1::Builder::new()
+                            .serve_connection(TokioIo::new(stream), answer),
+                    );
+                }
+            });
+        });
+        Self { url, folder, asked, faults }
+    }
+
+    fn put(&self, name: &str, bytes: &[u8]) {
+        let path = self.folder.path().join("bucket").join(name);
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        fs::write(path, bytes).unwrap();
+    }
+
+    fn source(&self, prefix: &str) -> ObjectStoreSource {
+        ObjectStoreSource {
+            url: format!("s3://bucket{prefix}"),
+            endpoint: Some(self.url.clone()),
+            region: None,
+            secret_name: None,
+        }
+    }
+
+    /// The requests for objects since this was asked last, sorted.
+    fn objects_asked(&self) -> Vec<String> {
+        let mut asked = std::mem::take(&mut *self.asked.lock().unwrap());
+        asked.retain(|line| !line.contains("list-type"));
+        asked.sort();
+        asked
+    }
+}
+
+fn answer(
+    s3: s3s::service::S3Service,
+    request: Request<Incoming>,
+    log: &Mutex<Vec<String>>,
+    faults: &Mutex<Vec<Fault>>,
+) -> impl Future<Output = Result<HttpResponse, s3s::HttpError>> + use<> {
+    let range = request.headers().get(header::RANGE).map_or("", |range| range.to_str().unwrap()).to_owned();
+    log.lock().unwrap().push(format!("{} {range}", request.uri()).trim().to_owned());
+    let is_list = request.uri().query().is_some_and(|query| query.contains("list-type"));
+    let fault = if is_list { None } else { faults.lock().unwrap().pop() };
+    async move {
+        let mut answer = s3.call(request.map(Body::from)).await?;
+        match fault {
+            Some(Fault::Unavailable) => *answer.status_mut() = StatusCode::SERVICE_UNAVAILABLE,
+            Some(Fault::BreakOff) => {
+                let bytes = answer.body_mut().store_all_limited(1 << 20).await.unwrap();
+                // The length in the header stays.
+                *answer.body_mut() = Body::from(bytes.slice(..bytes.len() / 2));
+            }
+            None => {}
+        }
+        Ok(answer)
+    }
+}
+
+fn sum(bytes: &[u8]) -> String {
+    hex::encode(Sha256::digest(bytes))
+}
+
+fn files(dir: &Path) -> Vec<PathBuf> {
+    let mut found = Vec::new();
+    let mut folders = vec![dir.to_owned()];
+    while let Some(folder) = folders.pop() {
+        for entry in fs::read_dir(folder).unwrap() {
+            let path = entry.unwrap().path();
+            if path.is_dir() {
+                folders.push(path);
+            } else {
+                found.push(path.strip_prefix(dir).unwrap().to_owned());
+            }
+        }
+    }
+    found.retain(|path| !path.to_str().unwrap().starts_with(".fetched-"));
+    found.sort();
+    found
+}
+
+fn cifar100(server: &Server) {
+    server.put("data/cifar/train.bin", &[1; 5000]);
+    server.put("data/cifar/test.bin", &[2; 300]);
+    server.put("data/cifar/README.md", b"no part of it");
+    server.put("data/other/test.bin", &[3; 300]);
+}
+
+fn sentence(result: Result<(), ObjectsError>) -> String {
+    result.unwrap_err().to_string()
+}
+
+#[test]
+fn the_data_sets_objects_are_fetched_once_and_nothing_else() {
+    let server = Server::new(None);
+    cifar100(&server);
+    let dir = tempfile::tempdir().unwrap();
+    let get = || fetch(Dataset::Cifar100, &server.source("/data/cifar/"), None, dir.path(), PATIENCE);
+    get().unwrap();
+    assert_eq!(files(dir.path()), [Path::new("test.bin"), Path::new("train.bin")]);
+    assert_eq!(fs::read(dir.path().join("train.bin")).unwrap(), [1; 5000]);
+    assert_eq!(server.objects_asked(), ["/bucket/data/cifar/test.bin", "/bucket/data/cifar/train.bin"]);
+    get().unwrap();
+    assert_eq!(server.asked.lock().unwrap().len(), 0, "the marker tells that all is there");
+    // Without the marker: what is there with its size is not fetched again.
+    for entry in fs::read_dir(dir.path()).unwrap() {
+        let path = entry.unwrap().path();
+        if path.file_name().unwrap().to_str().unwrap().starts_with(".fetched-") {
+            fs::remove_file(path).unwrap();
+        }
+    }
+    fs::remove_file(dir.path().join("test.bin")).unwrap();
+    get().unwrap();
+    assert_eq!(server.objects_asked(), ["/bucket/data/cifar/test.bin"]);
+}
+
+#[test]
+fn folders_and_shards_keep_their_names() {
+    let server = Server::new(None);
+    for name in ["train/a/1.jpg", "train/b/1 ö.JPEG", "val/a/2.jpeg", "val/a/notes.txt", "extra/x.jpg"] {
+        server.put(name, name.as_bytes());
+    }
+    let dir = tempfile::tempdir().unwrap();
+    fetch(Dataset::ImageFolder, &server.source(""), None, dir.path(), PATIENCE).unwrap();
+    let expected = ["train/a/1.jpg", "train/b/1 ö.JPEG", "val/a/2.jpeg"].map(PathBuf::from);
+    assert_eq!(files(dir.path()), expected);
+    assert_eq!(fs::read(dir.path().join(&expected[1])).unwrap(), "train/b/1 ö.JPEG".as_bytes());
+
+    server.put("web/train-00.tar", &[1; 10]);
+    server.put("web/val-00.tar", &[]);
+    server.put("web/classes.txt", b"a\nb\n");
+    let dir = tempfile::tempdir().unwrap();
+    fetch(Dataset::Webdataset, &server.source("/web"), None, dir.path(), PATIENCE).unwrap();
+    assert_eq!(files(dir.path()), ["classes.txt", "train-00.tar", "val-00.tar"].map(PathBuf::from));
+}
+
+#[test]
+fn what_breaks_off_goes_on_where_it_ended() {
+    let server = Server::new(None);
+    cifar100(&server);
+    let content: Vec<u8> = (0..100_000_u32).map(|at| (at * 7 % 251) as u8).collect();
+    server.put("data/cifar/train.bin", &content);
+    server.put("data/cifar/test.bin", &[]);
+    let dir = tempfile::tempdir().unwrap();
+    // More faults in all than there are tries: what makes progress goes on.
+    *server.faults.lock().unwrap() =
+        vec![Fault::BreakOff, Fault::Unavailable, Fault::BreakOff, Fault::BreakOff, Fault::Unavailable];
+    fetch(Dataset::Cifar100, &server.source("/data/cifar"), None, dir.path(), PATIENCE).unwrap();
+    assert_eq!(fs::read(dir.path().join("train.bin")).unwrap(), content);
+    let train = "/bucket/data/cifar/train.bin";
+    let ranges = ["", "", " bytes=50000-", " bytes=75000-", " bytes=75000-", " bytes=87500-"];
+    assert_eq!(server.objects_asked(), ranges.map(|range| format!("{train}{range}")));
+    assert_eq!(files(dir.path()).len(), 2, "nothing partial is left");
+}
+
+#[test]
+fn another_process_goes_on_with_what_is_there() {
+    let server = Server::new(None);
+    cifar100(&server);
+    server.put("data/cifar/test.bin", &[]);
+    let dir = tempfile::tempdir().unwrap();
+    let get = || fetch(Dataset::Cifar100, &server.source("/data/cifar"), None, dir.path(), PATIENCE);
+    *server.faults.lock().unwrap() = vec![Fault::Unavailable, Fault::Unavailable, Fault::BreakOff];
+    assert!(sentence(get()).contains("503"));
+    server.objects_asked();
+    get().unwrap();
+    assert_eq!(server.objects_asked(), ["/bucket/data/cifar/train.bin bytes=2500-"]);
+    assert_eq!(fs::read(dir.path().join("train.bin")).unwrap(), [1; 5000]);
+}
+
+#[test]
+fn sums_are_honoured() {
+    let server = Server::new(None);
+    cifar100(&server);
+    let get = |dir: &tempfile::TempDir| {
+        fetch(Dataset::Cifar100, &server.source("/data/cifar"), None, dir.path(), PATIENCE)
+    };
+    let list = |train: &[u8]| {
+        format!("{}  train.bin\n{} *./test.bin\n{}  README.md\n", sum(train), sum(&[2; 300]), sum(b"other"))
+    };
+    server.put("data/cifar/SHA256SUMS", list(&[1; 5000]).as_bytes());
+    let dir = tempfile::tempdir().unwrap();
+    // A file of the right size and with another content is fetched anew.
+    fs::write(dir.path().join("test.bin"), [9; 300]).unwrap();
+    get(&dir).unwrap();
+    assert_eq!(fs::read(dir.path().join("test.bin")).unwrap(), [2; 300]);
+
+    server.put("data/cifar/SHA256SUMS", list(b"something else").as_bytes());
+    let dir = tempfile::tempdir().unwrap();
+    let (found, expected) = (sum(&[1; 5000]), sum(b"something else"));
+    assert_eq!(
+        sentence(get(&dir)),
+        format!("s3://bucket/data/cifar/train.bin: its SHA-256 is {found}, SHA256SUMS says {expected}")
+    );
+    assert!(!dir.path().join("train.bin").exists());
+
+    server.put("data/cifar/SHA256SUMS", b"what is this");
+    assert_eq!(
+        sentence(get(&dir)),
+        "s3://bucket/data/cifar/SHA256SUMS: line 1 is none that sha256sum writes: \"what is this\""
+    );
+    server.put("data/cifar/SHA256SUMS", format!("{found}  train.bin\n{found}  sub/train.bin\n").as_bytes());
+    assert_eq!(
+        sentence(get(&dir)),
+        "s3://bucket/data/cifar/SHA256SUMS: lists sub/train.bin, which is not there"
+    );
+}
+
+#[test]
+fn keys_open_what_is_closed() {
+    let server = Server::new(Some(SimpleAuth::from_single("key", "secret")));
+    cifar100(&server);
+    let get = |keys: Option<(&str, &str)>| {
+        let dir = tempfile::tempdir().unwrap();
+        let keys = keys.map(|(key, secret)| Credentials { key: key.into(), secret: secret.into() });
+        fetch(Dataset::Cifar100, &server.source("/data/cifar"), keys.as_ref(), dir.path(), PATIENCE)
+    };
+    get(Some(("key", "secret"))).unwrap();
+    for keys in [None, Some(("key", "guess"))] {
+        let refused = sentence(get(keys));
+        assert!(refused.starts_with("s3://bucket/data/cifar: ") && refused.contains("403"), "{refused}");
+        assert!(refused.ends_with("objectStore.secretName must allow to list and to read"), "{refused}");
+        assert!(!refused.contains("guess"), "{refused}");
+    }
+}
+
+#[test]
+fn each_fault_has_its_sentence() {
+    let server = Server::new(None);
+    cifar100(&server);
+    let dir = tempfile::tempdir().unwrap();
+    let get =
+        |dataset, source: &ObjectStoreSource| sentence(fetch(dataset, source, None, dir.path(), PATIENCE));
+    let nothing = get(Dataset::ImageFolder, &server.source("/data/cifar"));
+    assert!(
+        nothing.starts_with("s3://bucket/data/cifar: after fetching: ")
+            && nothing.contains("training or test images are missing; image-folder is train/CLASS/NAME.jpg"),
+        "{nothing}"
+    );
+    let bucket = ObjectStoreSource { url: "s3://no-such-bucket/x".into(), ..server.source("") };
+    let missing = get(Dataset::Mnist, &bucket);
+    assert!(missing.contains("NoSuchBucket") && missing.contains("look at spec."), "{missing}");
+    assert_eq!(server.asked.lock().unwrap().len(), 2, "a refusal is final");
+    let closed = ObjectStoreSource { endpoint: Some("http://127.0.0.1:9".into()), ..server.source("") };
+    let unreachable = get(Dataset::Mnist, &closed);
+    assert!(unreachable.contains("127.0.0.1:9") && unreachable.contains("refused"), "{unreachable}");
+    // TLS is spoken, and the server does not speak it.
+    let tls = ObjectStoreSource { endpoint: Some(server.url.replace("http", "https")), ..server.source("") };
+    let sentence_ = get(Dataset::Mnist, &tls);
+    assert!(sentence_.contains("InvalidContentType") || sentence_.contains("corrupt message"), "{sentence_}");
+    server.put("twice/a/test.bin", b"1");
+    server.put("twice/b/test.bin", b"1");
+    let twice = get(Dataset::Cifar100, &server.source("/twice"));
+    assert!(twice.ends_with("b/test.bin: and a/test.bin would be the same file of the data set"), "{twice}");
+}
+
+#[test]
+fn a_run_fetches_its_data_with_the_keys_of_its_environment() {
+    let server = Server::new(Some(SimpleAuth::from_single("key", "secret")));
+    imagenet::data(&server.folder.path().join("bucket"));
+    let mut manifest = imagenet::small("image-folder");
+    manifest["spec"]["training"]["schedule"] = serde_json::json!({"epochs": 1, "batchSize": 20});
+    manifest["spec"]["training"]["data"]["source"] = serde_json::json!({
+        "objectStore": {"url": "s3://bucket/folder", "endpoint": server.url, "secretName": "keys"}
+    });
+    let run = |environment: &[(&str, &str)]| {
+        let dir = tempfile::tempdir().unwrap();
+        imagenet::run(&manifest, dir.path(), 1, environment)
+    };
+    let results = run(&[("AWS_ACCESS_KEY_ID", "key"), ("AWS_SECRET_ACCESS_KEY", "secret")]).unwrap();
+    assert_eq!(results["clean"]["total"], 30);
+    let refused = run(&[]).unwrap_err();
+    assert!(refused.contains("objectStore.secretName is given, but the environment variables"), "{refused}");
+}
+
+#[test]
+fn a_secret_that_is_named_must_be_there() {
+    let source = ObjectStoreSource {
+        url: "s3://bucket".into(),
+        endpoint: None,
+        region: None,
+        secret_name: Some("keys".into()),
+    };
+    // The tests run without these variables.
+    let missing = Credentials::from_environment(&source).err().unwrap().to_string();
+    assert!(missing.contains("AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY are not set"), "{missing}");
+    let anonymous = ObjectStoreSource { secret_name: None, ..source };
+    assert!(Credentials::from_environment(&anonymous).unwrap().is_none());
+}
