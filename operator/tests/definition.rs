@@ -16,6 +16,8 @@ fn the_definition_can_be_applied_by_kubectl() {
     // `kubectl apply` keeps the whole object in an annotation of at most 262,144 bytes.
     let size = serde_json::to_string(&definition()).unwrap().len();
     assert!(size < 200_000, "{size} bytes");
+    let written = serde_yaml::to_string(&definition()).unwrap().len();
+    assert!(written < 200_000, "{written} bytes as YAML");
 }
 
 #[test]

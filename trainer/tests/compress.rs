@@ -1,35 +1,19 @@
-//! The compressed all-reduce over real collectives. Each rank is a thread with its own connections.
+//! The compressed all-reduce over real collectives.
 
-use std::{net::Ipv4Addr, sync::atomic::Ordering, thread, time::Duration};
+use std::sync::atomic::Ordering;
 
-use datjob_c10d::{GlooDevice, GlooOptions, ProcessGroup, TcpStore};
 use datjob_trainer::{
     compress::{CompressedAllReduce, Format, Formats, Rounding},
     random::Stream,
 };
 use tch::Tensor;
 
-const TIMEOUT: Duration = Duration::from_mins(1);
-const INT8: Format = Format::Int8 { block: 512 };
+#[path = "common/ranks.rs"]
+mod ranks;
 
-/// Runs `work` as every rank of a world and returns what each gives.
-fn ranks<T: Send>(world_size: usize, work: impl Fn(ProcessGroup) -> T + Sync) -> Vec<T> {
-    let host = TcpStore::host(Ipv4Addr::LOCALHOST.into(), 0, TIMEOUT).unwrap();
-    let port = host.port();
-    thread::scope(|scope| {
-        let rank = |rank| {
-            let work = &work;
-            scope.spawn(move || {
-                let store = TcpStore::connect("127.0.0.1", port, TIMEOUT).unwrap();
-                let device = GlooDevice::Hostname("127.0.0.1".into());
-                let options = GlooOptions { device, name: "test".into() };
-                work(ProcessGroup::gloo(&store, rank, world_size, TIMEOUT, &options).unwrap())
-            })
-        };
-        let threads: Vec<_> = (0..world_size).map(rank).collect();
-        threads.into_iter().map(|thread| thread.join().unwrap()).collect()
-    })
-}
+use ranks::ranks;
+
+const INT8: Format = Format::Int8 { block: 512 };
 
 fn both(format: Format) -> Formats {
     Formats { contribution: format, average: format }

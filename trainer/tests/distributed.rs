@@ -1,9 +1,7 @@
-//! Several ranks against a single process, over real collectives. Each rank is a thread with its own connections.
-
-use std::{net::Ipv4Addr, thread, time::Duration};
+//! Several ranks against a single process, over real collectives.
 
 use datjob_api::training::{Architecture, CrossEntropy, Objective};
-use datjob_c10d::{GlooDevice, GlooOptions, ProcessGroup, Reducer, ReducerOptions, TcpStore};
+use datjob_c10d::{ProcessGroup, Reducer, ReducerOptions};
 use datjob_trainer::{
     engine::batch_norm,
     model::{Mode, Network},
@@ -12,26 +10,10 @@ use datjob_trainer::{
 };
 use tch::{Device, Kind, Reduction, Tensor, no_grad};
 
-const TIMEOUT: Duration = Duration::from_mins(1);
+#[path = "common/ranks.rs"]
+mod ranks;
 
-/// Runs `work` as every rank of a world and returns what each gives.
-fn ranks<T: Send>(world_size: usize, work: impl Fn(&ProcessGroup) -> T + Sync) -> Vec<T> {
-    let host = TcpStore::host(Ipv4Addr::LOCALHOST.into(), 0, TIMEOUT).unwrap();
-    let port = host.port();
-    thread::scope(|scope| {
-        let rank = |rank| {
-            let work = &work;
-            scope.spawn(move || {
-                let store = TcpStore::connect("127.0.0.1", port, TIMEOUT).unwrap();
-                let device = GlooDevice::Hostname("127.0.0.1".into());
-                let options = GlooOptions { device, name: "test".into() };
-                work(&ProcessGroup::gloo(&store, rank, world_size, TIMEOUT, &options).unwrap())
-            })
-        };
-        let threads: Vec<_> = (0..world_size).map(rank).collect();
-        threads.into_iter().map(|thread| thread.join().unwrap()).collect()
-    })
-}
+use ranks::ranks;
 
 fn small_cnn() -> Network {
     Network::new(&Architecture::SmallCnn.into(), [1, 28, 28], 10, 5, (Kind::Double, Device::Cpu)).unwrap()
@@ -89,7 +71,7 @@ fn gradients_equal_those_of_one_process_also_with_uneven_shards() {
     for (world_size, count) in [(1, 5), (2, 8), (2, 7), (3, 9), (3, 10), (3, 11)] {
         for clean_weight in [0.0, 0.5] {
             let expected = single(count, clean_weight);
-            for gradients in ranks(world_size, |group| distributed(group, count, clean_weight)) {
+            for gradients in ranks(world_size, |group| distributed(&group, count, clean_weight)) {
                 for (gradient, expected) in gradients.iter().zip(&expected) {
                     for (value, expected) in gradient.iter().zip(expected) {
                         assert!((value - expected).abs() < 1e-12, "{world_size} ranks, {count} images");
@@ -111,7 +93,7 @@ fn batch_norm_statistics_become_those_of_all_images() {
         let buffers =
             [("bn.running_mean", &mean), ("bn.running_var", &variance), ("bn.num_batches_tracked", &count)];
         let buffers = buffers.map(|(name, tensor)| (name.to_owned(), tensor.shallow_clone()));
-        no_grad(|| batch_norm::average(&buffers, group).unwrap());
+        no_grad(|| batch_norm::average(&buffers, &group).unwrap());
         assert_eq!(count.int64_value(&[]), 7);
         (Vec::<f32>::try_from(&mean).unwrap(), Vec::<f32>::try_from(&variance).unwrap())
     });

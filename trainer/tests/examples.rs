@@ -42,6 +42,10 @@ fn in_small(mut job: Value) -> Value {
     if training["attack"]["pgd"].is_object() {
         training["attack"]["pgd"]["steps"] = 1.into();
     }
+    // Rates are for their own networks and numbers of steps.
+    if let Some(optimizer) = training["optimizer"].as_object_mut() {
+        optimizer.values_mut().for_each(|spec| spec["learningRate"] = 0.01.into());
+    }
     let schedule = &mut training["schedule"];
     schedule["epochs"] = 1.into();
     schedule["batchSize"] = 1024.into();

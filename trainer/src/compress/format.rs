@@ -6,6 +6,8 @@ use super::Rounding;
 
 /// The highest level of 8 bits with a sign; −128 is left out, so that levels lie symmetrically.
 const HIGHEST: f32 = 127.0;
+/// The least scale: levels of smaller ones would not be finite on their way, and are as good as 0.
+const SMALLEST: f32 = 1e-30;
 /// Bytes of a block's scale.
 const SCALE: usize = 4;
 
@@ -94,7 +96,7 @@ fn encode_block(values: &[f32], rounding: &mut Rounding, bytes: &mut Vec<u8>) {
         unlike_zero += value * 0.0;
     }
     let scale = if unlike_zero.is_nan() { f32::NAN } else { largest / HIGHEST };
-    let scale = if scale < f32::MIN_POSITIVE { 0.0 } else { scale };
+    let scale = if scale < SMALLEST { 0.0 } else { scale };
     bytes.extend(scale.to_le_bytes());
     // A block of zeros stays one, and what is multiplied by NaN does not matter.
     let factor = if scale > 0.0 { FRACTION / scale } else { 0.0 };
@@ -169,7 +171,7 @@ mod tests {
         let mut rounding = Rounding::stochastic(0);
         let mut values = vec![0.0; 192];
         // Too small for a scale.
-        values[64] = 1e-44;
+        values[64] = 1e-33;
         values[128] = -3.5;
         values[129] = f32::MIN_POSITIVE;
         for _ in 0..100 {
@@ -210,6 +212,16 @@ mod tests {
         fn no_bytes_panic(bytes in proptest::collection::vec(any::<u8>(), 0..300), count in 0_usize..300) {
             for format in [Format::Fp32, Format::Fp16, Format::Bf16, INT8, Format::Int8 { block: 16 }] {
                 format.decode(&bytes, &mut vec![0.0; count]);
+            }
+        }
+
+        #[test]
+        fn blocks_of_every_magnitude_are_rounded_to_their_levels(exponent in -45_i32..38, seed: u64) {
+            let largest = 10.0_f32.powi(exponent);
+            let values: Vec<f32> = (0..64).map(|index| largest * (index as f32 - 32.0) / 32.0).collect();
+            let decoded = through(INT8, &values, &mut Rounding::stochastic(seed));
+            for (value, decoded) in values.iter().zip(decoded) {
+                prop_assert!((value - decoded).abs() <= (largest / 126.0).max(2e-28), "{value} {decoded}");
             }
         }
 

@@ -11,12 +11,21 @@ use super::DatJob;
 /// label of at most 63.
 pub const MAX_NAME_LENGTH: usize = 52;
 
+/// Fields of `spec.pod` whose types are Kubernetes' own, and large.
+const KUBERNETES_OWN: [&str; 2] = ["affinity", "topologySpreadConstraints"];
+
 /// The definition as it is installed in a cluster.
 pub fn definition() -> CustomResourceDefinition {
     let mut crd = DatJob::crd();
     for version in &mut crd.spec.versions {
         if let Some(root) = version.schema.as_mut().and_then(|schema| schema.open_api_v3_schema.as_mut()) {
             explain_unions(root);
+            for field in KUBERNETES_OWN {
+                let pod = property(root, "spec").and_then(|spec| property(spec, "pod"));
+                if let Some(schema) = pod.and_then(|pod| property(pod, field)) {
+                    leave_explaining_to_kubernetes(schema);
+                }
+            }
             root.x_kubernetes_validations.get_or_insert_default().extend(name_rules());
             if let Some(status) = property(root, "status") {
                 // An object without status counts as current; -1 says that nobody has looked at it yet.
@@ -33,6 +42,19 @@ fn property<'a>(schema: &'a mut JSONSchemaProps, name: &str) -> Option<&'a mut J
 
 fn rule(rule: impl Into<String>, message: impl Into<String>) -> ValidationRule {
     ValidationRule { rule: rule.into(), message: Some(message.into()), ..ValidationRule::default() }
+}
+
+/// Takes the descriptions off all that is below a field: `kubectl explain pod.spec` has them, and here they are a quarter of
+/// the definition.
+fn leave_explaining_to_kubernetes(schema: &mut JSONSchemaProps) {
+    let items = match &mut schema.items {
+        Some(JSONSchemaPropsOrArray::Schema(items)) => Some(&mut **items),
+        _ => None,
+    };
+    for below in schema.properties.iter_mut().flat_map(|all| all.values_mut()).chain(items) {
+        below.description = None;
+        leave_explaining_to_kubernetes(below);
+    }
 }
 
 /// Adds to every union a rule that says in words what `oneOf` says to machines.
