@@ -85,6 +85,9 @@ pub struct Evaluate {
     /// The first so many test images; all where absent.
     #[arg(long)]
     pub images: Option<usize>,
+    /// Writes the class that the network gives each image as it is, a line each, to this file.
+    #[arg(long, value_name = "FILE")]
+    pub predictions: Option<PathBuf>,
     /// Compute on the first GPU that CUDA sees.
     #[arg(long)]
     pub gpu: bool,

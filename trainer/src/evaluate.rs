@@ -21,12 +21,14 @@ mod attack;
 mod batch;
 mod counts;
 mod doubts;
+mod predict;
 mod results;
 mod sweep;
 
 pub use attack::{EvalAttack, Method, Stage};
 pub use counts::{ByClass, Counts, CountsError};
 pub use doubts::doubts;
+pub use predict::predict;
 pub use results::attack_results;
 pub use sweep::{sweep_attacks, sweep_results};
 

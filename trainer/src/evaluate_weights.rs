@@ -1,6 +1,8 @@
 //! `dat-trainer evaluate`: accuracy of given weights, on a workstation.
 
-use std::{num::NonZero, ops::ControlFlow, process::ExitCode, thread, time::Instant};
+use std::{
+    fmt::Write as _, num::NonZero, ops::ControlFlow, path::Path, process::ExitCode, thread, time::Instant,
+};
 
 use datjob_api::training::{InvalidTraining, Topology};
 use datjob_c10d::{C10dError, CudaError};
@@ -9,9 +11,10 @@ use tch::Kind;
 use crate::{
     certify::{self, Certification},
     cli::Evaluate,
-    data::{self, DataError},
+    data::{self, DataError, Images},
     evaluate::{self, EvalAttack, EvaluateError, Evaluation},
     figures::Measured,
+    files::{self, FileError},
     manifest::{self, ManifestError},
     model::{ModelError, Network},
     placement::Placement,
@@ -39,6 +42,8 @@ enum Failed {
     Evaluate(#[from] EvaluateError),
     #[error(transparent)]
     Tensor(#[from] tch::TchError),
+    #[error(transparent)]
+    File(#[from] FileError),
     #[error("--images: there are {0} test images; ask for 1 to {0}")]
     Images(usize),
 }
@@ -93,6 +98,9 @@ fn run(options: &Evaluate) -> Result<(), Failed> {
         };
         evaluate::evaluate(&network, &evaluation, 0, 1, &mut |_, _| ControlFlow::Continue(()))
     };
+    if let Some(path) = &options.predictions {
+        write_predictions(path, &network, &images, &indices, placement)?;
+    }
     let started = Instant::now();
     let counts = measure(&attacks)?;
     let results = evaluate::attack_results(&attacks, &counts);
@@ -116,4 +124,23 @@ fn run(options: &Evaluate) -> Result<(), Failed> {
     measured.lines().iter().for_each(|line| println!("{line}"));
     println!("{:.0} s", started.elapsed().as_secs_f64());
     Ok(())
+}
+
+fn write_predictions(
+    path: &Path,
+    network: &Network,
+    images: &Images,
+    indices: &[usize],
+    placement: Placement,
+) -> Result<(), Failed> {
+    /// Images that are classified at once.
+    const BATCH: usize = 256;
+    let mut lines = String::new();
+    for indices in indices.chunks(BATCH) {
+        for class in evaluate::predict(network, images, indices, placement.device())? {
+            // A String takes everything.
+            let _ = writeln!(lines, "{class}");
+        }
+    }
+    Ok(files::write_atomically(path, lines.as_bytes())?)
 }

@@ -2,12 +2,13 @@
 
 use datjob_api::training::{Additional, Dataset, Labels, NamedFile, Teacher};
 use datjob_c10d::{ProcessGroup, ReduceOp};
-use tch::{Device, Kind, Tensor, no_grad};
+use tch::{Device, Kind, Tensor};
 
 use super::{NamedFileError, TrainError};
 use crate::{
     data::{self, DataSet, Images, UNLABELLED},
-    model::{Mode, Network},
+    evaluate,
+    model::Network,
     placement::Placement,
     weights,
     worker::assignment::Assignment,
@@ -77,16 +78,14 @@ fn labelled(
     device: Device,
     group: &ProcessGroup,
 ) -> Result<Vec<i64>, TrainError> {
-    let labels = Tensor::f_zeros([images.len() as i64], (Kind::Int64, Device::Cpu))?;
+    let mut labels = vec![0_i64; images.len()];
     for batch in (group.rank()..images.len().div_ceil(BATCH)).step_by(group.world_size()) {
         let begin = batch * BATCH;
         let indices: Vec<usize> = (begin..images.len().min(begin + BATCH)).collect();
-        let (pixels, _) = images.read(&indices, None)?.numbers(device)?;
-        let pixels = network.input(&pixels)?;
-        let classes = no_grad(|| network.forward(&pixels, Mode::Eval)?.f_argmax(1, false))?;
-        let mut own = labels.f_narrow(0, begin as i64, indices.len() as i64)?;
-        own.f_copy_(&classes)?;
+        labels[begin..][..indices.len()]
+            .copy_from_slice(&evaluate::predict(network, images, &indices, device)?);
     }
+    let labels = Tensor::f_from_slice(&labels)?;
     group.all_reduce(&labels, ReduceOp::Sum)?;
     Ok(Vec::try_from(&labels)?)
 }

@@ -1,0 +1,40 @@
+"""Compares the classes that `dat-trainer evaluate --predictions FILE` wrote for a small CNN with PyTorch's, image by image.
+Not part of the test run.
+
+    pip install torch==2.11.0 numpy safetensors
+    python predictions.py WEIGHTS FASHION_MNIST_DIR FILE
+"""
+
+import gzip
+import pathlib
+import sys
+
+import numpy as np
+import torch
+import torch.nn as nn
+import torch.nn.functional as F
+from safetensors.torch import load_file
+
+
+class SmallCnn(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.conv1 = nn.Conv2d(1, 16, 4, stride=2, padding=1)
+        self.conv2 = nn.Conv2d(16, 32, 4, stride=2, padding=1)
+        self.fc1 = nn.Linear(32 * 49, 100)
+        self.fc2 = nn.Linear(100, 10)
+
+    def forward(self, x):
+        x = F.relu(self.conv2(F.relu(self.conv1(x))))
+        return self.fc2(F.relu(self.fc1(x.flatten(1))))
+
+
+weights, folder, told = sys.argv[1], pathlib.Path(sys.argv[2]), sys.argv[3]
+model = SmallCnn().eval()
+model.load_state_dict(load_file(weights), strict=True)
+pixels = np.frombuffer(gzip.decompress((folder / "t10k-images-idx3-ubyte.gz").read_bytes())[16:], np.uint8)
+images = torch.tensor(pixels).reshape(-1, 1, 28, 28) / 255.0
+with torch.no_grad():
+    classes = model(images).argmax(1)
+ours = torch.tensor([int(line) for line in open(told)])
+print(f"{int((classes == ours).sum())} of {len(classes)} predictions are the same; {len(ours)} were told")
