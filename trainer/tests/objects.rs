@@ -23,14 +23,14 @@ use sha2::{Digest, Sha256};
 mod imagenet;
 
 const PATIENCE: Retries =
-    Retries { tries: 3, wait: Duration::from_millis(1), silence: Duration::from_secs(10) };
+    Retries { tries: 3, wait: Duration::from_millis(1), silence: Duration::from_secs(1) };
 
 /// What the server does to a request instead of answering it as it should.
 #[derive(Clone, Copy)]
 enum Fault {
     /// 503.
     Unavailable,
-    /// The connection breaks in the middle of the body.
+    /// The server falls silent in the middle of the body.
     BreakOff,
 }
 
@@ -334,7 +334,7 @@ fn a_run_fetches_its_data_with_the_keys_of_its_environment() {
     });
     let run = |environment: &[(&str, &str)]| {
         let dir = tempfile::tempdir().unwrap();
-        imagenet::run(&manifest, dir.path(), 1, environment)
+        imagenet::run(&manifest, dir.path(), 2, environment)
     };
     let results = run(&[("AWS_ACCESS_KEY_ID", "key"), ("AWS_SECRET_ACCESS_KEY", "secret")]).unwrap();
     assert_eq!(results["clean"]["total"], 30);

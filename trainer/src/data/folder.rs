@@ -18,6 +18,9 @@ pub(super) const LAYOUT: &str = "train/CLASS/NAME.jpg and val/CLASS/NAME.jpg (or
 /// Most classes; a label has 16 bits.
 pub(super) const CLASS_LIMIT: usize = 1 << 16;
 
+const NO_CLASSES: &str =
+    "has no folders; its images lie in folders of their classes, named as those of train";
+
 /// The folders of the training images and of the test images, where both are there.
 pub(super) fn parts(dir: &Path) -> Option<(PathBuf, PathBuf)> {
     let folder = |name: &str| Some(dir.join(name)).filter(|path| path.is_dir());
@@ -76,7 +79,7 @@ fn index(
         }
     }
     if files.is_empty() {
-        return Err(DataError::Index { path: root, problem: "holds no image".to_owned() });
+        return Err(DataError::Index { path: root, problem: NO_CLASSES.to_owned() });
     }
     Ok(Images::encoded(Encoded::new(Places::Files { root, files }, size), labels, threads))
 }
@@ -190,7 +193,10 @@ mod tests {
             sentence(&["train/a/1.jpg", "train/b/deep/1.jpg", "val/a/1.jpg"]),
             "DIR/train/b/deep: is a folder in a class"
         );
-        assert_eq!(sentence(&["train/a/1.jpg", "train/b/1.jpg", "val/x.jpg"]), "DIR/val: holds no image");
+        assert_eq!(
+            sentence(&["train/a/1.jpg", "train/b/1.jpg", "val/x.jpg"]),
+            "DIR/val: has no folders; its images lie in folders of their classes, named as those of train"
+        );
     }
 
     #[test]
