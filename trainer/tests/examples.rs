@@ -43,7 +43,7 @@ fn in_small(mut job: Value) -> Value {
         training["attack"]["pgd"]["steps"] = 1.into();
     }
     // Rates are for their own networks and numbers of steps.
-    if let Some(optimizer) = training["optimizer"].as_object_mut() {
+    if let Some(optimizer) = training.get_mut("optimizer").and_then(Value::as_object_mut) {
         optimizer.values_mut().for_each(|spec| spec["learningRate"] = 0.01.into());
     }
     let schedule = &mut training["schedule"];
