@@ -179,6 +179,8 @@ fn average(format: Format, contributions: &[u8], count: usize) -> Vec<f32> {
         sum.iter_mut().zip(&one).for_each(|(sum, value)| *sum += value);
     }
     let share = 1.0 / ranks.max(1) as f32;
-    sum.iter_mut().for_each(|sum| *sum *= share);
+    for sum in &mut sum {
+        *sum *= share;
+    }
     sum
 }

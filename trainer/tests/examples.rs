@@ -65,7 +65,7 @@ fn every_example_runs_in_small() {
     trained.finish();
     let weights = trained.file("best.safetensors");
     let images = trained.directory.path().join("images.npz");
-    npz::write(&images, &[100; 100 * 28 * 28], None);
+    npz::write(&images, &vec![100; 100 * 28 * 28], None);
 
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../examples");
     let mut examples: Vec<_> = fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path()).collect();

@@ -80,10 +80,10 @@ fn fine_tuned(pretrained: &Run, results: &Value) {
     let tune = |manifest: &Value, weights: &Path| {
         let run = Run::new(manifest);
         let output = run.command(data()).arg("--initial-weights").arg(weights).output().unwrap();
-        match output.status.success() {
-            true => Ok(run.results()["clean"]["correct"].as_u64().unwrap()),
-            false => Err(String::from_utf8(output.stderr).unwrap()),
+        if !output.status.success() {
+            return Err(String::from_utf8(output.stderr).unwrap());
         }
+        Ok(run.results()["clean"]["correct"].as_u64().unwrap())
     };
     let weights = pretrained.file("best.safetensors");
     let before = results["clean"]["correct"].as_u64().unwrap();

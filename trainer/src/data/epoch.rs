@@ -177,7 +177,9 @@ mod tests {
                     mixed.batch(step).iter().partition(|&&image| image >= 1000);
                 assert_eq!((of_data.len(), beside.len()), (10, 15));
                 own.extend(of_data);
-                beside.iter().for_each(|image| *seen.entry(*image).or_insert(0) += 1);
+                for image in beside {
+                    *seen.entry(image).or_insert(0) += 1;
+                }
                 let shards: Vec<&[usize]> = (0..3).map(|rank| mixed.shard(step, rank, 3)).collect();
                 assert_eq!(shards.concat(), mixed.batch(step));
             }

@@ -28,7 +28,7 @@ pub enum TrainError {
     Model(#[from] ModelError),
     /// A file beside the data set.
     #[error(transparent)]
-    File(#[from] NamedFileError),
+    File(Box<NamedFileError>),
     /// A collective, or the store.
     #[error(transparent)]
     Collective(#[from] C10dError),
@@ -66,6 +66,12 @@ pub enum TrainError {
     /// libtorch.
     #[error("libtorch: {}", first_line(.0))]
     Torch(#[from] TchError),
+}
+
+impl From<NamedFileError> for TrainError {
+    fn from(error: NamedFileError) -> Self {
+        Self::File(Box::new(error))
+    }
 }
 
 impl TrainError {

@@ -208,9 +208,10 @@ fn compressed(group: ProcessGroup, compression: &Compression, seed: i64) -> Comp
         Compression::Int8(int8) => {
             let format = Format::Int8 { block: int8.bucket as usize };
             let average = if int8.sides == 1 { Format::Fp32 } else { format };
-            let rounding = match int8.error_feedback {
-                true => Rounding::Nearest,
-                false => Rounding::stochastic(seed.cast_unsigned()),
+            let rounding = if int8.error_feedback {
+                Rounding::Nearest
+            } else {
+                Rounding::stochastic(seed.cast_unsigned())
             };
             (Formats { contribution: format, average }, rounding, int8.error_feedback)
         }

@@ -59,9 +59,10 @@ pub(super) fn join(assignment: &Assignment, placement: Placement) -> Result<Worl
     let group = form(&world, "world")?;
     let counts = store.prefix(&format!("evaluation-{generation}"))?;
     let evaluation = ProcessGroup::gloo(&counts, member.0, member.1, EVALUATION, &options("evaluation"))?;
-    let gradients = match exchange::is_hooked(&assignment.training) {
-        true => Some(form(&store.prefix(&format!("gradients-{generation}"))?, "gradients")?),
-        false => None,
+    let gradients = if exchange::is_hooked(&assignment.training) {
+        Some(form(&store.prefix(&format!("gradients-{generation}"))?, "gradients")?)
+    } else {
+        None
     };
     Ok(World { group, evaluation, gradients })
 }

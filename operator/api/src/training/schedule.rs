@@ -43,7 +43,7 @@ pub struct Schedule {
 }
 
 /// Whether ranks average in every step, in either way of writing it.
-#[allow(clippy::ref_option, reason = "serde gives a reference")]
+#[allow(clippy::ref_option, clippy::trivially_copy_pass_by_ref, reason = "serde gives a reference")]
 fn is_one(local_steps: &Option<u32>) -> bool {
     matches!(local_steps, None | Some(1))
 }
