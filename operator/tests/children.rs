@@ -102,6 +102,33 @@ fn an_object_store_gives_the_trainer_alone_the_keys_of_its_secret_and_opens_its_
 }
 
 #[test]
+fn files_beside_the_data_set_are_mounted_or_their_port_is_open() {
+    let weights =
+        "initialWeights: {source: {volume: {persistentVolumeClaim: {claimName: models}, path: a/best.pt}}}";
+    let manifest = MINIMAL.replace("architecture: small-cnn", &format!("architecture: small-cnn, {weights}"));
+    assert_ne!(manifest, MINIMAL, "the fixture has changed");
+    let mounted = children(&manifest, None);
+    let pod = mounted.stateful_set.unwrap().spec.unwrap().template.spec.unwrap();
+    let volume =
+        pod.volumes.unwrap().into_iter().find(|volume| volume.name == "datjob-initial-weights").unwrap();
+    let claim = volume.persistent_volume_claim.unwrap();
+    assert_eq!((claim.claim_name.as_str(), claim.read_only), ("models", Some(true)));
+    let mounts = pod.containers[0].volume_mounts.clone().unwrap();
+    let mount = mounts.iter().find(|mount| mount.mount_path == "/files/initial-weights").unwrap();
+    assert_eq!((mount.name.as_str(), mount.read_only), ("datjob-initial-weights", Some(true)));
+
+    let sha256 = "0".repeat(64);
+    let http = format!("{{http: {{url: \"http://models:8000/best.pt\", sha256: \"{sha256}\"}}}}");
+    let volume = "{volume: {persistentVolumeClaim: {claimName: models}, path: a/best.pt}}";
+    let fetched = children(&manifest.replace(volume, &http), None);
+    let egress = fetched.network_policy.unwrap().spec.unwrap().egress.unwrap();
+    let ports = serde_json::to_value(egress.last().unwrap().ports.clone()).unwrap();
+    assert_eq!(ports[0]["port"], 8000);
+    let pod = fetched.stateful_set.unwrap().spec.unwrap().template.spec.unwrap();
+    assert!(!serde_json::to_string(&pod).unwrap().contains("initial-weights"));
+}
+
+#[test]
 fn one_claim_for_data_and_checkpoints_is_attached_once_for_writing() {
     let children = children(&FULL.replace("claimName: datasets", "claimName: checkpoints"), None);
     let pod = children.stateful_set.unwrap().spec.unwrap().template.spec.unwrap();
