@@ -10,6 +10,8 @@ use serde_json::{Value, json};
 
 #[path = "../tests/common/data.rs"]
 mod data;
+#[path = "../tests/common/network.rs"]
+mod network;
 
 const BATCH: u64 = 256;
 
@@ -26,7 +28,8 @@ fn manifest(change: &Value) -> Value {
                 "data": {
                     "dataset": "mnist",
                     "source": {"volume": {"persistentVolumeClaim": {"claimName": "unused"}}},
-                    "validation": {"count": 500}
+                    // What is left makes an epoch of 79 steps.
+                    "validation": {"count": 40_000}
                 },
                 "threatModel": {"epsilon": "0.1"},
                 "attack": {"fgsm": {}},
@@ -54,19 +57,13 @@ fn run(change: &Value, link: Option<&str>) -> Epoch {
     let directory = tempfile::tempdir().expect("a directory");
     let path = directory.path();
     fs::write(path.join("job.yaml"), manifest(change).to_string()).expect("a manifest");
-    let trainer = env!("CARGO_BIN_EXE_dat-trainer");
-    let mut command = match link {
-        None => Command::new(trainer),
-        Some(rate) => {
-            let limit = format!("tc qdisc add dev lo root tbf rate {rate} burst 256kb latency 100ms");
-            let script = format!("ip link set lo up && {limit} && exec \"$@\"");
-            let mut command = Command::new("unshare");
-            command.args(["--net", "--user", "--map-root-user", "sh", "-c", &script, "sh", trainer]);
-            command
-        }
-    };
+    let mut command = Command::new(env!("CARGO_BIN_EXE_dat-trainer"));
     command.arg("run").arg(path.join("job.yaml")).args(["--workers", "2", "--data"]).arg(data::squares());
     command.arg("--checkpoints").arg(path);
+    if let Some(rate) = link {
+        let limit = format!("tc qdisc add dev lo root tbf rate {rate} burst 256kb latency 100ms");
+        command = network::command(&limit, &command, "true");
+    }
     let output = command.output().expect("a run");
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     epoch(&path.join("bench/history.json"))

@@ -1,12 +1,12 @@
 //! The bytes that a run says it sent against those that its network carried. Each run has a network namespace of its own,
 //! whose loopback interface counts.
 
-use std::process::Command;
-
 use serde_json::{Value, json};
 
 #[path = "common/data.rs"]
 mod data;
+#[path = "common/network.rs"]
+mod network;
 #[path = "common/run.rs"]
 #[allow(dead_code, reason = "shared with run.rs")]
 mod run;
@@ -22,18 +22,8 @@ fn told_and_carried(communication: &Value, overlap: bool) -> (f64, f64) {
     // Many steps: the weights travel once or twice too.
     training["schedule"] = json!({"epochs": 1, "batchSize": 64});
     let run = Run::new(&manifest);
-    let command = run.command(data::squares());
-    // An ordinary user is root in a user namespace of its own.
-    let namespaces = "--net --user --map-root-user".split(' ');
-    let script = "ip link set lo up && \"$@\" > /dev/null && exec cat /proc/self/net/dev";
-    let output = Command::new("unshare")
-        .args(namespaces)
-        .args(["sh", "-c", script, "sh"])
-        .arg(command.get_program())
-        .args(command.get_args())
-        .env("OMP_NUM_THREADS", "1")
-        .output()
-        .unwrap();
+    let trainer = run.command(data::squares());
+    let output = network::command("true", &trainer, "cat /proc/self/net/dev").output().unwrap();
     let interfaces = String::from_utf8_lossy(&output.stdout).into_owned();
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     // "lo:" and what it received: bytes first.
