@@ -62,7 +62,7 @@ audit: ## licences, bans and sources of all dependencies (deny.toml); builds car
 	"$(CACHE)/tools/bin/cargo-deny" --all-features check bans licenses sources
 
 .PHONY: bench
-bench: prerequisites libtorch ## speed of an adversarial step on one and on two workers, beside PyTorch's
+bench: prerequisites libtorch ## speed of a step, beside PyTorch's; by method; over a slow link; of decoding, beside Pillow's
 	DATJOB_BENCH_PYTHON="$$(scripts/pytorch.sh)" && export DATJOB_BENCH_PYTHON && cargo bench -p datjob-trainer
 
 .PHONY: test-gpu

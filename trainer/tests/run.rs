@@ -75,7 +75,7 @@ fn fine_tuned(pretrained: &Run, results: &Value) {
     training["schedule"]["epochs"] = 1.into();
     training["optimizer"] = json!({"sgd": {"learningRate": 0.000_001}});
     let message = Run::new(&manifest).fail(data());
-    assert!(message.contains("model.initialWeights names a file of a volume"), "{message}");
+    assert!(message.contains("model.initialWeights.source names a file of a volume"), "{message}");
 
     let tune = |manifest: &Value, weights: &Path| {
         let run = Run::new(manifest);
