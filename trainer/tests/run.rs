@@ -91,7 +91,7 @@ fn fine_tuned(pretrained: &Run, results: &Value) {
     assert!(kept.abs_diff(before) < 20, "{before} before, {kept} after steps that are next to nothing");
     manifest["spec"]["training"]["model"]["initialWeights"]["newHead"] = true.into();
     let begun = tune(&manifest, &weights).unwrap();
-    assert!(begun < 5_000, "a new last layer knows nothing yet: {begun}");
+    assert!(begun + 1_000 < kept, "a new last layer is drawn by the seed: {begun} of {kept}");
 
     let wrong = tune(&manifest, &pretrained.file("results.json")).unwrap_err();
     assert!(wrong.contains("model.initialWeights") && wrong.contains("results.json"), "{wrong}");
