@@ -10,25 +10,12 @@ import sys
 
 import numpy as np
 import torch
-import torch.nn as nn
-import torch.nn.functional as F
 from pyautoattack import AutoAttack
 from safetensors.torch import load_file
 
+from small_cnn import SmallCnn
+
 COUNT, BATCH = 1000, 250
-
-
-class SmallCnn(nn.Module):
-    def __init__(self):
-        super().__init__()
-        self.conv1 = nn.Conv2d(1, 16, 4, stride=2, padding=1)
-        self.conv2 = nn.Conv2d(16, 32, 4, stride=2, padding=1)
-        self.fc1 = nn.Linear(32 * 49, 100)
-        self.fc2 = nn.Linear(100, 10)
-
-    def forward(self, x):
-        x = F.relu(self.conv2(F.relu(self.conv1(x))))
-        return self.fc2(F.relu(self.fc1(x.flatten(1))))
 
 
 weights, folder, epsilon = sys.argv[1], pathlib.Path(sys.argv[2]), float(sys.argv[3])

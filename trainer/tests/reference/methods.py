@@ -13,8 +13,9 @@ import struct
 
 import numpy as np
 import torch
-import torch.nn as nn
 import torch.nn.functional as F
+
+from small_cnn import SmallCnn
 
 torch.set_default_dtype(torch.float64)
 COUNT = 4
@@ -29,19 +30,6 @@ def numbers(stream, shape):
     x *= np.uint32(0x846CA68B)
     x ^= x >> np.uint32(16)
     return torch.from_numpy(x.astype(np.float64) / 2.0**31 - 1.0).reshape(shape)
-
-
-class SmallCnn(nn.Module):
-    def __init__(self):
-        super().__init__()
-        self.conv1 = nn.Conv2d(1, 16, 4, stride=2, padding=1)
-        self.conv2 = nn.Conv2d(16, 32, 4, stride=2, padding=1)
-        self.fc1 = nn.Linear(32 * 49, 100)
-        self.fc2 = nn.Linear(100, 10)
-
-    def forward(self, x):
-        x = F.relu(self.conv2(F.relu(self.conv1(x))))
-        return self.fc2(F.relu(self.fc1(x.flatten(1))))
 
 
 def network():

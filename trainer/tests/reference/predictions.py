@@ -11,22 +11,9 @@ import sys
 
 import numpy as np
 import torch
-import torch.nn as nn
-import torch.nn.functional as F
 from safetensors.torch import load_file
 
-
-class SmallCnn(nn.Module):
-    def __init__(self):
-        super().__init__()
-        self.conv1 = nn.Conv2d(1, 16, 4, stride=2, padding=1)
-        self.conv2 = nn.Conv2d(16, 32, 4, stride=2, padding=1)
-        self.fc1 = nn.Linear(32 * 49, 100)
-        self.fc2 = nn.Linear(100, 10)
-
-    def forward(self, x):
-        x = F.relu(self.conv2(F.relu(self.conv1(x))))
-        return self.fc2(F.relu(self.fc1(x.flatten(1))))
+from small_cnn import SmallCnn
 
 
 weights, folder, told = sys.argv[1], pathlib.Path(sys.argv[2]), sys.argv[3]
