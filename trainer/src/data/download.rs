@@ -425,6 +425,23 @@ mod tests {
     }
 
     #[test]
+    fn one_file_is_fetched_once_and_named_by_its_hash() {
+        let (url, asked) = serve(vec![ok(b"weights"), ok(b"others")]);
+        let dir = tempfile::tempdir().unwrap();
+        let files = dir.path().join("files");
+        let weights = source(&url, b"weights");
+        for _ in 0..2 {
+            let path = download_file(&weights, &files, PATIENCE).unwrap();
+            assert_eq!(path, files.join(&weights.sha256));
+            assert_eq!(fs::read(path).unwrap(), b"weights");
+        }
+        assert_eq!(asked.lock().unwrap().len(), 1);
+        let sentence = download_file(&source(&url, b"more"), &files, PATIENCE).unwrap_err().to_string();
+        assert!(sentence.contains("the spec's sha256 says"), "{sentence}");
+        assert_eq!(fs::read_dir(&files).unwrap().count(), 1, "what has another hash is not kept");
+    }
+
+    #[test]
     fn the_standard_files_are_taken_out_and_nothing_else() {
         for archive in [cifar100(), gzip(&cifar100())] {
             let (url, _) = serve(vec![ok(&archive)]);
