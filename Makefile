@@ -16,6 +16,7 @@ export DATJOB_CACHE := $(CACHE)
 STATIC := CARGO_TARGET_X86_64_UNKNOWN_LINUX_GNU_RUSTFLAGS="-C target-feature=+crt-static" cargo
 STATIC_PACKAGES := --target $(TARGET) -p datjob-operator -p datjob-api -p datjob-e2e
 TORCH_PACKAGES := -p datjob-trainer -p datjob-c10d
+FUZZ_SECONDS ?= 60
 OPERATOR := $(CARGO_TARGET_DIR)/$(TARGET)/release/datjob-operator
 TRAINER := $(CARGO_TARGET_DIR)/release/dat-trainer
 PLUGIN := $(CACHE)/lib/libdatjob_cuda.so
@@ -33,20 +34,24 @@ demo: images ## a Kubernetes on this machine (or KUBECONFIG=…, REGISTRY=…), 
 	@scripts/demo.sh "$(CLUSTER)" "$(IMAGES)"
 
 .PHONY: test
-test: lint unit chart e2e ## all tests, the ones on a real cluster included
+test: lint unit fuzz chart e2e ## all tests, the ones on a real cluster included
 	@echo "make test: all passed"
 
 .PHONY: lint
 lint: prerequisites libtorch ## formatting and clippy
 	cargo fmt --all --check
 	$(STATIC) clippy --release $(STATIC_PACKAGES) --all-targets --all-features -- -D warnings
-	cargo clippy --release $(TORCH_PACKAGES) --all-targets -- -D warnings
+	cargo clippy --release $(TORCH_PACKAGES) -p datjob-fuzz --all-targets -- -D warnings
 
 .PHONY: unit
 unit: prerequisites libtorch plugin ## tests that need no cluster
 	$(STATIC) test --release --target $(TARGET) -p datjob-operator -p datjob-api
 	cargo test --release $(TORCH_PACKAGES)
 	cd e2e/cluster && CGO_ENABLED=0 go test -trimpath ./...
+
+.PHONY: fuzz
+fuzz: prerequisites libtorch ## random bytes for every parser of foreign bytes; FUZZ_SECONDS=3600 for longer
+	@scripts/fuzz.sh $(FUZZ_SECONDS) "$(CACHE)/fuzz" $(TARGETS)
 
 .PHONY: chart
 chart: cluster-binary ## the chart: lint, templates, schema of its values

@@ -14,6 +14,8 @@ mod epoch;
 mod error;
 mod files;
 mod folder;
+#[cfg(feature = "fuzzing")]
+pub mod fuzzing;
 mod idx;
 mod images;
 mod loader;

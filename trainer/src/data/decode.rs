@@ -6,6 +6,8 @@ use turbojpeg::{Colorspace, Decompressor, Image, PixelFormat};
 
 /// Most pixels of an image: 300 MB decoded. The largest of ImageNet has 61 million.
 const PIXEL_LIMIT: usize = 100_000_000;
+/// Most scans of a progressive JPEG; programs write about ten. Each goes over all pixels, whatever few bytes it has.
+const SCAN_LIMIT: u32 = 100;
 
 /// Decodes one image after the other.
 pub(super) struct Decoder {
@@ -42,7 +44,11 @@ impl Decoder {
         let text = |error: turbojpeg::Error| error.to_string();
         let jpeg = match &mut self.jpeg {
             Some(jpeg) => jpeg,
-            empty => empty.insert(Decompressor::new().map_err(text)?),
+            empty => {
+                let mut jpeg = Decompressor::new().map_err(text)?;
+                jpeg.set_scan_limit(SCAN_LIMIT).map_err(text)?;
+                empty.insert(jpeg)
+            }
         };
         let header = jpeg.read_header(bytes).map_err(text)?;
         let (width, height) = (header.width, header.height);
@@ -199,6 +205,25 @@ pub(super) mod tests {
         bytes[frame + 5..frame + 9].copy_from_slice(&[0xff, 0xdc, 0xff, 0xdc]);
         let sentence = decode(&bytes).unwrap_err();
         assert!(sentence.contains("65500×65500 pixels are not within 1 and 100000000"), "{sentence}");
+    }
+
+    #[test]
+    fn scans_without_end_are_not_decoded() {
+        let pixels = vec![9; 16 * 16 * 3];
+        let format = PixelFormat::RGB;
+        let image = Image { pixels: &*pixels, width: 16, pitch: 16 * 3, height: 16, format };
+        let mut compressor = turbojpeg::Compressor::new().unwrap();
+        compressor.set_progressive(true).unwrap();
+        let mut bytes = compressor.compress_to_vec(image).unwrap();
+        assert!(decode(&bytes).is_ok());
+        // The first scan, again and again before the end.
+        let scans: Vec<usize> =
+            (0..bytes.len()).filter(|&at| bytes[at..].starts_with(&[0xff, 0xda])).collect();
+        let next = bytes[scans[0] + 2..].windows(2).position(|two| two[0] == 0xff && two[1] != 0).unwrap();
+        let scan = bytes[scans[0]..scans[0] + 2 + next].repeat(SCAN_LIMIT as usize);
+        bytes.splice(scans[0]..scans[0], scan);
+        let sentence = decode(&bytes).unwrap_err();
+        assert!(sentence.contains("more than 100 scans"), "{sentence}");
     }
 
     proptest! {

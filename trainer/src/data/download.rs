@@ -265,7 +265,7 @@ fn fetch(
 }
 
 /// Takes the data set's files out of the archive.
-fn unpack(
+pub(super) fn unpack(
     archive: &NamedTempFile,
     dataset: Dataset,
     source: &HttpSource,

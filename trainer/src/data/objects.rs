@@ -21,7 +21,7 @@ use sha2::{Digest, Sha256};
 
 mod bucket;
 mod error;
-mod sums;
+pub(super) mod sums;
 
 pub use error::ObjectsError;
 

@@ -2,11 +2,11 @@ use std::collections::BTreeMap;
 
 /// What a file in the format of `sha256sum` says: the SHA-256 of each name, in hexadecimal.
 #[derive(Debug, Default, PartialEq, Eq)]
-pub(super) struct Sums(BTreeMap<String, String>);
+pub(in crate::data) struct Sums(BTreeMap<String, String>);
 
 impl Sums {
     /// Reads such a file; an error says which line is none of it.
-    pub(super) fn parse(bytes: &[u8]) -> Result<Self, String> {
+    pub(in crate::data) fn parse(bytes: &[u8]) -> Result<Self, String> {
         let text = str::from_utf8(bytes).map_err(|_| "is not UTF-8".to_owned())?;
         let mut sums = BTreeMap::new();
         for (number, line) in (1..).zip(text.split('\n')) {
@@ -24,12 +24,12 @@ impl Sums {
     }
 
     /// The SHA-256 of a file.
-    pub(super) fn of(&self, name: &str) -> Option<&str> {
+    pub(in crate::data) fn of(&self, name: &str) -> Option<&str> {
         self.0.get(name).map(String::as_str)
     }
 
     /// The names, sorted.
-    pub(super) fn names(&self) -> impl Iterator<Item = &str> {
+    pub(in crate::data) fn names(&self) -> impl Iterator<Item = &str> {
         self.0.keys().map(String::as_str)
     }
 }

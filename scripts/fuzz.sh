@@ -1,0 +1,44 @@
+#!/usr/bin/env bash
+# Runs every fuzz target for a while: scripts/fuzz.sh SECONDS FOLDER [TARGET...]
+# What was found to reach new code is kept in FOLDER/TARGET/corpus; an input that made a target fail, in FOLDER/TARGET.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+seconds=$1 folder=$2
+shift 2
+triple=x86_64-unknown-linux-gnu
+build=${CARGO_TARGET_DIR:-target}/fuzz
+
+# What cargo-fuzz sets, without its address sanitizer: that one needs a nightly compiler, and our parsers have no unsafe.
+# cfg(fuzzing) lets the PNG decoder pass over checksums.
+flags="-Cpasses=sancov-module -Cllvm-args=-sanitizer-coverage-level=4 -Cllvm-args=-sanitizer-coverage-inline-8bit-counters"
+flags+=" -Cllvm-args=-sanitizer-coverage-pc-table -Cllvm-args=-sanitizer-coverage-trace-compares --cfg fuzzing"
+echo "==> Building the fuzz targets (the first time: some minutes)"
+CARGO_TARGET_X86_64_UNKNOWN_LINUX_GNU_RUSTFLAGS="$flags" \
+  cargo build --quiet --profile fuzz --target "$triple" --target-dir "$build" -p datjob-fuzz
+
+targets=("$@")
+if [ ${#targets[@]} = 0 ]; then
+  for file in trainer/fuzz/targets/*.rs; do targets+=("$(basename "$file" .rs)"); done
+fi
+
+fuzz() { # TARGET
+  local target=$1 work=$folder/$1 seeds=trainer/fuzz/seeds/$1
+  [ "$target" = manifest ] && seeds=examples
+  mkdir -p "$work/corpus" "$work/tmp"
+  local result=0
+  # Nothing that a target makes may take 2 GB or 20 s; the time is for a busy machine, too.
+  TMPDIR=$work/tmp LD_LIBRARY_PATH=$LIBTORCH/lib OMP_NUM_THREADS=1 RUST_BACKTRACE=1 \
+    "$build/$triple/fuzz/$target" "$work/corpus" "$seeds" -max_total_time="$seconds" -max_len=8192 \
+    -rss_limit_mb=2048 -timeout=20 -artifact_prefix="$work/" -print_final_stats=1 > "$work/log" 2>&1 || result=$?
+  rm -rf "$work/tmp"
+  if [ "$result" != 0 ]; then
+    tail -n 40 "$work/log" >&2
+    echo "fuzz: $target failed; see $work/log; the input lies beside it, and is given to $build/$triple/fuzz/$target to see it again" >&2
+    return 1
+  fi
+  awk -v target="$target" '/^stat::number_of_executed_units/ {runs = $2} /^#[0-9]+/ && match($0, /cov: [0-9]+/) {edges = substr($0, RSTART + 5, RLENGTH - 5)}
+    END {printf "%-12s %9d runs, %5d edges of the program reached\n", target, runs, edges}' "$work/log"
+}
+export -f fuzz
+export folder seconds build triple
+printf '%s\n' "${targets[@]}" | xargs -P "$(nproc)" -I TARGET bash -euo pipefail -c 'fuzz TARGET'

@@ -1,0 +1,17 @@
+//! A tar or tar.gz of a data set, fetched over HTTP: nothing is unpacked outside of the folder.
+#![no_main]
+
+use datjob_api::training::Dataset;
+use datjob_trainer::data::fuzzing;
+use libfuzzer_sys::fuzz_target;
+
+fuzz_target!(|bytes: &[u8]| {
+    let Some((choice, archive)) = bytes.split_first() else { return };
+    let dataset = if choice % 2 == 0 { Dataset::FashionMnist } else { Dataset::ImageFolder };
+    let outside = datjob_fuzz::folder(&[]);
+    let dir = outside.path().join("data");
+    std::fs::create_dir(&dir).expect("a temporary folder");
+    let _ = fuzzing::unpack(dataset, archive, &dir);
+    let entries = std::fs::read_dir(outside.path()).expect("it is there still");
+    assert_eq!(entries.count(), 1, "something lies beside the folder");
+});

@@ -1,0 +1,16 @@
+//! The binary version of CIFAR-100, which has two labels a record.
+#![no_main]
+
+use datjob_api::training::Dataset;
+use datjob_trainer::data::fuzzing;
+use libfuzzer_sys::fuzz_target;
+
+fuzz_target!(|bytes: &[u8]| {
+    let test = [0; 3074];
+    let dir = datjob_fuzz::folder(&[("train.bin", bytes), ("test.bin", &test)]);
+    if let Ok(data) = fuzzing::load_small(Dataset::Cifar100, dir.path()) {
+        assert_eq!((data.train.len(), data.test.len()), fuzzing::IMAGES);
+        assert!((0..data.train.len()).all(|image| i64::from(data.train.label(image)) < data.classes));
+        data.train.read(&[0, 1], None).expect("they lie in memory");
+    }
+});

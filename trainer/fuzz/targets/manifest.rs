@@ -1,0 +1,15 @@
+//! The manifest of a DatJob: what is accepted means the same when it is written and read again.
+#![no_main]
+
+use datjob_api::{Training, training::Topology};
+use datjob_trainer::manifest;
+use libfuzzer_sys::fuzz_target;
+
+fuzz_target!(|bytes: &[u8]| {
+    let Ok(manifest) = datjob_fuzz::with_file(bytes, manifest::read) else { return };
+    let training = manifest.spec.training;
+    if training.check(Topology { pods: 2, workers: 1, gpus: 0 }).is_ok() {
+        let again: Training = serde_json::from_str(&training.to_json()).expect("what was written is read");
+        assert_eq!(again.hash(), training.hash());
+    }
+});
