@@ -104,8 +104,9 @@ trainer: prerequisites libtorch ## the trainer's binary
 	@install -D "$(TRAINER)" "$(BIN)/dat-trainer"
 
 .PHONY: generate
-generate: operator ## the CRD, from its types, into crds/ and the chart
+generate: operator ## the CRD, from its types, into crds/ and the chart; docs/reference.md
 	"$(OPERATOR)" crd > crds/datjob.yaml
+	"$(OPERATOR)" reference > docs/reference.md
 	cp crds/datjob.yaml charts/datjob/files/datjob-crd.yaml
 
 .PHONY: cluster-binary

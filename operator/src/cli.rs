@@ -18,6 +18,8 @@ pub struct Cli {
 pub enum Command {
     /// Print the CustomResourceDefinition as YAML.
     Crd,
+    /// Print the reference of the API as Markdown.
+    Reference,
     /// Run the operator.
     Run(Run),
 }

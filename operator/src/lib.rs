@@ -2,7 +2,7 @@
 //!
 //! [`controller`] is where jobs become StatefulSets: a pipeline of stages, of which only three talk to the API server.
 //! Around it: [`leader`] decides which operator reconciles, [`reports`] asks trainer pods how far they are, [`admin`]
-//! serves metrics and health, [`run`] starts all of it.
+//! serves metrics and health, [`run`] starts all of it. [`reference`] writes docs/reference.md.
 
 pub mod admin;
 pub mod calls;
@@ -14,6 +14,7 @@ pub mod jitter;
 pub mod leader;
 pub mod memory;
 pub mod metrics;
+pub mod reference;
 pub mod reports;
 pub mod run;
 pub mod telemetry;

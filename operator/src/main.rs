@@ -5,13 +5,17 @@ use std::process::ExitCode;
 use clap::Parser as _;
 use datjob_operator::{
     cli::{Cli, Command, Run},
-    run, telemetry,
+    reference, run, telemetry,
 };
 
 fn main() -> anyhow::Result<ExitCode> {
     match Cli::parse().command {
         Command::Crd => {
             print!("{}", serde_yaml::to_string(&datjob_api::datjob::definition())?);
+            Ok(ExitCode::SUCCESS)
+        }
+        Command::Reference => {
+            print!("{}", reference::markdown(&datjob_api::datjob::definition()));
             Ok(ExitCode::SUCCESS)
         }
         Command::Run(options) => operator(options),

@@ -1,14 +1,21 @@
-//! `crds/datjob.yaml` is what the types say.
+//! `crds/datjob.yaml` and `docs/reference.md` are what the types say.
 
 use datjob_api::datjob::{DatJob, definition};
 
-const HELP: &str = "crds/datjob.yaml is stale: write it by `cargo run --release -p datjob-operator -- crd > crds/datjob.yaml`";
+fn assert_fresh(file: &str, expected: &str) {
+    let path = format!("{}/../{file}", env!("CARGO_MANIFEST_DIR"));
+    let written = std::fs::read_to_string(path).unwrap_or_default();
+    assert!(written == expected, "{file} is stale: write it by `make generate`");
+}
 
 #[test]
 fn the_definition_in_the_repository_is_fresh() {
-    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../crds/datjob.yaml");
-    let written = std::fs::read_to_string(path).expect(HELP);
-    assert!(written == serde_yaml::to_string(&definition()).unwrap(), "{HELP}");
+    assert_fresh("crds/datjob.yaml", &serde_yaml::to_string(&definition()).unwrap());
+}
+
+#[test]
+fn the_reference_in_the_repository_is_fresh() {
+    assert_fresh("docs/reference.md", &datjob_operator::reference::markdown(&definition()));
 }
 
 #[test]
