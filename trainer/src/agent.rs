@@ -42,7 +42,7 @@ pub use board::Board;
 pub use config::{Config, Files};
 
 use plan::Action;
-use workers::{Workers, WorkersEvent};
+use workers::Workers;
 
 /// How often an agent and the rendezvous talk.
 const HEARTBEAT: Duration = Duration::from_millis(500);
@@ -200,7 +200,8 @@ impl Agent<'_> {
         loop {
             tokio::select! {
                 Some(event) = inbox.recv() => {
-                    if !self.note(&mut workers, event).await { continue; }
+                    if !workers.note(event, self.board).await { continue; }
+                    self.look_for_results(&training);
                 }
                 _ = ticks.tick() => {}
             }
@@ -210,6 +211,9 @@ impl Agent<'_> {
                 Action::Stop => workers.stop().await,
                 Action::Start(world) => {
                     workers.stop().await;
+                    if self.look_for_results(&training) {
+                        continue;
+                    }
                     if workers.has_run() {
                         restarts += 1;
                         if self.config.max_restarts.is_some_and(|most| restarts > most) {
@@ -231,14 +235,23 @@ impl Agent<'_> {
         }
     }
 
-    /// Takes note of what a worker told; says whether the rendezvous should hear of it at once.
-    async fn note(&self, workers: &mut Workers, event: WorkersEvent) -> bool {
-        let changed = workers.note(event, self.board).await;
-        if let Some(results) = workers.results() {
-            self.board.succeeded(results.clone());
-            self.tell_success();
+    /// Whether the results are durable: then the job has succeeded, however its workers ended. Pod 0 alone asks.
+    fn look_for_results(&self, training: &Training) -> bool {
+        if self.config.pod_index != 0 {
+            return false;
         }
-        changed
+        match results::read(&self.config.job_directory(), &self.config.job_uid, &training.hash()) {
+            Ok(Some(results)) => {
+                self.board.succeeded(results);
+                self.tell_success();
+                true
+            }
+            Ok(None) => false,
+            Err(error) => {
+                tracing::error!(%error, "Cannot read the results.");
+                false
+            }
+        }
     }
 
     /// Only pod 0 has results, and it hosts the rendezvous.

@@ -69,6 +69,9 @@ pub struct Manifest {
     pub step_scale: f64,
     /// SHA-256 of the training spec that it belongs to.
     pub training_hash: String,
+    /// Fingerprint of the data set that was trained on; absent in checkpoints of trainers that took none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub data: Option<String>,
     /// SHA-256 of the file of tensors.
     pub sha256: String,
     /// The best weights so far.
@@ -153,6 +156,16 @@ pub enum CheckpointError {
         /// The hash that was found.
         found: String,
     },
+    /// A checkpoint of a training on other images.
+    #[error(
+        "{} belongs to a training on other images than those that are read now: restore the data set, or begin anew with \
+         another directory",
+        path.display()
+    )]
+    OtherData {
+        /// The file.
+        path: PathBuf,
+    },
     /// The content of a file of tensors.
     #[error("{}: {error}", path.display())]
     Format {
@@ -168,12 +181,13 @@ pub enum CheckpointError {
 pub struct Directory {
     path: PathBuf,
     training_hash: String,
+    data: String,
 }
 
 impl Directory {
-    /// The directory at `path` of the training with this hash.
-    pub fn new(path: &Path, training_hash: String) -> Self {
-        Self { path: path.to_owned(), training_hash }
+    /// The directory at `path` of the training with this hash on the data set with this fingerprint.
+    pub fn new(path: &Path, training_hash: String, data: String) -> Self {
+        Self { path: path.to_owned(), training_hash, data }
     }
 
     /// Writes a checkpoint and then its manifest.
@@ -185,8 +199,9 @@ impl Directory {
     ) -> Result<(), CheckpointError> {
         let sha256 = self.write_tensors(&tensors_file(epoch), tensors)?;
         let training_hash = self.training_hash.clone();
-        let best = best.cloned();
-        let manifest = Manifest { epoch, step, optimizer_begin, step_scale, training_hash, sha256, best };
+        let (best, data) = (best.cloned(), Some(self.data.clone()));
+        let manifest =
+            Manifest { epoch, step, optimizer_begin, step_scale, training_hash, data, sha256, best };
         let json = serde_json::to_vec_pretty(&manifest).map_err(|e| self.bad_manifest(epoch, &e))?;
         Ok(files::write_atomically(&self.path.join(manifest_file(epoch)), &json)?)
     }
@@ -222,6 +237,9 @@ impl Directory {
         if manifest.training_hash != self.training_hash {
             let (expected, found) = (self.training_hash.clone(), manifest.training_hash);
             return Err(CheckpointError::OtherTraining { path, expected, found });
+        }
+        if manifest.data.as_ref().is_some_and(|data| *data != self.data) {
+            return Err(CheckpointError::OtherData { path });
         }
         Ok(Some(manifest))
     }

@@ -82,7 +82,8 @@ pub struct Evaluate {
     /// An attack by its name (autoattack, pgd-50-10, apgd-ce, …) instead of those of the manifest; may be repeated.
     #[arg(long = "attack")]
     pub attacks: Vec<FinalAttack>,
-    /// The first so many test images; all where absent.
+    /// So many test images, all where absent: the first of a standard data set, of image-folder and webdataset some
+    /// of every part.
     #[arg(long)]
     pub images: Option<usize>,
     /// Writes the class that the network gives each image as it is, a line each, to this file.

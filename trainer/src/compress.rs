@@ -152,7 +152,7 @@ fn encoded(
     feedback: Option<&mut Vec<f32>>,
 ) -> Vec<u8> {
     let Some(feedback) = feedback else { return format.encode(values, rounding) };
-    // Another size is another tensor: a reducer puts its buckets together anew after the first step.
+    // Before the first step there is none.
     if feedback.len() == values.len() {
         values.iter_mut().zip(&*feedback).for_each(|(value, lost)| *value += lost);
     }

@@ -3,6 +3,7 @@
 use std::{ops::Range, path::Path};
 
 use datjob_api::training::{Contents, Data, Dataset};
+use sha2::{Digest, Sha256};
 
 mod augment;
 mod cifar;
@@ -22,6 +23,7 @@ mod loader;
 mod names;
 mod npz;
 pub mod objects;
+mod origin;
 mod reader;
 mod root;
 mod split;
@@ -71,6 +73,15 @@ impl DataSet {
         self.train.len() - self.additional..self.train.len()
     }
 
+    /// What tells this data set from another one, or from another state of the same, in hexadecimal: ranks compare it, and
+    /// so does a training that goes on from a checkpoint. Before images are added.
+    pub fn fingerprint(&self) -> String {
+        let mut hash = Sha256::new();
+        self.train.hash_into(&mut hash);
+        self.test.hash_into(&mut hash);
+        hex::encode(hash.finalize())
+    }
+
     /// Numbers and shape of what it holds.
     pub fn contents(&self) -> Contents {
         Contents {
@@ -108,5 +119,27 @@ fn load_standard(layout: &Layout, dir: &Path) -> Result<DataSet, DataError> {
     match layout.dataset {
         Dataset::Mnist | Dataset::FashionMnist => idx::load(layout, dir),
         _ => cifar::load(layout, dir),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_fingerprint_tells_pixels_labels_and_parts_apart() {
+        let images =
+            |pixels: [u8; 2], labels: [u16; 2]| Images::new([1, 1, 1], pixels.to_vec(), labels.to_vec());
+        let of = |train, test| DataSet::new(train, test, 3).fingerprint();
+        let (one, other) = (images([1, 2], [0, 1]), images([3, 4], [1, 2]));
+        let all = [
+            of(one.clone(), other.clone()),
+            of(other.clone(), one.clone()),
+            of(images([1, 9], [0, 1]), other.clone()),
+            of(images([1, 2], [1, 0]), other.clone()),
+            of(one.clone(), images([3, 4], [1, 1])),
+        ];
+        assert_eq!(all[0], of(one, other));
+        assert!((1..all.len()).all(|at| !all[..at].contains(&all[at])), "{all:?}");
     }
 }

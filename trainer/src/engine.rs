@@ -17,7 +17,7 @@ use crate::{
     weight_perturbation,
     worker::{assignment::Assignment, event::Event},
 };
-use datjob_api::{Training, report::Results, training::NamedFile};
+use datjob_api::{Training, training::NamedFile};
 use datjob_c10d::{C10dError, ProcessGroup};
 use tch::Tensor;
 
@@ -48,16 +48,18 @@ use state::State;
 /// Tells the agent.
 pub type Tell<'a> = &'a mut dyn FnMut(Event);
 
-/// Trains and evaluates as one rank of a world, from the newest checkpoint or from the start. Rank 0 returns the
-/// results, which are durable by then.
-pub fn run(assignment: &Assignment, tell: Tell<'_>) -> Result<Option<Results>, TrainError> {
+/// Trains and evaluates as one rank of a world, from the newest checkpoint or from the start. When rank 0 returns, the
+/// results are durable.
+pub fn run(assignment: &Assignment, tell: Tell<'_>) -> Result<(), TrainError> {
     let training = &assignment.training;
     let placement = world::placement(assignment)?;
     let mut data = data::load(&training.data, &assignment.data, assignment.threads as usize)?;
     let contents = data.contents();
     // What the spec alone did not tell.
     training.check_contents(&contents, assignment.world_size)?;
+    let fingerprint = data.fingerprint();
     let world::World { group, evaluation, gradients } = world::join(assignment, placement)?;
+    world::require_same_data(&evaluation, &fingerprint)?;
     if let Some(spec) = &training.data.additional {
         additional::add(&mut data, spec, assignment, placement, &evaluation)?;
     }
@@ -65,7 +67,7 @@ pub fn run(assignment: &Assignment, tell: Tell<'_>) -> Result<Option<Results>, T
         training,
         split: data::split(contents.training_images, training.data.validation.count as usize, training.seed)?,
         data,
-        checkpoints: Directory::new(&assignment.checkpoints, training.hash()),
+        checkpoints: Directory::new(&assignment.checkpoints, training.hash(), fingerprint),
         state: State::new(training, &contents, placement.device())?,
         placement,
         group,
@@ -263,7 +265,7 @@ impl Rank<'_> {
         let perturbed = match perturbation {
             Some(spec) => {
                 let loss = loss(Mode::TrainFrozenStatistics)?;
-                Some(weight_perturbation::perturb(&network.parameters(), &loss, spec.gamma)?)
+                Some(weight_perturbation::perturb(&network.parameters(), &loss, spec.gamma(objective))?)
             }
             None => None,
         };

@@ -4,7 +4,7 @@ use std::{
     fmt::Write as _, num::NonZero, ops::ControlFlow, path::Path, process::ExitCode, thread, time::Instant,
 };
 
-use datjob_api::training::{InvalidTraining, Topology};
+use datjob_api::training::{Communication, InvalidTraining, Topology};
 use datjob_c10d::{C10dError, CudaError};
 use tch::Kind;
 
@@ -68,6 +68,8 @@ fn run(options: &Evaluate) -> Result<(), Failed> {
         training.evaluation.certify = None;
         training.evaluation.sweep = None;
     }
+    // Nothing is sent, whatever the manifest's ranks send by.
+    training.communication = Communication::default();
     training.check(Topology { pods: 1, workers: 1, gpus: u32::from(options.gpu) })?;
     let placement = if options.gpu { Placement::cuda()? } else { Placement::Cpu };
     let kind_and_device = (Kind::Float, placement.device());
@@ -86,7 +88,9 @@ fn run(options: &Evaluate) -> Result<(), Failed> {
     }
     let attack = |attack| EvalAttack::at_end(attack, &training.threat_model, classes);
     let attacks: Vec<EvalAttack> = training.evaluation.final_.iter().map(attack).collect();
-    let indices: Vec<usize> = (0..count).collect();
+    // Image folders and shards are often sorted by class: the first images would be those of the first classes.
+    let place = |number: usize| if images.is_encoded() { number * images.len() / count } else { number };
+    let indices: Vec<usize> = (0..count).map(place).collect();
     let measure = |attacks: &[EvalAttack]| {
         let evaluation = Evaluation {
             images: &images,

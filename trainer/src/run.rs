@@ -52,7 +52,7 @@ fn run(options: &Run) -> Result<(), RunError> {
     let config = config(options, &manifest);
     let board = Arc::new(Board::new(&config.job_uid, &config.pod_uid, config.attempt));
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
-    runtime.block_on(async {
+    let ended = runtime.block_on(async {
         let mut printer = Printer::default();
         let mut ticks = time::interval(Duration::from_millis(500));
         let work = agent::work(&config, &board);
@@ -71,7 +71,10 @@ fn run(options: &Run) -> Result<(), RunError> {
                 }
             }
         }
-    })
+    });
+    // A download under way is not waited for.
+    runtime.shutdown_background();
+    ended
 }
 
 fn config(options: &Run, manifest: &Manifest) -> Config {

@@ -38,10 +38,7 @@ pub fn main() -> ExitCode {
     datjob_c10d::set_log_level(datjob_c10d::LogLevel::Fatal);
     tch::set_num_threads(i32::try_from(assignment.threads).unwrap_or(1));
     match engine::run(&assignment, &mut |event| tell(&event)) {
-        Ok(results) => {
-            tell(&Event::Finished(results.map(Box::new)));
-            ExitCode::SUCCESS
-        }
+        Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             tracing::error!(rank = assignment.rank, generation = assignment.generation, %error, "Worker failed.");
             tell(&Event::Failed(Failure {

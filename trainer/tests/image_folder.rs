@@ -66,7 +66,7 @@ fn what_the_files_do_not_allow_is_said() {
     assert!(sentence.contains("spec.training.schedule.batchSize: an epoch of 1 images"), "{sentence}");
 
     let mut certified = small("image-folder");
-    certified["spec"]["training"]["evaluation"]["final"] = json!([{"apgdT": {"targets": 3}}]);
+    certified["spec"]["training"]["evaluation"]["final"] = json!([{"fabT": {"targets": 3}}]);
     let sentence = run(&certified, &folder, 1, &[]).unwrap_err();
-    assert!(sentence.contains("evaluation.final.apgdT.targets: 3 is not within 1 and 2"), "{sentence}");
+    assert!(sentence.contains("evaluation.final.fabT.targets: 3 is not within 1 and 2"), "{sentence}");
 }

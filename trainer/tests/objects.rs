@@ -143,7 +143,7 @@ fn files(dir: &Path) -> Vec<PathBuf> {
             }
         }
     }
-    found.retain(|path| !path.to_str().unwrap().starts_with(".fetched-"));
+    found.retain(|path| ![".fetched-", ".source"].iter().any(|own| path.to_str().unwrap().starts_with(own)));
     found.sort();
     found
 }
@@ -181,6 +181,9 @@ fn the_data_sets_objects_are_fetched_once_and_nothing_else() {
     fs::remove_file(dir.path().join("test.bin")).unwrap();
     get().unwrap();
     assert_eq!(server.objects_asked(), ["/bucket/data/cifar/test.bin"]);
+    // Files of the same names and sizes may be other ones.
+    let other = fetch(Dataset::Cifar100, &server.source("/data/other"), None, dir.path(), PATIENCE);
+    assert!(sentence(other).contains("holds what was fetched from another source; name an empty folder"));
 }
 
 #[test]

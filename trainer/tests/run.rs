@@ -313,6 +313,20 @@ fn a_directory_of_another_training_is_refused() {
     fs::write(run.directory.path().join("job.yaml"), other.to_string()).unwrap();
     let message = run.fail(data());
     assert!(message.contains("belongs to another training spec"), "{message}");
+
+    // The same training on files of which one was changed meanwhile.
+    fs::write(run.directory.path().join("job.yaml"), manifest().to_string()).unwrap();
+    let changed = tempfile::tempdir().unwrap();
+    for file in fs::read_dir(data()).unwrap() {
+        let file = file.unwrap();
+        fs::copy(file.path(), changed.path().join(file.file_name())).unwrap();
+    }
+    let labels = changed.path().join("t10k-labels-idx1-ubyte");
+    let mut bytes = fs::read(&labels).unwrap();
+    *bytes.last_mut().unwrap() ^= 1;
+    fs::write(labels, bytes).unwrap();
+    let message = run.fail(changed.path());
+    assert!(message.contains("belongs to a training on other images"), "{message}");
 }
 
 #[test]
@@ -363,18 +377,20 @@ fn catastrophic_overfitting_goes_back_to_the_best_weights() {
 }
 
 #[test]
-fn rounding_at_random_and_overlap_give_the_same_run_twice_too() {
+fn rounding_at_random_and_overlap_give_the_same_run_too_where_it_was_killed() {
     let mut manifest = manifest();
     let training = &mut manifest["spec"]["training"];
-    training["schedule"]["epochs"] = 1.into();
+    training["schedule"]["epochs"] = 2.into();
     training["attack"]["overlap"] = true.into();
     training["communication"] = json!({"compression": {"int8": {}}});
-    let [first, second] = [(); 2].map(|()| {
-        let run = Run::new(&manifest);
-        run.finish();
-        run.results()
-    });
-    assert_eq!(first, second, "the weights' hash is part of it");
+    let [undisturbed, killed] = [(); 2].map(|()| Run::new(&manifest));
+    undisturbed.finish();
+    let mut agent = killed.start();
+    killed.wait_for("checkpoint-0001.json");
+    kill(agent.id());
+    agent.wait().unwrap();
+    killed.finish();
+    assert_eq!(undisturbed.results(), killed.results(), "the weights' hash is part of it");
 }
 
 /// Changes to the manifest under which the squares are learned too: every attack, objective and optimizer once.

@@ -43,8 +43,8 @@ class DeferringHook : public c10d::CommHookInterface {
 
 struct datjob_reducer {
   std::vector<at::Tensor> parameters;
-  // The buckets before they are rebuilt in the order in which gradients become ready: the same in every process.
-  std::vector<std::vector<size_t>> first_buckets;
+  // The same in every process and in every step: the order of sums, and of what a hook rounds together, hangs on them.
+  std::vector<std::vector<size_t>> buckets;
   std::shared_ptr<c10d::Reducer> reducer;
   std::shared_ptr<c10d::Logger> logger;
 
@@ -52,8 +52,7 @@ struct datjob_reducer {
     reducer->reset_state();
     // A failed step leaves gradients half reduced, and perhaps in the memory of the old buckets.
     for (const at::Tensor& parameter : parameters) parameter.mutable_grad().reset();
-    // reset_state() keeps the rebuilt buckets, which a process that has just joined does not have.
-    reducer->initialize_buckets(first_buckets);
+    reducer->initialize_buckets(buckets);
   }
 };
 
@@ -69,14 +68,16 @@ int datjob_reducer_new(
     for (size_t i = 0; i < count; i++) names_by_index[i] = names[i];
 
     const std::vector<bool> sparse(count, false);
-    handle->first_buckets = std::get<0>(c10d::compute_bucket_assignment_by_size(
-        handle->parameters, {static_cast<size_t>(first_bucket_bytes), static_cast<size_t>(bucket_cap_bytes)},
-        sparse));
     // Gradients become ready roughly from the last parameter to the first, and buckets are reduced in order.
-    std::reverse(handle->first_buckets.begin(), handle->first_buckets.end());
+    const std::vector<at::Tensor> backwards(handle->parameters.rbegin(), handle->parameters.rend());
+    handle->buckets = std::get<0>(c10d::compute_bucket_assignment_by_size(
+        backwards, {static_cast<size_t>(first_bucket_bytes), static_cast<size_t>(bucket_cap_bytes)}, sparse));
+    for (std::vector<size_t>& bucket : handle->buckets) {
+      for (size_t& index : bucket) index = count - 1 - index;
+    }
 
     handle->reducer = std::make_shared<c10d::Reducer>(
-        handle->parameters, handle->first_buckets, group->group, sparse, bucket_cap_bytes,
+        handle->parameters, handle->buckets, group->group, sparse, bucket_cap_bytes,
         /*find_unused_parameters=*/false, gradient_as_bucket_view != 0, std::move(names_by_index),
         first_bucket_bytes, /*skip_all_reduce_unused_params=*/false, /*use_python_reducer=*/false,
         /*bucket_bytes_cap_list=*/std::vector<int64_t>{});
@@ -97,7 +98,10 @@ int datjob_reducer_prepare_forward(const datjob_reducer* reducer) {
   return guarded([&] {
     reducer->logger->set_runtime_stats_and_log();
     reducer->reducer->prepare_for_forward();
-    reducer->reducer->rebuild_buckets();
+    // libtorch puts buckets together anew after a process's first step, in the order in which gradients became ready. A
+    // process that has just joined would do so later than the others, and a training that goes on would round otherwise
+    // than one that was never interrupted: the buckets stay as they are. It asks once.
+    if (reducer->reducer->rebuild_buckets()) reducer->reducer->initialize_buckets(reducer->buckets);
   });
 }
 

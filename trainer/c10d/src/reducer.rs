@@ -73,6 +73,8 @@ pub struct StepTimes {
 /// - A backward pass without `prepare_backward` adds to the local gradients and communicates nothing; the next one
 ///   with it averages the sum. Gradients with respect to inputs only (`Tensor::run_backward`) do not concern the
 ///   reducer, nor does switching `requires_grad` off and on between steps.
+/// - Which gradients share a bucket depends on the parameters alone, and is the same in every step: sums have the same
+///   order in a process that has just joined as in one that has always been there.
 /// - The parameters' values are not made equal: [`ProcessGroup::broadcast_coalesced`] does that, also for buffers.
 ///
 /// It holds references to the parameters and to the group, and hooks into the parameters until it is dropped: one

@@ -11,10 +11,10 @@ use std::{
 
 use datjob_api::{
     Training,
-    report::{Failure, FailureReason, Phase, Results},
+    report::{Failure, FailureReason, Phase},
 };
 use tokio::{
-    io::{AsyncBufReadExt, AsyncRead, AsyncWriteExt, BufReader},
+    io::{AsyncBufRead, AsyncBufReadExt, AsyncRead, AsyncWriteExt, BufReader},
     process::{Child, Command},
     sync::{mpsc, oneshot},
     task::JoinSet,
@@ -69,7 +69,6 @@ pub struct Workers {
     stops: Vec<oneshot::Sender<()>>,
     supervisors: JoinSet<()>,
     finished: usize,
-    results: Option<Results>,
     /// Failures that workers told of themselves, by rank.
     told: BTreeMap<u32, Failure>,
     failure: Option<Failure>,
@@ -86,7 +85,6 @@ impl Workers {
             stops: Vec::new(),
             supervisors: JoinSet::new(),
             finished: 0,
-            results: None,
             told: BTreeMap::new(),
             failure: None,
         }
@@ -100,11 +98,6 @@ impl Workers {
     /// Whether there were any in some generation.
     pub fn has_run(&self) -> bool {
         self.state != State::Idle { ended: None }
-    }
-
-    /// The results, once rank 0 has told them.
-    pub fn results(&self) -> Option<&Results> {
-        self.results.as_ref().filter(|_| matches!(self.state, State::Done(_)))
     }
 
     /// Why the last ones ended.
@@ -160,7 +153,7 @@ impl Workers {
             }
             What::Told(told) => {
                 if running {
-                    self.hear(told, board);
+                    hear(told, board);
                 }
                 false
             }
@@ -201,19 +194,19 @@ impl Workers {
         }
         self.stop().await;
     }
+}
 
-    fn hear(&mut self, event: Event, board: &Board) {
-        match event {
-            Event::Progress(progress) => {
-                board.phase(Phase::Training);
-                board.progress(progress);
-            }
-            Event::Timing(timing) => board.timing(timing),
-            Event::Accuracy(accuracy) => board.accuracy(accuracy),
-            Event::Evaluating { .. } => board.phase(Phase::Evaluating),
-            Event::Finished(Some(results)) => self.results = Some(*results),
-            Event::Finished(None) | Event::Failed(_) => {}
+/// Puts what rank 0 tells on the board.
+fn hear(event: Event, board: &Board) {
+    match event {
+        Event::Progress(progress) => {
+            board.phase(Phase::Training);
+            board.progress(progress);
         }
+        Event::Timing(timing) => board.timing(timing),
+        Event::Accuracy(accuracy) => board.accuracy(accuracy),
+        Event::Evaluating { .. } => board.phase(Phase::Evaluating),
+        Event::Failed(_) => {}
     }
 }
 
@@ -300,8 +293,8 @@ async fn watch(
     if let Some(stdout) = child.stdout.take() {
         let (events, generation, rank) = (events.clone(), assignment.generation, assignment.rank);
         readers.spawn(async move {
-            let mut lines = BufReader::new(stdout).lines();
-            while let Ok(Some(line)) = lines.next_line().await {
+            let mut stdout = BufReader::new(stdout);
+            while let Some(line) = next_line(&mut stdout).await {
                 let Ok(event) = serde_json::from_str(&line) else {
                     // A library may print to standard output.
                     tracing::info!(rank, line, "Worker printed.");
@@ -331,8 +324,8 @@ async fn watch(
 
 /// Passes a worker's log on and keeps its end.
 async fn pass_log(log: impl AsyncRead + Unpin, tail: Arc<Mutex<VecDeque<String>>>) {
-    let mut lines = BufReader::new(log).lines();
-    while let Ok(Some(line)) = lines.next_line().await {
+    let mut log = BufReader::new(log);
+    while let Some(line) = next_line(&mut log).await {
         eprintln!("{line}");
         let mut tail = tail.lock().unwrap_or_else(PoisonError::into_inner);
         if tail.len() == LOG_TAIL {
@@ -340,6 +333,14 @@ async fn pass_log(log: impl AsyncRead + Unpin, tail: Arc<Mutex<VecDeque<String>>
         }
         tail.push_back(line.chars().take(LOG_LINE).collect());
     }
+}
+
+/// The next line of what a worker writes; libraries in it may write anything.
+async fn next_line(reader: &mut (impl AsyncBufRead + Unpin)) -> Option<String> {
+    let mut line = Vec::new();
+    let read = reader.read_until(b'\n', &mut line).await;
+    let line = String::from_utf8_lossy(&line).trim_end_matches(['\r', '\n']).to_owned();
+    read.is_ok_and(|count| count > 0).then_some(line)
 }
 
 /// The failure of a worker that could not say why it ended.

@@ -7,12 +7,15 @@ use datjob_api::{Training, report::Results, training::Contents};
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
-use super::{CheckpointError, MANIFEST_MAX_BYTES};
+use super::CheckpointError;
 use crate::{
     figures::{CONFIDENCE, Figure, METHOD, Measured},
     files,
     outputs::history::{EpochRecord, History},
 };
+
+/// Largest file that is read: a number a line for each class and attack.
+const MAX_BYTES: u64 = 256 << 20;
 
 /// The file's name.
 pub const FILE: &str = "results.json";
@@ -180,7 +183,7 @@ pub fn not_written(directory: &Path) -> Result<Vec<String>, CheckpointError> {
 
 fn ending(directory: &Path) -> Result<Option<Ending>, CheckpointError> {
     let path = directory.join(FILE);
-    let Some(content) = files::read_if_exists(&path, MANIFEST_MAX_BYTES)? else { return Ok(None) };
+    let Some(content) = files::read_if_exists(&path, MAX_BYTES)? else { return Ok(None) };
     let ending = serde_json::from_slice(&content)
         .map_err(|error| CheckpointError::Manifest { path, problem: error.to_string() })?;
     Ok(Some(ending))

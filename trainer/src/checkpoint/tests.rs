@@ -18,7 +18,7 @@ fn tensors(value: f64) -> Named {
 
 fn directory(hash: &str) -> (tempfile::TempDir, Directory) {
     let temporary = tempfile::tempdir().unwrap();
-    let directory = Directory::new(temporary.path(), hash.into());
+    let directory = Directory::new(temporary.path(), hash.into(), "data".into());
     (temporary, directory)
 }
 
@@ -73,8 +73,12 @@ fn a_damaged_checkpoint_is_refused_with_what_to_do() {
 fn a_checkpoint_of_another_training_is_refused() {
     let (temporary, first) = directory("first");
     first.save(at(1, 1), &tensors(1.0), None).unwrap();
-    let error = Directory::new(temporary.path(), "second".into()).newest().unwrap_err().to_string();
+    let newest = |hash: &str, data: &str| Directory::new(temporary.path(), hash.into(), data.into()).newest();
+    let error = newest("second", "data").unwrap_err().to_string();
     assert!(error.contains("belongs to another training spec"), "{error}");
+    let error = newest("first", "other data").unwrap_err().to_string();
+    assert!(error.contains("belongs to a training on other images"), "{error}");
+    assert!(newest("first", "data").is_ok());
 }
 
 #[test]

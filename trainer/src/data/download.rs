@@ -5,6 +5,7 @@
 //! the hash says what must come in the end.
 
 use std::{
+    collections::HashMap,
     fs::{self, File},
     io::{self, BufReader, Read, Seek, Write},
     path::{Path, PathBuf},
@@ -18,7 +19,7 @@ use sha2::{Digest, Sha256};
 use tempfile::NamedTempFile;
 use thiserror::Error;
 
-use super::{DataError, files, names};
+use super::{DataError, files, names, origin};
 
 /// Why a data set could not be fetched; each sentence names the URL or the file.
 #[derive(Debug, Error)]
@@ -95,6 +96,24 @@ pub enum DownloadError {
         /// What is missing.
         source: DataError,
     },
+    /// The archive holds more than one data set.
+    #[error("{url}: it has {part} in {first:?} and in {second:?}; make an archive of one data set")]
+    Twice {
+        /// Where the archive came from.
+        url: String,
+        /// A part of the data set.
+        part: String,
+        /// A folder that has it.
+        first: String,
+        /// Another one.
+        second: String,
+    },
+    /// The directory has the files of another source.
+    #[error("{}: holds what was fetched from another source; name an empty folder, or empty this one", dir.display())]
+    OtherSource {
+        /// The directory.
+        dir: PathBuf,
+    },
     /// The directory cannot be written to.
     #[error("{}: cannot be written: {source}", path.display())]
     Write {
@@ -128,6 +147,8 @@ impl DownloadError {
             | Self::Archive { .. }
             | Self::FileTooLarge { .. }
             | Self::Incomplete { .. }
+            | Self::Twice { .. }
+            | Self::OtherSource { .. }
             | Self::Write { .. } => false,
         }
     }
@@ -162,6 +183,10 @@ pub fn download(
     retries: Retries,
     progress: &mut dyn FnMut(u64, Option<u64>),
 ) -> Result<(), DownloadError> {
+    let identity = format!("{} {}", dataset.name(), source.sha256);
+    if !origin::is_free_for(dir, &identity).map_err(writing(dir))? {
+        return Err(DownloadError::OtherSource { dir: dir.to_owned() });
+    }
     let complete = || names::complete(dataset, dir);
     let marker = dir.join(format!(".downloaded-{}", source.sha256));
     if marker.exists() && complete().is_ok() {
@@ -169,10 +194,16 @@ pub fn download(
     }
     let limit = names::archive_limit(dataset);
     let archive = fetch_patiently((source, limit), dir, retries, progress)?;
+    origin::claim(dir, &identity).map_err(writing(dir))?;
     unpack(&archive, dataset, source, dir)?;
-    complete().map_err(|error| DownloadError::Incomplete { url: source.url.clone(), source: error })?;
+    complete().map_err(|error| DownloadError::Incomplete { url: shown(source), source: error })?;
     File::create(&marker).map_err(writing(&marker))?;
     Ok(())
+}
+
+/// The URL as messages have it: a query may be a signature that lets others in.
+fn shown(source: &HttpSource) -> String {
+    source.url.split(['?', '#']).next().unwrap_or_default().to_owned()
 }
 
 /// Most bytes of one file.
@@ -228,7 +259,7 @@ fn fetch(
     dir: &Path,
     progress: &mut dyn FnMut(u64, Option<u64>),
 ) -> Result<NamedTempFile, DownloadError> {
-    let url = || source.url.clone();
+    let url = || shown(source);
     let answer = agent.get(&source.url).call();
     let answer = answer.map_err(|error| DownloadError::Request { url: url(), source: Box::new(error) })?;
     if !answer.status().is_success() {
@@ -271,20 +302,28 @@ pub(super) fn unpack(
     source: &HttpSource,
     dir: &Path,
 ) -> Result<(), DownloadError> {
-    let damaged = |error| DownloadError::Archive { url: source.url.clone(), source: error };
+    let damaged = |error| DownloadError::Archive { url: shown(source), source: error };
     let mut tar = tar::Archive::new(open(archive).map_err(damaged)?.take(names::archive_limit(dataset)));
+    // The folder above each part of the data set: train, val, test; or the file itself.
+    let mut above: HashMap<PathBuf, String> = HashMap::new();
     for entry in tar.entries().map_err(damaged)? {
         let mut entry = entry.map_err(damaged)?;
         let path = entry.path().map_err(damaged)?.into_owned();
-        let Some(file) = path.to_str().and_then(|path| names::place(dataset, path)) else {
-            continue;
-        };
+        let Some(path) = path.to_str() else { continue };
+        let Some(file) = names::place(dataset, path) else { continue };
         if !entry.header().entry_type().is_file() {
             continue;
         }
+        let part: PathBuf = file.iter().take(1).collect();
+        let folder = file.to_str().and_then(|file| path.strip_suffix(file)).unwrap_or_default();
+        let first = above.entry(part.clone()).or_insert_with(|| folder.to_owned());
+        if first != folder {
+            let (part, first, second) = (part.display().to_string(), first.clone(), folder.to_owned());
+            return Err(DownloadError::Twice { url: shown(source), part, first, second });
+        }
         let (size, limit) = (entry.size(), names::file_limit(dataset));
         if size > limit {
-            let (url, file) = (source.url.clone(), file.display().to_string());
+            let (url, file) = (shown(source), file.display().to_string());
             return Err(DownloadError::FileTooLarge { url, file, size, limit });
         }
         let target = dir.join(&file);
@@ -414,7 +453,7 @@ mod tests {
         let mut names: Vec<String> = fs::read_dir(dir)
             .unwrap()
             .map(|entry| entry.unwrap().file_name().into_string().unwrap())
-            .filter(|name| !name.starts_with(".downloaded-"))
+            .filter(|name| !name.starts_with('.'))
             .collect();
         names.sort();
         names
@@ -511,6 +550,37 @@ mod tests {
         let error = download(Dataset::Webdataset, &source, dir.path(), PATIENCE, &mut |_, _| {}).unwrap_err();
         assert!(error.to_string().contains("training or test images are missing"), "{error}");
         assert_eq!(names(dir.path()), ["classes.txt", "train-0.tar"]);
+    }
+
+    #[test]
+    fn a_folder_is_that_of_one_source() {
+        let other = tar_of(&[("train.bin", b"a"), ("test.bin", b"b")]);
+        let (url, asked) = serve(vec![ok(&cifar100()), ok(&cifar100())]);
+        let dir = tempfile::tempdir().unwrap();
+        let wrong = source(&url, b"something else");
+        assert!(matches!(fetch_cifar100(&wrong, dir.path()), Err(DownloadError::Hash { .. })));
+        fetch_cifar100(&source(&url, &cifar100()), dir.path()).unwrap();
+        let sentence = fetch_cifar100(&source(&url, &other), dir.path()).unwrap_err().to_string();
+        assert!(sentence.ends_with(
+            "holds what was fetched from another source; name an empty folder, or empty this one"
+        ));
+        assert_eq!((asked.lock().unwrap().len(), names(dir.path()).len()), (2, 2));
+    }
+
+    #[test]
+    fn two_data_sets_in_an_archive_are_not_mixed() {
+        let archive = tar_of(&[
+            ("photo/train/dog/1.jpg", b"a"),
+            ("photo/train/cat/1.jpg", b"b"),
+            ("sketch/train/dog/1.jpg", b"c"),
+        ]);
+        let (url, _) = serve(vec![ok(&archive)]);
+        let dir = tempfile::tempdir().unwrap();
+        let source = HttpSource { url: format!("{url}/x.tar?signature=secret"), ..source(&url, &archive) };
+        let error = download(Dataset::ImageFolder, &source, dir.path(), PATIENCE, &mut |_, _| {});
+        let sentence = error.unwrap_err().to_string();
+        assert!(sentence.contains(r#"/x.tar: it has train in "photo/" and in "sketch/""#), "{sentence}");
+        assert!(!sentence.contains("secret"), "{sentence}");
     }
 
     #[test]

@@ -7,6 +7,8 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use sha2::{Digest, Sha256};
+
 use super::DataError;
 
 /// Most bytes of an encoded image; the largest of ImageNet has 15 MB.
@@ -58,6 +60,28 @@ impl Encoded {
     /// Side of the square that images are brought to, in pixels.
     pub(super) fn size(&self) -> u32 {
         self.size
+    }
+
+    /// Hashes what the index knows of the images: where each lies, from the folder that all lie in.
+    pub(super) fn hash_into(&self, hash: &mut Sha256) {
+        match &self.places {
+            Places::Files { files, .. } => {
+                for file in files {
+                    hash.update(file.as_bytes());
+                    hash.update([0]);
+                }
+            }
+            Places::Parts { shards, parts } => {
+                for shard in shards {
+                    hash.update(shard.file_name().unwrap_or_default().as_encoded_bytes());
+                    hash.update([0]);
+                }
+                for part in parts {
+                    hash.update(part.offset.to_le_bytes());
+                    hash.update([part.shard, part.length].map(u32::to_le_bytes).as_flattened());
+                }
+            }
+        }
     }
 
     /// The encoded bytes of an image.

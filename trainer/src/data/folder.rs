@@ -8,15 +8,15 @@ use std::{
 use datjob_api::training::Dataset;
 
 use super::{
-    DataError, DataSet, Images,
+    DataError, DataSet, Images, UNLABELLED,
     encoded::{Encoded, Places},
     root,
 };
 
 /// What the files are laid out as.
 pub(super) const LAYOUT: &str = "train/CLASS/NAME.jpg and val/CLASS/NAME.jpg (or test/CLASS/NAME.jpg)";
-/// Most classes; a label has 16 bits.
-pub(super) const CLASS_LIMIT: usize = 1 << 16;
+/// Most classes: a label has 16 bits, and the largest stands for none.
+pub(super) const CLASS_LIMIT: usize = UNLABELLED as usize;
 
 const NO_CLASSES: &str =
     "has no folders; its images lie in folders of their classes, named as those of train";
@@ -175,7 +175,7 @@ mod tests {
         );
         assert_eq!(
             sentence(&["train/a/1.jpg", "val/a/1.jpg"]),
-            "DIR/train: has 1 folders; write one for each of 2 to 65536 classes"
+            "DIR/train: has 1 folders; write one for each of 2 to 65535 classes"
         );
         assert_eq!(
             sentence(&["train/a/1.jpg", "train/b/1.jpg", "val/c/1.jpg"]),

@@ -1,5 +1,6 @@
 use std::sync::Arc;
 
+use sha2::{Digest, Sha256};
 use tch::{Device, Kind, TchError, Tensor};
 
 use super::{Augmentation, DataError, encoded::Encoded, reader::Reader};
@@ -75,6 +76,11 @@ impl Images {
         self.labels.len()
     }
 
+    /// Whether they lie on disk, encoded.
+    pub fn is_encoded(&self) -> bool {
+        matches!(self.store, Store::Encoded { .. })
+    }
+
     /// Whether there are none.
     pub fn is_empty(&self) -> bool {
         self.labels.is_empty()
@@ -96,6 +102,17 @@ impl Images {
     /// Bytes of an image.
     pub(super) fn image_bytes(&self) -> usize {
         self.shape.iter().product::<i64>() as usize
+    }
+
+    /// Hashes shape and labels, and the pixels where they lie in memory or else where each image lies.
+    pub(super) fn hash_into(&self, hash: &mut Sha256) {
+        self.shape.iter().for_each(|size| hash.update(size.to_le_bytes()));
+        self.labels.iter().for_each(|label| hash.update(label.to_le_bytes()));
+        match &self.store {
+            // Chance is looked for, not intent, and this one takes no time that is felt.
+            Store::Memory(pixels) => hash.update(crc32c::crc32c(pixels).to_le_bytes()),
+            Store::Encoded { images, .. } => images.hash_into(hash),
+        }
     }
 
     /// The images of these indices with their labels, varied where `augmentation` is given.

@@ -108,8 +108,12 @@ impl Ahead {
             early: HashMap::new(),
             threads: Vec::new(),
         };
-        for number in 0..threads {
-            let work = decoding(images, augmentation.cloned(), inbox.clone(), outbox.clone());
+        let work: Vec<_> = (0..threads)
+            .map(|_| decoding(images, augmentation.cloned(), inbox.clone(), outbox.clone()))
+            .collect();
+        // Where a thread cannot be had, those that were made end when the last of these is gone.
+        drop((inbox, outbox));
+        for (number, work) in work.into_iter().enumerate() {
             let thread = thread::Builder::new().name(format!("decode-{number}")).spawn(work);
             ahead.threads.push(thread.map_err(DataError::Thread)?);
         }

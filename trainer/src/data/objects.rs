@@ -25,7 +25,7 @@ pub(super) mod sums;
 
 pub use error::ObjectsError;
 
-use super::{Retries, names};
+use super::{Retries, names, origin};
 use bucket::Bucket;
 
 /// Objects that are fetched at the same time.
@@ -65,7 +65,11 @@ pub fn fetch(
     dir: &Path,
     retries: Retries,
 ) -> Result<(), ObjectsError> {
-    let marker = dir.join(format!("{MARKER}{}", identity(dataset, source)));
+    let identity = identity(dataset, source);
+    if !origin::is_free_for(dir, &identity).map_err(writing(dir))? {
+        return Err(ObjectsError::OtherSource { dir: dir.to_owned() });
+    }
+    let marker = dir.join(format!("{MARKER}{identity}"));
     if marker.exists() && names::complete(dataset, dir).is_ok() {
         return Ok(());
     }
@@ -80,6 +84,9 @@ pub fn fetch(
         let wanted = bucket.patiently(|| bucket.wanted(dataset)).await?;
         let bytes: u64 = wanted.iter().map(|object| object.size).sum();
         tracing::info!(objects = wanted.len(), bytes, "Fetching the data set.");
+        if !wanted.is_empty() {
+            origin::claim(dir, &identity).map_err(writing(dir))?;
+        }
         let fetching = |object| {
             let bucket = Arc::clone(&bucket);
             // A task each, so that they are spread over the threads.

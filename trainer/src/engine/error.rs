@@ -29,6 +29,15 @@ pub enum TrainError {
     /// A file beside the data set.
     #[error(transparent)]
     File(Box<NamedFileError>),
+    /// Not all ranks read the same images.
+    #[error(
+        "rank {rank} reads other images than rank 0: all pods must get the same files, and no other ones later; name a \
+         source that does not change (a hash, a SHA256SUMS, an image by digest)"
+    )]
+    OtherData {
+        /// The first rank that differs.
+        rank: usize,
+    },
     /// A collective, or the store.
     #[error(transparent)]
     Collective(#[from] C10dError),
@@ -84,6 +93,7 @@ impl TrainError {
             | Self::Checkpoint(_)
             | Self::Model(_)
             | Self::File(_)
+            | Self::OtherData { .. }
             | Self::Format(_)
             | Self::Evaluate(EvaluateError::Data(_)) => FailureReason::Data,
             Self::Collective(error) if error.is_communication() => FailureReason::Communication,

@@ -20,8 +20,8 @@ use crate::{
 };
 
 impl Rank<'_> {
-    /// The best weights on the test set, and the results.
-    pub(super) fn finish(&mut self, assignment: &Assignment) -> Result<Option<Results>, TrainError> {
+    /// The best weights on the test set, and the results, which rank 0 makes durable.
+    pub(super) fn finish(&mut self, assignment: &Assignment) -> Result<(), TrainError> {
         let last = self.last_weights();
         if self.is_first()
             && let Some(best) = &self.state.best
@@ -46,7 +46,7 @@ impl Rank<'_> {
         };
         let certified = self.certify()?;
         if !self.is_first() {
-            return Ok(None);
+            return Ok(());
         }
         let (file, sha256) = self.checkpoints.save_result(&self.state.network.state())?;
         let results = Results {
@@ -73,7 +73,7 @@ impl Rank<'_> {
             outputs.finish(Document {
                 job_uid: assignment.job_uid.clone(),
                 accuracies: Accuracies::from(&results),
-                results: results.clone(),
+                results,
                 last,
                 device: self.placement.name(),
                 time: Time::of(outputs.history(), begin.elapsed()),
@@ -82,7 +82,7 @@ impl Rank<'_> {
                 not_written: Vec::new(),
             })?;
         }
-        Ok(Some(results))
+        Ok(())
     }
 
     /// The weights after the last epoch, on rank 0: the averaged ones where the spec averages, as they are what such a

@@ -13,11 +13,11 @@ use crate::{
     evaluate::{EvalAttack, Method},
 };
 
-/// The single step that is measured beside the attack on the validation split: that of the training, from a random start in
-/// the ball. Nothing where training takes several steps.
-pub(super) fn single_step(training: &Training) -> Option<EvalAttack> {
+/// The single step that is measured beside the attack on the validation split: that of the training, whose size is multiplied
+/// by `scale`, from a random start in the ball. Nothing where training takes several steps.
+pub(super) fn single_step(training: &Training, scale: f64) -> Option<EvalAttack> {
     let threat_model = &training.threat_model;
-    let step_size = training.attack.method.single_step_size(threat_model)?;
+    let step_size = training.attack.method.single_step_size(threat_model)? * scale;
     let (norm, epsilon) = (threat_model.norm, threat_model.epsilon.value());
     let parameters = PgdParameters { norm, epsilon, step_size, steps: 1 };
     Some(EvalAttack::single("single-step", Method::Pgd(parameters), 1))

@@ -14,8 +14,9 @@ impl Rank<'_> {
     /// Measures; keeps the weights where they are the best so far, and goes back to the best where the spec wants that.
     pub(super) fn validate(&mut self) -> Result<(), TrainError> {
         let attack = EvalAttack::during(&self.training.evaluation.during, &self.training.threat_model);
-        let attacks: Vec<EvalAttack> =
-            std::iter::once(attack).chain(overfitting::single_step(self.training)).collect();
+        let attacks: Vec<EvalAttack> = std::iter::once(attack)
+            .chain(overfitting::single_step(self.training, self.state.step_scale))
+            .collect();
         let raw = self.measure(&self.state.network, &attacks)?;
         let average = self.state.average.as_ref();
         let averaged = average.map(|average| self.measure(&average.network, &attacks)).transpose()?;

@@ -6,7 +6,9 @@ use datjob_c10d::{
     C10dError, CudaBackend, CudaError, GlooDevice, GlooOptions, ProcessGroup, Store, TcpStore,
 };
 
-use super::exchange;
+use tch::Tensor;
+
+use super::{TrainError, exchange};
 use crate::{
     placement::Placement,
     worker::assignment::{Accelerator, Assignment},
@@ -28,6 +30,16 @@ pub(super) fn placement(assignment: &Assignment) -> Result<Placement, CudaError>
     match assignment.accelerator {
         Accelerator::None => Ok(Placement::Cpu),
         Accelerator::Cuda { .. } => Placement::cuda(),
+    }
+}
+
+/// Fails in every process where not all read the same images: splits, orders and shards are drawn from them.
+pub(super) fn require_same_data(group: &ProcessGroup, fingerprint: &str) -> Result<(), TrainError> {
+    let gathered = group.all_gather(&Tensor::from_slice(fingerprint.as_bytes()))?;
+    let fingerprints = Vec::<Vec<u8>>::try_from(&gathered)?;
+    match fingerprints.iter().position(|other| other != &fingerprints[0]) {
+        None => Ok(()),
+        Some(rank) => Err(TrainError::OtherData { rank }),
     }
 }
 
@@ -65,4 +77,27 @@ pub(super) fn join(assignment: &Assignment, placement: Placement) -> Result<Worl
         None
     };
     Ok(World { group, evaluation, gradients })
+}
+
+#[cfg(test)]
+#[path = "../../tests/common/ranks.rs"]
+mod ranks;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ranks_that_read_other_images_are_told_everywhere() {
+        let told = |fingerprints: [&str; 3]| {
+            ranks::ranks(3, |group| {
+                let own = fingerprints[group.rank()];
+                require_same_data(&group, own).map_err(|error| error.to_string())
+            })
+        };
+        assert_eq!(told(["a", "a", "a"]), [Ok(()), Ok(()), Ok(())]);
+        for sentence in told(["a", "a", "b"]) {
+            assert!(sentence.unwrap_err().starts_with("rank 2 reads other images than rank 0"));
+        }
+    }
 }

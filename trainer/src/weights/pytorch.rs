@@ -90,18 +90,16 @@ fn entry<R: Read + Seek>(
     Ok(content)
 }
 
-/// Names and tensors of the state dict: the dictionary itself or one that it holds.
+/// Names and tensors of the state dict: one that the dictionary holds, beside which other tensors may lie, or itself.
 fn state_dict(pickle: &Pickle) -> Option<Vec<(String, &[Id])>> {
     let Object::Dictionary(items) = pickle.root() else { return None };
-    let direct = tensors(pickle, items);
-    if !direct.is_empty() {
-        return Some(direct);
-    }
-    WRAPPERS.iter().find_map(|wrapper| {
+    let of = |items: &[(Id, Id)]| Some(tensors(pickle, items)).filter(|tensors| !tensors.is_empty());
+    let wrapped = WRAPPERS.iter().find_map(|wrapper| {
         let (_, value) = items.iter().find(|(key, _)| is_text(pickle.get(*key), wrapper))?;
         let Object::Dictionary(items) = pickle.get(*value) else { return None };
-        Some(tensors(pickle, items)).filter(|tensors| !tensors.is_empty())
-    })
+        of(items)
+    });
+    wrapped.or_else(|| of(items))
 }
 
 fn is_text(object: &Object, expected: &str) -> bool {

@@ -1,6 +1,6 @@
 //! What a worker tells its agent: a line of JSON each, on standard output.
 
-use datjob_api::report::{Accuracy, Failure, Progress, Results, Timing};
+use datjob_api::report::{Accuracy, Failure, Progress, Timing};
 use serde::{Deserialize, Serialize};
 
 /// An event in the life of a worker.
@@ -19,8 +19,6 @@ pub enum Event {
         /// In all.
         total: u64,
     },
-    /// The end, with the results, which are durable, from rank 0.
-    Finished(Option<Box<Results>>),
-    /// The end, with the reason.
+    /// The end, with the reason; a good end needs no word.
     Failed(Failure),
 }

@@ -23,7 +23,7 @@ state = collections.OrderedDict(
 )
 state._metadata = collections.OrderedDict(version=1)
 torch.save(state, here / "state_dict.pt")
-wrapped = {"epoch": 7, "rate": 0.1, "optimizer": {"lr": [1, None, True]},
+wrapped = {"epoch": 7, "rate": 0.1, "best_acc1": torch.tensor(76.5), "optimizer": {"lr": [1, None, True]},
            "state_dict": {"module." + name: tensor for name, tensor in state.items()}}
 torch.save(wrapped, here / "wrapped.pt")
 torch.save([1, 2, 3], here / "no_state_dict.pt")

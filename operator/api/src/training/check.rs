@@ -123,7 +123,7 @@ impl Training {
             Objective::Mart(loss) => number("objective.mart.beta", loss.beta, 0.0, 1000.0)?,
         }
         if let Some(perturbation) = &self.weight_perturbation {
-            number("weightPerturbation.gamma", perturbation.gamma, 0.0, 1.0)?;
+            number("weightPerturbation.gamma", perturbation.gamma(&self.objective), 0.0, 1.0)?;
         }
         if let Some(smoothing) = &self.smoothing {
             number("smoothing.sigma", smoothing.sigma, 0.001, 10.0)?;

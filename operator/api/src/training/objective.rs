@@ -75,18 +75,21 @@ impl Default for Mart {
 
 /// Adversarial weight perturbation (Wu et al., "Adversarial weight perturbation helps robust generalization", arXiv
 /// 2004.05884).
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[cfg_attr(feature = "crd", derive(schemars::JsonSchema))]
 #[serde(rename_all = "camelCase", deny_unknown_fields, default)]
 pub struct WeightPerturbation {
-    /// Length of the perturbation of a layer's weights, relative to theirs; 0.01 for cross-entropy, 0.005 for TRADES.
+    /// Length of the perturbation of a layer's weights, relative to theirs; where absent 0.005 with `objective.trades`, 0.01
+    /// otherwise.
+    #[serde(skip_serializing_if = "Option::is_none")]
     #[cfg_attr(feature = "crd", schemars(range(min = 0.0, max = 1.0)))]
-    pub gamma: f64,
+    pub gamma: Option<f64>,
 }
 
-impl Default for WeightPerturbation {
-    fn default() -> Self {
-        Self { gamma: 0.01 }
+impl WeightPerturbation {
+    /// The length beside this objective, with the default filled in (Wu et al., section 5).
+    pub fn gamma(&self, objective: &Objective) -> f64 {
+        self.gamma.unwrap_or(if matches!(objective, Objective::Trades(_)) { 0.005 } else { 0.01 })
     }
 }
 

@@ -69,7 +69,7 @@ fn a_hook_averages_beyond_the_backward_pass() {
                 let buckets = Arc::default();
                 let hook = AllReduce::new(rank, &format!("hook-{channels_last}"), &buckets);
                 let mut reducer = Reducer::with_hook(&model.parameters, &group, OPTIONS, hook).unwrap();
-                // Buckets are rebuilt in the second.
+                // libtorch would put buckets together anew in the second.
                 for number in 0..4 {
                     step(&model, &mut reducer, &group, number, || ()).unwrap();
                     reducer.finish().unwrap();

@@ -143,7 +143,7 @@ fn gradients_are_the_mean_over_ranks() {
                 let model = Model::new(channels_last);
                 let options = ReducerOptions { gradient_as_bucket_view, ..OPTIONS };
                 let mut reducer = Reducer::new(&model.parameters, &group, options).unwrap();
-                // Buckets are rebuilt in the second.
+                // libtorch would put buckets together anew in the second.
                 for number in 0..4 {
                     step(&model, &mut reducer, &group, number, || ()).unwrap();
                     check_gradients(&model, &group, number);

@@ -26,6 +26,12 @@ pub enum ObjectsError {
         /// What is wrong with it.
         source: object_store::Error,
     },
+    /// The directory has the files of another source.
+    #[error("{}: holds what was fetched from another source; name an empty folder, or empty this one", dir.display())]
+    OtherSource {
+        /// The directory.
+        dir: PathBuf,
+    },
     /// The store refuses, or does not answer.
     #[error("{url}: {}{}", told(.source), advice(.source))]
     Store {

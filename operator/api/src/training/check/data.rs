@@ -69,6 +69,14 @@ impl Training {
             count("evaluation.certify.images", certify.images, 1, contents.test_images as u32)?;
         }
         for attack in &self.evaluation.final_ {
+            if matches!(attack, FinalAttack::ApgdT(_) | FinalAttack::AutoAttack(_)) && contents.classes < 4 {
+                let classes = contents.classes;
+                let problem = format!(
+                    "apgdT, which is part of autoAttack, needs 4 classes for its difference of logits ratio, and the data \
+                     set has {classes}; write pgd, apgdCe, cw, fabT or square"
+                );
+                return refuse("evaluation.final", &problem);
+            }
             let (method, targeted) = match attack {
                 FinalAttack::ApgdT(targeted) => ("apgdT", targeted),
                 FinalAttack::FabT(targeted) => ("fabT", targeted),
@@ -82,9 +90,7 @@ impl Training {
 }
 
 pub(super) fn check_http(field: &str, http: &HttpSource) -> Result<(), InvalidTraining> {
-    if !is_http(&http.url) {
-        return refuse(&format!("{field}.url"), "must begin with http:// or https://");
-    }
+    check_url(&format!("{field}.url"), &http.url)?;
     if http.sha256.len() != 64 || !http.sha256.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f')) {
         return refuse(&format!("{field}.sha256"), "write its SHA-256 as 64 lower-case hexadecimal digits");
     }
@@ -98,9 +104,7 @@ fn check_object_store(store: &ObjectStoreSource) -> Result<(), InvalidTraining> 
             format!("{:?} is no bucket of S3; write for example s3://bucket/datasets/imagenet", store.url);
         return refuse(&field("url"), &problem);
     }
-    if store.endpoint.as_deref().is_some_and(|endpoint| !is_http(endpoint)) {
-        return refuse(&field("endpoint"), "must begin with http:// or https://");
-    }
+    store.endpoint.as_deref().map_or(Ok(()), |endpoint| check_url(&field("endpoint"), endpoint))?;
     let bounded = |name: &str, value: Option<&String>, most: usize| match value {
         Some(value) if !(1..=most).contains(&value.len()) => {
             refuse(&field(name), &format!("write 1 to {most} characters, or leave it out"))
@@ -112,6 +116,15 @@ fn check_object_store(store: &ObjectStoreSource) -> Result<(), InvalidTraining> 
     bounded("secretName", store.secret_name.as_ref(), 253)
 }
 
-fn is_http(url: &str) -> bool {
-    url.starts_with("http://") || url.starts_with("https://")
+fn check_url(field: &str, url: &str) -> Result<(), InvalidTraining> {
+    let Some(rest) = url.strip_prefix("http://").or_else(|| url.strip_prefix("https://")) else {
+        return refuse(field, "must begin with http:// or https://");
+    };
+    if rest.split(['/', '?', '#']).next().is_some_and(|authority| authority.contains('@')) {
+        return refuse(
+            field,
+            "has a user or a password before the host: whoever may read the job would read it",
+        );
+    }
+    Ok(())
 }

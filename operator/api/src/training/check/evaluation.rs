@@ -13,6 +13,13 @@ impl Training {
             return refuse("evaluation.final", "name 1 to 16 attacks");
         }
         self.evaluation.final_.iter().try_for_each(|attack| self.check_final_attack(attack))?;
+        let names: Vec<String> = self.evaluation.final_.iter().map(FinalAttack::name).collect();
+        if let Some((_, name)) = names.iter().enumerate().find(|(at, name)| names[..*at].contains(name)) {
+            let problem = format!(
+                "names {name} twice: results and evaluation.target tell attacks apart by their names"
+            );
+            return refuse("evaluation.final", &problem);
+        }
         self.check_sweep()?;
         self.check_certify()?;
         self.check_target()

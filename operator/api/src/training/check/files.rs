@@ -36,6 +36,14 @@ impl Training {
                  their folders or shards",
             );
         }
+        let batch = self.schedule.batch_size;
+        if batch < 2 || (f64::from(batch) * additional.per_batch).round() < 1.0 {
+            let share = additional.per_batch;
+            let problem = format!(
+                "a share of {share} of a batch of {batch} is no image; raise it or schedule.batchSize"
+            );
+            return refuse("data.additional.perBatch", &problem);
+        }
         match &additional.labels {
             Labels::None(_) if !matches!(self.objective, Objective::Trades(_)) => refuse(
                 "data.additional.labels",

@@ -353,3 +353,71 @@ fn the_hash_follows_the_content() {
     other.seed = 1;
     assert_ne!(example().hash(), other.hash());
 }
+
+#[test]
+fn attacks_of_one_name_are_refused() {
+    let twice = r#"[{"pgd": {"steps": 20}}, {"pgd": {"steps": 20, "stepSize": "1/255"}}]"#;
+    let sentence = problem(|t| t.evaluation.final_ = serde_json::from_str(twice).unwrap());
+    assert!(sentence.starts_with("spec.training.evaluation.final: names pgd-20 twice"), "{sentence}");
+}
+
+#[test]
+fn few_classes_have_no_logits_ratio() {
+    let contents = |classes| crate::training::Contents {
+        image_shape: [3, 32, 32],
+        classes,
+        training_images: 5000,
+        test_images: 100,
+    };
+    for attack in [r#"[{"autoAttack": {}}]"#, r#"[{"apgdT": {"targets": 2}}]"#] {
+        let mut training = example();
+        training.evaluation.final_ = serde_json::from_str(attack).unwrap();
+        let sentence = training.check_contents(&contents(3), 1).unwrap_err().to_string();
+        assert!(sentence.contains("needs 4 classes") && sentence.contains("has 3;"), "{sentence}");
+        training.check_contents(&contents(4), 1).unwrap();
+    }
+}
+
+#[test]
+fn a_share_that_is_no_image_is_refused() {
+    let additional = |share: f64, batch: u32| {
+        problem(|t| {
+            let claim = serde_json::json!({"persistentVolumeClaim": {"claimName": "c"}, "path": "x.npz"});
+            let json = serde_json::json!({"source": {"volume": claim}, "perBatch": share});
+            t.data.additional = serde_json::from_value(json).unwrap();
+            t.schedule.batch_size = batch;
+        })
+    };
+    let sentence = additional(0.01, 32);
+    assert!(
+        sentence.contains("additional.perBatch: a share of 0.01 of a batch of 32 is no image"),
+        "{sentence}"
+    );
+}
+
+#[test]
+fn urls_have_no_password() {
+    let source = |url: &str| {
+        let json = serde_json::json!({"http": {"url": url, "sha256": "0".repeat(64)}});
+        let mut training = example();
+        training.data.source = serde_json::from_value(json).unwrap();
+        training.check(TWO).map_err(|error| error.to_string())
+    };
+    source("https://host/a@b.tar?x=@").unwrap();
+    let sentence = source("https://me:secret@host/data.tar").unwrap_err();
+    assert!(
+        sentence.contains("data.source.http.url: has a user or a password") && !sentence.contains("secret")
+    );
+    assert!(source("ftp://host/x").unwrap_err().contains("must begin with http:// or https://"));
+}
+
+#[test]
+fn the_length_of_a_weight_perturbation_follows_the_objective() {
+    let gamma = |perturbation: &str, objective: &str| {
+        let perturbation: crate::training::WeightPerturbation = serde_json::from_str(perturbation).unwrap();
+        perturbation.gamma(&serde_json::from_str(objective).unwrap())
+    };
+    let (cross_entropy, trades) = (r#"{"crossEntropy": {}}"#, r#"{"trades": {}}"#);
+    let all = [gamma("{}", cross_entropy), gamma("{}", trades), gamma(r#"{"gamma": 0.02}"#, trades)];
+    assert_eq!(all.map(|gamma| (gamma * 1000.0).round() as i64), [10, 5, 20]);
+}
