@@ -26,10 +26,10 @@ fuzz() { # TARGET
   [ "$target" = manifest ] && seeds=examples
   mkdir -p "$work/corpus" "$work/tmp"
   local result=0
-  # Nothing that a target makes may take 2 GB or 20 s; the time is for a busy machine, too.
+  # No input may take 2 GB or a minute, which is long enough for a busy machine.
   TMPDIR=$work/tmp LD_LIBRARY_PATH=$LIBTORCH/lib OMP_NUM_THREADS=1 RUST_BACKTRACE=1 \
     "$build/$triple/fuzz/$target" "$work/corpus" "$seeds" -max_total_time="$seconds" -max_len=8192 \
-    -rss_limit_mb=2048 -timeout=20 -artifact_prefix="$work/" -print_final_stats=1 > "$work/log" 2>&1 || result=$?
+    -rss_limit_mb=2048 -timeout=60 -artifact_prefix="$work/" -print_final_stats=1 > "$work/log" 2>&1 || result=$?
   rm -rf "$work/tmp"
   if [ "$result" != 0 ]; then
     tail -n 40 "$work/log" >&2

@@ -201,9 +201,12 @@ impl Agent<'_> {
             tokio::select! {
                 Some(event) = inbox.recv() => {
                     if !workers.note(event, self.board).await { continue; }
-                    self.look_for_results(&training);
                 }
                 _ = ticks.tick() => {}
+            }
+            // At every tick: the volume may not have answered at the last one.
+            if workers.have_ended() {
+                self.look_for_results(&training);
             }
             let reply = self.exchange(&workers, &mut silent).await;
             match plan::plan(workers.state(), reply) {

@@ -1,6 +1,6 @@
 //! What the fuzz targets (`targets/`) share: random bytes become the files that a parser reads.
 //!
-//! A target fails when the parser panics, reads outside of memory, takes more than two gigabytes or ten seconds, or gives
+//! A target fails when the parser panics, reads outside of memory, takes more than two gigabytes or a minute, or gives
 //! something that contradicts itself. `make fuzz` runs each for a minute; `seeds/` has what each begins with.
 
 use std::{

@@ -95,6 +95,11 @@ impl Workers {
         self.state
     }
 
+    /// Whether there were any and all have ended.
+    pub fn have_ended(&self) -> bool {
+        matches!(self.state, State::Done(_) | State::Idle { ended: Some(_) })
+    }
+
     /// Whether there were any in some generation.
     pub fn has_run(&self) -> bool {
         self.state != State::Idle { ended: None }

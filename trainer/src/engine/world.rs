@@ -5,7 +5,6 @@ use std::time::Duration;
 use datjob_c10d::{
     C10dError, CudaBackend, CudaError, GlooDevice, GlooOptions, ProcessGroup, Store, TcpStore,
 };
-
 use tch::Tensor;
 
 use super::{TrainError, exchange};

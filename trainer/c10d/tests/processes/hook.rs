@@ -1,5 +1,5 @@
 use std::sync::{
-    Arc,
+    Arc, Mutex,
     atomic::{AtomicUsize, Ordering},
 };
 
@@ -95,5 +95,39 @@ fn what_a_hook_says_comes_out_of_the_backward_pass() {
             let error = step(&model, &mut reducer, &group, 0, || ()).unwrap_err().to_string();
             assert!(error.contains(sentence), "{error}");
         }
+    });
+}
+
+/// Keeps what it is given.
+struct Keeping(Arc<Mutex<Vec<Tensor>>>);
+
+impl BucketHook for Keeping {
+    fn begin(&mut self, _: usize, gradient: Tensor) -> Result<(), C10dError> {
+        self.0.lock().unwrap().push(gradient.copy());
+        Ok(())
+    }
+
+    fn finish(&mut self) -> Result<(), C10dError> {
+        Ok(())
+    }
+}
+
+/// Sums, and what is rounded together, are the same in the first step of a process as in any other.
+#[test]
+fn gradients_stand_in_the_same_buckets_in_every_step() {
+    run("hook::gradients_stand_in_the_same_buckets_in_every_step", 1, |rank: &Rank| {
+        let group = rank.group();
+        let model = Model::new(false);
+        let kept = Arc::default();
+        let hook = Box::new(Keeping(Arc::clone(&kept)));
+        let mut reducer = Reducer::with_hook(&model.parameters, &group, OPTIONS, hook).unwrap();
+        let steps = [(); 3].map(|()| {
+            step(&model, &mut reducer, &group, 0, || ()).unwrap();
+            reducer.finish().unwrap();
+            std::mem::take(&mut *kept.lock().unwrap())
+        });
+        let [first, later @ ..] = &steps;
+        assert!(first.len() > 1, "there are several");
+        assert!(later.iter().all(|buckets| buckets == first), "{steps:?}");
     });
 }
