@@ -90,6 +90,9 @@ for name, choice, array in [
     out = io.BytesIO()
     numpy.save(out, array)
     write("npz", name, choice + out.getvalue())
+# Brackets within brackets: a parser that tries every one of them twice never ends.
+text = b"{'descr': '|u1', 'fortran_order': False, 'shape': " + b"[" * 60 + b"2), }\n"
+write("npz", "nested.npy", b"\0\x93NUMPY\1\0" + struct.pack("<H", len(text)) + text + bytes(24))
 
 header = b'{"b":{"dtype":"F32","shape":[2],"data_offsets":[0,8]},"a":{"dtype":"I64","shape":[],"data_offsets":[8,16]}}'
 header += b" " * (-len(header) % 8)

@@ -16,6 +16,8 @@ const IMAGES: [&str; 4] = ["image", "images", "x", "data"];
 const LABELS: [&str; 5] = ["label", "labels", "y", "targets", "extrapolated_targets"];
 /// Most bytes of images: they lie in memory.
 const MOST_BYTES: u64 = 64 << 30;
+/// Most bytes of an array's header: what NumPy itself reads (`max_header_size`).
+const HEADER_LIMIT: usize = 10_000;
 
 /// An archive that cannot be read.
 #[derive(Debug, thiserror::Error)]
@@ -138,11 +140,44 @@ fn labels(archive: &mut Archive, name: &str) -> Result<Vec<i64>, String> {
 fn open<'a>(archive: &'a mut Archive, name: &str) -> Result<(NpyHeader, impl Read + 'a), String> {
     let unreadable = |problem: String| format!("{name} is no array: {problem}");
     let mut entry = archive.by_name(name).map_err(|error| unreadable(error.to_string()))?;
-    let header = NpyHeader::from_reader(&mut entry).map_err(|error| unreadable(error.to_string()))?;
+    let header = header(&mut entry).map_err(unreadable)?;
     if header.order() != Order::C {
         return Err(unreadable("it is in Fortran's order".to_owned()));
     }
     Ok((header, entry))
+}
+
+/// The header of an array (NumPy's format, versions 1 to 3): eight bytes of magic and version, the length of its text,
+/// and the text, a Python literal.
+///
+/// The parser of the literal takes twice as long for each bracket within another, so that a header of 60 brackets would
+/// never end. An array of plain numbers has two, the dictionary's and the shape's: only such headers reach the parser.
+fn header(reader: &mut impl Read) -> Result<NpyHeader, String> {
+    let broken = |error: std::io::Error| format!("its header cannot be read: {error}");
+    let mut bytes = vec![0; 8];
+    reader.read_exact(&mut bytes).map_err(broken)?;
+    if !bytes.starts_with(b"\x93NUMPY") {
+        return Err("it does not begin as NumPy's arrays do".to_owned());
+    }
+    let length = if bytes[6] == 1 { 2 } else { 4 };
+    let mut size = [0; 4];
+    reader.read_exact(&mut size[..length]).map_err(broken)?;
+    bytes.extend_from_slice(&size[..length]);
+    let size = u32::from_le_bytes(size) as usize;
+    if size > HEADER_LIMIT {
+        return Err(format!("its header has {size} bytes, more than {HEADER_LIMIT}"));
+    }
+    let text = bytes.len();
+    bytes.resize(text + size, 0);
+    reader.read_exact(&mut bytes[text..]).map_err(broken)?;
+    let brackets: Vec<u8> = bytes[text..].iter().copied().filter(|byte| b"{([".contains(byte)).collect();
+    if brackets != *b"{(" {
+        return Err(
+            "it is no array of plain numbers (its header has other brackets than the dictionary's and the shape's)"
+                .to_owned(),
+        );
+    }
+    NpyHeader::from_reader(&mut bytes.as_slice()).map_err(|error| error.to_string())
 }
 
 #[cfg(test)]
@@ -212,8 +247,24 @@ mod tests {
         assert!(problem(&[("image", good()), ("label", label)]).contains("2 images and 3 labels"));
         let label = npy("<f8", "(2,)", &[0; 16]);
         assert!(problem(&[("image", good()), ("y", label)]).contains("integers are read"));
+        let fields = npy("|u1', 'x': [('a', '|u1')], 'y': '", "(2, 1, 2)", &[1, 2, 3, 4]);
+        assert!(problem(&[("image", fields)]).contains("plain numbers"));
+        assert!(
+            problem(&[("image", npy(&" ".repeat(10_000), "(2, 1, 2)", &[]))]).contains("more than 10000")
+        );
+        assert!(problem(&[("image", vec![b'x'; 99])]).contains("does not begin"));
+        assert!(problem(&[("image", b"\x93NUMPY\x01".to_vec())]).contains("its header cannot be read"));
         let none = tempfile::NamedTempFile::new().unwrap();
         assert!(read(none.path(), [1, 1, 2]).unwrap_err().to_string().contains("no NumPy archive"));
+    }
+
+    /// Found by the fuzz target: the parser of Python literals doubles its time with every bracket.
+    #[test]
+    fn brackets_within_brackets_end_at_once() {
+        for bracket in ["[", "(", "{"] {
+            let array = npy("|u1", &format!("{}, 's'", bracket.repeat(60)), &[0; 4]);
+            assert!(problem(&[("image", array)]).contains("other brackets"));
+        }
     }
 
     proptest! {
