@@ -26,9 +26,9 @@ fuzz() { # TARGET
   [ "$target" = manifest ] && seeds=examples
   mkdir -p "$work/corpus" "$work/tmp"
   local result=0
-  # No input may take 2 GB or a minute, which is long enough for a busy machine.
+  # No input may take 2 GB or a minute, which is long enough for a busy machine. Whatever else runs comes first.
   TMPDIR=$work/tmp LD_LIBRARY_PATH=$LIBTORCH/lib OMP_NUM_THREADS=1 RUST_BACKTRACE=1 \
-    "$build/$triple/fuzz/$target" "$work/corpus" "$seeds" -max_total_time="$seconds" -max_len=8192 \
+    nice -n 10 "$build/$triple/fuzz/$target" "$work/corpus" "$seeds" -max_total_time="$seconds" -max_len=8192 \
     -rss_limit_mb=2048 -timeout=60 -artifact_prefix="$work/" -print_final_stats=1 > "$work/log" 2>&1 || result=$?
   rm -rf "$work/tmp"
   if [ "$result" != 0 ]; then

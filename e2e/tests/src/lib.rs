@@ -8,6 +8,7 @@ use std::{
     env,
     io::Write,
     process::{Command, Output, Stdio},
+    sync::{PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard},
     thread,
     time::{Duration, Instant},
 };
@@ -83,16 +84,39 @@ pub fn wait_until<T>(what: &str, seconds: u64, mut probe: impl FnMut() -> Result
     }
 }
 
+/// Which tests have the cluster now: some, each in its namespace, or one that changes what all of them need.
+static CLUSTER: RwLock<()> = RwLock::new(());
+
+/// A test's hold on the cluster, until it is dropped.
+#[derive(Debug)]
+enum Hold {
+    Shared { _guard: RwLockReadGuard<'static, ()> },
+    Alone { _guard: RwLockWriteGuard<'static, ()> },
+}
+
 /// A namespace that enforces the Pod Security level `restricted`, made for one test and removed after it.
 #[derive(Debug)]
 pub struct Namespace {
     name: String,
+    _hold: Hold,
 }
 
 impl Namespace {
-    /// Makes it anew.
+    /// Makes it anew, for a test that stays within it.
     pub fn new(test: &str) -> Self {
-        let namespace = Self { name: format!("datjob-e2e-{test}") };
+        let guard = CLUSTER.read().unwrap_or_else(PoisonError::into_inner);
+        Self::made(test, Hold::Shared { _guard: guard })
+    }
+
+    /// Makes it anew, for a test that touches what all share (the operator, the definition) or counts what they do: no
+    /// other test runs beside it.
+    pub fn alone(test: &str) -> Self {
+        let guard = CLUSTER.write().unwrap_or_else(PoisonError::into_inner);
+        Self::made(test, Hold::Alone { _guard: guard })
+    }
+
+    fn made(test: &str, hold: Hold) -> Self {
+        let namespace = Self { name: format!("datjob-e2e-{test}"), _hold: hold };
         namespace.remove();
         kubectl(&["create", "namespace", &namespace.name], "").expect("the namespace is made");
         let label = "pod-security.kubernetes.io/enforce=restricted";

@@ -24,7 +24,7 @@ fn scale_operator(replicas: u32) {
 
 #[test]
 fn training_goes_on_without_the_operator_and_the_status_catches_up() {
-    let namespace = Namespace::new("operator");
+    let namespace = Namespace::alone("operator");
     namespace.apply(&job::claim("checkpoints")).expect("the claim is made");
     let mut document = job::quick("alone");
     document["spec"]["training"]["schedule"]["epochs"] = 6.into();
@@ -74,7 +74,7 @@ fn a_lost_pod_costs_one_restart_and_leaves_the_result_as_it_would_have_been() {
 
 #[test]
 fn a_job_that_ended_and_lost_its_pods_while_the_operator_was_away_is_complete() {
-    let namespace = Namespace::new("ended-alone");
+    let namespace = Namespace::alone("ended-alone");
     namespace.apply(&job::claim("checkpoints")).expect("the claim is made");
     let mut document = job::quick("ended");
     document["spec"]["training"]["schedule"]["epochs"] = 1.into();
@@ -118,7 +118,7 @@ fn leader() -> Option<String> {
 
 #[test]
 fn another_operator_takes_over_from_a_leader_that_is_killed() {
-    let namespace = Namespace::new("leader");
+    let namespace = Namespace::alone("leader");
     namespace.apply(&job::claim("checkpoints")).expect("the claim is made");
     scale_operator(2);
     wait_until("second operator", 120, || {

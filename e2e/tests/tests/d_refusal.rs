@@ -111,7 +111,7 @@ fn redefine(change: impl FnOnce(&mut Value)) -> Value {
 
 #[test]
 fn a_job_of_another_release_that_cannot_be_decoded_says_so() {
-    let namespace = Namespace::new("undecodable");
+    let namespace = Namespace::alone("undecodable");
     let training = "/spec/versions/0/schema/openAPIV3Schema/properties/spec/properties/training";
     let before = redefine(|definition| {
         let norm = format!("{training}/properties/threatModel/properties/norm");

@@ -30,7 +30,7 @@ fn images(pods: &[Value]) -> Vec<String> {
 
 #[test]
 fn an_upgrade_to_another_template_leaves_running_pods_and_their_replacements_as_they_are() {
-    let namespace = Namespace::new("upgrade");
+    let namespace = Namespace::alone("upgrade");
     namespace.apply(&job::claim("checkpoints")).expect("the claim is made");
     let mut document = job::quick("upgraded");
     // More epochs than the fastest machine trains in the time of two upgrades: nobody waits for the last one.
@@ -62,7 +62,7 @@ fn an_upgrade_to_another_template_leaves_running_pods_and_their_replacements_as_
 
 #[test]
 fn gpus_are_asked_for_only_where_the_installation_has_them() {
-    let namespace = Namespace::new("gpu");
+    let namespace = Namespace::alone("gpu");
     namespace.apply(&job::claim("checkpoints")).expect("the claim is made");
     let with_gpus = |name: &str| {
         let mut document = job::quick(name);
@@ -92,7 +92,7 @@ fn gpus_are_asked_for_only_where_the_installation_has_them() {
 
 #[test]
 fn an_uninstalled_operator_leaves_jobs_and_their_definition() {
-    let namespace = Namespace::new("uninstall");
+    let namespace = Namespace::alone("uninstall");
     let mut document = job::quick("kept");
     document["spec"]["pod"]["nodeSelector"] = serde_json::json!({"datjob.io/none": "none"});
     namespace.apply(&document).expect("the job is accepted");

@@ -38,7 +38,7 @@ fn writes() -> f64 {
 
 #[test]
 fn a_hundred_jobs_need_little_memory_and_no_writes_while_nothing_changes() {
-    let namespace = Namespace::new("scale");
+    let namespace = Namespace::alone("scale");
     let jobs: Vec<_> = (0..JOBS)
         .map(|index| {
             let mut document = job::quick(&format!("scale-{index}"));
