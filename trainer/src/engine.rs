@@ -155,7 +155,7 @@ impl Rank<'_> {
         let epoch = u64::from(self.state.epoch);
         let additional: Vec<usize> = self.data.additional().collect();
         let share = self.training.data.additional.as_ref().map_or(0.0, |additional| additional.per_batch);
-        let beside = Beside { images: &additional, share };
+        let beside = Beside { images: &additional, share, all: self.data.train.len() };
         let order = Epoch::mixed(&self.split.training, beside, schedule.batch_size as usize, *seed, epoch);
         let mut meter = Meter::new(schedule.epochs, self.state.epoch, order.images(), order.steps());
         let mut loader = self.loader(&order, epoch)?;

@@ -18,6 +18,9 @@ pub struct Beside<'a> {
     pub images: &'a [usize],
     /// Their share of a batch, from 0 to less than 1.
     pub share: f64,
+    /// How many images there are in all, with those of the data set: what comes again in an epoch has an index beyond
+    /// them ([`Images::read`](super::Images::read)).
+    pub all: usize,
 }
 
 impl Epoch {
@@ -32,15 +35,15 @@ impl Epoch {
 
     /// The same where images beside those of the data set fill a share of every batch: an epoch goes over the data set
     /// once, and over the others as often as their share asks for, each time in another order and without regard to where
-    /// epochs begin.
+    /// epochs begin. In each pass over them within an epoch an image has another index, and so other random numbers.
     pub fn mixed(training: &[usize], beside: Beside<'_>, batch_size: usize, seed: u64, epoch: u64) -> Self {
-        let Beside { images, share } = beside;
+        let Beside { images, share, all } = beside;
         let (own_size, others_size) = Self::division(batch_size, share);
         let own = Self::new(training, own_size, seed, epoch);
         if others_size == 0 || images.is_empty() {
             return own;
         }
-        let mut others = Passes::new(images, seed, epoch * (own.steps() * others_size) as u64);
+        let mut others = Passes::new(images, all, seed, epoch * (own.steps() * others_size) as u64);
         let mut mixed = Self { order: Vec::new(), begins: vec![0] };
         for step in 0..own.steps() {
             let begin = mixed.order.len();
@@ -90,10 +93,13 @@ impl Epoch {
     }
 }
 
-/// Images over and over, in another order each time.
+/// Images over and over, in another order each time, and with indices of their own.
 struct Passes<'a> {
     images: &'a [usize],
+    all: usize,
     seed: u64,
+    /// The pass that it began with.
+    first: u64,
     /// How many were taken since training began.
     taken: u64,
     order: Vec<usize>,
@@ -101,15 +107,18 @@ struct Passes<'a> {
 
 impl<'a> Passes<'a> {
     /// The images after so many of them.
-    fn new(images: &'a [usize], seed: u64, taken: u64) -> Self {
-        let mut passes = Self { images, seed, taken, order: Vec::new() };
+    fn new(images: &'a [usize], all: usize, seed: u64, taken: u64) -> Self {
+        let first = taken / images.len() as u64;
+        let mut passes = Self { images, all, seed, first, taken, order: Vec::new() };
         passes.shuffle();
         passes
     }
 
     fn shuffle(&mut self) {
-        self.order = self.images.to_vec();
-        Stream::order_beside(self.seed, self.taken / self.images.len() as u64).shuffle(&mut self.order);
+        let pass = self.taken / self.images.len() as u64;
+        let again = (pass - self.first) as usize * self.all;
+        self.order = self.images.iter().map(|image| image + again).collect();
+        Stream::order_beside(self.seed, pass).shuffle(&mut self.order);
     }
 }
 
@@ -169,16 +178,19 @@ mod tests {
         let others: Vec<usize> = (1000..1030).collect();
         let mut seen = std::collections::BTreeMap::new();
         for epoch in 0..6 {
-            let mixed = Epoch::mixed(&training, Beside { images: &others, share: 0.6 }, 25, 1, epoch);
+            let beside = Beside { images: &others, share: 0.6, all: 1030 };
+            let mixed = Epoch::mixed(&training, beside, 25, 1, epoch);
             assert_eq!((mixed.steps(), mixed.images()), (10, 250));
             let mut own = Vec::new();
+            let mut indices = std::collections::BTreeSet::new();
             for step in 0..mixed.steps() {
                 let (beside, of_data): (Vec<usize>, Vec<usize>) =
                     mixed.batch(step).iter().partition(|&&image| image >= 1000);
                 assert_eq!((of_data.len(), beside.len()), (10, 15));
                 own.extend(of_data);
-                for image in beside {
-                    *seen.entry(image).or_insert(0) += 1;
+                for index in beside {
+                    assert!(indices.insert(index), "{index} twice in an epoch");
+                    *seen.entry(index % 1030).or_insert(0) += 1;
                 }
                 let shards: Vec<&[usize]> = (0..3).map(|rank| mixed.shard(step, rank, 3)).collect();
                 assert_eq!(shards.concat(), mixed.batch(step));
@@ -189,7 +201,7 @@ mod tests {
         // 900 draws are 30 passes over 30 images.
         assert_eq!(seen.len(), 30);
         assert!(seen.values().all(|&count| count == 30), "{seen:?}");
-        let none = Epoch::mixed(&training, Beside { images: &[], share: 0.6 }, 25, 1, 0);
+        let none = Epoch::mixed(&training, Beside { images: &[], share: 0.6, all: 100 }, 25, 1, 0);
         assert_eq!(none.images(), 100);
     }
 

@@ -117,8 +117,11 @@ impl Images {
 
     /// The images of these indices with their labels, varied where `augmentation` is given.
     ///
+    /// Random numbers are keyed by index. For an image that comes more than once under one key there are indices beyond the
+    /// last image: they go over all images again, so that index [`len`](Self::len) is the first image.
+    ///
     /// # Panics
-    /// If there is no such image.
+    /// If there are no images at all.
     pub fn read(&self, indices: &[usize], augmentation: Option<&Augmentation>) -> Result<Loaded, DataError> {
         let bytes = self.image_bytes();
         let mut pixels = vec![0; indices.len() * bytes];
@@ -136,7 +139,7 @@ impl Images {
         pixels: Vec<u8>,
         augmentation: Option<&Augmentation>,
     ) -> Loaded {
-        let label = |index: usize| match self.labels[index] {
+        let label = |index: usize| match self.labels[index % self.len()] {
             UNLABELLED => IGNORED,
             label => i64::from(label),
         };
@@ -231,6 +234,28 @@ mod tests {
         assert!((found - expected).abs() < 1e-6, "{found} {expected}");
         let plain = images.read(&[0, 1], None).unwrap().targets(3).unwrap();
         assert_eq!(Vec::<i64>::try_from(plain).unwrap(), [0, 2]);
+    }
+
+    #[test]
+    fn an_image_has_other_random_numbers_when_it_comes_again() {
+        let images = Images::new([1, 8, 8], (0..192).collect(), vec![4, UNLABELLED, 6]);
+        let again = images.read(&[5, 4, 3], None).unwrap();
+        let plain = images.read(&[2, 1, 0], None).unwrap();
+        assert_eq!((&again.pixels, &again.labels), (&plain.pixels, &plain.labels));
+        assert_eq!(again.labels, [6, IGNORED, 4]);
+        let varied = Augmentation {
+            crop: 4,
+            flip: true,
+            random_resized_crop: None,
+            cutout: 0,
+            cut_mix: None,
+            seed: 1,
+            epoch: 0,
+        };
+        let pixels: Vec<Vec<u8>> =
+            (0..8).map(|pass| images.read(&[1 + 3 * pass], Some(&varied)).unwrap().pixels).collect();
+        let different: std::collections::BTreeSet<_> = pixels.iter().collect();
+        assert!(different.len() > 4, "{} of 8 are different", different.len());
     }
 
     #[test]

@@ -12,6 +12,8 @@ use super::{
 
 /// Reads images; what one image needs is kept for the next. One for each thread.
 pub(super) struct Reader {
+    /// How many images there are.
+    count: usize,
     shape: [i64; 3],
     source: Source,
     scaler: Scaler,
@@ -36,13 +38,15 @@ impl Reader {
                 decoded: Rgb::default(),
             },
         };
-        Self { shape: images.shape(), source, scaler: Scaler::new(), plain: Vec::new(), other: Vec::new() }
+        let (count, shape) = (images.len(), images.shape());
+        Self { count, shape, source, scaler: Scaler::new(), plain: Vec::new(), other: Vec::new() }
     }
 
-    /// Writes the image, varied where `augmentation` is given, into `out`: channel by channel, row by row.
+    /// Writes the image, varied where `augmentation` is given, into `out`: channel by channel, row by row. Indices beyond
+    /// the last image go over all images again ([`Images::read`]).
     ///
     /// # Panics
-    /// If there is no such image, or `out` has another length than an image.
+    /// If there are no images, or `out` has another length than an image.
     pub(super) fn read(
         &mut self,
         index: usize,
@@ -78,8 +82,9 @@ impl Reader {
         augmentation: Option<&Augmentation>,
         out: &mut [u8],
     ) -> Result<(), DataError> {
-        let Self { shape, source, scaler, .. } = self;
+        let Self { count, shape, source, scaler, .. } = self;
         let random = |size| augmentation.and_then(|augmentation| augmentation.part(index, size));
+        let index = index % *count;
         match source {
             Source::Memory(pixels) => {
                 let image = &pixels[index * out.len()..(index + 1) * out.len()];
