@@ -189,7 +189,7 @@ fn the_data_sets_objects_are_fetched_once_and_nothing_else() {
 #[test]
 fn folders_and_shards_keep_their_names() {
     let server = Server::new(None);
-    for name in ["train/a/1.jpg", "train/b/1 ö.JPEG", "val/a/2.jpeg", "val/a/notes.txt", "extra/x.jpg"] {
+    for name in ["train/a/1.jpg", "train/b/1 ö.JPEG", "val/a/2.jpeg", "val/notes.txt", "extra/x.jpg"] {
         server.put(name, name.as_bytes());
     }
     let dir = tempfile::tempdir().unwrap();
@@ -198,6 +198,13 @@ fn folders_and_shards_keep_their_names() {
     assert_eq!(files(dir.path()), expected);
     assert_eq!(fs::read(dir.path().join(&expected[1])).unwrap(), "train/b/1 ö.JPEG".as_bytes());
 
+    server.put("val/a/notes.txt", b"none");
+    let empty = tempfile::tempdir().unwrap();
+    let refused = fetch(Dataset::ImageFolder, &server.source(""), None, empty.path(), PATIENCE);
+    assert_eq!(
+        sentence(refused),
+        "s3://bucket/val/a/notes.txt: is no JPEG by its name: images end with .jpg or .jpeg"
+    );
     server.put("web/train-00.tar", &[1; 10]);
     server.put("web/val-00.tar", &[]);
     server.put("web/classes.txt", b"a\nb\n");

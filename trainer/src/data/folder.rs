@@ -18,6 +18,9 @@ pub(super) const LAYOUT: &str = "train/CLASS/NAME.jpg and val/CLASS/NAME.jpg (or
 /// Most classes: a label has 16 bits, and the largest stands for none.
 pub(super) const CLASS_LIMIT: usize = UNLABELLED as usize;
 
+/// What is said of a file where images lie that is none by its name.
+pub(super) const NO_JPEG: &str = "is no JPEG by its name: images end with .jpg or .jpeg";
+
 const NO_CLASSES: &str =
     "has no folders; its images lie in folders of their classes, named as those of train";
 
@@ -71,8 +74,7 @@ fn index(
         }
         for image in images {
             if !is_jpeg_name(&image) {
-                let problem = "is no JPEG by its name: images end with .jpg or .jpeg".to_owned();
-                return Err(DataError::Index { path: path.join(image), problem });
+                return Err(DataError::Index { path: path.join(image), problem: NO_JPEG.to_owned() });
             }
             files.push(format!("{folder}/{image}").into());
             labels.push(label);

@@ -34,10 +34,10 @@ pub fn decode(bytes: &[u8]) -> Result<(u32, u32, Vec<u8>), String> {
 ///
 /// Where the folder for temporary files cannot be written to.
 pub fn unpack(dataset: Dataset, bytes: &[u8], dir: &Path) -> Result<(), DownloadError> {
-    let mut archive = tempfile::NamedTempFile::new().expect("a temporary file");
+    let mut archive = tempfile::tempfile().expect("a temporary file");
     archive.write_all(bytes).expect("a temporary file can be written");
     let source = HttpSource { url: "http://127.0.0.1/".to_owned(), sha256: String::new() };
-    download::unpack(&archive, dataset, &source, dir)
+    download::unpack(archive, dataset, &source, dir)
 }
 
 /// Names and sums of a file in the format of `sha256sum`.

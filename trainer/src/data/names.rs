@@ -38,13 +38,18 @@ pub(super) fn place(dataset: Dataset, path: &str) -> Option<PathBuf> {
         Dataset::ImageFolder => {
             let class = names.next().filter(|class| is_plain(class))?;
             let part = names.next().filter(|part| ["train", "val", "test"].contains(part))?;
-            folder::is_jpeg_name(name).then(|| [part, class, name].iter().collect())
+            Some([part, class, name].iter().collect())
         }
         Dataset::Webdataset => {
             (webdataset::part_of(name).is_some() || name == webdataset::CLASSES_FILE).then(|| name.into())
         }
         standard => files::layout(standard)?.standard_name(name).map(PathBuf::from),
     }
+}
+
+/// Whether a file at a place where images lie is none by its name. Left out, it would be missed by nobody.
+pub(super) fn is_misplaced(dataset: Dataset, place: &Path) -> bool {
+    dataset == Dataset::ImageFolder && !place.to_str().is_some_and(folder::is_jpeg_name)
 }
 
 /// A name that is visible and leads nowhere.
@@ -89,7 +94,7 @@ mod tests {
             (Dataset::ImageFolder, "/../val/n01/x.jpg", Some("val/n01/x.jpg")),
             (Dataset::ImageFolder, "val/../x.jpg", None),
             (Dataset::ImageFolder, "val/n01/.x.jpg", None),
-            (Dataset::ImageFolder, "val/n01/x.xml", None),
+            (Dataset::ImageFolder, "val/n01/x.xml", Some("val/n01/x.xml")),
             (Dataset::ImageFolder, "other/n01/x.jpg", None),
             (Dataset::ImageFolder, "n01/x.jpg", None),
             (Dataset::Webdataset, "deep/train-0001.tar", Some("train-0001.tar")),
@@ -98,6 +103,8 @@ mod tests {
             (Dataset::Webdataset, "train-.tar", None),
         ] {
             assert_eq!(at(dataset, path).as_deref(), expected, "{path}");
+            let misplaced = place(dataset, path).is_some_and(|place| is_misplaced(dataset, &place));
+            assert_eq!(misplaced, path == "val/n01/x.xml", "{path}");
         }
     }
 

@@ -17,7 +17,7 @@ use object_store::{
 use sha2::{Digest, Sha256};
 
 use super::{Credentials, ObjectsError, PARTIAL, sums::Sums, writing};
-use crate::data::{Retries, names};
+use crate::data::{Retries, folder, names};
 
 /// Most objects of a data set; ImageNet has 1.3 million images.
 const OBJECT_LIMIT: usize = 20_000_000;
@@ -113,6 +113,9 @@ impl Bucket {
             }
             let Some(place) = names::place(dataset, &name) else { continue };
             let refused = |problem| ObjectsError::Object { url: self.url(&meta.location), problem };
+            if names::is_misplaced(dataset, &place) {
+                return Err(refused(folder::NO_JPEG.to_owned()));
+            }
             let limit = names::file_limit(dataset);
             if meta.size > limit {
                 return Err(refused(format!(
