@@ -49,7 +49,6 @@ pub struct Formats {
 pub struct CompressedAllReduce {
     group: ProcessGroup,
     formats: Formats,
-    rounding: Rounding,
     /// What rounding took away, where it is given back later.
     feedback: Option<HashMap<usize, Feedback>>,
     sent: Arc<AtomicU64>,
@@ -65,11 +64,10 @@ struct Feedback {
 }
 
 impl CompressedAllReduce {
-    /// `rounding` must draw other numbers in each rank: the errors of ranks that draw the same add up instead of
-    /// cancelling. With `error_feedback`, what rounding takes away is added to the next tensor of the same name.
-    pub fn new(group: ProcessGroup, formats: Formats, rounding: Rounding, error_feedback: bool) -> Self {
+    /// With `error_feedback`, what rounding takes away is added to the next tensor of the same name.
+    pub fn new(group: ProcessGroup, formats: Formats, error_feedback: bool) -> Self {
         let feedback = error_feedback.then(HashMap::new);
-        Self { group, formats, rounding, feedback, sent: Arc::default() }
+        Self { group, formats, feedback, sent: Arc::default() }
     }
 
     /// Bytes that this rank has sent so far, without what the transport adds.
@@ -78,8 +76,14 @@ impl CompressedAllReduce {
     }
 
     /// Replaces the numbers of a flat tensor by their mean over ranks. `name` says which tensor it is, for the error
-    /// feedback.
-    pub fn mean(&mut self, name: usize, tensor: &Tensor) -> Result<(), CompressError> {
+    /// feedback. `rounding` must draw other numbers in each rank: the errors of ranks that draw the same add up instead of
+    /// cancelling.
+    pub fn mean(
+        &mut self,
+        name: usize,
+        tensor: &Tensor,
+        mut rounding: Rounding,
+    ) -> Result<(), CompressError> {
         let ranks = self.group.world_size();
         if ranks == 1 {
             return Ok(());
@@ -94,7 +98,7 @@ impl CompressedAllReduce {
         let own = encoded(
             self.formats.contribution,
             &mut values,
-            &mut self.rounding,
+            &mut rounding,
             feedback.as_mut().map(|feedback| &mut feedback.contribution),
         );
         let contributions = self.exchange(&own)?;
@@ -102,7 +106,7 @@ impl CompressedAllReduce {
         let own = encoded(
             self.formats.average,
             &mut average,
-            &mut self.rounding,
+            &mut rounding,
             feedback.as_mut().map(|feedback| &mut feedback.average),
         );
         let averages = self.gather(&own)?;

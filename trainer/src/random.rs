@@ -80,9 +80,9 @@ impl Stream {
         Self::new(seed, "square", &[image, restart])
     }
 
-    /// How a rank rounds what it sends, from a step (counted from 0) on.
-    pub fn compression(seed: u64, rank: u64, step: u64) -> Self {
-        Self::new(seed, "compression", &[rank, step])
+    /// How a rank rounds what it sends of a bucket of gradients in a step (both counted from 0, the step over all epochs).
+    pub fn compression(seed: u64, rank: u64, step: u64, bucket: u64) -> Self {
+        Self::new(seed, "compression", &[rank, step, bucket])
     }
 
     /// The initial values of the parameter of that name.

@@ -30,9 +30,8 @@ fn means(world_size: usize, formats: Formats, count: usize) -> Vec<(Vec<f32>, u6
     ranks(world_size, |group| {
         let rank = group.rank();
         let tensor = Tensor::from_slice(&numbers(rank, count));
-        let rounding = Rounding::stochastic(rank as u64);
-        let mut all_reduce = CompressedAllReduce::new(group, formats, rounding, false);
-        all_reduce.mean(0, &tensor).unwrap();
+        let mut all_reduce = CompressedAllReduce::new(group, formats, false);
+        all_reduce.mean(0, &tensor, Rounding::stochastic(rank as u64)).unwrap();
         (Vec::try_from(tensor).unwrap(), all_reduce.sent().load(Ordering::Relaxed))
     })
 }
@@ -92,9 +91,9 @@ fn errors_of_ranks_cancel() {
         let values = numbers(0, 512 * 32);
         let one_sided = Formats { contribution: INT8, average: Format::Fp32 };
         let means = ranks(world_size, |group| {
-            let rounding = Rounding::stochastic(seed(group.rank()));
             let tensor = Tensor::from_slice(&values);
-            CompressedAllReduce::new(group, one_sided, rounding, false).mean(0, &tensor).unwrap();
+            let rounding = Rounding::stochastic(seed(group.rank()));
+            CompressedAllReduce::new(group, one_sided, false).mean(0, &tensor, rounding).unwrap();
             Vec::<f32>::try_from(tensor).unwrap()
         });
         let squares = means[0].iter().zip(&values).map(|(mean, value)| f64::from(mean - value).powi(2));
@@ -114,11 +113,11 @@ fn with_error_feedback_nothing_is_lost_in_the_long_run() {
     let drift = |feedback: bool| {
         let sums = ranks(2, |group| {
             let rank = group.rank();
-            let mut all_reduce = CompressedAllReduce::new(group, both(INT8), Rounding::Nearest, feedback);
+            let mut all_reduce = CompressedAllReduce::new(group, both(INT8), feedback);
             let mut sum = vec![0.0_f64; count];
             for _ in 0..STEPS {
                 let tensor = Tensor::from_slice(&numbers(rank, count));
-                all_reduce.mean(3, &tensor).unwrap();
+                all_reduce.mean(3, &tensor, Rounding::Nearest).unwrap();
                 let mean = Vec::<f32>::try_from(tensor).unwrap();
                 sum.iter_mut().zip(mean).for_each(|(sum, value)| *sum += f64::from(value));
             }
@@ -143,7 +142,7 @@ fn a_number_that_is_none_reaches_every_rank() {
             }
             let tensor = Tensor::from_slice(&values);
             let rounding = Rounding::stochastic(group.rank() as u64);
-            CompressedAllReduce::new(group, both(format), rounding, false).mean(0, &tensor).unwrap();
+            CompressedAllReduce::new(group, both(format), false).mean(0, &tensor, rounding).unwrap();
             Vec::<f32>::try_from(tensor).unwrap()
         });
         for mean in means {
@@ -160,8 +159,8 @@ fn a_lost_rank_is_told_as_such() {
             group.abort().unwrap();
             return None;
         }
-        let mut all_reduce = CompressedAllReduce::new(group, both(INT8), Rounding::Nearest, false);
-        Some(all_reduce.mean(0, &tensor).unwrap_err().to_string())
+        let mut all_reduce = CompressedAllReduce::new(group, both(INT8), false);
+        Some(all_reduce.mean(0, &tensor, Rounding::Nearest).unwrap_err().to_string())
     });
     let error = errors[0].clone().unwrap();
     assert!(error.contains("closed its connection") && error.contains("rank 0 of 2"), "{error}");

@@ -26,7 +26,7 @@ use crate::{
 mod background;
 mod beyond;
 
-use background::Background;
+use background::{Background, BucketRounding};
 use beyond::Beyond;
 
 /// How this rank's model is kept that of all ranks.
@@ -89,10 +89,11 @@ impl Exchange {
                 Way::Hooked { reducer, sent: Counter::AllReduce }
             }
             (Some(gradients), Some(compression)) => {
-                let mut random = Stream::compression(training.seed, group.rank() as u64, state.step);
-                let all_reduce = compressed(gradients, compression, random.seed());
+                let all_reduce = compressed(gradients, compression);
                 let sent = Counter::Counted { total: all_reduce.sent(), before: 0 };
-                let hook: Box<dyn BucketHook> = Box::new(Background::new(all_reduce, group.member())?);
+                let rounding = rounding(compression, training.seed, group.rank() as u64);
+                let background = Background::new(all_reduce, group.member(), state.step, rounding)?;
+                let hook: Box<dyn BucketHook> = Box::new(background);
                 Way::Hooked { reducer: Reducer::with_hook(&parameters, group, options, hook)?, sent }
             }
         };
@@ -200,23 +201,29 @@ impl Exchange {
 }
 
 /// The all-reduce of a spec.
-fn compressed(group: ProcessGroup, compression: &Compression, seed: i64) -> CompressedAllReduce {
+fn compressed(group: ProcessGroup, compression: &Compression) -> CompressedAllReduce {
     let both = |format| Formats { contribution: format, average: format };
-    let (formats, rounding, feedback) = match compression {
-        Compression::Fp16(_) => (both(Format::Fp16), Rounding::Nearest, false),
-        Compression::Bf16(_) => (both(Format::Bf16), Rounding::Nearest, false),
+    let (formats, feedback) = match compression {
+        Compression::Fp16(_) => (both(Format::Fp16), false),
+        Compression::Bf16(_) => (both(Format::Bf16), false),
         Compression::Int8(int8) => {
             let format = Format::Int8 { block: int8.bucket as usize };
             let average = if int8.sides == 1 { Format::Fp32 } else { format };
-            let rounding = if int8.error_feedback {
-                Rounding::Nearest
-            } else {
-                Rounding::stochastic(seed.cast_unsigned())
-            };
-            (Formats { contribution: format, average }, rounding, int8.error_feedback)
+            (Formats { contribution: format, average }, int8.error_feedback)
         }
     };
-    CompressedAllReduce::new(group, formats, rounding, feedback)
+    CompressedAllReduce::new(group, formats, feedback)
+}
+
+/// How a rank rounds a bucket in a step. Each has random numbers of its own, so that a training that goes on from a
+/// checkpoint draws what it would have drawn.
+fn rounding(compression: &Compression, seed: u64, rank: u64) -> BucketRounding {
+    match compression {
+        Compression::Int8(int8) if !int8.error_feedback => Box::new(move |step, bucket| {
+            Rounding::stochastic(Stream::compression(seed, rank, step, bucket as u64).seed().cast_unsigned())
+        }),
+        _ => Box::new(|_, _| Rounding::Nearest),
+    }
 }
 
 /// Bytes that a rank sends in an all-reduce by a ring.
