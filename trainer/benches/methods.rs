@@ -10,6 +10,8 @@ use serde_json::{Value, json};
 
 #[path = "../tests/common/data.rs"]
 mod data;
+#[path = "../tests/common/folder.rs"]
+mod folder;
 #[path = "../tests/common/network.rs"]
 mod network;
 

@@ -6,13 +6,17 @@ use serde_json::{Value, json};
 
 #[path = "common/data.rs"]
 mod data;
+#[path = "common/folder.rs"]
+mod folder;
 #[path = "common/npz.rs"]
 mod npz;
+#[path = "common/pictures.rs"]
+mod pictures;
 #[path = "common/run.rs"]
 #[allow(dead_code, reason = "shared with run.rs")]
 mod run;
 
-use run::{Run, manifest};
+use run::{Run, manifest_of_squares};
 
 const IMAGES: usize = 3000;
 const PIXELS: usize = 28 * 28;
@@ -25,9 +29,8 @@ fn archive(path: &Path, labelled: bool) {
 }
 
 fn with_images(labels: &Value) -> Value {
-    let mut manifest = manifest();
+    let mut manifest = manifest_of_squares();
     let training = &mut manifest["spec"]["training"];
-    training["schedule"]["epochs"] = 1.into();
     let source = json!({"volume": {"persistentVolumeClaim": {"claimName": "unused"}, "path": "images.npz"}});
     training["data"]["additional"] = json!({"source": source, "labels": labels, "perBatch": 0.5});
     manifest
@@ -59,7 +62,7 @@ fn generated_images_fill_their_share_and_a_teacher_can_label_them() {
 
     let given = with_images(&json!({"given": {}}));
     let expected = run(&given, &[("--additional-images", &labelled)]).unwrap();
-    // 59,500 images of the data set, half of a batch of 1,024 at a time.
+    // 59,800 images of the data set, half of a batch of 1,024 at a time.
     assert_eq!(expected.1, 117);
     let none = run(&given, &[]).unwrap_err();
     assert!(
@@ -70,12 +73,12 @@ fn generated_images_fill_their_share_and_a_teacher_can_label_them() {
     assert!(without.contains("has no labels; write data.additional.labels.teacher"), "{without}");
 
     // A teacher that knows every square gives the same labels, and so the same run.
-    let mut manifest = manifest();
+    let mut manifest = manifest_of_squares();
     let training = &mut manifest["spec"]["training"];
     training["threatModel"]["epsilon"] = "0.001".into();
     training["schedule"] = json!({"epochs": 1, "batchSize": 256});
     let teacher = Run::new(&manifest);
-    teacher.finish();
+    teacher.finish_on(data::squares());
     assert_eq!(teacher.results()["clean"]["correct"], 10_000, "a teacher must be one");
     let source = json!({"volume": {"persistentVolumeClaim": {"claimName": "unused"}, "path": "teacher.pt"}});
     let labels = json!({"teacher": {"model": {"architecture": "small-cnn"}, "weights": source}});

@@ -6,13 +6,17 @@ use serde_json::{Value, json};
 
 #[path = "common/data.rs"]
 mod data;
+#[path = "common/folder.rs"]
+mod folder;
 #[path = "common/npz.rs"]
 mod npz;
+#[path = "common/pictures.rs"]
+mod pictures;
 #[path = "common/run.rs"]
 #[allow(dead_code, reason = "shared with run.rs")]
 mod run;
 
-use run::{Run, manifest};
+use run::{Run, manifest, manifest_of_squares};
 use serde::Deserialize as _;
 
 /// Examples that need data of another form have tests of their own.
@@ -27,17 +31,24 @@ fn example(path: &Path) -> Value {
     documents.find(|document| document["kind"] == "DatJob").unwrap()
 }
 
-/// The same in small.
-fn in_small(mut job: Value) -> Value {
+/// Weights that a short training of `manifest` on `data` ends with; the folder that they lie in.
+fn trained(mut manifest: Value, data: &Path) -> Run {
+    manifest["spec"]["training"]["schedule"]["epochs"] = 1.into();
+    let run = Run::new(&manifest);
+    run.finish_on(data);
+    run
+}
+
+/// The same in small, with the data and the schedule of `short`.
+fn in_small(mut job: Value, short: &Value) -> Value {
     job["metadata"]["name"] = "test".into();
     let training = &mut job["spec"]["training"];
     training["model"]["architecture"] = "small-cnn".into();
-    training["data"]["dataset"] = "mnist".into();
-    training["data"]["validation"] = json!({"count": 500});
-    if training["data"]["additional"]["labels"]["teacher"].is_object() {
+    for field in ["dataset", "imageSize", "validation"] {
+        training["data"][field] = short["data"][field].clone();
+    }
+    if training["data"]["additional"].is_object() {
         training["data"]["additional"]["labels"]["teacher"]["model"] = json!({"architecture": "small-cnn"});
-    } else if let Some(data) = training["data"].as_object_mut() {
-        data.remove("additional");
     }
     if training["attack"]["pgd"].is_object() {
         training["attack"]["pgd"]["steps"] = 1.into();
@@ -48,7 +59,7 @@ fn in_small(mut job: Value) -> Value {
     }
     let schedule = &mut training["schedule"];
     schedule["epochs"] = 1.into();
-    schedule["batchSize"] = 1024.into();
+    schedule["batchSize"] = short["schedule"]["batchSize"].clone();
     if let Some(schedule) = schedule.as_object_mut() {
         schedule.remove("warmupEpochs");
     }
@@ -59,12 +70,9 @@ fn in_small(mut job: Value) -> Value {
 #[test]
 fn every_example_runs_in_small() {
     // Weights for the examples that begin with some, and for the one that has a teacher.
-    let mut short = manifest();
-    short["spec"]["training"]["schedule"]["epochs"] = 1.into();
-    let trained = Run::new(&short);
-    trained.finish();
-    let weights = trained.file("best.safetensors");
-    let images = trained.directory.path().join("images.npz");
+    let pictures = trained(manifest(), pictures::pictures());
+    let squares = trained(manifest_of_squares(), data::squares());
+    let images = squares.directory.path().join("images.npz");
     npz::write(&images, &vec![100; 100 * 28 * 28], None);
 
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../examples");
@@ -75,8 +83,16 @@ fn every_example_runs_in_small() {
         if ELSEWHERE.iter().any(|name| path.ends_with(name)) {
             continue;
         }
-        let run = Run::new(&in_small(example(&path)));
-        let mut command = run.command(data::squares());
+        let job = example(&path);
+        // Images beside the data set go with one that lies in memory.
+        let (short, data, trained) = if job["spec"]["training"]["data"]["additional"].is_object() {
+            (manifest_of_squares(), data::squares(), &squares)
+        } else {
+            (manifest(), pictures::pictures(), &pictures)
+        };
+        let weights = trained.file("best.safetensors");
+        let run = Run::new(&in_small(job, &short["spec"]["training"]));
+        let mut command = run.command(data);
         command.arg("--initial-weights").arg(&weights);
         command.arg("--teacher-weights").arg(&weights).arg("--additional-images").arg(&images);
         let output = command.output().unwrap();

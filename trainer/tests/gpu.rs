@@ -35,6 +35,8 @@ use tch::{Device, Kind, Tensor};
 
 #[path = "common/data.rs"]
 mod data;
+#[path = "common/folder.rs"]
+mod folder;
 
 const TIMEOUT: Duration = Duration::from_mins(1);
 

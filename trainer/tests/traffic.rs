@@ -3,10 +3,12 @@
 
 use serde_json::{Value, json};
 
-#[path = "common/data.rs"]
-mod data;
+#[path = "common/folder.rs"]
+mod folder;
 #[path = "common/network.rs"]
 mod network;
+#[path = "common/pictures.rs"]
+mod pictures;
 #[path = "common/run.rs"]
 #[allow(dead_code, reason = "shared with run.rs")]
 mod run;
@@ -20,9 +22,10 @@ fn told_and_carried(communication: &Value, overlap: bool) -> (f64, f64) {
     training["communication"] = communication.clone();
     training["attack"]["overlap"] = overlap.into();
     // Many steps: the weights travel once or twice too.
-    training["schedule"] = json!({"epochs": 1, "batchSize": 64});
+    training["schedule"] = json!({"epochs": 1, "batchSize": 4});
+    training["optimizer"] = json!({"sgd": {"learningRate": 0.001}});
     let run = Run::new(&manifest);
-    let trainer = run.command(data::squares());
+    let trainer = run.command(pictures::pictures());
     let output = network::command("true", &trainer, "cat /proc/self/net/dev").output().unwrap();
     let interfaces = String::from_utf8_lossy(&output.stdout).into_owned();
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));

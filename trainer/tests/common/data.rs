@@ -1,12 +1,18 @@
 //! A data set that the tests make.
 
-use std::{fs, path::Path, sync::OnceLock};
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    sync::OnceLock,
+};
+
+use crate::folder::anew;
 
 /// A data set that looks like MNIST to a reader: squares at places that tell the class, in the standard files.
 pub(crate) fn squares() -> &'static Path {
-    static DATA: OnceLock<tempfile::TempDir> = OnceLock::new();
+    static DATA: OnceLock<PathBuf> = OnceLock::new();
     DATA.get_or_init(|| {
-        let directory = tempfile::tempdir().unwrap();
+        let directory = anew("squares");
         for (prefix, count) in [("train", 60_000_u32), ("t10k", 10_000)] {
             let header = |magic: u32, sizes: &[u32]| {
                 let words = [&[magic, count], sizes].concat();
@@ -21,10 +27,9 @@ pub(crate) fn squares() -> &'static Path {
                     .extend((0..28).flat_map(|y| (0..28).map(move |x| if inside(y, x) { 220 } else { 20 })));
                 labels.push(class as u8);
             }
-            fs::write(directory.path().join(format!("{prefix}-images-idx3-ubyte")), images).unwrap();
-            fs::write(directory.path().join(format!("{prefix}-labels-idx1-ubyte")), labels).unwrap();
+            fs::write(directory.join(format!("{prefix}-images-idx3-ubyte")), images).unwrap();
+            fs::write(directory.join(format!("{prefix}-labels-idx1-ubyte")), labels).unwrap();
         }
         directory
     })
-    .path()
 }
