@@ -1,7 +1,5 @@
 //! Names that the operator writes and the trainer reads.
 
-/// Name of the job.
-pub const ENV_JOB_NAME: &str = "DATJOB_JOB_NAME";
 /// UID of the job; checkpoints lie under it.
 pub const ENV_JOB_UID: &str = "DATJOB_JOB_UID";
 /// UID of the pod.
@@ -20,8 +18,6 @@ pub const ENV_GPUS: &str = "DATJOB_GPUS";
 pub const ENV_ATTEMPT: &str = "DATJOB_ATTEMPT";
 /// DNS name of pod 0, the host of the rendezvous.
 pub const ENV_RENDEZVOUS_HOST: &str = "DATJOB_RENDEZVOUS_HOST";
-/// Seconds that a pod has between SIGTERM and SIGKILL.
-pub const ENV_GRACE_PERIOD: &str = "DATJOB_GRACE_PERIOD_SECONDS";
 /// Where a data image (`data.source.image`) puts its files; set in its init container.
 pub const ENV_DATA: &str = "DATJOB_DATA";
 

@@ -98,7 +98,6 @@ fn own_env(valid: &ValidJob<'_>, attempt: u32) -> Vec<EnvVar> {
     let topology = spec.topology();
     let gpus = (topology.gpus > 0).then(|| value(contract::ENV_GPUS, &topology.gpus.to_string()));
     let mut env = vec![
-        value(contract::ENV_JOB_NAME, &identity.name),
         value(contract::ENV_JOB_UID, &identity.uid),
         field(contract::ENV_POD_UID, "metadata.uid"),
         field(contract::ENV_POD_IP, "status.podIP"),
@@ -107,7 +106,6 @@ fn own_env(valid: &ValidJob<'_>, attempt: u32) -> Vec<EnvVar> {
         value(contract::ENV_WORKERS_PER_POD, &topology.workers.to_string()),
         value(contract::ENV_ATTEMPT, &attempt.to_string()),
         value(contract::ENV_RENDEZVOUS_HOST, &host),
-        value(contract::ENV_GRACE_PERIOD, &spec.pod.termination_grace_period_seconds.to_string()),
     ];
     env.extend(gpus);
     env
