@@ -5,7 +5,9 @@
 //! nothing itself; its agent does.
 
 use std::{
+    fs::File,
     io::{self, BufRead, Write},
+    os::fd::AsFd,
     process::ExitCode,
 };
 
@@ -21,10 +23,17 @@ use event::Event;
 
 /// Runs a worker to its end.
 pub fn main() -> ExitCode {
+    let mut agent = match Agent::of_standard_output() {
+        Ok(agent) => agent,
+        Err(error) => {
+            tracing::error!(%error, "A worker cannot keep standard output for its agent.");
+            return ExitCode::FAILURE;
+        }
+    };
     let assignment = match read_assignment() {
         Ok(assignment) => assignment,
         Err(message) => {
-            tell(&Event::Failed(Failure {
+            agent.tell(&Event::Failed(Failure {
                 reason: FailureReason::Configuration,
                 rank: None,
                 message,
@@ -37,11 +46,11 @@ pub fn main() -> ExitCode {
     // libtorch prints C++ stacks of what comes back as an error anyway.
     datjob_c10d::set_log_level(datjob_c10d::LogLevel::Fatal);
     tch::set_num_threads(i32::try_from(assignment.threads).unwrap_or(1));
-    match engine::run(&assignment, &mut |event| tell(&event)) {
+    match engine::run(&assignment, &mut |event| agent.tell(&event)) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             tracing::error!(rank = assignment.rank, generation = assignment.generation, %error, "Worker failed.");
-            tell(&Event::Failed(Failure {
+            agent.tell(&Event::Failed(Failure {
                 reason: error.reason(),
                 rank: Some(assignment.rank),
                 message: error.to_string(),
@@ -75,10 +84,23 @@ fn end_with_the_agent() {
     }
 }
 
-fn tell(event: &Event) {
-    let mut out = io::stdout().lock();
-    // An agent that no longer reads is gone, and the watch ends this process.
-    let _ =
-        serde_json::to_writer(&mut out, event).map_err(io::Error::from).and_then(|()| out.write_all(b"\n"));
-    let _ = out.flush();
+/// The agent's end of what was standard output.
+struct Agent(File);
+
+impl Agent {
+    /// Keeps standard output for events. What libraries print to it from now on (NCCL does, with `NCCL_DEBUG`) goes to the
+    /// log: they write in pieces, which would tear events apart.
+    fn of_standard_output() -> io::Result<Self> {
+        let agent = io::stdout().as_fd().try_clone_to_owned()?;
+        rustix::stdio::dup2_stdout(io::stderr())?;
+        Ok(Self(agent.into()))
+    }
+
+    fn tell(&mut self, event: &Event) {
+        // An agent that no longer reads is gone, and the watch ends this process.
+        let _ = serde_json::to_vec(event).map_err(io::Error::from).and_then(|mut line| {
+            line.push(b'\n');
+            self.0.write_all(&line)
+        });
+    }
 }

@@ -301,7 +301,7 @@ async fn watch(
             let mut stdout = BufReader::new(stdout);
             while let Some(line) = next_line(&mut stdout).await {
                 let Ok(event) = serde_json::from_str(&line) else {
-                    // A library may print to standard output.
+                    // The worker keeps it for events, but for the moment before it does.
                     tracing::info!(rank, line, "Worker printed.");
                     continue;
                 };
