@@ -8,12 +8,12 @@ use std::{fs, path::Path, process::Command};
 
 use serde_json::{Value, json};
 
-#[path = "../tests/common/data.rs"]
-mod data;
 #[path = "../tests/common/folder.rs"]
 mod folder;
 #[path = "../tests/common/network.rs"]
 mod network;
+#[path = "../tests/common/squares.rs"]
+mod squares;
 
 const BATCH: u64 = 256;
 
@@ -60,7 +60,7 @@ fn run(change: &Value, link: Option<&str>) -> Epoch {
     let path = directory.path();
     fs::write(path.join("job.yaml"), manifest(change).to_string()).expect("a manifest");
     let mut command = Command::new(env!("CARGO_BIN_EXE_dat-trainer"));
-    command.arg("run").arg(path.join("job.yaml")).args(["--workers", "2", "--data"]).arg(data::squares());
+    command.arg("run").arg(path.join("job.yaml")).args(["--workers", "2", "--data"]).arg(squares::squares());
     command.arg("--checkpoints").arg(path);
     if let Some(rate) = link {
         let limit = format!("tc qdisc add dev lo root tbf rate {rate} burst 256kb latency 100ms");

@@ -4,8 +4,6 @@ use std::{fs, path::Path};
 
 use serde_json::{Value, json};
 
-#[path = "common/data.rs"]
-mod data;
 #[path = "common/folder.rs"]
 mod folder;
 #[path = "common/npz.rs"]
@@ -15,6 +13,8 @@ mod pictures;
 #[path = "common/run.rs"]
 #[allow(dead_code, reason = "shared with run.rs")]
 mod run;
+#[path = "common/squares.rs"]
+mod squares;
 
 use run::{Run, manifest_of_squares};
 
@@ -23,8 +23,8 @@ const PIXELS: usize = 28 * 28;
 
 /// The first test squares as an archive, with their labels or without.
 fn archive(path: &Path, labelled: bool) {
-    let images = fs::read(data::squares().join("t10k-images-idx3-ubyte")).unwrap();
-    let labels = fs::read(data::squares().join("t10k-labels-idx1-ubyte")).unwrap();
+    let images = fs::read(squares::squares().join("t10k-images-idx3-ubyte")).unwrap();
+    let labels = fs::read(squares::squares().join("t10k-labels-idx1-ubyte")).unwrap();
     npz::write(path, &images[16..][..IMAGES * PIXELS], labelled.then_some(&labels[8..][..IMAGES]));
 }
 
@@ -39,7 +39,7 @@ fn with_images(labels: &Value) -> Value {
 /// Runs it with files; the hash of its weights and the number of its steps, or why it failed.
 fn run(manifest: &Value, files: &[(&str, &Path)]) -> Result<(String, u64), String> {
     let run = Run::new(manifest);
-    let mut command = run.command(data::squares());
+    let mut command = run.command(squares::squares());
     for (option, path) in files {
         command.arg(option).arg(path);
     }
@@ -78,7 +78,7 @@ fn generated_images_fill_their_share_and_a_teacher_can_label_them() {
     training["threatModel"]["epsilon"] = "0.001".into();
     training["schedule"] = json!({"epochs": 1, "batchSize": 256});
     let teacher = Run::new(&manifest);
-    teacher.finish_on(data::squares());
+    teacher.finish_on(squares::squares());
     assert_eq!(teacher.results()["clean"]["correct"], 10_000, "a teacher must be one");
     let source = json!({"volume": {"persistentVolumeClaim": {"claimName": "unused"}, "path": "teacher.pt"}});
     let labels = json!({"teacher": {"model": {"architecture": "small-cnn"}, "weights": source}});

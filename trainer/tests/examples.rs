@@ -4,8 +4,6 @@ use std::{fs, path::Path};
 
 use serde_json::{Value, json};
 
-#[path = "common/data.rs"]
-mod data;
 #[path = "common/folder.rs"]
 mod folder;
 #[path = "common/npz.rs"]
@@ -15,6 +13,8 @@ mod pictures;
 #[path = "common/run.rs"]
 #[allow(dead_code, reason = "shared with run.rs")]
 mod run;
+#[path = "common/squares.rs"]
+mod squares;
 
 use run::{Run, manifest, manifest_of_squares};
 use serde::Deserialize as _;
@@ -71,7 +71,7 @@ fn in_small(mut job: Value, short: &Value) -> Value {
 fn every_example_runs_in_small() {
     // Weights for the examples that begin with some, and for the one that has a teacher.
     let pictures = trained(manifest(), pictures::pictures());
-    let squares = trained(manifest_of_squares(), data::squares());
+    let squares = trained(manifest_of_squares(), squares::squares());
     let images = squares.directory.path().join("images.npz");
     npz::write(&images, &vec![100; 100 * 28 * 28], None);
 
@@ -86,7 +86,7 @@ fn every_example_runs_in_small() {
         let job = example(&path);
         // Images beside the data set go with one that lies in memory.
         let (short, data, trained) = if job["spec"]["training"]["data"]["additional"].is_object() {
-            (manifest_of_squares(), data::squares(), &squares)
+            (manifest_of_squares(), squares::squares(), &squares)
         } else {
             (manifest(), pictures::pictures(), &pictures)
         };

@@ -33,10 +33,10 @@ use datjob_trainer::{
 use serde_json::{Value, json};
 use tch::{Device, Kind, Tensor};
 
-#[path = "common/data.rs"]
-mod data;
 #[path = "common/folder.rs"]
 mod folder;
+#[path = "common/squares.rs"]
+mod squares;
 
 const TIMEOUT: Duration = Duration::from_mins(1);
 
@@ -266,7 +266,7 @@ fn command(manifest: &Value, directory: &Path, options: &[&str]) -> Command {
     // A bundle of prepared binaries names the program; cargo knows where it built it.
     let program = env::var("DATJOB_TRAINER").unwrap_or_else(|_| env!("CARGO_BIN_EXE_dat-trainer").to_owned());
     let mut command = Command::new(program);
-    command.arg("run").arg(directory.join("job.yaml")).arg("--data").arg(data::squares());
+    command.arg("run").arg(directory.join("job.yaml")).arg("--data").arg(squares::squares());
     command.arg("--checkpoints").arg(directory.join("checkpoints")).args(options);
     command
 }

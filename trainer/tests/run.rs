@@ -404,7 +404,7 @@ fn rounding_at_random_and_overlap_give_the_same_run_too_where_it_was_killed() {
     assert_eq!(outcome(&undisturbed), outcome(&killed), "the weights' hashes are part of it");
 }
 
-/// Changes to the manifest under which the squares are learned too: every attack, objective and optimizer once.
+/// Changes to the manifest under which the pictures are learned too: every attack, objective and optimizer once.
 #[test]
 fn every_method_learns() {
     for (name, change) in [

@@ -28,7 +28,8 @@ pub(super) struct Background {
 }
 
 impl Background {
-    /// Starts the thread, before that step. It ends with the last handle to its channel, or where a collective keeps it when that ends.
+    /// Starts the thread, before that step. It ends with the last handle to its channel, or where a collective keeps it when
+    /// that ends.
     pub(super) fn new(
         all_reduce: CompressedAllReduce,
         member: Member,

@@ -1,4 +1,4 @@
-//! A data set that the tests make.
+//! A data set of the standard size that the tests make, for `mnist`.
 
 use std::{
     fs,
