@@ -14,5 +14,4 @@ export KUBECONFIG
 export DATJOB_E2E_KUBECTL="$cluster kubectl" DATJOB_E2E_HELM="$cluster helm"
 export DATJOB_E2E_REGISTRY="${REGISTRY:-localhost/datjob}"
 # Two at a time: while the pods of one are made or removed, another's train.
-CARGO_TARGET_X86_64_UNKNOWN_LINUX_GNU_RUSTFLAGS="-C target-feature=+crt-static" \
-  cargo test --release --target x86_64-unknown-linux-gnu -p datjob-e2e -- --test-threads=2 "$@"
+cargo test --release -p datjob-e2e -- --test-threads=2 "$@"

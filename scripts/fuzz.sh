@@ -1,9 +1,10 @@
 #!/usr/bin/env bash
-# Runs every fuzz target for a while: scripts/fuzz.sh SECONDS FOLDER [TARGET...]
+# Runs fuzz targets, all where none is named, with an option of libFuzzer: scripts/fuzz.sh FOLDER OPTION [TARGET...]
+# -max_total_time=60 is a minute each, -runs=0 the seeds alone.
 # What was found to reach new code is kept in FOLDER/TARGET/corpus; an input that made a target fail, in FOLDER/TARGET.
 set -euo pipefail
 cd "$(dirname "$0")/.."
-seconds=$1 folder=$2
+folder=$1 option=$2
 shift 2
 triple=x86_64-unknown-linux-gnu
 build=${CARGO_TARGET_DIR:-target}/fuzz
@@ -27,8 +28,8 @@ fuzz() { # TARGET
   mkdir -p "$work/corpus" "$work/tmp"
   local result=0
   # No input may take 2 GB or a minute, which is long enough for a busy machine. Whatever else runs comes first.
-  TMPDIR=$work/tmp LD_LIBRARY_PATH=$LIBTORCH/lib OMP_NUM_THREADS=1 RUST_BACKTRACE=1 \
-    nice -n 10 "$build/$triple/fuzz/$target" "$work/corpus" "$seeds" -max_total_time="$seconds" -max_len=8192 \
+  TMPDIR=$work/tmp RUST_BACKTRACE=1 \
+    nice -n 10 "$build/$triple/fuzz/$target" "$work/corpus" "$seeds" "$option" -max_len=8192 \
     -rss_limit_mb=2048 -timeout=60 -artifact_prefix="$work/" -print_final_stats=1 > "$work/log" 2>&1 || result=$?
   rm -rf "$work/tmp"
   if [ "$result" != 0 ]; then
@@ -40,5 +41,5 @@ fuzz() { # TARGET
     END {printf "%-12s %9d runs, %5d edges of the program reached\n", target, runs, edges}' "$work/log"
 }
 export -f fuzz
-export folder seconds build triple
+export folder option build triple
 printf '%s\n' "${targets[@]}" | xargs -P "$(nproc)" -I TARGET bash -euo pipefail -c 'fuzz TARGET'

@@ -7,13 +7,13 @@ trainer=${2:?usage: scripts/gpu-bundle.sh DIR TRAINER PLUGIN}
 plugin=${3:?usage: scripts/gpu-bundle.sh DIR TRAINER PLUGIN}
 cd "$(dirname "$0")/.."
 built() { # ARGUMENTS…: the program that cargo builds with them
-  cargo "$@" --message-format=json | python3 -c '
+  cargo "$@" --workspace --exclude datjob-fuzz --exclude datjob-e2e --message-format=json | python3 -c '
 import json, sys
 programs = [m.get("executable") for m in map(json.loads, sys.stdin) if m["reason"] == "compiler-artifact"]
 print([p for p in programs if p][-1])'
 }
-tests=$(built test --release -p datjob-trainer --test gpu --no-run)
-bench=$(built bench -p datjob-trainer --bench gpu_step --no-run)
+tests=$(built test --release --test gpu --no-run)
+bench=$(built bench --bench gpu_step --no-run)
 rm -rf "$dir"
 mkdir -p "$dir/bin" "$dir/lib"
 strip -o "$dir/bin/gpu-tests" "$tests"

@@ -2,7 +2,7 @@
 # Builds container images as OCI archives: scripts/images.sh OUT_DIR [operator|trainer|trainer-cuda|fashion-mnist …]
 # trainer-cuda (4 GB) is built where it is named; the others always.
 # What has not changed is not built again. By environment:
-#   OPERATOR_BINARY, TRAINER_BINARY  the programs (the operator's must be static); by default, where make puts them
+#   OPERATOR_BINARY, TRAINER_BINARY  the programs; by default, where make puts them
 #   LIBTORCH                         the folder that scripts/libtorch.sh made
 #   CUDA_LIBRARIES, CUDA_PLUGIN      what scripts/cuda-libraries.sh and scripts/cuda-plugin.sh made, for trainer-cuda
 #   REGISTRY (localhost/datjob), TAG (the workspace's version)
@@ -25,7 +25,7 @@ registry=${REGISTRY:-localhost/datjob}
 tag=${TAG:-$(sed -n 's/^version = "\(.*\)"/\1/p' Cargo.toml | head -n 1)}
 libtorch=${LIBTORCH:-$cache/libtorch-2.11.0}
 target=${CARGO_TARGET_DIR:-$cache/target}
-operator=${OPERATOR_BINARY:-$target/x86_64-unknown-linux-gnu/release/datjob-operator}
+operator=${OPERATOR_BINARY:-$target/release/datjob-operator}
 trainer=${TRAINER_BINARY:-$target/release/dat-trainer}
 cuda_libraries=${CUDA_LIBRARIES:-$cache/cuda-libraries-13.0}
 cuda_plugin=${CUDA_PLUGIN:-$cache/lib/libdatjob_cuda.so}
@@ -61,7 +61,10 @@ inputs() { # NAME
   echo "$registry $tag $timestamp"
   sha256sum scripts/images.sh LICENSE images/"$1"/*
   case $1 in
-    operator) sha256sum "$operator" ;;
+    operator)
+      sha256sum "$operator"
+      stat -c '%n %s %Y' /lib/*/libc.so.6 2> /dev/null || true
+      ;;
     trainer)
       sha256sum "$trainer"
       cat "$libtorch/build-version"
@@ -103,14 +106,31 @@ licences() { # ROOT FILE...
   done
 }
 
+# The libraries of the system that a program needs, each where the loader looks for it on this machine, with their licences.
+system_libraries() { # PROGRAM ROOT [FOLDER OF OTHER LIBRARIES]
+  local libraries missing file
+  libraries=$(LD_LIBRARY_PATH=${3:-} ldd "$1")
+  missing=$(awk '/not found/ {print $1}' <<< "$libraries")
+  [ -z "$missing" ] || fail "libraries of $1 are missing: $missing"
+  libraries=$(awk '$2 == "=>" {print $3} $1 ~ /^\// {print $1}' <<< "$libraries" | sort -u)
+  if [ -n "${3:-}" ]; then libraries=$(grep -v "^$(readlink -f "$3")/\|^$3/" <<< "$libraries"); fi
+  for file in $libraries; do
+    mkdir -p "$2$(dirname "$file")"
+    copy -L "$file" "$2$file"
+  done
+  # shellcheck disable=SC2086
+  licences "$2" $libraries
+}
+
 stage_operator() {
-  is_static "$operator" || fail "$operator is not static: build it with RUSTFLAGS=-Ctarget-feature=+crt-static for an explicit --target"
   program "$operator" "$context/datjob-operator"
+  mkdir -p "$context/system"
+  system_libraries "$operator" "$context/system"
   copy LICENSE "$context/LICENSE"
 }
 
 stage_trainer() {
-  local system=$context/system libraries missing file
+  local system=$context/system file
   mkdir -p "$context/libtorch" "$system/etc/ssl/certs" "$system/usr/share/doc/datjob" "$context/writable/data" "$context/writable/checkpoints"
   mkdir -m 1777 "$context/writable/tmp"
   program "$trainer" "$context/dat-trainer"
@@ -119,17 +139,7 @@ stage_trainer() {
     link "$libtorch/lib/$file" "$context/libtorch/"
   done
 
-  # The system's libraries, each where the loader looks for it on this machine.
-  libraries=$(LD_LIBRARY_PATH=$libtorch/lib ldd "$trainer")
-  missing=$(awk '/not found/ {print $1}' <<< "$libraries")
-  [ -z "$missing" ] || fail "libraries of $trainer are missing: $missing"
-  libraries=$(awk '$2 == "=>" {print $3} $1 ~ /^\// {print $1}' <<< "$libraries" | grep -v "^$(readlink -f "$libtorch")/\|^$libtorch/" | sort -u)
-  for file in $libraries; do
-    mkdir -p "$system$(dirname "$file")"
-    copy -L "$file" "$system$file"
-  done
-  # shellcheck disable=SC2086
-  licences "$system" $libraries
+  system_libraries "$trainer" "$system" "$libtorch/lib"
   copy LICENSE "$system/usr/share/doc/datjob/LICENSE"
   copy -r "$libtorch/licenses/." "$system/usr/share/doc/"
 
@@ -197,8 +207,8 @@ build() { # NAME
 command -v buildah > /dev/null || fail "buildah is missing: scripts/prerequisites.sh"
 for name; do
   case $name in
-    operator) [ -x "$operator" ] || fail "$operator is missing: run make operator, or set OPERATOR_BINARY" ;;
-    trainer) [ -x "$trainer" ] || fail "$trainer is missing: run make trainer, or set TRAINER_BINARY" ;;
+    operator) [ -x "$operator" ] || fail "$operator is missing: run make programs, or set OPERATOR_BINARY" ;;
+    trainer) [ -x "$trainer" ] || fail "$trainer is missing: run make programs, or set TRAINER_BINARY" ;;
     trainer-cuda)
       [ -e "$cuda_libraries/libraries-version" ] || fail "$cuda_libraries is missing: scripts/cuda-libraries.sh $cuda_libraries"
       [ -e "$cuda_plugin" ] || fail "$cuda_plugin is missing: run make plugin, or set CUDA_PLUGIN"

@@ -78,8 +78,9 @@ mod tests {
         let address = listener.local_addr().unwrap();
         let readiness = Arc::new(Readiness::default());
         tokio::spawn(serve(listener, Arc::default(), Arc::clone(&readiness)));
+        let client = crate::reports::client_builder().build().unwrap();
         let ask = async |path: &str| {
-            let response = reqwest::get(format!("http://{address}{path}")).await.unwrap();
+            let response = client.get(format!("http://{address}{path}")).send().await.unwrap();
             (response.status().as_u16(), response.text().await.unwrap())
         };
         readiness.waiting("The definition is not installed.");

@@ -13,7 +13,6 @@ use jiff::Timestamp;
 use k8s_openapi::api::apps::v1::StatefulSet;
 use kube::{
     Api, Client, Resource as _, ResourceExt as _,
-    core::DeserializeGuard,
     runtime::{
         controller::{self, Action, Controller},
         events::Recorder,
@@ -26,7 +25,7 @@ use tracing::{debug, info, warn};
 use self::{
     apply::{ApplyError, Plan},
     build::Settings,
-    identity::{Identity, MANAGER},
+    identity::{Identity, MANAGER, Watched},
     validate::Validated,
 };
 use crate::{calls::CallError, conditions, jitter, memory::Memory, metrics::Metrics, reports::Reader};
@@ -49,9 +48,6 @@ const CONCURRENCY: u16 = 16;
 const AGAIN: Duration = Duration::from_millis(500);
 /// The longest pause after errors.
 const LONGEST_PAUSE: Duration = Duration::from_mins(1);
-
-/// A job as the watch delivers it: one that cannot be decoded does not hold up the others.
-pub type Watched = DeserializeGuard<DatJob>;
 
 /// What all reconciliations share.
 pub struct Context {

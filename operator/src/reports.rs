@@ -90,6 +90,14 @@ impl ReportError {
     }
 }
 
+/// The start of an HTTP client. Pods are asked without TLS, but a build together with the trainer gives it to reqwest, which
+/// then panics where no cryptography is installed.
+pub(crate) fn client_builder() -> reqwest::ClientBuilder {
+    // Fails where it was called before.
+    let _ = rustls::crypto::ring::default_provider().install_default();
+    reqwest::Client::builder()
+}
+
 /// Reads reports.
 #[derive(Clone, Debug)]
 pub struct Reader(reqwest::Client);
@@ -97,7 +105,7 @@ pub struct Reader(reqwest::Client);
 impl Reader {
     /// A reader; fails only where the process cannot make sockets.
     pub fn new() -> Result<Self, reqwest::Error> {
-        reqwest::Client::builder()
+        client_builder()
             .redirect(reqwest::redirect::Policy::none())
             .no_proxy()
             .timeout(DEADLINE)

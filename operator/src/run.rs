@@ -24,7 +24,11 @@ use crate::{
     admin::{self, Readiness},
     calls::call,
     cli::Run,
-    controller::{self, Context, Watched, build::Settings, identity::MANAGER},
+    controller::{
+        self, Context,
+        build::Settings,
+        identity::{MANAGER, Watched},
+    },
     leader::{Candidate, Held},
     memory::Memory,
     metrics::Metrics,

@@ -1,6 +1,6 @@
 //! Compiles the C++ bridge and tells the linker, and the crates that depend on this one, where libtorch is.
 
-use std::{env, path::PathBuf};
+use std::{env, fs, path::PathBuf};
 
 const SOURCES: [&str; 6] =
     ["cpp/guard.cpp", "cpp/store.cpp", "cpp/group.cpp", "cpp/reducer.cpp", "cpp/tensor.cpp", "cpp/cuda.cpp"];
@@ -22,7 +22,11 @@ fn main() {
     for folder in [PathBuf::from("cpp/gloo-declarations"), include, api] {
         build.flag("-isystem").flag(folder);
     }
-    build.files(SOURCES).compile("datjob_c10d");
+    // As one unit: most of the time goes into libtorch's headers, which are read once then.
+    let unit = PathBuf::from(env::var_os("OUT_DIR").expect("cargo sets OUT_DIR")).join("bridge.cpp");
+    let sources = SOURCES.map(|source| format!("#include \"{source}\"\n")).concat();
+    fs::write(&unit, sources).expect("OUT_DIR can be written to");
+    build.include(".").file(unit).compile("datjob_c10d");
 
     println!("cargo::rustc-link-search=native={}", library.display());
     for name in ["torch_cpu", "c10"] {

@@ -18,16 +18,15 @@ use tokio::{sync::mpsc, time};
 
 use crate::{
     checkpoint::results,
-    data::{
-        self, Retries,
-        objects::{self, Credentials},
-    },
-    files,
     rendezvous::{
         Heartbeat, Reply, Verdict,
         client::{Client, ClientError},
         host::Host,
     },
+};
+use datjob_data::{
+    Retries, files,
+    objects::{self, Credentials},
 };
 
 pub mod board;
@@ -35,7 +34,6 @@ pub mod config;
 pub mod http;
 pub mod metrics;
 pub mod plan;
-pub mod pod;
 pub mod workers;
 
 pub use board::Board;
@@ -145,7 +143,7 @@ async fn fetch_data(
     }
     board.phase(Phase::Preparing);
     let fetch = move || match source {
-        Source::Http(source) => data::download(dataset, &source, &directory, RETRIES, &mut |_, _| {})
+        Source::Http(source) => datjob_data::download(dataset, &source, &directory, RETRIES, &mut |_, _| {})
             .map_err(|error| error.to_string()),
         Source::ObjectStore(source) => Credentials::from_environment(&source)
             .and_then(|keys| objects::fetch(dataset, &source, keys.as_ref(), &directory, RETRIES))
@@ -167,7 +165,7 @@ async fn fetch_files(
     for (file, source) in config.downloads(training) {
         board.phase(Phase::Preparing);
         let (source, directory) = (source.clone(), config.files.downloaded.clone());
-        let fetch = move || data::download_file(&source, &directory, RETRIES);
+        let fetch = move || datjob_data::download_file(&source, &directory, RETRIES);
         tokio::task::spawn_blocking(fetch)
             .await
             .map_err(|error| (FailureReason::Crash, format!("the download ended unexpectedly: {error}")))?

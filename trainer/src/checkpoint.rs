@@ -18,17 +18,15 @@ use std::{
 use datjob_api::report::{AttackCount, Count};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
-use tch::Tensor;
 
-use crate::files::{self, FileError};
+use datjob_adversarial::state_dict::{self, StateDict, StateDictError};
+use datjob_data::{
+    files::{self, FileError},
+    weights::TENSORS_MAX_BYTES,
+};
 
-mod format;
 pub mod results;
 
-pub use format::FormatError;
-
-/// Largest file of tensors that is read, in bytes.
-const TENSORS_MAX_BYTES: u64 = 64 << 30;
 /// Largest manifest that is read, in bytes.
 const MANIFEST_MAX_BYTES: u64 = 1 << 20;
 
@@ -36,9 +34,6 @@ const MANIFEST_MAX_BYTES: u64 = 1 << 20;
 pub const LAST_FILE: &str = "last.safetensors";
 /// The weights that are the job's result.
 pub const BEST_FILE: &str = "best.safetensors";
-
-/// Tensors by name, in a fixed order.
-pub type Named = Vec<(String, Tensor)>;
 
 /// Where a training stands.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -172,7 +167,7 @@ pub enum CheckpointError {
         /// The file.
         path: PathBuf,
         /// What is wrong with it.
-        error: FormatError,
+        error: StateDictError,
     },
 }
 
@@ -194,7 +189,7 @@ impl Directory {
     pub fn save(
         &self,
         Position { epoch, step, optimizer_begin, step_scale }: Position,
-        tensors: &Named,
+        tensors: &StateDict,
         best: Option<&Best>,
     ) -> Result<(), CheckpointError> {
         let sha256 = self.write_tensors(&tensors_file(epoch), tensors)?;
@@ -207,21 +202,21 @@ impl Directory {
     }
 
     /// Writes weights that are the best so far; returns the file and its SHA-256.
-    pub fn save_best(&self, epoch: u32, weights: &Named) -> Result<(String, String), CheckpointError> {
+    pub fn save_best(&self, epoch: u32, weights: &StateDict) -> Result<(String, String), CheckpointError> {
         let file = best_file(epoch);
         let sha256 = self.write_tensors(&file, weights)?;
         Ok((file, sha256))
     }
 
     /// Writes the weights that are the job's result; returns the file and its SHA-256.
-    pub fn save_result(&self, weights: &Named) -> Result<(String, String), CheckpointError> {
+    pub fn save_result(&self, weights: &StateDict) -> Result<(String, String), CheckpointError> {
         let file = BEST_FILE.to_owned();
         let sha256 = self.write_tensors(&file, weights)?;
         Ok((file, sha256))
     }
 
     /// Writes the weights after the last epoch; returns the file and its SHA-256.
-    pub fn save_last(&self, weights: &Named) -> Result<(String, String), CheckpointError> {
+    pub fn save_last(&self, weights: &StateDict) -> Result<(String, String), CheckpointError> {
         let file = LAST_FILE.to_owned();
         let sha256 = self.write_tensors(&file, weights)?;
         Ok((file, sha256))
@@ -245,12 +240,12 @@ impl Directory {
     }
 
     /// The tensors of a checkpoint.
-    pub fn load(&self, manifest: &Manifest) -> Result<Named, CheckpointError> {
+    pub fn load(&self, manifest: &Manifest) -> Result<StateDict, CheckpointError> {
         self.read_tensors(&tensors_file(manifest.epoch), &manifest.sha256, manifest.epoch)
     }
 
     /// The best weights that were known after epoch `epoch`.
-    pub fn load_best(&self, best: &Best, epoch: u32) -> Result<Named, CheckpointError> {
+    pub fn load_best(&self, best: &Best, epoch: u32) -> Result<StateDict, CheckpointError> {
         self.read_tensors(&best.file, &best.sha256, epoch)
     }
 
@@ -307,15 +302,15 @@ impl Directory {
         Ok(found)
     }
 
-    fn write_tensors(&self, file: &str, tensors: &Named) -> Result<String, CheckpointError> {
+    fn write_tensors(&self, file: &str, tensors: &StateDict) -> Result<String, CheckpointError> {
         let path = self.path.join(file);
-        let bytes =
-            format::encode(tensors).map_err(|error| CheckpointError::Format { path: path.clone(), error })?;
+        let bytes = state_dict::encode(tensors)
+            .map_err(|error| CheckpointError::Format { path: path.clone(), error })?;
         files::write_atomically(&path, &bytes)?;
         Ok(hex::encode(Sha256::digest(&bytes)))
     }
 
-    fn read_tensors(&self, file: &str, expected: &str, epoch: u32) -> Result<Named, CheckpointError> {
+    fn read_tensors(&self, file: &str, expected: &str, epoch: u32) -> Result<StateDict, CheckpointError> {
         let path = self.path.join(file);
         let manifest = self.path.join(manifest_file(epoch));
         let Some(bytes) = files::read_if_exists(&path, TENSORS_MAX_BYTES)? else {
@@ -325,19 +320,12 @@ impl Directory {
         if found != expected {
             return Err(CheckpointError::Damaged { path, manifest, expected: expected.to_owned(), found });
         }
-        format::decode(&bytes).map_err(|error| CheckpointError::Format { path, error })
+        state_dict::decode(&bytes).map_err(|error| CheckpointError::Format { path, error })
     }
 
     fn bad_manifest(&self, epoch: u32, error: &serde_json::Error) -> CheckpointError {
         CheckpointError::Manifest { path: self.path.join(manifest_file(epoch)), problem: error.to_string() }
     }
-}
-
-/// The tensors of a safetensors file, in the order of their names.
-pub fn read_weights(path: &Path) -> Result<Named, CheckpointError> {
-    let bytes = files::read_if_exists(path, TENSORS_MAX_BYTES)?
-        .ok_or_else(|| FileError::new("read", path, io::ErrorKind::NotFound.into()))?;
-    format::decode(&bytes).map_err(|error| CheckpointError::Format { path: path.to_owned(), error })
 }
 
 fn tensors_file(epoch: u32) -> String {

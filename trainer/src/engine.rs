@@ -7,28 +7,29 @@
 //! once.
 
 use crate::{
-    attack::{self, Examples, Recipe},
     checkpoint::Directory,
-    data::{self, Augmentation, Beside, DataSet, Epoch, Loader, Split},
-    model::Mode,
-    objective, optim,
     outputs::Outputs,
     placement::{Moment, Placement},
-    weight_perturbation,
-    worker::{assignment::Assignment, event::Event},
+    worker_protocol::{Assignment, Event},
+};
+use datjob_adversarial::{
+    attack::{self, Examples, Recipe},
+    model::Mode,
+    objective, optim, weight_perturbation,
 };
 use datjob_api::{Training, training::NamedFile};
 use datjob_c10d::{C10dError, ProcessGroup};
+use datjob_data::{Augmentation, Beside, DataSet, Epoch, Loader, Split};
 use tch::Tensor;
 
 mod accuracy;
 mod additional;
 mod batch;
 pub mod batch_norm;
+pub mod compress;
 mod error;
 mod exchange;
 mod finish;
-mod initial;
 mod meter;
 mod named_file;
 mod overfitting;
@@ -37,7 +38,6 @@ mod validation;
 mod world;
 
 pub use error::TrainError;
-pub(crate) use error::of_libtorch;
 pub use named_file::NamedFileError;
 
 use batch::{Aftermath, Ahead, Batch};
@@ -53,7 +53,7 @@ pub type Tell<'a> = &'a mut dyn FnMut(Event);
 pub fn run(assignment: &Assignment, tell: Tell<'_>) -> Result<(), TrainError> {
     let training = &assignment.training;
     let placement = world::placement(assignment)?;
-    let mut data = data::load(&training.data, &assignment.data, assignment.threads as usize)?;
+    let mut data = datjob_data::load(&training.data, &assignment.data, assignment.threads as usize)?;
     let contents = data.contents();
     // What the spec alone did not tell.
     training.check_contents(&contents, assignment.world_size)?;
@@ -65,7 +65,11 @@ pub fn run(assignment: &Assignment, tell: Tell<'_>) -> Result<(), TrainError> {
     }
     let mut rank = Rank {
         training,
-        split: data::split(contents.training_images, training.data.validation.count as usize, training.seed)?,
+        split: datjob_data::split(
+            contents.training_images,
+            training.data.validation.count as usize,
+            training.seed,
+        )?,
         data,
         checkpoints: Directory::new(&assignment.checkpoints, training.hash(), fingerprint),
         state: State::new(training, &contents, placement.device())?,
@@ -123,7 +127,7 @@ impl Rank<'_> {
                 self.state.restore(&manifest, tensors)?;
                 tracing::info!(epoch = manifest.epoch, "Resumed from a checkpoint.");
             } else if let Some(spec) = &self.training.model.initial_weights {
-                initial::load(&self.state, spec, assignment.file(NamedFile::InitialWeights)?)?;
+                self.state.load_initial(spec, named_file::path(assignment, NamedFile::InitialWeights)?)?;
             }
         }
         self.state.broadcast(&self.group)

@@ -4,9 +4,8 @@ use std::process::ExitCode;
 
 use clap::Parser;
 use datjob_trainer::{
-    agent,
-    cli::{Cli, Command},
-    evaluate_weights, run, telemetry, worker,
+    commands::{Cli, Command, agent, evaluate, run, worker},
+    telemetry,
 };
 
 fn main() -> ExitCode {
@@ -17,11 +16,11 @@ fn main() -> ExitCode {
         }
         Command::Agent => {
             telemetry::start("info");
-            agent::pod::main()
+            agent::main()
         }
         Command::Evaluate(options) => {
             telemetry::start("warn");
-            evaluate_weights::main(&options)
+            evaluate::main(&options)
         }
         Command::Run(options) => {
             telemetry::start("warn");

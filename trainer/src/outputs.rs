@@ -11,14 +11,13 @@ use std::{
 
 use datjob_api::report::{Accuracy, Progress, Timing};
 
-use crate::{
-    checkpoint::{
-        BEST_FILE, CheckpointError, LAST_FILE,
-        results::{self, Document},
-    },
-    files,
+use crate::checkpoint::{
+    BEST_FILE, CheckpointError, LAST_FILE,
+    results::{self, Document},
 };
+use datjob_data::files;
 
+pub mod estimates;
 #[cfg(test)]
 mod example;
 pub mod history;

@@ -2,10 +2,8 @@
 
 use std::sync::atomic::Ordering;
 
-use datjob_trainer::{
-    compress::{CompressedAllReduce, Format, Formats, Rounding},
-    random::Stream,
-};
+use datjob_data::random::Stream;
+use datjob_trainer::engine::compress::{CompressedAllReduce, Format, Formats, Rounding};
 use tch::Tensor;
 
 #[path = "common/ranks.rs"]

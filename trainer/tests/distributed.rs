@@ -1,13 +1,13 @@
 //! Several ranks against a single process, over real collectives.
 
-use datjob_api::training::{Architecture, CrossEntropy, Objective};
-use datjob_c10d::{ProcessGroup, Reducer, ReducerOptions};
-use datjob_trainer::{
-    engine::batch_norm,
+use datjob_adversarial::{
     model::{Mode, Network},
     objective,
-    random::Stream,
 };
+use datjob_api::training::{Architecture, CrossEntropy, Objective};
+use datjob_c10d::{ProcessGroup, Reducer, ReducerOptions};
+use datjob_data::random::Stream;
+use datjob_trainer::engine::batch_norm;
 use tch::{Device, Kind, Reduction, Tensor, no_grad};
 
 #[path = "common/ranks.rs"]

@@ -12,6 +12,12 @@ use std::{
     time::{Duration, Instant},
 };
 
+use datjob_adversarial::{
+    attack,
+    evaluate::{self, EvalAttack, Evaluation},
+    model::{Mode, Network},
+    objective, tensors,
+};
 use datjob_api::{
     report::FailureReason,
     training::{Architecture, CrossEntropy, Norm, Objective, Pgd, ThreatModel},
@@ -19,17 +25,8 @@ use datjob_api::{
 use datjob_c10d::{
     Cuda, CudaBackend, GlooDevice, GlooOptions, ProcessGroup, ReduceOp, Reducer, ReducerOptions, TcpStore,
 };
-use datjob_trainer::{
-    attack,
-    data::Images,
-    engine::TrainError,
-    evaluate::{self, EvalAttack, Evaluation},
-    losses,
-    model::{Mode, Network},
-    objective,
-    placement::Placement,
-    random,
-};
+use datjob_data::{Images, random};
+use datjob_trainer::{engine::TrainError, placement::Placement};
 use serde_json::{Value, json};
 use tch::{Device, Kind, Tensor};
 
@@ -115,7 +112,7 @@ fn step(
         group.map(|group| Reducer::new(&network.parameters(), group, ReducerOptions::default()).unwrap());
     let indices: Vec<usize> = (0..8).collect();
     let noise = |epoch, scale| {
-        random::training_noise(1, epoch, &indices, shape, random::Start::Linf { radius: scale })
+        tensors::training_noise(1, epoch, &indices, shape, random::Start::Linf { radius: scale })
             .unwrap()
             .to_kind(Kind::Double)
             .to_device(device)
@@ -131,7 +128,7 @@ fn step(
     };
     let start = noise(2, pgd.epsilon);
     let adversarial = network.frozen(|| {
-        let loss = |x: &Tensor| losses::summed_cross_entropy(&network.forward(x, Mode::Eval)?, &labels);
+        let loss = |x: &Tensor| objective::summed_cross_entropy(&network.forward(x, Mode::Eval)?, &labels);
         attack::pgd(&loss, &images, &pgd, &start).unwrap()
     });
     if let Some(reducer) = &mut reducer {

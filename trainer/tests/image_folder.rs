@@ -2,12 +2,15 @@
 
 use std::{fs, path::Path};
 
+use datjob_api::manifest;
 use datjob_api::training::Topology;
-use datjob_trainer::manifest;
 use serde_json::json;
 
 #[path = "common/imagenet.rs"]
 mod imagenet;
+#[expect(dead_code, reason = "other tests make the server fail")]
+#[path = "../data/tests/common/s3.rs"]
+mod s3;
 
 use imagenet::{data, run, small};
 
@@ -69,4 +72,23 @@ fn what_the_files_do_not_allow_is_said() {
     certified["spec"]["training"]["evaluation"]["final"] = json!([{"fabT": {"targets": 3}}]);
     let sentence = run(&certified, &folder, 1, &[]).unwrap_err();
     assert!(sentence.contains("evaluation.final.fabT.targets: 3 is not within 1 and 2"), "{sentence}");
+}
+
+#[test]
+fn a_run_fetches_its_data_with_the_keys_of_its_environment() {
+    let server = s3::Server::new(Some(s3s::auth::SimpleAuth::from_single("key", "secret")));
+    data(&server.folder.path().join("bucket"));
+    let mut manifest = small("image-folder");
+    manifest["spec"]["training"]["schedule"] = serde_json::json!({"epochs": 1, "batchSize": 20});
+    manifest["spec"]["training"]["data"]["source"] = serde_json::json!({
+        "objectStore": {"url": "s3://bucket/folder", "endpoint": server.url, "secretName": "keys"}
+    });
+    let run = |environment: &[(&str, &str)]| {
+        let dir = tempfile::tempdir().unwrap();
+        imagenet::run(&manifest, dir.path(), 2, environment)
+    };
+    let results = run(&[("AWS_ACCESS_KEY_ID", "key"), ("AWS_SECRET_ACCESS_KEY", "secret")]).unwrap();
+    assert_eq!(results["clean"]["total"], 30);
+    let refused = run(&[]).unwrap_err();
+    assert!(refused.contains("objectStore.secretName is given, but the environment variables"), "{refused}");
 }

@@ -27,11 +27,6 @@ pub enum Step {
     AwaitTurn(Timestamp),
 }
 
-/// The attempt that is wanted.
-pub fn wanted(status: Option<&DatJobStatus>) -> u32 {
-    status.map_or(1, |status| status.attempt.max(1))
-}
-
 /// What the wanted attempt asks for now.
 pub fn next_step(
     identity: &Identity,
@@ -39,7 +34,7 @@ pub fn next_step(
     observation: &Observation,
     now: Timestamp,
 ) -> Step {
-    let wanted = wanted(status);
+    let wanted = DatJobStatus::wanted_attempt(status);
     match &observation.stateful_set {
         Some(set) if set.attempt >= wanted => return Step::Keep,
         Some(set) if set.replicas > 0 => return Step::Release,

@@ -19,9 +19,6 @@ mod service;
 mod stateful_set;
 mod volumes;
 
-/// Where shared memory is mounted.
-pub const SHARED_MEMORY_DIR: &str = "/dev/shm";
-
 /// What the operator's installation says about all jobs.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Settings {

@@ -1,15 +1,18 @@
-//! What a job is called, and what its children are marked with.
+//! A job as it is watched, what it is called, and what its children are marked with. Pure.
 
 use std::collections::BTreeMap;
 
 use datjob_api::{contract, datjob::DatJob};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{LabelSelector, ObjectMeta, OwnerReference};
-use kube::{Resource as _, ResourceExt as _};
+use kube::{Resource as _, ResourceExt as _, core::DeserializeGuard};
 
 /// Value of `app.kubernetes.io/name` on children.
 pub const APP_NAME: &str = "datjob-trainer";
 /// Value of `app.kubernetes.io/managed-by` on children, and the operator's field manager.
 pub const MANAGER: &str = "datjob-operator";
+
+/// A job as the watch delivers it: one that cannot be decoded does not hold up the others.
+pub type Watched = DeserializeGuard<DatJob>;
 
 /// Names of one job.
 #[derive(Clone, Debug, PartialEq, Eq)]

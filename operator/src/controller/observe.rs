@@ -5,7 +5,11 @@ use std::{
     time::{Duration, Instant},
 };
 
-use datjob_api::{contract, datjob::DatJob, report::Report};
+use datjob_api::{
+    contract,
+    datjob::{DatJob, DatJobStatus},
+    report::Report,
+};
 use jiff::Timestamp;
 use k8s_openapi::api::{
     apps::v1::StatefulSet,
@@ -15,7 +19,7 @@ use kube::{Api, ResourceExt as _, api::ListParams};
 use tracing::debug;
 
 use super::{
-    Context, attempt,
+    Context,
     blockers::Warning,
     identity::Identity,
     ownership::{self, Obstacle},
@@ -99,7 +103,7 @@ pub async fn observe(
     if finished || observation.obstacle.is_some() {
         return Ok(observation);
     }
-    let wanted = attempt::wanted(job.status.as_ref());
+    let wanted = DatJobStatus::wanted_attempt(job.status.as_ref());
     match &set {
         Some(set) if set.attempt >= wanted => observe_world(context, identity, set, &mut observation).await?,
         None if job.status.as_ref().is_none_or(|status| status.attempt == 0) => {}

@@ -181,7 +181,7 @@ const RESERVED_MOUNTS: [&str; 6] = [
     contract::FILES_DIR,
     contract::CHECKPOINT_DIR,
     contract::SCRATCH_DIR,
-    super::build::SHARED_MEMORY_DIR,
+    contract::SHARED_MEMORY_DIR,
 ];
 const RESERVED_LABELS: [&str; 5] = [
     "datjob.io",

@@ -1,15 +1,15 @@
 //! The adversarial training step that the benchmarks time: ResNet-18, 3×32×32, PGD-10, SGD with Nesterov momentum.
 
-use datjob_api::training::{self, Architecture, Attack, Norm, Objective, Pgd, ThreatModel};
-use datjob_c10d::{ProcessGroup, Reducer, ReducerOptions};
-use datjob_trainer::{
+use datjob_adversarial::{
     attack::{self, Examples, Recipe},
     model::{Mode, Network},
     objective,
     optim::{self, Sgd},
-    placement::{Moment, Placement},
-    random,
 };
+use datjob_api::training::{self, Architecture, Attack, Norm, Objective, Pgd, ThreatModel};
+use datjob_c10d::{ProcessGroup, Reducer, ReducerOptions};
+use datjob_data::random;
+use datjob_trainer::placement::{Moment, Placement};
 use tch::{Kind, Tensor};
 
 const SHAPE: [i64; 3] = [3, 32, 32];
@@ -42,9 +42,14 @@ impl Step {
             ThreatModel { norm: Norm::default(), epsilon: "8/255".parse().expect("an epsilon") };
         let indices: Vec<usize> = (group.rank() * batch..(group.rank() + 1) * batch).collect();
         let noise = |epoch, scale| {
-            let noise =
-                random::training_noise(0, epoch, &indices, SHAPE, random::Start::Linf { radius: scale })
-                    .expect("noise");
+            let noise = datjob_adversarial::tensors::training_noise(
+                0,
+                epoch,
+                &indices,
+                SHAPE,
+                random::Start::Linf { radius: scale },
+            )
+            .expect("noise");
             noise.to_device(device)
         };
         let images = network.input(&(noise(1, 0.5) + 0.5)).expect("images");

@@ -172,6 +172,45 @@ fn first_line(message: &str) -> &str {
     line.unwrap_or("libtorch gave no reason")
 }
 
+/// What a message of libtorch, CUDA, cuDNN or NCCL says has failed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LibtorchErrorKind {
+    /// Memory of the host or of a device.
+    OutOfMemory,
+    /// A device that does not do what it should.
+    Device,
+    /// Communication among ranks.
+    Communication,
+    /// Anything else.
+    Other,
+}
+
+/// How libtorch, CUDA and cuDNN begin to say that a device does not do what it should.
+const DEVICE: [&str; 6] = [
+    "cuda error",
+    "cudnn_status_",
+    "cublas_status_",
+    "cuda driver error",
+    "device-side assert",
+    "cudnn error",
+];
+
+/// What a message of libtorch says has failed; also the last words of a process that NCCL's watchdog ended.
+pub fn classify_libtorch_error(message: &str) -> LibtorchErrorKind {
+    const MEMORY: [&str; 3] = ["not enough memory", "can't allocate memory", "out of memory"];
+    let message = message.to_lowercase();
+    let says = |parts: &[&str]| parts.iter().any(|part| message.contains(part));
+    if says(&MEMORY) {
+        LibtorchErrorKind::OutOfMemory
+    } else if says(&DEVICE) {
+        LibtorchErrorKind::Device
+    } else if says(&["nccl"]) {
+        LibtorchErrorKind::Communication
+    } else {
+        LibtorchErrorKind::Other
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -286,5 +325,30 @@ mod tests {
     fn a_broken_connection_of_a_store_is_a_lost_store() {
         let error = C10dError::from_store_message("store get \"key\"", "Broken pipe");
         assert_eq!(error.to_string(), "the store cannot be reached: store get \"key\": Broken pipe");
+    }
+
+    #[test]
+    fn messages_of_libtorch_are_classified() {
+        for (message, reason) in [
+            (
+                "CUDA out of memory. Tried to allocate 2.00 GiB. GPU 0 has a total capacity of 139.80 GiB",
+                LibtorchErrorKind::OutOfMemory,
+            ),
+            ("CUDA error: an illegal memory access was encountered", LibtorchErrorKind::Device),
+            ("CUDA error: uncorrectable ECC error encountered", LibtorchErrorKind::Device),
+            ("cuDNN error: CUDNN_STATUS_EXECUTION_FAILED", LibtorchErrorKind::Device),
+            (
+                "NCCL error in: ProcessGroupNCCL.cpp:3690, unhandled cuda error (run with NCCL_DEBUG=INFO for details)",
+                LibtorchErrorKind::Device,
+            ),
+            ("NCCL error in: NCCLUtils.cpp:94, unhandled system error", LibtorchErrorKind::Communication),
+            (
+                "[Rank 1] Watchdog caught collective operation timeout: WorkNCCL(SeqNum=3)",
+                LibtorchErrorKind::Communication,
+            ),
+        ] {
+            assert_eq!(classify_libtorch_error(message), reason, "{message}");
+        }
+        assert_eq!(classify_libtorch_error("shape mismatch"), LibtorchErrorKind::Other);
     }
 }

@@ -39,7 +39,7 @@ mod store;
 mod work;
 
 pub use cuda::{Cuda, CudaDevice, CudaError, CudaMemory, Mark, Transfer, allow_tf32};
-pub use error::{C10dError, Failure, FailureKind, Member};
+pub use error::{C10dError, Failure, FailureKind, LibtorchErrorKind, Member, classify_libtorch_error};
 pub use hook::BucketHook;
 pub use log::{LogLevel, set_log_level};
 pub use memory_format::{contiguous_channels_last, to_channels_last_};

@@ -9,6 +9,7 @@ use std::{
     path::Path,
 };
 
+use datjob_data::weights::RawTensor;
 use tempfile::TempDir;
 use zip::{CompressionMethod, ZipWriter, write::SimpleFileOptions};
 
@@ -44,4 +45,20 @@ pub fn zip(files: &[(&str, &[u8])]) -> Vec<u8> {
         writer.write_all(contents).expect("an archive in memory");
     }
     writer.finish().expect("an archive in memory").into_inner()
+}
+
+/// Fails where a tensor has other bytes than its shape says.
+///
+/// # Panics
+///
+/// There.
+pub fn check_tensor(tensor: &RawTensor) {
+    let count =
+        tensor.shape.iter().try_fold(1_usize, |count, &length| count.checked_mul(length.try_into().ok()?));
+    assert_eq!(
+        count.map(|count| count * tensor.number_type.width()),
+        Some(tensor.bytes.len()),
+        "{:?}",
+        tensor.shape
+    );
 }

@@ -2,7 +2,7 @@
 #![no_main]
 
 use datjob_api::training::Dataset;
-use datjob_trainer::data::fuzzing;
+use datjob_data::fuzzing;
 use libfuzzer_sys::fuzz_target;
 
 fuzz_target!(|bytes: &[u8]| {

@@ -1,7 +1,7 @@
 //! JPEG and PNG.
 #![no_main]
 
-use datjob_trainer::data::fuzzing;
+use datjob_data::fuzzing;
 use libfuzzer_sys::fuzz_target;
 
 fuzz_target!(|bytes: &[u8]| {

@@ -1,8 +1,8 @@
 //! The manifest of a DatJob: what is accepted means the same when it is written and read again.
 #![no_main]
 
+use datjob_api::manifest;
 use datjob_api::{Training, training::Topology};
-use datjob_trainer::manifest;
 use libfuzzer_sys::fuzz_target;
 
 fuzz_target!(|bytes: &[u8]| {

@@ -3,7 +3,7 @@
 
 use std::path::Path;
 
-use datjob_trainer::data::read_npz;
+use datjob_data::read_npz;
 use libfuzzer_sys::fuzz_target;
 
 const SHAPE: [i64; 3] = [3, 2, 2];

@@ -1,7 +1,7 @@
 //! A shard of a webdataset. After an odd first byte the headers' checksums are made right, so that they are believed.
 #![no_main]
 
-use datjob_trainer::data::{self, DataError};
+use datjob_data::DataError;
 use libfuzzer_sys::fuzz_target;
 
 const BLOCK: usize = 512;
@@ -24,7 +24,7 @@ fuzz_target!(|bytes: &[u8]| {
     let spec = serde_json::from_str(
         r#"{"dataset": "webdataset", "imageSize": 8, "source": {"image": {"reference": "x"}}}"#,
     );
-    let Ok(data) = data::load(&spec.expect("a spec"), dir.path(), 1) else { return };
+    let Ok(data) = datjob_data::load(&spec.expect("a spec"), dir.path(), 1) else { return };
     for image in 0..data.train.len() {
         assert!(i64::from(data.train.label(image)) < data.classes);
         // What the index says lies within the shard.

@@ -13,7 +13,7 @@ use datjob_api::{
     training::{FileSource, HttpSource, NamedFile, Topology},
 };
 
-use crate::files::{self, FileError};
+use datjob_data::files::{self, FileError};
 
 /// Most bytes of a training spec; a ConfigMap holds no more.
 const TRAINING_MAX_BYTES: u64 = 1 << 20;

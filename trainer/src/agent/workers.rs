@@ -23,13 +23,10 @@ use tokio::{
 
 use super::{Board, Config};
 use crate::{
-    engine::of_libtorch,
+    failure::classify_libtorch_error,
     placement::visible_device,
     rendezvous::{State, World},
-    worker::{
-        assignment::{Accelerator, Assignment},
-        event::Event,
-    },
+    worker_protocol::{Accelerator, Assignment, Event},
 };
 
 /// How many of a worker's last lines a failure carries.
@@ -372,7 +369,7 @@ fn unexplained(rank: u32, status: &Result<ExitStatus, String>, log_tail: &[Strin
 /// What a process says whose end is a C++ exception that nobody catches, as NCCL's watchdog throws it.
 fn last_words(log_tail: &[String]) -> Option<(FailureReason, &str)> {
     let words = log_tail.iter().rev().find_map(|line| line.trim_start().strip_prefix("what():"))?.trim();
-    let reason = of_libtorch(words);
+    let reason = classify_libtorch_error(words);
     (reason != FailureReason::Crash).then_some((reason, words))
 }
 

@@ -8,11 +8,11 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use super::CheckpointError;
-use crate::{
-    figures::{CONFIDENCE, Figure, METHOD, Measured},
-    files,
-    outputs::history::{EpochRecord, History},
+use crate::outputs::{
+    estimates::{CONFIDENCE, Figure, METHOD, Measured},
+    history::{EpochRecord, History},
 };
+use datjob_data::files;
 
 /// Largest file that is read: a number a line for each class and attack.
 const MAX_BYTES: u64 = 256 << 20;

@@ -1,6 +1,6 @@
 use std::fs;
 
-use tch::{Device, Kind};
+use tch::{Device, Kind, Tensor};
 
 use super::*;
 
@@ -8,7 +8,7 @@ fn at(epoch: u32, step: u64) -> Position {
     Position { epoch, step, optimizer_begin: 0, step_scale: 1.0 }
 }
 
-fn tensors(value: f64) -> Named {
+fn tensors(value: f64) -> StateDict {
     vec![
         ("model.conv1.weight".into(), Tensor::full([2, 3, 4, 4], value, (Kind::Float, Device::Cpu))),
         ("model.bn1.num_batches_tracked".into(), Tensor::from(7_i64)),

@@ -7,12 +7,12 @@ use datjob_c10d::{ProcessGroup, ReduceOp};
 use tch::{Device, Tensor};
 
 use super::TrainError;
-use crate::{
+use datjob_adversarial::{
     certify::{self, Certification},
-    data::Images,
     evaluate::{self, Counts, Evaluation},
     model::Network,
 };
+use datjob_data::Images;
 
 /// Evaluates, each image on one rank. The counts are integers, summed over the ranks and divided nowhere; they do not
 /// depend on the world. `progress` hears how many of this rank's images are done, of how many.

@@ -4,15 +4,10 @@ use datjob_api::training::{Additional, Dataset, Labels, NamedFile, Teacher};
 use datjob_c10d::{ProcessGroup, ReduceOp};
 use tch::{Device, Kind, Tensor};
 
-use super::{NamedFileError, TrainError};
-use crate::{
-    data::{self, DataSet, Images, UNLABELLED},
-    evaluate,
-    model::Network,
-    placement::Placement,
-    weights,
-    worker::assignment::Assignment,
-};
+use super::{NamedFileError, TrainError, named_file};
+use crate::{placement::Placement, worker_protocol::Assignment};
+use datjob_adversarial::{evaluate, model::Network, state_dict};
+use datjob_data::{DataSet, Images, UNLABELLED};
 
 /// Images that a teacher labels at once. The same for every world, so that labels do not depend on it.
 const BATCH: usize = 512;
@@ -25,8 +20,8 @@ pub(super) fn add(
     placement: Placement,
     group: &ProcessGroup,
 ) -> Result<(), TrainError> {
-    let path = assignment.file(NamedFile::AdditionalImages)?;
-    let (images, labels) = data::read_npz(path, data.train.shape()).map_err(NamedFileError::from)?;
+    let path = named_file::path(assignment, NamedFile::AdditionalImages)?;
+    let (images, labels) = datjob_data::read_npz(path, data.train.shape()).map_err(NamedFileError::from)?;
     let labels = match &spec.labels {
         Labels::Given(_) => {
             let labels = labels.ok_or_else(|| NamedFileError::NoLabels(path.to_owned()))?;
@@ -59,12 +54,12 @@ fn network(
     placement: Placement,
 ) -> Result<Network, TrainError> {
     const FILE: NamedFile = NamedFile::TeacherWeights;
-    let path = assignment.file(FILE)?;
+    let path = named_file::path(assignment, FILE)?;
     let dataset: Dataset = assignment.training.data.dataset;
     let options = (Kind::Float, placement.device());
     // The seed is of no effect: all weights are read.
     let mut network = Network::for_dataset(&teacher.model, (dataset, &data.contents()), 0, options)?;
-    let tensors = weights::read(path).map_err(|error| NamedFileError::Weights { file: FILE, error })?;
+    let tensors = state_dict::read(path).map_err(|error| NamedFileError::Weights { file: FILE, error })?;
     let loaded = network.load_state(tensors);
     loaded.map_err(|error| NamedFileError::Model { file: FILE, path: path.to_owned(), error })?;
     network.channels_last()?;

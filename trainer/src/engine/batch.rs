@@ -9,13 +9,9 @@ use datjob_api::{
 use tch::Tensor;
 
 use super::{TrainError, meter::Meter};
-use crate::{
-    data::{self, Loaded},
-    model::Network,
-    placement::{Moment, Placement, Reading, Sent},
-    random::{self, Start},
-    smoothing::NoisyCopies,
-};
+use crate::placement::{Moment, Placement, Reading, Sent};
+use datjob_adversarial::{model::Network, smoothing::NoisyCopies, tensors};
+use datjob_data::{Loaded, random::Start};
 
 /// A shard on its way to the device.
 pub(super) struct Ahead {
@@ -54,15 +50,15 @@ impl Ahead {
         (images, classes): (usize, i64),
     ) -> Result<Self, TrainError> {
         let Training { seed, threat_model, .. } = training;
-        let (pixels, _) = shard.tensors()?;
-        let labels = shard.targets(classes)?;
+        let (pixels, _) = tensors::byte_batch(shard)?;
+        let labels = tensors::targets(shard, classes)?;
         let start = start(&training.attack.method, &training.objective, threat_model);
-        let noise = random::training_noise(*seed, epoch, indices, shard.shape, start)?;
+        let noise = tensors::training_noise(*seed, epoch, indices, shard.shape, start)?;
         let copies = match &training.smoothing {
             Some(smoothing) => {
                 let samples = smoothing.samples();
                 let noise = (smoothing.sigma, samples);
-                let noise = random::smoothing_noise(*seed, epoch, indices, shard.shape, noise)?;
+                let noise = tensors::smoothing_noise(*seed, epoch, indices, shard.shape, noise)?;
                 Some((placement.send(noise)?, samples))
             }
             None => None,
@@ -78,7 +74,7 @@ impl Ahead {
 
     /// The shard; work on it waits until it has arrived.
     pub(super) fn take(self, network: &Network) -> Result<Batch, TrainError> {
-        let images = data::numbers(&self.pixels.take()?)?;
+        let images = tensors::to_float(&self.pixels.take()?)?;
         let copies = match self.copies {
             Some((noise, samples)) => Some(NoisyCopies::new(samples, network.input(&noise.take()?)?)),
             None => None,

@@ -3,13 +3,13 @@ use datjob_c10d::{C10dError, CudaError};
 use tch::TchError;
 
 use super::NamedFileError;
-use crate::{
-    checkpoint::{CheckpointError, FormatError},
-    data::DataError,
+use crate::{checkpoint::CheckpointError, failure::classify_libtorch_error, placement::ReadingError};
+use datjob_adversarial::{
     evaluate::{CountsError, EvaluateError},
     model::ModelError,
-    placement::ReadingError,
+    state_dict::StateDictError,
 };
+use datjob_data::DataError;
 
 /// Why a rank cannot go on.
 #[derive(Debug, thiserror::Error)]
@@ -65,7 +65,7 @@ pub enum TrainError {
     Best(#[from] serde_json::Error),
     /// A tensor that cannot be kept.
     #[error(transparent)]
-    Format(#[from] FormatError),
+    Format(#[from] StateDictError),
     /// The GPU cannot be used.
     #[error(transparent)]
     Cuda(#[from] CudaError),
@@ -97,44 +97,16 @@ impl TrainError {
             | Self::Format(_)
             | Self::Evaluate(EvaluateError::Data(_)) => FailureReason::Data,
             Self::Collective(error) if error.is_communication() => FailureReason::Communication,
-            Self::Collective(error) => of_libtorch(&error.to_string()),
+            Self::Collective(error) => classify_libtorch_error(&error.to_string()),
             Self::NotFinite { .. } | Self::Evaluate(EvaluateError::NotFinite) => FailureReason::Numerical,
-            Self::Evaluate(error) => of_libtorch(&error.to_string()),
-            Self::Torch(error) => of_libtorch(&error.to_string()),
+            Self::Evaluate(error) => classify_libtorch_error(&error.to_string()),
+            Self::Torch(error) => classify_libtorch_error(&error.to_string()),
             Self::Cuda(CudaError::NoDevice(_)) => FailureReason::Device,
             // Another spec, image, runtime class or driver is needed: trying again meets the same.
             Self::Training(_) | Self::Cuda(_) => FailureReason::Configuration,
-            Self::Reading(error) => of_libtorch(&error.to_string()),
+            Self::Reading(error) => classify_libtorch_error(&error.to_string()),
         }
     }
-}
-
-/// How libtorch, CUDA and cuDNN begin to say that a device does not do what it should.
-const DEVICE: [&str; 6] = [
-    "cuda error",
-    "cudnn_status_",
-    "cublas_status_",
-    "cuda driver error",
-    "device-side assert",
-    "cudnn error",
-];
-
-/// What kind of failure a message of libtorch tells of; also the last words of a process that NCCL's watchdog ended.
-pub(crate) fn of_libtorch(message: &str) -> FailureReason {
-    let message = message.to_lowercase();
-    if message.contains("not enough memory")
-        || message.contains("can't allocate memory")
-        || message.contains("out of memory")
-    {
-        return FailureReason::OutOfMemory;
-    }
-    if DEVICE.iter().any(|part| message.contains(part)) {
-        return FailureReason::Device;
-    }
-    if message.contains("nccl") {
-        return FailureReason::Communication;
-    }
-    FailureReason::Crash
 }
 
 fn first_line(error: &TchError) -> String {
@@ -157,27 +129,7 @@ mod tests {
     }
 
     #[test]
-    fn what_a_gpu_says_is_told_apart() {
-        for (message, reason) in [
-            (
-                "CUDA out of memory. Tried to allocate 2.00 GiB. GPU 0 has a total capacity of 139.80 GiB",
-                FailureReason::OutOfMemory,
-            ),
-            ("CUDA error: an illegal memory access was encountered", FailureReason::Device),
-            ("CUDA error: uncorrectable ECC error encountered", FailureReason::Device),
-            ("cuDNN error: CUDNN_STATUS_EXECUTION_FAILED", FailureReason::Device),
-            (
-                "NCCL error in: ProcessGroupNCCL.cpp:3690, unhandled cuda error (run with NCCL_DEBUG=INFO for details)",
-                FailureReason::Device,
-            ),
-            ("NCCL error in: NCCLUtils.cpp:94, unhandled system error", FailureReason::Communication),
-            (
-                "[Rank 1] Watchdog caught collective operation timeout: WorkNCCL(SeqNum=3)",
-                FailureReason::Communication,
-            ),
-        ] {
-            assert_eq!(of_libtorch(message), reason, "{message}");
-        }
+    fn a_missing_device_is_told_from_a_missing_library() {
         let error = TrainError::Cuda(CudaError::NoLibraries("libtorch_cuda.so".into()));
         assert_eq!(error.reason(), FailureReason::Configuration);
         assert_eq!(TrainError::Cuda(CudaError::NoDevice("gone".into())).reason(), FailureReason::Device);

@@ -17,11 +17,9 @@ use datjob_c10d::{BucketHook, C10dError, ProcessGroup, ReduceOp, Reducer, Reduce
 use tch::{Tensor, no_grad};
 
 use super::{TrainError, state::State};
-use crate::{
-    compress::{CompressedAllReduce, Format, Formats, Rounding},
-    optim::Named,
-    random::Stream,
-};
+use crate::engine::compress::{CompressedAllReduce, Format, Formats, Rounding};
+use datjob_adversarial::state_dict::StateDict;
+use datjob_data::random::Stream;
 
 mod background;
 mod beyond;
@@ -154,7 +152,7 @@ impl Exchange {
         Ok(())
     }
 
-    fn average(&mut self, tensors: &Named, group: &ProcessGroup) -> Result<(), TrainError> {
+    fn average(&mut self, tensors: &StateDict, group: &ProcessGroup) -> Result<(), TrainError> {
         let begin = Instant::now();
         let tensors: Vec<&Tensor> = tensors.iter().map(|(_, tensor)| tensor).collect();
         group.all_reduce_coalesced(&tensors, ReduceOp::Sum)?;

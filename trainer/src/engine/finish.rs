@@ -10,13 +10,16 @@ use tch::{Device, Tensor};
 
 use super::{Rank, TrainError, accuracy};
 use crate::{
-    certify::Certification,
     checkpoint::{
-        LAST_FILE, Named,
+        LAST_FILE,
         results::{Accuracies, Document, LastWeights, Time},
     },
+    worker_protocol::{Assignment, Event},
+};
+use datjob_adversarial::{
+    certify::Certification,
     evaluate::{self, Counts, EvalAttack, Evaluation},
-    worker::{assignment::Assignment, event::Event},
+    state_dict::StateDict,
 };
 
 impl Rank<'_> {
@@ -87,9 +90,9 @@ impl Rank<'_> {
 
     /// The weights after the last epoch, on rank 0: the averaged ones where the spec averages, as they are what such a
     /// training is for.
-    fn last_weights(&self) -> Named {
+    fn last_weights(&self) -> StateDict {
         if !self.is_first() {
-            return Named::new();
+            return StateDict::new();
         }
         let average = self.state.average.as_ref();
         let network = average.map_or(&self.state.network, |average| &average.network);
@@ -98,7 +101,7 @@ impl Rank<'_> {
     }
 
     /// Writes them; the best weights are good without.
-    fn write_last(&mut self, weights: &Named, below_volume: &Path) -> Option<LastWeights> {
+    fn write_last(&mut self, weights: &StateDict, below_volume: &Path) -> Option<LastWeights> {
         let written = self.checkpoints.save_last(weights);
         self.outputs.as_mut()?.note(LAST_FILE, written.as_ref().map(|_| ()));
         let (file, sha256) = written.ok()?;

@@ -1,10 +1,17 @@
 //! The files that a spec names beside its data set's, as a rank meets them.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use datjob_api::training::NamedFile;
 
-use crate::{data::NpzError, model::ModelError, weights::WeightsError};
+use crate::worker_protocol::Assignment;
+use datjob_adversarial::{model::ModelError, state_dict::ReadError};
+use datjob_data::NpzError;
+
+/// Where the file of an assignment is.
+pub(super) fn path(assignment: &Assignment, file: NamedFile) -> Result<&Path, NamedFileError> {
+    assignment.file(file).ok_or(NamedFileError::NotGiven(file))
+}
 
 /// A file that cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -21,7 +28,7 @@ pub enum NamedFileError {
         /// What they are for.
         file: NamedFile,
         /// What is wrong with them.
-        error: WeightsError,
+        error: ReadError,
     },
     /// Weights of another network.
     #[error(

@@ -7,9 +7,9 @@ use datjob_api::{
     training::{CatastrophicOverfitting, OverfittingResponse},
 };
 
-use crate::{
+use crate::checkpoint::Best;
+use datjob_adversarial::{
     attack::PgdParameters,
-    checkpoint::Best,
     evaluate::{EvalAttack, Method},
 };
 

@@ -1,15 +1,21 @@
 //! All that training changes: what a checkpoint holds and what ranks must agree on.
 
-use datjob_api::{Training, training::Contents};
+use std::path::Path;
+
+use datjob_api::{
+    Training,
+    training::{Contents, InitialWeights, NamedFile},
+};
 use datjob_c10d::ProcessGroup;
 use tch::{Device, Kind, Tensor};
 
-use super::TrainError;
-use crate::{
+use super::{NamedFileError, TrainError};
+use crate::checkpoint::{Best, Manifest, Position};
+use datjob_adversarial::{
     averaging::Average,
-    checkpoint::{Best, Manifest, Named, Position},
     model::Network,
     optim::Optimizer,
+    state_dict::{self, StateDict},
 };
 
 const MODEL: &str = "model.";
@@ -75,8 +81,8 @@ impl State {
     }
 
     /// All tensors, under the names that checkpoints use.
-    pub(super) fn tensors(&self) -> Named {
-        let named = |prefix: &'static str, tensors: Named| {
+    pub(super) fn tensors(&self) -> StateDict {
+        let named = |prefix: &'static str, tensors: StateDict| {
             tensors.into_iter().map(move |(name, tensor)| (format!("{prefix}{name}"), tensor))
         };
         let average = self.average.iter().flat_map(|average| average.network.state()).collect();
@@ -86,8 +92,24 @@ impl State {
             .collect()
     }
 
+    /// Begins with the weights of a file, where nothing was trained yet.
+    pub(super) fn load_initial(&self, spec: &InitialWeights, path: &Path) -> Result<(), TrainError> {
+        const FILE: NamedFile = NamedFile::InitialWeights;
+        let tensors =
+            state_dict::read(path).map_err(|error| NamedFileError::Weights { file: FILE, error })?;
+        let new_head = self
+            .network
+            .load_pretrained(tensors, spec.new_head)
+            .map_err(|error| NamedFileError::Model { file: FILE, path: path.to_owned(), error })?;
+        tracing::info!(path = %path.display(), new_head, "Begins with weights that others made.");
+        if let Some(average) = &self.average {
+            average.network.load_state(self.network.state())?;
+        }
+        Ok(())
+    }
+
     /// Takes over a checkpoint.
-    pub(super) fn restore(&mut self, manifest: &Manifest, tensors: Named) -> Result<(), TrainError> {
+    pub(super) fn restore(&mut self, manifest: &Manifest, tensors: StateDict) -> Result<(), TrainError> {
         let (mut model, mut optimizer, mut average) = (Vec::new(), Vec::new(), Vec::new());
         for (name, tensor) in tensors {
             if let Some(name) = name.strip_prefix(MODEL) {
@@ -130,7 +152,7 @@ impl State {
     }
 
     /// Goes on from other weights, with an optimizer and an average that begin anew.
-    pub(super) fn go_back(&mut self, training: &Training, weights: Named) -> Result<(), TrainError> {
+    pub(super) fn go_back(&mut self, training: &Training, weights: StateDict) -> Result<(), TrainError> {
         self.network.load_state(weights)?;
         self.optimizer = Optimizer::new(self.network.parameters(), &training.optimizer)?;
         self.optimizer_begin = self.step;

@@ -3,11 +3,10 @@
 use datjob_api::{Training, report::Accuracy};
 
 use super::{Rank, TrainError, accuracy, overfitting};
-use crate::{
-    checkpoint::Best,
+use crate::{checkpoint::Best, worker_protocol::Event};
+use datjob_adversarial::{
     evaluate::{Counts, EvalAttack, Evaluation},
     model::Network,
-    worker::event::Event,
 };
 
 impl Rank<'_> {

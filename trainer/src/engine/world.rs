@@ -10,7 +10,7 @@ use tch::Tensor;
 use super::{TrainError, exchange};
 use crate::{
     placement::Placement,
-    worker::assignment::{Accelerator, Assignment},
+    worker_protocol::{Accelerator, Assignment},
 };
 
 /// How long forming a group may take: the pods are there, and their workers start at the same time.

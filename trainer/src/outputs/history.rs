@@ -7,7 +7,7 @@ use datjob_api::report::{Accuracy, Progress, Timing};
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
-use crate::files::{self, FileError};
+use datjob_data::files::{self, FileError};
 
 /// The file's name.
 pub const FILE: &str = "history.json";

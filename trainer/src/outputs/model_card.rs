@@ -12,8 +12,10 @@ use serde::Serialize;
 
 use crate::{
     checkpoint::results::{Accuracies, Document, Time},
-    figures::{CONFIDENCE, METHOD, Measure},
-    outputs::{history, report, robustbench, tensorboard},
+    outputs::{
+        estimates::{CONFIDENCE, METHOD, Measure},
+        history, report, robustbench, tensorboard,
+    },
 };
 
 /// The file's name.

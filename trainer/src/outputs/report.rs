@@ -10,7 +10,7 @@ use super::{
 };
 use crate::{
     checkpoint::results::{Document, Time},
-    figures::{CONFIDENCE, Figure, METHOD, Measure},
+    outputs::estimates::{CONFIDENCE, Figure, METHOD, Measure},
 };
 
 mod curves;

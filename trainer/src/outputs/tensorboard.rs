@@ -14,7 +14,7 @@ use jiff::Timestamp;
 use prost::{Message, Oneof};
 
 use super::history::{EpochRecord, History};
-use crate::files::{self, FileError};
+use datjob_data::files::{self, FileError};
 
 /// The directory, to be given to `tensorboard --logdir`.
 pub const DIRECTORY: &str = "tensorboard";

@@ -44,7 +44,7 @@ impl Client {
     /// A client of the rendezvous on `host` at `port`.
     pub fn remote(host: &str, port: u16) -> Result<Self, ClientError> {
         let url = format!("http://{host}:{port}{PATH}");
-        crate::tls::use_ring();
+        datjob_data::http::install_tls_provider();
         let http = reqwest::Client::builder()
             .timeout(TIMEOUT)
             .redirect(reqwest::redirect::Policy::none())

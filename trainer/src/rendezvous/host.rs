@@ -14,7 +14,7 @@ use super::{
     message::{Heartbeat, Reply, Verdict, World},
     quorum::{Decision, Quorum},
 };
-use crate::files::{self, FileError};
+use datjob_data::files::{self, FileError};
 
 /// How long an operation on the store may take on this end.
 const STORE_TIMEOUT: Duration = Duration::from_mins(1);

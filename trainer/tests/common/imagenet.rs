@@ -6,7 +6,7 @@ use std::{
     process::Command,
 };
 
-use datjob_trainer::manifest;
+use datjob_api::manifest;
 use serde_json::{Value, json};
 use turbojpeg::{Image, PixelFormat, Subsamp};
 

@@ -10,7 +10,7 @@ use k8s_openapi::api::core::v1::{
     Volume, VolumeMount,
 };
 
-use super::{SHARED_MEMORY_DIR, config_map};
+use super::config_map;
 use crate::controller::validate::ValidJob;
 
 /// Name of the init container that runs a data image.
@@ -81,7 +81,7 @@ pub(super) fn mounts(valid: &ValidJob<'_>) -> Vec<VolumeMount> {
         mount(&file_volume(file), &format!("{}/{}", contract::FILES_DIR, file.name()), true)
     }));
     if spec.pod.shared_memory.is_some() {
-        mounts.push(mount(SHARED_MEMORY, SHARED_MEMORY_DIR, false));
+        mounts.push(mount(SHARED_MEMORY, contract::SHARED_MEMORY_DIR, false));
     }
     mounts.extend(spec.pod.volume_mounts.clone());
     mounts

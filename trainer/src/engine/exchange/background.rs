@@ -8,7 +8,7 @@ use std::{
 use datjob_c10d::{BucketHook, C10dError, Failure, Member};
 use tch::Tensor;
 
-use crate::compress::{CompressError, CompressedAllReduce, Rounding};
+use crate::engine::compress::{CompressError, CompressedAllReduce, Rounding};
 
 /// How a bucket is rounded in a step, both counted from 0.
 pub(super) type BucketRounding = Box<dyn Fn(u64, usize) -> Rounding + Send>;

@@ -4,8 +4,8 @@ use datjob_api::{Epsilon, report::Count};
 
 use crate::{
     checkpoint::results::Document,
-    figures::{Figure, Measure},
     outputs::{
+        estimates::{Figure, Measure},
         history::{EpochRecord, History},
         html::escape,
         plot::{Plot, Point, Series},

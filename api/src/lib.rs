@@ -1,0 +1,24 @@
+//! What the operator and the trainers of DatJob agree on.
+//!
+//! - [`training`]: what is trained and how; the immutable part of a job, and all that `dat-trainer run` reads.
+//! - [`manifest`]: a DatJob as a file.
+//! - [`report`]: what a trainer pod tells about its job.
+//! - [`contract`]: names of environment variables, ports, paths and labels.
+//! - [`datjob`] (feature `crd`): the custom resource DatJob, its status and its rules.
+//!
+//! The trainer uses this crate without the feature `crd`: it has no Kubernetes client and needs no schema.
+
+pub mod contract;
+pub mod dataset;
+#[cfg(feature = "crd")]
+pub mod datjob;
+pub mod epsilon;
+pub mod manifest;
+pub mod report;
+#[cfg(feature = "crd")]
+mod schema;
+pub mod training;
+
+pub use epsilon::Epsilon;
+pub use report::Report;
+pub use training::Training;

@@ -1,0 +1,114 @@
+//! Networks that hide their gradients: AutoAttack sees through them, or says that its figure is doubtful.
+
+use std::{cell::Cell, ops::ControlFlow};
+
+use datjob_adversarial::{
+    attack::{ApgdParameters, FabParameters, PgdParameters, SquareParameters},
+    evaluate::{ByClass, Classifier, Counts, EvalAttack, Evaluation, Method, doubts, evaluate_classifier},
+    model::{Mode, Network},
+    tensors::float_batch,
+};
+use datjob_api::training::{Architecture, Norm};
+use datjob_data::{Images, random::Stream};
+use tch::{Device, Kind, TchError, Tensor, no_grad};
+
+const EPSILON: f64 = 0.02;
+const IMAGES: usize = 100;
+
+/// A network behind a defence.
+struct Defended<D>(Network, D);
+
+impl<D: Fn(&Network, &Tensor) -> Result<Tensor, TchError>> Classifier for Defended<D> {
+    fn logits(&self, images: &Tensor) -> Result<Tensor, TchError> {
+        (self.1)(&self.0, images)
+    }
+}
+
+fn network() -> Network {
+    Network::new(&Architecture::SmallCnn.into(), [1, 28, 28], 10, 3, (Kind::Float, Device::Cpu)).unwrap()
+}
+
+/// AutoAttack with a small budget.
+fn auto_attack() -> EvalAttack {
+    let mut attack = EvalAttack::auto_attack(Norm::Linf, EPSILON, 10);
+    let (norm, epsilon, steps) = (Norm::Linf, EPSILON, 10);
+    for stage in &mut attack.stages {
+        stage.method = match stage.method {
+            Method::ApgdCe(_) => Method::ApgdCe(ApgdParameters { norm, epsilon, steps }),
+            Method::ApgdT(_) => Method::ApgdT(ApgdParameters { norm, epsilon, steps }),
+            Method::FabT(_) => Method::FabT(FabParameters { norm, epsilon, steps }),
+            _ => Method::Square(SquareParameters { norm, epsilon, queries: 300 }),
+        };
+    }
+    attack
+}
+
+/// PGD-10 and AutoAttack on random images with the classes that the classifier gives them.
+fn evaluated<D: Fn(&Network, &Tensor) -> Result<Tensor, TchError>>(defence: D) -> (Counts, Vec<String>) {
+    let classifier = Defended(network(), defence);
+    let mut stream = Stream::split(0);
+    let pixels: Vec<u8> = (0..IMAGES * 784).map(|_| stream.below(256) as u8).collect();
+    let unlabelled = Images::new([1, 28, 28], pixels.clone(), vec![0; IMAGES]);
+    let indices: Vec<usize> = (0..IMAGES).collect();
+    let (batch, _) = float_batch(&unlabelled.read(&indices, None).unwrap(), Device::Cpu).unwrap();
+    let classes = no_grad(|| classifier.logits(&batch).unwrap().argmax(1, false));
+    let classes = Vec::<i64>::try_from(classes).unwrap().into_iter().map(|class| class as u16);
+    let images = Images::new([1, 28, 28], pixels, classes.collect());
+    let pgd = PgdParameters { norm: Norm::Linf, epsilon: EPSILON, step_size: EPSILON / 4.0, steps: 10 };
+    let attacks = [EvalAttack::single("pgd-10", Method::Pgd(pgd), 1), auto_attack()];
+    let evaluation = Evaluation {
+        images: &images,
+        indices: &indices,
+        classes: 10,
+        seed: 0,
+        attacks: &attacks,
+        device: Device::Cpu,
+    };
+    let counts = classifier
+        .0
+        .frozen(|| {
+            evaluate_classifier(&classifier, &evaluation, (0, 1), &mut |_, _| ControlFlow::Continue(()))
+        })
+        .unwrap();
+    let found = doubts(&counts, 1, &attacks[1]);
+    (counts, found)
+}
+
+#[test]
+fn a_network_that_hides_nothing_is_not_doubted() {
+    let (counts, doubts) = evaluated(|network, x| network.forward(x, Mode::Eval));
+    assert!(counts.robust(0) < 60 && counts.robust(1) < 40, "{counts:?}");
+    assert_eq!(doubts, Vec::<String>::new());
+}
+
+#[test]
+fn saturated_logits_are_seen_through() {
+    let (counts, doubts) = evaluated(|network, x| network.forward(x, Mode::Eval)?.f_mul_scalar(1e6));
+    assert!(counts.robust(0) > 90, "PGD is fooled: {counts:?}");
+    assert!(counts.robust(1) < 40, "AutoAttack is not: {counts:?}");
+    assert!(doubts[0].starts_with("Zero gradients: at "), "{doubts:?}");
+}
+
+#[test]
+fn a_layer_without_a_gradient_is_seen_through_by_search_and_said() {
+    let (counts, doubts) = evaluated(|network, x| {
+        let levels = 64.0;
+        network.forward(&x.f_mul_scalar(levels)?.f_round()?.f_div_scalar(levels)?, Mode::Eval)
+    });
+    let left: Vec<u64> = counts.attacks[1].iter().map(ByClass::sum).collect();
+    assert!(counts.robust(0) > 50, "PGD is fooled: {counts:?}");
+    assert!(left[3] < left[2], "Square is not: {left:?}");
+    assert!(doubts.iter().any(|doubt| doubt.starts_with("Zero gradients: at 100 of 100")), "{doubts:?}");
+    assert!(doubts.iter().any(|doubt| doubt.starts_with("Square's gain")), "{doubts:?}");
+}
+
+#[test]
+fn a_network_that_changes_its_answers_is_said_to() {
+    let asked = Cell::new(0);
+    let (_, doubts) = evaluated(|network, x| {
+        asked.set(asked.get() + 1);
+        let noise = 0.01 * f64::from(asked.get() % 7);
+        network.forward(&(x + noise), Mode::Eval)
+    });
+    assert!(doubts[0].starts_with("Randomised network: 100 of 100"), "{doubts:?}");
+}

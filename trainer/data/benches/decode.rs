@@ -1,0 +1,91 @@
+//! Images per second that the loader reads, decodes and brings to 224×224: generated JPEG files of ImageNet's usual size
+//! (500×375), by one and by all cores, by the clock and by processor time, which other work on the machine does not change.
+//! The same in Pillow (`decode.py`), where `DATJOB_BENCH_PYTHON` has it.
+
+use std::{env, fs, path::Path, process::Command, thread, time::Instant};
+
+use datjob_api::training::Data;
+use datjob_data::{Augmentation, Loader};
+use turbojpeg::{Image, PixelFormat, Subsamp};
+
+const FILES: usize = 64;
+const BATCH: usize = 64;
+const BATCHES: usize = 32;
+
+fn main() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let mut bytes = 0;
+    for part in ["train", "val"] {
+        for class in ["a", "b"] {
+            let folder = dir.path().join(part).join(class);
+            fs::create_dir_all(&folder).expect("a folder");
+            for number in 0..FILES / 2 {
+                let jpeg = picture(number * 2 + usize::from(class == "b"));
+                bytes += jpeg.len();
+                fs::write(folder.join(format!("{number:03}.jpg")), jpeg).expect("a file");
+            }
+        }
+    }
+    let cores = thread::available_parallelism().map_or(1, usize::from);
+    println!("JPEG of 500×375, {} KB on average, to 224×224", bytes / FILES / 2 / 1000);
+    for threads in if cores > 1 { vec![1, cores] } else { vec![1] } {
+        for (view, crop) in [("random part, flip", "{}"), ("middle", r#"{"crop": 0, "flip": false}"#)] {
+            let (by_clock, by_processor) = speed(dir.path(), threads, crop);
+            println!(
+                "{threads:>2} threads  {view:<18} {by_clock:>6.0} images/s  {by_processor:>6.0} a processor second"
+            );
+        }
+    }
+    let python = env::var("DATJOB_BENCH_PYTHON").unwrap_or_else(|_| "python3".into());
+    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("benches/decode.py");
+    match Command::new(&python).arg(script).arg(dir.path().join("train")).output() {
+        Ok(output) if output.status.success() => print!("{}", String::from_utf8_lossy(&output.stdout)),
+        _ => println!("No comparison with Pillow: {python} does not have it."),
+    }
+}
+
+/// Waves and noise, which compress about as well as photographs do.
+fn picture(number: usize) -> Vec<u8> {
+    let (width, height) = (500, 375);
+    let mut state = number as u32 + 1;
+    let mut noise = || {
+        state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+        f64::from(state >> 24) / 8.0
+    };
+    let mut pixels = Vec::with_capacity(width * height * 3);
+    for y in 0..height {
+        for x in 0..width {
+            let (x, y, phase) = (x as f64, y as f64, number as f64);
+            let wave = (x / 37.0 + phase).sin() + (y / 23.0 - phase).cos() + ((x + y) / 61.0).sin();
+            let grain = noise();
+            pixels.extend([30.0, 10.0, 50.0].map(|shift| (wave * 25.0 + 80.0 + shift + grain) as u8));
+        }
+    }
+    let image = Image { pixels: &*pixels, width, pitch: width * 3, height, format: PixelFormat::RGB };
+    turbojpeg::compress(image, 92, Subsamp::Sub2x2).expect("a JPEG").to_vec()
+}
+
+fn speed(dir: &Path, threads: usize, augmentation: &str) -> (f64, f64) {
+    let spec = format!(
+        r#"{{"dataset": "image-folder", "source": {{"image": {{"reference": "none"}}}}, "augmentation": {augmentation}}}"#
+    );
+    let spec: Data = serde_json::from_str(&spec).expect("a spec");
+    let images = datjob_data::load(&spec, dir, threads).expect("images").train;
+    let batches = (0..BATCHES).map(|_| (0..BATCH).map(|image| image % FILES).collect());
+    let augmentation = Augmentation::new(&spec.variation(), &[], 0, 0);
+    let mut loader = Loader::new(&images, batches, Some(augmentation)).expect("a loader");
+    // The files are read once before, and the threads are at work.
+    loader.next_batch().expect("a batch");
+    let (begun, used) = (Instant::now(), processor_seconds());
+    while loader.next_batch().expect("a batch").is_some() {}
+    // Two batches were ahead when the clock started.
+    let images = ((BATCHES - 3) * BATCH) as f64;
+    (images / begun.elapsed().as_secs_f64(), images / (processor_seconds() - used))
+}
+
+/// Of all threads of this process: user and system time, in ticks of 10 ms on Linux.
+fn processor_seconds() -> f64 {
+    let stat = fs::read_to_string("/proc/self/stat").expect("Linux");
+    let after_name = stat.rsplit(") ").next().unwrap_or_default();
+    after_name.split(' ').skip(11).take(2).filter_map(|ticks| ticks.parse::<f64>().ok()).sum::<f64>() / 100.0
+}

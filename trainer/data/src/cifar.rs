@@ -1,0 +1,154 @@
+//! The binary version of CIFAR-10 and CIFAR-100: records of labels (one, or coarse and fine) and 3072 bytes, red,
+//! green, blue. Source: Krizhevsky, "The CIFAR-10 dataset".
+
+use std::path::Path;
+
+use datjob_api::training::{Contents, Dataset};
+
+use super::{
+    DataError, DataSet, Images,
+    standard_files::{Layout, Unpacked, check_labels},
+};
+
+pub(super) fn load(layout: &Layout, dir: &Path) -> Result<DataSet, DataError> {
+    let part = |files: &[&'static str], count: usize| {
+        let mut pixels = Vec::with_capacity(count * bytes_of_image(layout));
+        let mut labels = Vec::with_capacity(count);
+        for file in files {
+            read(layout, dir, file, count / files.len(), &mut pixels, &mut labels)?;
+        }
+        let labels = labels.into_iter().map(u16::from).collect();
+        Ok(Images::new(layout.contents.image_shape, pixels, labels))
+    };
+    let Contents { classes, training_images, test_images, .. } = layout.contents;
+    Ok(DataSet::new(part(layout.train, training_images)?, part(layout.test, test_images)?, classes))
+}
+
+fn bytes_of_image(layout: &Layout) -> usize {
+    layout.contents.image_shape.iter().product::<i64>() as usize
+}
+
+/// Appends the images of one file, which must hold `count`.
+fn read(
+    layout: &Layout,
+    dir: &Path,
+    file: &'static str,
+    count: usize,
+    pixels: &mut Vec<u8>,
+    labels: &mut Vec<u8>,
+) -> Result<(), DataError> {
+    // CIFAR-100 has the coarse label before the fine one.
+    let label_bytes = if matches!(layout.dataset, Dataset::Cifar100) { 2 } else { 1 };
+    let record = label_bytes + bytes_of_image(layout);
+    let path = layout.find(dir, file)?;
+    let bytes = Unpacked::read(path.clone(), count * record).exactly(count * record)?;
+    let first = labels.len();
+    for record in bytes.chunks_exact(record) {
+        labels.push(record[label_bytes - 1]);
+        pixels.extend_from_slice(&record[label_bytes..]);
+    }
+    check_labels(&path, &labels[first..], layout.contents.classes)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use proptest::prelude::*;
+
+    use super::*;
+
+    /// The layout, of so few images.
+    fn small(dataset: Dataset) -> Layout {
+        let mut layout = crate::standard_files::layout(dataset).unwrap();
+        (layout.contents.training_images, layout.contents.test_images) = (10, 3);
+        layout
+    }
+
+    /// Records of one label, or of a coarse and a fine one; the pixels are the fine label.
+    fn records(labels: &[&[u8]]) -> Vec<u8> {
+        labels.iter().flat_map(|label| [*label, &vec![label[label.len() - 1]; 3072]].concat()).collect()
+    }
+
+    fn load_in(dataset: Dataset, files: &[(&str, &[u8])]) -> Result<DataSet, String> {
+        let dir = tempfile::tempdir().unwrap();
+        for (name, contents) in files {
+            let path = dir.path().join(name);
+            fs::create_dir_all(path.parent().unwrap()).unwrap();
+            fs::write(path, contents).unwrap();
+        }
+        load(&small(dataset), dir.path())
+            .map_err(|error| error.to_string().replace(dir.path().to_str().unwrap(), "DIR"))
+    }
+
+    fn cifar10(folder: &str, third_batch: &[u8]) -> Result<DataSet, String> {
+        let other = records(&[&[1], &[2]]);
+        let test = records(&[&[7], &[8], &[9]]);
+        let name = |file: &str| format!("{folder}{file}");
+        load_in(
+            Dataset::Cifar10,
+            &[
+                (&name("data_batch_1.bin"), &other),
+                (&name("data_batch_2.bin"), &other),
+                (&name("data_batch_3.bin"), third_batch),
+                (&name("data_batch_4.bin"), &other),
+                (&name("data_batch_5.bin"), &other),
+                (&name("test_batch.bin"), &test),
+            ],
+        )
+    }
+
+    #[test]
+    fn cifar10_is_read_in_the_order_of_its_files() {
+        for folder in ["", "cifar-10-batches-bin/"] {
+            let DataSet { train, test, .. } = cifar10(folder, &records(&[&[3], &[4]])).unwrap();
+            let labels: Vec<u16> = (0..10).map(|image| train.label(image)).collect();
+            assert_eq!(labels, [1, 2, 1, 2, 3, 4, 1, 2, 1, 2]);
+            assert_eq!(train.shape(), [3, 32, 32]);
+            assert!(train.read(&[5], None).unwrap().pixels.iter().all(|&pixel| pixel == 4));
+            assert_eq!(test.label(2), 9);
+        }
+    }
+
+    #[test]
+    fn cifar100_is_read_with_its_fine_labels() {
+        let train = records(&[&[1, 99][..]; 10]);
+        let test = records(&[&[19, 0][..]; 3]);
+        let DataSet { train, test, .. } = load_in(
+            Dataset::Cifar100,
+            &[("cifar-100-binary/train.bin", &train), ("cifar-100-binary/test.bin", &test)],
+        )
+        .unwrap();
+        assert_eq!((train.label(9), train.read(&[9], None).unwrap().pixels[0]), (99, 99));
+        assert_eq!((test.label(2), test.len()), (0, 3));
+    }
+
+    #[test]
+    fn each_fault_has_its_sentence() {
+        let good = records(&[&[3], &[4]]);
+        assert_eq!(
+            cifar10("", &good[..good.len() - 1]).unwrap_err(),
+            "DIR/data_batch_3.bin: truncated: 6146 bytes were expected, 6145 found"
+        );
+        assert_eq!(
+            cifar10("", &[&good[..], &[0]].concat()).unwrap_err(),
+            "DIR/data_batch_3.bin: more than the 6146 bytes that were expected"
+        );
+        assert_eq!(
+            cifar10("", &records(&[&[3], &[10]])).unwrap_err(),
+            "DIR/data_batch_3.bin: label 10 of image 1 (counted from 0): there are 10 classes"
+        );
+        assert_eq!(
+            load_in(Dataset::Cifar100, &[]).unwrap_err(),
+            "DIR/train.bin: the file is missing; cifar100 consists of train.bin, test.bin, in DIR or in \
+             cifar-100-binary below it"
+        );
+    }
+
+    proptest! {
+        #[test]
+        fn no_bytes_panic(contents in prop::collection::vec(any::<u8>(), 0..7000)) {
+            let _ = cifar10("", &contents);
+        }
+    }
+}

@@ -1,0 +1,253 @@
+//! Encoded images to pixels: JPEG by libjpeg-turbo, and PNG, of which ImageNet has one among its JPEG files.
+
+use std::io::Cursor;
+
+use turbojpeg::{Colorspace, Decompressor, Image, PixelFormat};
+
+/// Most pixels of an image: 300 MB decoded. The largest of ImageNet has 61 million.
+/// Fuzzing is done with small ones: a header of a few bytes would take all of its time.
+const PIXEL_LIMIT: usize = if cfg!(feature = "fuzzing") { 1_000_000 } else { 100_000_000 };
+/// Most scans of a progressive JPEG; programs write about ten. Each goes over all pixels, whatever few bytes it has.
+const SCAN_LIMIT: u32 = 100;
+
+/// Decodes one image after the other.
+pub(super) struct Decoder {
+    jpeg: Option<Decompressor>,
+    cmyk: Vec<u8>,
+}
+
+/// An image of 8 bits for each of red, green and blue, pixel by pixel, row by row.
+#[derive(Debug, Default)]
+pub(super) struct Rgb {
+    pub(super) width: u32,
+    pub(super) height: u32,
+    pub(super) pixels: Vec<u8>,
+}
+
+impl Decoder {
+    pub(super) fn new() -> Self {
+        Self { jpeg: None, cmyk: Vec::new() }
+    }
+
+    /// Decodes into `out`, whose memory is used again; an error is the end of a sentence that begins with the file.
+    pub(super) fn decode(&mut self, bytes: &[u8], out: &mut Rgb) -> Result<(), String> {
+        if bytes.starts_with(b"\x89PNG\r\n\x1a\n") {
+            return decode_png(bytes, out)
+                .map_err(|error| format!("is a PNG that cannot be decoded: {error}"));
+        }
+        if !bytes.starts_with(&[0xff, 0xd8]) {
+            return Err("is neither a JPEG nor a PNG".to_owned());
+        }
+        self.decode_jpeg(bytes, out).map_err(|error| format!("is a JPEG that cannot be decoded: {error}"))
+    }
+
+    fn decode_jpeg(&mut self, bytes: &[u8], out: &mut Rgb) -> Result<(), String> {
+        let text = |error: turbojpeg::Error| error.to_string();
+        let jpeg = match &mut self.jpeg {
+            Some(jpeg) => jpeg,
+            empty => {
+                let mut jpeg = Decompressor::new().map_err(text)?;
+                jpeg.set_scan_limit(SCAN_LIMIT).map_err(text)?;
+                empty.insert(jpeg)
+            }
+        };
+        let header = jpeg.read_header(bytes).map_err(text)?;
+        let (width, height) = (header.width, header.height);
+        out.resize(width, height)?;
+        let mut decode = |pixels: &mut [u8], format: PixelFormat| {
+            let pitch = width * format.size();
+            match jpeg.decompress(bytes, Image { pixels, width, pitch, height, format }) {
+                Err(error) if !is_harmless(&error.to_string()) => Err(text(error)),
+                _ => Ok(()),
+            }
+        };
+        if matches!(header.colorspace, Colorspace::CMYK | Colorspace::YCCK) {
+            self.cmyk.resize(width * height * 4, 0);
+            decode(&mut self.cmyk, PixelFormat::CMYK)?;
+            // As Adobe's programs write it, whom all others follow: 255 is no ink.
+            for (rgb, &[c, m, y, k]) in
+                out.pixels.as_chunks_mut::<3>().0.iter_mut().zip(self.cmyk.as_chunks().0)
+            {
+                *rgb = [c, m, y].map(|ink| (u16::from(ink) * u16::from(k) / 255) as u8);
+            }
+            return Ok(());
+        }
+        decode(&mut out.pixels, PixelFormat::RGB)
+    }
+}
+
+/// What libjpeg warns of without losing pixels; ImageNet has such files.
+fn is_harmless(message: &str) -> bool {
+    [
+        "extraneous bytes before marker",
+        "Invalid SOS parameters",
+        "unknown JFIF revision",
+        "Unknown Adobe color",
+    ]
+    .iter()
+    .any(|warning| message.contains(warning))
+}
+
+fn decode_png(bytes: &[u8], out: &mut Rgb) -> Result<(), String> {
+    let mut decoder = png::Decoder::new_with_limits(Cursor::new(bytes), png::Limits { bytes: 64 << 20 });
+    decoder.set_transformations(png::Transformations::normalize_to_color8());
+    let text = |error: png::DecodingError| error.to_string();
+    let mut reader = decoder.read_info().map_err(text)?;
+    let (width, height) = (reader.info().width as usize, reader.info().height as usize);
+    out.resize(width, height)?;
+    let size = reader.output_buffer_size().ok_or("it is too large")?;
+    // Four bytes a pixel at most, after the normalisation.
+    let mut pixels = vec![0; size.min(PIXEL_LIMIT * 4)];
+    let frame = reader.next_frame(&mut pixels).map_err(text)?;
+    let channels = frame.color_type.samples();
+    for (rgb, pixel) in out.pixels.as_chunks_mut::<3>().0.iter_mut().zip(pixels.chunks_exact(channels)) {
+        *rgb = if channels < 3 { [pixel[0]; 3] } else { [pixel[0], pixel[1], pixel[2]] };
+    }
+    Ok(())
+}
+
+impl Rgb {
+    fn resize(&mut self, width: usize, height: usize) -> Result<(), String> {
+        if width == 0 || height == 0 || width.saturating_mul(height) > PIXEL_LIMIT {
+            return Err(format!("{width}×{height} pixels are not within 1 and {PIXEL_LIMIT}"));
+        }
+        (self.width, self.height) = (width as u32, height as u32);
+        self.pixels.clear();
+        self.pixels.resize(width * height * 3, 0);
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+pub(super) mod tests {
+    use proptest::prelude::*;
+    use turbojpeg::Subsamp;
+
+    use super::*;
+
+    /// A JPEG of one colour.
+    pub(crate) fn jpeg(width: usize, height: usize, colour: [u8; 3]) -> Vec<u8> {
+        let pixels = colour.repeat(width * height);
+        let image = Image { pixels: &*pixels, width, pitch: width * 3, height, format: PixelFormat::RGB };
+        turbojpeg::compress(image, 95, Subsamp::None).unwrap().to_vec()
+    }
+
+    fn png(color: png::ColorType, pixels: &[u8]) -> Vec<u8> {
+        let mut bytes = Vec::new();
+        let mut encoder = png::Encoder::new(&mut bytes, 2, 1);
+        encoder.set_color(color);
+        encoder.set_depth(png::BitDepth::Eight);
+        encoder.write_header().unwrap().write_image_data(pixels).unwrap();
+        bytes
+    }
+
+    fn decode(bytes: &[u8]) -> Result<Rgb, String> {
+        let mut out = Rgb::default();
+        Decoder::new().decode(bytes, &mut out).map(|()| out)
+    }
+
+    fn close(found: &[u8], expected: [u8; 3]) -> bool {
+        found.iter().zip(expected).all(|(a, b)| a.abs_diff(b) <= 3)
+    }
+
+    #[test]
+    fn colours_come_back() {
+        let image = decode(&jpeg(5, 3, [200, 30, 90])).unwrap();
+        assert_eq!((image.width, image.height, image.pixels.len()), (5, 3, 45));
+        assert!(image.pixels.chunks(3).all(|pixel| close(pixel, [200, 30, 90])), "{image:?}");
+    }
+
+    #[test]
+    fn grey_and_cmyk_become_colours() {
+        let of = |format: PixelFormat, pixel: &[u8], subsamp| {
+            let pixels = pixel.repeat(64);
+            let image = Image { pixels: &*pixels, width: 8, pitch: 8 * pixel.len(), height: 8, format };
+            decode(&turbojpeg::compress(image, 95, subsamp).unwrap()).unwrap()
+        };
+        let grey = of(PixelFormat::GRAY, &[77], Subsamp::Gray);
+        assert!(grey.pixels.chunks(3).all(|pixel| close(pixel, [77; 3])));
+        // Half black, over cyan of which 200 of 255 parts are left out.
+        let cmyk = of(PixelFormat::CMYK, &[200, 255, 255, 128], Subsamp::None);
+        assert!(cmyk.pixels.chunks(3).all(|pixel| close(pixel, [100, 128, 128])), "{cmyk:?}");
+    }
+
+    #[test]
+    fn a_png_under_another_name_is_read() {
+        let rgb = decode(&png(png::ColorType::Rgba, &[1, 2, 3, 255, 4, 5, 6, 0])).unwrap();
+        assert_eq!(rgb.pixels, [1, 2, 3, 4, 5, 6]);
+        let grey = decode(&png(png::ColorType::Grayscale, &[9, 250])).unwrap();
+        assert_eq!(grey.pixels, [9, 9, 9, 250, 250, 250]);
+    }
+
+    #[test]
+    fn what_is_no_image_is_refused() {
+        assert_eq!(decode(b"GIF89a").unwrap_err(), "is neither a JPEG nor a PNG");
+        let whole = jpeg(200, 200, [9, 99, 200]);
+        let cut = decode(&whole[..whole.len() - 50]).unwrap_err();
+        assert!(cut.starts_with("is a JPEG that cannot be decoded: ") && cut.contains("remature"), "{cut}");
+        let header = decode(&whole[..30]).unwrap_err();
+        assert!(header.starts_with("is a JPEG that cannot be decoded: "), "{header}");
+        let png = png(png::ColorType::Rgb, &[0; 6]);
+        assert!(decode(&png[..40]).unwrap_err().starts_with("is a PNG that cannot be decoded: "));
+    }
+
+    #[test]
+    fn bytes_that_cost_no_pixels_are_let_pass() {
+        let mut bytes = jpeg(16, 16, [50, 60, 70]);
+        let end = bytes.len() - 2;
+        bytes.splice(end..end, [1, 2, 3]);
+        assert!(decode(&bytes).unwrap().pixels.chunks(3).all(|pixel| close(pixel, [50, 60, 70])));
+    }
+
+    #[test]
+    fn a_bomb_is_not_unpacked() {
+        let mut bytes = jpeg(16, 16, [0; 3]);
+        let frame = bytes.windows(2).position(|two| two == [0xff, 0xc0]).unwrap();
+        bytes[frame + 5..frame + 9].copy_from_slice(&[0xff, 0xdc, 0xff, 0xdc]);
+        let sentence = decode(&bytes).unwrap_err();
+        assert!(sentence.contains("65500×65500 pixels are not within 1 and 100000000"), "{sentence}");
+    }
+
+    #[test]
+    fn scans_without_end_are_not_decoded() {
+        let pixels = vec![9; 16 * 16 * 3];
+        let format = PixelFormat::RGB;
+        let image = Image { pixels: &*pixels, width: 16, pitch: 16 * 3, height: 16, format };
+        let mut compressor = turbojpeg::Compressor::new().unwrap();
+        compressor.set_progressive(true).unwrap();
+        let mut bytes = compressor.compress_to_vec(image).unwrap();
+        assert!(decode(&bytes).is_ok());
+        // The first scan, again and again before the end.
+        let scans: Vec<usize> =
+            (0..bytes.len()).filter(|&at| bytes[at..].starts_with(&[0xff, 0xda])).collect();
+        let next = bytes[scans[0] + 2..].windows(2).position(|two| two[0] == 0xff && two[1] != 0).unwrap();
+        let scan = bytes[scans[0]..scans[0] + 2 + next].repeat(SCAN_LIMIT as usize);
+        bytes.splice(scans[0]..scans[0], scan);
+        let sentence = decode(&bytes).unwrap_err();
+        assert!(sentence.contains("more than 100 scans"), "{sentence}");
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(512))]
+        #[test]
+        fn mutated_bytes_are_refused_or_decoded(
+            changes in prop::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 1..8),
+            cut in any::<prop::sample::Index>(),
+            shorter: bool,
+            png_instead: bool,
+        ) {
+            let mut bytes =
+                if png_instead { png(png::ColorType::Rgb, &[7; 6]) } else { jpeg(24, 17, [10, 200, 60]) };
+            for (at, byte) in changes {
+                let at = at.index(bytes.len());
+                bytes[at] = byte;
+            }
+            if shorter {
+                bytes.truncate(cut.index(bytes.len()));
+            }
+            if let Ok(image) = decode(&bytes) {
+                prop_assert_eq!(image.pixels.len(), image.width as usize * image.height as usize * 3);
+            }
+        }
+    }
+}

@@ -1,0 +1,305 @@
+use std::{
+    io::{BufRead, BufReader},
+    net::{TcpListener, TcpStream},
+    sync::{Arc, Mutex},
+    thread,
+};
+
+use super::*;
+
+const PATIENCE: Retries =
+    Retries { tries: 3, wait: Duration::from_millis(1), silence: Duration::from_millis(500) };
+
+/// Answers requests one after the other, each by the next of `answers`; then lets go of the port.
+fn serve(answers: Vec<Vec<u8>>) -> (String, Arc<Mutex<Vec<String>>>) {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap();
+    let asked = Arc::new(Mutex::new(Vec::new()));
+    let log = Arc::clone(&asked);
+    thread::spawn(move || {
+        for answer in answers {
+            let (stream, _) = listener.accept().unwrap();
+            log.lock().unwrap().push(read_request(&stream));
+            // The client may hang up before the end.
+            let _ = (&stream).write_all(&answer);
+        }
+    });
+    (format!("http://{address}"), asked)
+}
+
+fn read_request(stream: &TcpStream) -> String {
+    let mut lines = BufReader::new(stream).lines().map(Result::unwrap);
+    let first = lines.next().unwrap();
+    for _ in lines.take_while(|line| !line.is_empty()) {}
+    first
+}
+
+fn answer(status: &str, headers: &str, body: &[u8]) -> Vec<u8> {
+    let length = body.len();
+    let head = format!("HTTP/1.1 {status}\r\nconnection: close\r\ncontent-length: {length}\r\n{headers}\r\n");
+    [head.as_bytes(), body].concat()
+}
+
+fn ok(body: &[u8]) -> Vec<u8> {
+    answer("200 OK", "", body)
+}
+
+fn tar_of(files: &[(&str, &[u8])]) -> Vec<u8> {
+    let mut tar = tar::Builder::new(Vec::new());
+    for (name, contents) in files {
+        let mut header = tar::Header::new_gnu();
+        header.set_size(contents.len() as u64);
+        header.set_mode(0o644);
+        tar.append_data(&mut header, name, *contents).unwrap();
+    }
+    tar.into_inner().unwrap()
+}
+
+fn cifar100() -> Vec<u8> {
+    tar_of(&[
+        ("cifar-100-binary/train.bin", b"training"),
+        ("cifar-100-binary/test.bin", b"test"),
+        ("cifar-100-binary/fine_label_names.txt", b"apple"),
+    ])
+}
+
+fn gzip(bytes: &[u8]) -> Vec<u8> {
+    let mut out = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
+    out.write_all(bytes).unwrap();
+    out.finish().unwrap()
+}
+
+fn source(url: &str, archive: &[u8]) -> HttpSource {
+    HttpSource { url: url.to_owned(), sha256: hex::encode(Sha256::digest(archive)) }
+}
+
+fn names(dir: &Path) -> Vec<String> {
+    let mut names: Vec<String> = fs::read_dir(dir)
+        .unwrap()
+        .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+        .filter(|name| !name.starts_with('.'))
+        .collect();
+    names.sort();
+    names
+}
+
+fn fetch_cifar100(source: &HttpSource, dir: &Path) -> Result<(), DownloadError> {
+    download(Dataset::Cifar100, source, dir, PATIENCE, &mut |_, _| {})
+}
+
+#[test]
+fn one_file_is_fetched_once_and_named_by_its_hash() {
+    let (url, asked) = serve(vec![ok(b"weights"), ok(b"others")]);
+    let dir = tempfile::tempdir().unwrap();
+    let files = dir.path().join("files");
+    let weights = source(&url, b"weights");
+    for _ in 0..2 {
+        let path = download_file(&weights, &files, PATIENCE).unwrap();
+        assert_eq!(path, files.join(&weights.sha256));
+        assert_eq!(fs::read(path).unwrap(), b"weights");
+    }
+    assert_eq!(asked.lock().unwrap().len(), 1);
+    let sentence = download_file(&source(&url, b"more"), &files, PATIENCE).unwrap_err().to_string();
+    assert!(sentence.contains("the spec's sha256 says"), "{sentence}");
+    assert_eq!(fs::read_dir(&files).unwrap().count(), 1, "what has another hash is not kept");
+}
+
+#[test]
+fn the_standard_files_are_taken_out_and_nothing_else() {
+    for archive in [cifar100(), gzip(&cifar100())] {
+        let (url, _) = serve(vec![ok(&archive)]);
+        let dir = tempfile::tempdir().unwrap();
+        let mut heard = (0, None);
+        let source = source(&url, &archive);
+        let progress = &mut |bytes, size| {
+            heard = (bytes, size);
+            let files = fs::read_dir(dir.path()).unwrap().count();
+            assert_eq!(files, 0, "a killed process would leave what has come");
+        };
+        download(Dataset::Cifar100, &source, dir.path(), PATIENCE, progress).unwrap();
+        assert_eq!(names(dir.path()), ["test.bin", "train.bin"]);
+        assert_eq!(fs::read(dir.path().join("train.bin")).unwrap(), b"training");
+        assert_eq!(heard, (archive.len() as u64, Some(archive.len() as u64)));
+        // The server is gone: a second call finds all in place.
+        fetch_cifar100(&source, dir.path()).unwrap();
+    }
+}
+
+#[test]
+fn paths_in_the_archive_lead_nowhere_else() {
+    let mut tar = tar::Builder::new(Vec::new());
+    let mut add = |name: &str, kind, contents: &[u8]| {
+        let mut header = tar::Header::new_gnu();
+        header.as_old_mut().name[..name.len()].copy_from_slice(name.as_bytes());
+        header.set_entry_type(kind);
+        header.set_size(contents.len() as u64);
+        header.set_link_name("/etc/passwd").unwrap();
+        header.set_cksum();
+        tar.append(&header, contents).unwrap();
+    };
+    add("../../train.bin", tar::EntryType::Regular, b"training");
+    add("test.bin", tar::EntryType::Symlink, b"");
+    let archive = tar.into_inner().unwrap();
+    let (url, _) = serve(vec![ok(&archive)]);
+    let dir = tempfile::tempdir().unwrap();
+    let inner = dir.path().join("a/b");
+    fs::create_dir_all(&inner).unwrap();
+    let error = fetch_cifar100(&source(&url, &archive), &inner).unwrap_err().to_string();
+    assert!(
+        error.contains("test.bin: the file is missing; cifar100 consists of train.bin, test.bin"),
+        "{error}"
+    );
+    assert_eq!(names(&inner), ["train.bin"]);
+    assert_eq!(names(dir.path()), ["a"]);
+}
+
+#[test]
+fn a_folder_of_images_keeps_its_folders() {
+    let archive = tar_of(&[
+        ("imagenet/train/n01/a.JPEG", b"a"),
+        ("imagenet/train/n02/b.jpg", b"b"),
+        ("imagenet/val/n01/c.jpg", b"c"),
+        ("imagenet/README.md", b"text"),
+    ]);
+    let (url, _) = serve(vec![ok(&archive)]);
+    let dir = tempfile::tempdir().unwrap();
+    let fetch =
+        |source: &HttpSource| download(Dataset::ImageFolder, source, dir.path(), PATIENCE, &mut |_, _| {});
+    fetch(&source(&url, &archive)).unwrap();
+    assert_eq!(names(dir.path()), ["train", "val"]);
+    assert_eq!(fs::read(dir.path().join("train/n02/b.jpg")).unwrap(), b"b");
+    fetch(&source(&url, &archive)).unwrap();
+
+    let shards = tar_of(&[("x/train-0.tar", b"a"), ("x/classes.txt", b"b")]);
+    let (url, _) = serve(vec![ok(&shards)]);
+    let dir = tempfile::tempdir().unwrap();
+    let source = source(&url, &shards);
+    let error = download(Dataset::Webdataset, &source, dir.path(), PATIENCE, &mut |_, _| {}).unwrap_err();
+    assert!(error.to_string().contains("training or test images are missing"), "{error}");
+    assert_eq!(names(dir.path()), ["classes.txt", "train-0.tar"]);
+}
+
+#[test]
+fn what_lies_among_images_and_is_none_is_named() {
+    let archive = tar_of(&[("x/train/n01/a.JPEG", b"a"), ("x/train/n01/b.png", b"b")]);
+    let (url, _) = serve(vec![ok(&archive)]);
+    let dir = tempfile::tempdir().unwrap();
+    let error = download(Dataset::ImageFolder, &source(&url, &archive), dir.path(), PATIENCE, &mut |_, _| {});
+    let expected =
+        format!("{url}: train/n01/b.png in it is no JPEG by its name: images end with .jpg or .jpeg");
+    assert_eq!(error.unwrap_err().to_string(), expected);
+}
+
+#[test]
+fn a_folder_is_that_of_one_source() {
+    let other = tar_of(&[("train.bin", b"a"), ("test.bin", b"b")]);
+    let (url, asked) = serve(vec![ok(&cifar100()), ok(&cifar100())]);
+    let dir = tempfile::tempdir().unwrap();
+    let wrong = source(&url, b"something else");
+    assert!(matches!(fetch_cifar100(&wrong, dir.path()), Err(DownloadError::Hash { .. })));
+    fetch_cifar100(&source(&url, &cifar100()), dir.path()).unwrap();
+    let sentence = fetch_cifar100(&source(&url, &other), dir.path()).unwrap_err().to_string();
+    assert!(
+        sentence
+            .ends_with("holds what was fetched from another source; name an empty folder, or empty this one")
+    );
+    assert_eq!((asked.lock().unwrap().len(), names(dir.path()).len()), (2, 2));
+}
+
+#[test]
+fn two_data_sets_in_an_archive_are_not_mixed() {
+    let archive = tar_of(&[
+        ("photo/train/dog/1.jpg", b"a"),
+        ("photo/train/cat/1.jpg", b"b"),
+        ("sketch/train/dog/1.jpg", b"c"),
+    ]);
+    let (url, _) = serve(vec![ok(&archive)]);
+    let dir = tempfile::tempdir().unwrap();
+    let source = HttpSource { url: format!("{url}/x.tar?signature=secret"), ..source(&url, &archive) };
+    let error = download(Dataset::ImageFolder, &source, dir.path(), PATIENCE, &mut |_, _| {});
+    let sentence = error.unwrap_err().to_string();
+    assert!(sentence.contains(r#"/x.tar: it has train in "photo/" and in "sketch/""#), "{sentence}");
+    assert!(!sentence.contains("secret"), "{sentence}");
+}
+
+#[test]
+fn redirects_are_followed() {
+    let archive = cifar100();
+    let (target, _) = serve(vec![ok(&archive)]);
+    let (url, _) = serve(vec![answer("302 Found", &format!("location: {target}/elsewhere\r\n"), b"")]);
+    let dir = tempfile::tempdir().unwrap();
+    fetch_cifar100(&source(&url, &archive), dir.path()).unwrap();
+}
+
+#[test]
+fn what_may_pass_is_tried_again() {
+    let archive = cifar100();
+    let cut_short = ok(&archive)[..200].to_vec();
+    let (url, asked) = serve(vec![answer("503 Service Unavailable", "", b""), cut_short, ok(&archive)]);
+    let dir = tempfile::tempdir().unwrap();
+    fetch_cifar100(&source(&url, &archive), dir.path()).unwrap();
+    assert_eq!(asked.lock().unwrap().len(), 3);
+}
+
+#[test]
+fn a_silent_server_is_given_up() {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let url = format!("http://{}", listener.local_addr().unwrap());
+    let dir = tempfile::tempdir().unwrap();
+    let patience = Retries { tries: 1, silence: Duration::from_millis(50), ..PATIENCE };
+    let error = download(Dataset::Cifar100, &source(&url, b""), dir.path(), patience, &mut |_, _| {});
+    let error = error.unwrap_err();
+    assert!(matches!(error, DownloadError::Request { .. }) && error.is_transient(), "{error}");
+}
+
+#[test]
+fn a_refusal_is_final() {
+    let (url, asked) = serve(vec![answer("404 Not Found", "", b"")]);
+    let dir = tempfile::tempdir().unwrap();
+    let error = fetch_cifar100(&source(&url, b""), dir.path()).unwrap_err().to_string();
+    assert_eq!(error, format!("{url}: the server answers 404 Not Found; look at the spec's url"));
+    assert_eq!(asked.lock().unwrap().len(), 1);
+}
+
+#[test]
+fn another_archive_is_refused_with_both_hashes() {
+    let (url, asked) = serve(vec![ok(b"something else")]);
+    let dir = tempfile::tempdir().unwrap();
+    let error = fetch_cifar100(&source(&url, b"the archive"), dir.path()).unwrap_err().to_string();
+    let [found, expected] =
+        [&b"something else"[..], b"the archive"].map(|bytes| hex::encode(Sha256::digest(bytes)));
+    assert_eq!(error, format!("{url}: its SHA-256 is {found}, the spec's sha256 says {expected}"));
+    assert_eq!(asked.lock().unwrap().len(), 1);
+    assert!(names(dir.path()).is_empty());
+}
+
+#[test]
+fn what_is_no_archive_is_refused() {
+    for archive in
+        [b"<html>Please log in</html>".repeat(40), gzip(b"no tar"), gzip(&cifar100())[..60].to_vec()]
+    {
+        let (url, _) = serve(vec![ok(&archive)]);
+        let dir = tempfile::tempdir().unwrap();
+        let error = fetch_cifar100(&source(&url, &archive), dir.path()).unwrap_err();
+        assert!(matches!(error, DownloadError::Archive { .. }), "{error}");
+    }
+}
+
+#[test]
+fn an_announced_size_out_of_bounds_is_refused() {
+    let head = b"HTTP/1.1 200 OK\r\ncontent-length: 99999999999\r\n\r\n".to_vec();
+    let (url, _) = serve(vec![head]);
+    let dir = tempfile::tempdir().unwrap();
+    let error = fetch_cifar100(&source(&url, b""), dir.path()).unwrap_err();
+    assert!(matches!(error, DownloadError::TooLarge { .. }), "{error}");
+}
+
+#[test]
+fn a_directory_that_is_missing_is_named() {
+    let archive = cifar100();
+    let (url, _) = serve(vec![ok(&archive)]);
+    let dir = tempfile::tempdir().unwrap();
+    let missing = dir.path().join("missing");
+    let error = fetch_cifar100(&source(&url, &archive), &missing).unwrap_err().to_string();
+    assert!(error.starts_with(&format!("{}: cannot be written: ", missing.display())), "{error}");
+}

@@ -1,0 +1,119 @@
+//! Files that survive a power cut, and errors that say which file.
+
+use std::{
+    fs::{self, File},
+    io::{self, ErrorKind, Read, Write},
+    path::{Path, PathBuf},
+};
+
+/// Something failed on a file or directory.
+#[derive(Debug, thiserror::Error)]
+#[error("cannot {action} {}: {error}{}", path.display(), advice(error))]
+pub struct FileError {
+    action: &'static str,
+    path: PathBuf,
+    #[source]
+    error: io::Error,
+}
+
+impl FileError {
+    /// An error of `action` ("read", "write", …) on `path`.
+    pub fn new(action: &'static str, path: &Path, error: io::Error) -> Self {
+        Self { action, path: path.to_owned(), error }
+    }
+}
+
+fn advice(error: &io::Error) -> &'static str {
+    match error.kind() {
+        ErrorKind::PermissionDenied => {
+            " (the trainer is not root: set spec.pod.fsGroup or runAsUser to one that the volume admits)"
+        }
+        ErrorKind::StorageFull | ErrorKind::QuotaExceeded => " (the volume is full)",
+        ErrorKind::ReadOnlyFilesystem => " (the volume is mounted read-only)",
+        _ => "",
+    }
+}
+
+/// Makes a directory and those above it.
+pub fn make_directory(path: &Path) -> Result<(), FileError> {
+    fs::create_dir_all(path).map_err(|error| FileError::new("make the directory", path, error))
+}
+
+/// Replaces a file: after a crash at any moment there is the old content or the new one, never a part.
+pub fn write_atomically(path: &Path, content: &[u8]) -> Result<(), FileError> {
+    let partial = path.with_added_extension("partial");
+    let failed = |error| FileError::new("write", path, error);
+    let mut file = File::create(&partial).map_err(failed)?;
+    let written = file.write_all(content).and_then(|()| file.sync_all());
+    if let Err(error) = written.and_then(|()| fs::rename(&partial, path)) {
+        // On a volume that is full, what could not be written must not keep others from being written.
+        let _ = fs::remove_file(&partial);
+        return Err(failed(error));
+    }
+    // The rename itself is durable once the directory is.
+    let parent = path.parent().unwrap_or(Path::new("."));
+    File::open(parent).and_then(|directory| directory.sync_all()).map_err(failed)
+}
+
+/// The content of a file of at most `limit` bytes, or nothing where there is no such file.
+pub fn read_if_exists(path: &Path, limit: u64) -> Result<Option<Vec<u8>>, FileError> {
+    let failed = |error| FileError::new("read", path, error);
+    let file = match File::open(path) {
+        Ok(file) => file,
+        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
+        Err(error) => return Err(failed(error)),
+    };
+    let mut content = Vec::new();
+    file.take(limit + 1).read_to_end(&mut content).map_err(failed)?;
+    if content.len() as u64 > limit {
+        return Err(failed(io::Error::new(ErrorKind::FileTooLarge, format!("more than {limit} bytes"))));
+    }
+    Ok(Some(content))
+}
+
+/// Removes a file; it is no error where there is none.
+pub fn remove(path: &Path) -> Result<(), FileError> {
+    match fs::remove_file(path) {
+        Err(error) if error.kind() != ErrorKind::NotFound => Err(FileError::new("remove", path, error)),
+        _ => Ok(()),
+    }
+}
+
+pub(crate) fn is_gzipped(path: &Path) -> bool {
+    path.extension().is_some_and(|extension| extension == "gz")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_write_replaces_and_leaves_nothing_beside_it() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("file.json");
+        write_atomically(&path, b"old").unwrap();
+        write_atomically(&path, b"new").unwrap();
+        assert_eq!(read_if_exists(&path, 10).unwrap().unwrap(), b"new");
+        assert_eq!(fs::read_dir(directory.path()).unwrap().count(), 1);
+    }
+
+    #[test]
+    fn a_write_that_fails_leaves_nothing() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("taken");
+        fs::create_dir(&path).unwrap();
+        assert!(write_atomically(&path, b"content").is_err());
+        assert_eq!(fs::read_dir(directory.path()).unwrap().count(), 1);
+    }
+
+    #[test]
+    fn errors_name_the_file() {
+        let error = write_atomically(Path::new("/nowhere/file"), b"").unwrap_err().to_string();
+        assert!(error.starts_with("cannot write /nowhere/file: "), "{error}");
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("large");
+        fs::write(&path, [0; 20]).unwrap();
+        assert!(read_if_exists(&path, 10).unwrap_err().to_string().contains("more than 10 bytes"));
+        assert!(read_if_exists(&directory.path().join("none"), 10).unwrap().is_none());
+    }
+}

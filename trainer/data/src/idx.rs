@@ -1,0 +1,231 @@
+//! IDX, the format of MNIST and Fashion-MNIST: a big-endian header (magic number, sizes), then bytes.
+//! Source: LeCun, Cortes, Burges, "The MNIST database of handwritten digits".
+
+use std::path::{Path, PathBuf};
+
+use datjob_api::training::{Contents, Dataset};
+
+use super::{
+    DataError, DataSet, Images,
+    standard_files::{Layout, Unpacked, check_labels},
+};
+
+/// What a file holds, and the number that it begins with: bytes in three dimensions or in one.
+const IMAGES: (&str, u32) = ("images", 0x0803);
+const LABELS: (&str, u32) = ("labels", 0x0801);
+
+pub(super) fn load(layout: &Layout, dir: &Path) -> Result<DataSet, DataError> {
+    let Contents { image_shape, classes, training_images, test_images } = layout.contents;
+    let part = |files: &[&'static str], count: usize| {
+        let [_, height, width] = image_shape;
+        let sizes = [count as u32, height as u32, width as u32];
+        let (_, pixels) = read(layout, dir, files[0], IMAGES, &sizes)?;
+        let (path, labels) = read(layout, dir, files[1], LABELS, &sizes[..1])?;
+        check_labels(&path, &labels, classes)?;
+        Ok(Images::new(image_shape, pixels, labels.into_iter().map(u16::from).collect()))
+    };
+    Ok(DataSet::new(part(layout.train, training_images)?, part(layout.test, test_images)?, classes))
+}
+
+/// The bytes after the header, which must say `sizes`.
+fn read(
+    layout: &Layout,
+    dir: &Path,
+    file: &'static str,
+    (what, magic): (&'static str, u32),
+    sizes: &[u32],
+) -> Result<(PathBuf, Vec<u8>), DataError> {
+    let path = layout.find(dir, file)?;
+    let header = 4 + 4 * sizes.len();
+    let expected = header + sizes.iter().map(|&size| size as usize).product::<usize>();
+    let contents = Unpacked::read(path.clone(), expected);
+    // The header first: "holds 10000 images" says more than "is too short".
+    if let Some(header) = contents.bytes().get(..header) {
+        check_header(layout.dataset, contents.path(), header, (what, magic), sizes)?;
+    }
+    let mut bytes = contents.exactly(expected)?;
+    bytes.drain(..header);
+    Ok((path, bytes))
+}
+
+fn check_header(
+    dataset: Dataset,
+    path: &Path,
+    header: &[u8],
+    (what, magic): (&'static str, u32),
+    sizes: &[u32],
+) -> Result<(), DataError> {
+    let mut words = header.as_chunks().0.iter().map(|&bytes| u32::from_be_bytes(bytes));
+    let found = words.next().unwrap_or_default();
+    if found != magic {
+        return Err(DataError::Magic { path: path.to_owned(), found, expected: magic, what });
+    }
+    let found: Vec<u32> = words.collect();
+    if found != sizes {
+        let (path, expected) = (path.to_owned(), sizes.to_vec());
+        return Err(DataError::Dimensions { path, dataset: dataset.name(), found, expected });
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{fs, io::Write};
+
+    use proptest::prelude::*;
+
+    use super::*;
+
+    /// The layout, of so few images.
+    fn small(dataset: Dataset) -> Layout {
+        let mut layout = crate::standard_files::layout(dataset).unwrap();
+        (layout.contents.training_images, layout.contents.test_images) = (3, 2);
+        layout
+    }
+
+    fn file(magic: u32, sizes: &[u32], contents: &[u8]) -> Vec<u8> {
+        let words = [&[magic], sizes].concat();
+        [words.iter().flat_map(|word| word.to_be_bytes()).collect(), contents.to_vec()].concat()
+    }
+
+    fn images(count: u32, pixel: u8) -> Vec<u8> {
+        file(0x0803, &[count, 28, 28], &vec![pixel; count as usize * 784])
+    }
+
+    fn labels(labels: &[u8]) -> Vec<u8> {
+        file(0x0801, &[labels.len() as u32], labels)
+    }
+
+    fn gzip(bytes: &[u8]) -> Vec<u8> {
+        let mut out = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
+        out.write_all(bytes).unwrap();
+        out.finish().unwrap()
+    }
+
+    /// A complete data set, in which `file` holds `contents` instead.
+    fn load_with(file: &str, contents: Option<&[u8]>) -> Result<DataSet, String> {
+        let dir = tempfile::tempdir().unwrap();
+        let files = [
+            ("train-images-idx3-ubyte", images(3, 7)),
+            ("train-labels-idx1-ubyte", labels(&[0, 9, 4])),
+            ("t10k-images-idx3-ubyte", images(2, 8)),
+            ("t10k-labels-idx1-ubyte", labels(&[1, 2])),
+        ];
+        let plain = file.trim_end_matches(".gz");
+        for (name, contents) in files.iter().filter(|(name, _)| *name != plain) {
+            fs::write(dir.path().join(name), contents).unwrap();
+        }
+        if let Some(contents) = contents {
+            fs::write(dir.path().join(file), contents).unwrap();
+        }
+        load(&small(Dataset::FashionMnist), dir.path())
+            .map_err(|error| error.to_string().replace(dir.path().to_str().unwrap(), "DIR"))
+    }
+
+    fn sentence(file: &str, contents: Option<&[u8]>) -> String {
+        load_with(file, contents).unwrap_err()
+    }
+
+    #[test]
+    fn a_complete_data_set_is_read() {
+        for (name, contents) in
+            [("train-images-idx3-ubyte", images(3, 7)), ("train-images-idx3-ubyte.gz", gzip(&images(3, 7)))]
+        {
+            let DataSet { train, test, .. } = load_with(name, Some(&contents)).unwrap();
+            assert_eq!((train.len(), test.len()), (3, 2));
+            assert_eq!(train.shape(), [1, 28, 28]);
+            assert_eq!([train.label(0), train.label(1), train.label(2)], [0, 9, 4]);
+            assert!(train.read(&[2], None).unwrap().pixels.iter().all(|&pixel| pixel == 7));
+            assert!(test.read(&[1], None).unwrap().pixels.iter().all(|&pixel| pixel == 8));
+        }
+    }
+
+    #[test]
+    fn the_folder_of_the_archive_is_looked_into() {
+        let dir = tempfile::tempdir().unwrap();
+        let inner = dir.path().join("mnist");
+        fs::create_dir(&inner).unwrap();
+        for (part, count) in [("train", 3), ("t10k", 2)] {
+            fs::write(inner.join(format!("{part}-images-idx3-ubyte")), images(count, 1)).unwrap();
+            fs::write(inner.join(format!("{part}-labels-idx1-ubyte")), labels(&vec![0; count as usize]))
+                .unwrap();
+        }
+        assert_eq!(load(&small(Dataset::Mnist), dir.path()).unwrap().train.len(), 3);
+    }
+
+    #[test]
+    fn each_fault_has_its_sentence() {
+        assert_eq!(
+            sentence("t10k-labels-idx1-ubyte", None),
+            "DIR/t10k-labels-idx1-ubyte: the file is missing; fashion-mnist consists of train-images-idx3-ubyte, \
+             train-labels-idx1-ubyte, t10k-images-idx3-ubyte, t10k-labels-idx1-ubyte, in DIR or in fashion-mnist \
+             below it"
+        );
+        assert_eq!(
+            sentence("train-images-idx3-ubyte", Some(&images(3, 0)[..1000])),
+            "DIR/train-images-idx3-ubyte: truncated: 2368 bytes were expected, 1000 found"
+        );
+        assert_eq!(
+            sentence("train-images-idx3-ubyte", Some(&[])),
+            "DIR/train-images-idx3-ubyte: truncated: 2368 bytes were expected, 0 found"
+        );
+        assert_eq!(
+            sentence("train-images-idx3-ubyte", Some(&[images(3, 0), vec![0; 9]].concat())),
+            "DIR/train-images-idx3-ubyte: more than the 2368 bytes that were expected"
+        );
+        assert_eq!(
+            sentence("train-images-idx3-ubyte", Some(&images(2, 0))),
+            "DIR/train-images-idx3-ubyte: its header says [2, 28, 28], fashion-mnist has [3, 28, 28]"
+        );
+        assert_eq!(
+            sentence("train-images-idx3-ubyte", Some(&labels(&[0; 2400]))),
+            "DIR/train-images-idx3-ubyte: begins with 0x00000801 and not with 0x00000803: no IDX file of images"
+        );
+        assert_eq!(
+            sentence("t10k-labels-idx1-ubyte", Some(&labels(&[9, 10]))),
+            "DIR/t10k-labels-idx1-ubyte: label 10 of image 1 (counted from 0): there are 10 classes"
+        );
+    }
+
+    #[test]
+    fn damaged_gzip_has_its_sentence() {
+        let name = "t10k-images-idx3-ubyte.gz";
+        let whole = gzip(&images(2, 0));
+        assert!(sentence(name, Some(&whole[..whole.len() / 2])).starts_with(
+            "DIR/t10k-images-idx3-ubyte.gz: truncated: 1584 bytes were expected after unpacking, "
+        ));
+        assert_eq!(
+            sentence(name, Some(b"not gzip at all")),
+            "DIR/t10k-images-idx3-ubyte.gz: cannot be read: invalid gzip header"
+        );
+        let mut wrong_checksum = whole;
+        let checksum = wrong_checksum.len() - 8;
+        wrong_checksum[checksum] ^= 1;
+        assert!(sentence(name, Some(&wrong_checksum)).contains("cannot be read: "));
+    }
+
+    #[test]
+    fn a_gzip_bomb_is_not_unpacked() {
+        let mut bomb = images(2, 0);
+        bomb.resize(100 << 20, 0);
+        assert_eq!(
+            sentence("t10k-images-idx3-ubyte.gz", Some(&gzip(&bomb))),
+            "DIR/t10k-images-idx3-ubyte.gz: more than the 1584 bytes that were expected after unpacking"
+        );
+    }
+
+    proptest! {
+        #[test]
+        fn no_bytes_panic(
+            contents in prop::collection::vec(any::<u8>(), 0..4000),
+            cut in 0_usize..2368,
+            gzipped: bool,
+            valid_start: bool,
+        ) {
+            let contents = if valid_start { [&images(3, 1)[..cut], &contents].concat() } else { contents };
+            let name = if gzipped { "train-images-idx3-ubyte.gz" } else { "train-images-idx3-ubyte" };
+            let _ = load_with(name, Some(&contents));
+            let _ = load_with(name, Some(&gzip(&contents)));
+        }
+    }
+}

@@ -1,0 +1,128 @@
+use std::collections::BTreeMap;
+
+/// What a file in the format of `sha256sum` says: the SHA-256 of each name, in hexadecimal.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(crate) struct Sums(BTreeMap<String, String>);
+
+impl Sums {
+    /// Reads such a file; an error says which line is none of it.
+    pub(crate) fn parse(bytes: &[u8]) -> Result<Self, String> {
+        let text = str::from_utf8(bytes).map_err(|_| "is not UTF-8".to_owned())?;
+        let mut sums = BTreeMap::new();
+        for (number, line) in (1..).zip(text.split('\n')) {
+            if line.is_empty() || line.starts_with('#') {
+                continue;
+            }
+            let (sum, name) = entry(line).ok_or_else(|| {
+                format!("line {number} is none that sha256sum writes: {:?}", shortened(line))
+            })?;
+            if sums.insert(name.clone(), sum.clone()).is_some_and(|before| before != sum) {
+                return Err(format!("line {number} contradicts an earlier one about {name}"));
+            }
+        }
+        Ok(Self(sums))
+    }
+
+    /// The SHA-256 of a file.
+    pub(crate) fn of(&self, name: &str) -> Option<&str> {
+        self.0.get(name).map(String::as_str)
+    }
+
+    /// The names, sorted.
+    pub(crate) fn names(&self) -> impl Iterator<Item = &str> {
+        self.0.keys().map(String::as_str)
+    }
+}
+
+/// Sum and name of a line: 64 digits, a space, a space or an asterisk, the name. After a backslash at the beginning of the
+/// line, the name has escapes.
+fn entry(line: &str) -> Option<(String, String)> {
+    let (line, escaped) = line.strip_prefix('\\').map_or((line, false), |line| (line, true));
+    let (sum, name) = line.split_at_checked(64)?;
+    let name = name.strip_prefix("  ").or_else(|| name.strip_prefix(" *"))?;
+    let name = if escaped { unescape(name)? } else { name.to_owned() };
+    let name = name.strip_prefix("./").map_or(name.clone(), str::to_owned);
+    let hexadecimal = sum.bytes().all(|byte| byte.is_ascii_hexdigit());
+    (hexadecimal && !name.is_empty()).then(|| (sum.to_ascii_lowercase(), name))
+}
+
+fn unescape(name: &str) -> Option<String> {
+    let mut characters = name.chars();
+    let mut plain = String::with_capacity(name.len());
+    while let Some(character) = characters.next() {
+        plain.push(match character {
+            '\\' => match characters.next()? {
+                'n' => '\n',
+                'r' => '\r',
+                '\\' => '\\',
+                _ => return None,
+            },
+            other => other,
+        });
+    }
+    Some(plain)
+}
+
+fn shortened(line: &str) -> String {
+    line.chars().take(100).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn lines_of_sha256sum_are_read() {
+        let (a, b) = ("a1".repeat(32), "B2".repeat(32));
+        let text = format!(
+            "# made by hand\n{a}  train/x.jpg\n{b} *./val/a b.jpg\n\\{a}  odd\\nname\\\\\n\n{a}  train/x.jpg\n"
+        );
+        let sums = Sums::parse(text.as_bytes()).unwrap();
+        assert_eq!(sums.of("train/x.jpg"), Some(&*a));
+        assert_eq!(sums.of("val/a b.jpg"), Some(&*b.to_lowercase()));
+        assert_eq!(sums.names().collect::<Vec<_>>(), ["odd\nname\\", "train/x.jpg", "val/a b.jpg"]);
+    }
+
+    #[test]
+    fn each_fault_has_its_sentence() {
+        let sum = "0".repeat(64);
+        let sentence = |text: &str| Sums::parse(text.as_bytes()).unwrap_err();
+        assert_eq!(sentence("\nhello"), "line 2 is none that sha256sum writes: \"hello\"");
+        for line in [
+            format!("SHA256 (x) = {sum}"),
+            format!("{sum} x"),
+            format!("{sum}  "),
+            format!("{}  x", "g".repeat(64)),
+            format!("\\{sum}  a\\tb"),
+            format!("{}é  x", "0".repeat(63)),
+        ] {
+            assert!(sentence(&line).starts_with("line 1 is none that sha256sum writes: "), "{line}");
+        }
+        let other = "1".repeat(64);
+        assert_eq!(sentence(&format!("{sum}  x\n{other}  x")), "line 2 contradicts an earlier one about x");
+        assert_eq!(Sums::parse(&[0xff]).unwrap_err(), "is not UTF-8");
+    }
+
+    proptest! {
+        #[test]
+        fn mutated_files_are_read_or_refused(
+            names in prop::collection::vec("[ -~é\\\\]{1,20}", 1..5),
+            changes in prop::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 0..4),
+        ) {
+            let lines: Vec<String> = names.iter().map(|name| format!("{}  {name}\n", "ab".repeat(32))).collect();
+            let mut bytes = lines.concat().into_bytes();
+            for (at, byte) in changes {
+                let at = at.index(bytes.len());
+                bytes[at] = byte;
+            }
+            if let Ok(sums) = Sums::parse(&bytes) {
+                for name in sums.names() {
+                    let sum = sums.of(name).unwrap();
+                    prop_assert!(sum.len() == 64 && sum.bytes().all(|b| b.is_ascii_hexdigit()) && !name.is_empty());
+                }
+            }
+        }
+    }
+}

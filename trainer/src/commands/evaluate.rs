@@ -1,0 +1,150 @@
+//! `dat-trainer evaluate`: accuracy of given weights, on a workstation.
+
+use std::{
+    fmt::Write as _, num::NonZero, ops::ControlFlow, path::Path, process::ExitCode, thread, time::Instant,
+};
+
+use datjob_api::training::{Communication, InvalidTraining, Topology};
+use datjob_c10d::{C10dError, CudaError};
+use tch::Kind;
+
+use crate::{commands::Evaluate, outputs::estimates::Measured, placement::Placement};
+use datjob_adversarial::{
+    certify::{self, Certification},
+    evaluate::{self, EvalAttack, EvaluateError, Evaluation},
+    model::{ModelError, Network},
+    state_dict::{self, ReadError},
+};
+use datjob_api::manifest::{self, ManifestError};
+use datjob_data::{
+    DataError, Images,
+    files::{self, FileError},
+};
+
+/// Weights that cannot be evaluated.
+#[derive(Debug, thiserror::Error)]
+enum Failed {
+    #[error(transparent)]
+    Manifest(#[from] ManifestError),
+    #[error(transparent)]
+    Training(#[from] InvalidTraining),
+    #[error(transparent)]
+    Data(#[from] DataError),
+    #[error(transparent)]
+    Weights(#[from] ReadError),
+    #[error("the weights are not those of the manifest's network: {0}")]
+    Model(#[from] ModelError),
+    #[error(transparent)]
+    Cuda(#[from] CudaError),
+    #[error(transparent)]
+    MemoryFormat(#[from] C10dError),
+    #[error(transparent)]
+    Evaluate(#[from] EvaluateError),
+    #[error(transparent)]
+    Tensor(#[from] tch::TchError),
+    #[error(transparent)]
+    File(#[from] FileError),
+    #[error("--images: there are {0} test images; ask for 1 to {0}")]
+    Images(usize),
+}
+
+/// Evaluates weights; prints the accuracies.
+pub fn main(options: &Evaluate) -> ExitCode {
+    match run(options) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("dat-trainer: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(options: &Evaluate) -> Result<(), Failed> {
+    let mut training = manifest::read(&options.manifest)?.spec.training;
+    if !options.attacks.is_empty() {
+        training.evaluation.final_.clone_from(&options.attacks);
+        // It may name an attack of the manifest, and this is no run.
+        training.evaluation.target = None;
+        training.evaluation.certify = None;
+        training.evaluation.sweep = None;
+    }
+    // Nothing is sent, whatever the manifest's ranks send by.
+    training.communication = Communication::default();
+    training.check(Topology { pods: 1, workers: 1, gpus: u32::from(options.gpu) })?;
+    let placement = if options.gpu { Placement::cuda()? } else { Placement::Cpu };
+    let kind_and_device = (Kind::Float, placement.device());
+    let weights = state_dict::read(&options.weights)?;
+    let cores = thread::available_parallelism().map_or(1, NonZero::get);
+    let data = datjob_data::load(&training.data, &options.data, cores)?;
+    training.check_contents(&data.contents(), 1)?;
+    let dataset = (training.data.dataset, &data.contents());
+    let mut network = Network::for_dataset(&training.model, dataset, training.seed, kind_and_device)?;
+    network.load_state(weights)?;
+    network.channels_last()?;
+    let (images, classes) = (data.test, data.classes);
+    let count = options.images.unwrap_or(images.len());
+    if !(1..=images.len()).contains(&count) {
+        return Err(Failed::Images(images.len()));
+    }
+    let attack = |attack| EvalAttack::at_end(attack, &training.threat_model, classes);
+    let attacks: Vec<EvalAttack> = training.evaluation.final_.iter().map(attack).collect();
+    // Image folders and shards are often sorted by class: the first images would be those of the first classes.
+    let place = |number: usize| if images.is_encoded() { number * images.len() / count } else { number };
+    let indices: Vec<usize> = (0..count).map(place).collect();
+    let measure = |attacks: &[EvalAttack]| {
+        let evaluation = Evaluation {
+            images: &images,
+            indices: &indices,
+            classes,
+            seed: training.seed,
+            attacks,
+            device: placement.device(),
+        };
+        evaluate::evaluate(&network, &evaluation, 0, 1, &mut |_, _| ControlFlow::Continue(()))
+    };
+    if let Some(path) = &options.predictions {
+        write_predictions(path, &network, &images, &indices, placement)?;
+    }
+    let started = Instant::now();
+    let counts = measure(&attacks)?;
+    let results = evaluate::attack_results(&attacks, &counts);
+    let sweep = match &training.evaluation.sweep {
+        Some(sweep) => {
+            let counts = measure(&evaluate::sweep_attacks(sweep, &training.threat_model, classes))?;
+            evaluate::sweep_results(sweep, &training.threat_model, &counts)
+        }
+        None => Vec::new(),
+    };
+    let certified = match (&training.evaluation.certify, training.certified_sigma()) {
+        (Some(spec), Some(sigma)) => {
+            let images = (&images, spec.images as usize, placement.device());
+            let certification = Certification::new(spec, sigma);
+            certify::certified(&certify::counts(&network, &certification, images, training.seed, (0, 1))?)
+        }
+        _ => Vec::new(),
+    };
+    let (clean, worst_case) = (counts.clean(), counts.worst_case());
+    let measured = Measured { clean, attacks: &results, worst_case, sweep: &sweep, certified: &certified };
+    measured.lines().iter().for_each(|line| println!("{line}"));
+    println!("{:.0} s", started.elapsed().as_secs_f64());
+    Ok(())
+}
+
+fn write_predictions(
+    path: &Path,
+    network: &Network,
+    images: &Images,
+    indices: &[usize],
+    placement: Placement,
+) -> Result<(), Failed> {
+    /// Images that are classified at once.
+    const BATCH: usize = 256;
+    let mut lines = String::new();
+    for indices in indices.chunks(BATCH) {
+        for class in evaluate::predict(network, images, indices, placement.device())? {
+            // A String takes everything.
+            let _ = writeln!(lines, "{class}");
+        }
+    }
+    Ok(files::write_atomically(path, lines.as_bytes())?)
+}
