@@ -8,7 +8,7 @@ use tch::{Device, Kind, TchError, Tensor};
 
 /// Images: u8 `[N, C, H, W]`, for [`to_float`]; labels: i64 `[N]`; both in host memory.
 pub fn byte_batch(loaded: &Loaded) -> Result<(Tensor, Tensor), TchError> {
-    let images = batch(Tensor::f_from_slice(&loaded.pixels)?, loaded.labels.len(), loaded.shape)?;
+    let images = batch(&Tensor::f_from_slice(&loaded.pixels)?, loaded.labels.len(), loaded.shape)?;
     Ok((images, Tensor::f_from_slice(&loaded.labels)?))
 }
 
@@ -46,7 +46,7 @@ pub fn training_noise(
     start: Start,
 ) -> Result<Tensor, TchError> {
     let noise = random::training_noise(seed, epoch, indices, pixels(shape), start);
-    batch(Tensor::f_from_slice(&noise)?, indices.len(), shape)
+    batch(&Tensor::f_from_slice(&noise)?, indices.len(), shape)
 }
 
 /// [`random::smoothing_noise`] for images of a shape (channels, height, width): f32 `[N · samples, C, H, W]` on the CPU.
@@ -58,7 +58,7 @@ pub fn smoothing_noise(
     (sigma, samples): (f64, u32),
 ) -> Result<Tensor, TchError> {
     let noise = random::smoothing_noise(seed, epoch, indices, pixels(shape), (sigma, samples));
-    batch(Tensor::f_from_slice(&noise)?, indices.len() * samples as usize, shape)
+    batch(&Tensor::f_from_slice(&noise)?, indices.len() * samples as usize, shape)
 }
 
 /// [`random::evaluation_noise`] for images of a shape (channels, height, width): f32 `[N, C, H, W]` on the CPU.
@@ -70,10 +70,10 @@ pub fn evaluation_noise(
     start: Start,
 ) -> Result<Tensor, TchError> {
     let noise = random::evaluation_noise(seed, restart, indices, pixels(shape), start);
-    batch(Tensor::f_from_slice(&noise)?, indices.len(), shape)
+    batch(&Tensor::f_from_slice(&noise)?, indices.len(), shape)
 }
 
-fn batch(values: Tensor, images: usize, [channels, height, width]: [i64; 3]) -> Result<Tensor, TchError> {
+fn batch(values: &Tensor, images: usize, [channels, height, width]: [i64; 3]) -> Result<Tensor, TchError> {
     values.f_view([images as i64, channels, height, width])
 }
 

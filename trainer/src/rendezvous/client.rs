@@ -46,6 +46,8 @@ impl Client {
         let url = format!("http://{host}:{port}{PATH}");
         datjob_data::http::install_tls_provider();
         let http = reqwest::Client::builder()
+            // The other pods are asked without TLS.
+            .tls_certs_only([])
             .timeout(TIMEOUT)
             .redirect(reqwest::redirect::Policy::none())
             .no_proxy()
