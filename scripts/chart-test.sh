@@ -1,21 +1,21 @@
 #!/usr/bin/env bash
 # Checks the chart without a cluster: scripts/chart-test.sh [HELM_BINARY]
-# HELM may hold the command instead, in words: HELM="path/to/cluster helm" scripts/chart-test.sh
+# HELM may hold a command with arguments instead: HELM="path/to/cluster helm" scripts/chart-test.sh
 set -euo pipefail
 cd "$(dirname "$0")/.."
 if [ $# -gt 0 ]; then helm=("$1"); else read -r -a helm <<< "${HELM:-helm}"; fi
-command -v "${helm[0]}" > /dev/null || { echo "chart-test: ${helm[0]} not found; name Helm 4 in \$HELM" >&2; exit 2; }
-python3 -c 'import yaml' 2> /dev/null || { echo "chart-test: python3-yaml is missing: scripts/prerequisites.sh" >&2; exit 2; }
+command -v "${helm[0]}" > /dev/null || { echo "chart-test: ${helm[0]} not found; set HELM to Helm 4" >&2; exit 2; }
+python3 -c 'import yaml' 2> /dev/null || { echo "chart-test: python3-yaml is missing; run scripts/prerequisites.sh" >&2; exit 2; }
 
 work=$(mktemp -d "${TMPDIR:-/tmp}/chart-test.XXXXXX")
 trap 'rm -rf "$work"' EXIT
 chart=charts/datjob
 mkdir "$work/rendered"
 
-# Nothing of the machine's own Helm configuration or cluster plays a part.
+# Ignore the machine's Helm configuration and cluster.
 export HELM_CACHE_HOME=$work/cache HELM_CONFIG_HOME=$work/config HELM_DATA_HOME=$work/data KUBECONFIG=$work/none
 
-cmp -s crds/datjob.yaml "$chart/files/datjob-crd.yaml" || { echo "chart-test: the chart's CRD is stale: make generate" >&2; exit 1; }
+cmp -s crds/datjob.yaml "$chart/files/datjob-crd.yaml" || { echo "chart-test: the chart's CRD is stale; run make generate" >&2; exit 1; }
 
 "${helm[@]}" lint --strict --quiet "$chart" || { echo "chart-test: helm lint failed" >&2; exit 1; }
 
@@ -47,16 +47,16 @@ render() { # NAME ARGUMENT...
   "${helm[@]}" template datjob "$chart" --namespace datjob-system --kube-version 1.33.0 "$@" > "$work/rendered/$name.yaml" ||
     { echo "chart-test: the chart does not render with: $*" >&2; exit 1; }
 }
-refused() { # FIELD ARGUMENT...: the values must be refused, by the field's name
+refused() { # FIELD ARGUMENT...: Helm must reject the values and name the field
   local field=$1 answer
   shift
   if answer=$("${helm[@]}" template datjob "$chart" "$@" 2>&1 > /dev/null); then
-    echo "chart-test: accepted, but should be refused: $*" >&2
+    echo "chart-test: accepted invalid values: $*" >&2
     exit 1
   fi
   case $answer in
     *"$field"*) ;;
-    *) echo "chart-test: refused without naming $field: $*"$'\n'"$answer" >&2; exit 1 ;;
+    *) echo "chart-test: the error does not name $field: $*"$'\n'"$answer" >&2; exit 1 ;;
   esac
 }
 
@@ -125,12 +125,12 @@ def environment(case):
 
 for case, documents in cases.items():
     names = [(d["apiVersion"], d["kind"], d["metadata"].get("namespace"), d["metadata"]["name"]) for d in documents]
-    check(len(set(names)) == len(names), case, f"an object is there twice: {names}")
+    check(len(set(names)) == len(names), case, f"duplicate object: {names}")
     for d in documents:
         what = f"{d['kind']} {d['metadata']['name']}"
         labels = d["metadata"].get("labels", {})
         check(labels.get("app.kubernetes.io/part-of") == "datjob", case, f"{what} lacks the chart's labels")
-        check(all(isinstance(v, str) for v in labels.values()), case, f"{what} has a label that is no string")
+        check(all(isinstance(v, str) for v in labels.values()), case, f"{what} has a label that is not a string")
 
     # Pod Security: restricted.
     for d in documents:
@@ -151,22 +151,22 @@ for case, documents in cases.items():
             check(container["securityContext"] == expected, case, f"container {container['name']} is not restricted")
             check("limits" in container["resources"], case, f"container {container['name']} has no limits")
 
-    # Permissions: no secrets, no wildcards, nothing that leads to more rights.
+    # Permissions: no secrets, no wildcards, no privilege escalation.
     for role, rule in rules(case):
         name = role["metadata"]["name"]
         words = rule["apiGroups"] + rule["resources"] + rule["verbs"]
         check("*" not in words, case, f"{name} has a wildcard")
         for resource in ("secrets", "serviceaccounts/token", "pods/exec", "nodes"):
-            check(resource not in rule["resources"], case, f"{name} reaches {resource}")
-        check(not {"escalate", "bind", "impersonate"} & set(rule["verbs"]), case, f"{name} can gain rights")
+            check(resource not in rule["resources"], case, f"{name} has access to {resource}")
+        check(not {"escalate", "bind", "impersonate"} & set(rule["verbs"]), case, f"{name} can escalate privileges")
         if "leases" in rule["resources"]:
             check(role["kind"] == "Role" and role["metadata"]["namespace"] == "datjob-system", case, "Lease outside the release's namespace")
     for binding in (d for d in documents if d["kind"] in ("RoleBinding", "ClusterRoleBinding")):
         kind, name = binding["roleRef"]["kind"], binding["roleRef"]["name"]
         there = [d for d in of_kind(case, kind) if d["metadata"]["name"] == name]
-        check(there and there[0]["metadata"].get("namespace") == binding["metadata"].get("namespace"), case, f"{name} binds no role of the chart")
+        check(there and there[0]["metadata"].get("namespace") == binding["metadata"].get("namespace"), case, f"{name} binds a role that is not in the chart")
 
-    # What selects the operator's pods finds them.
+    # Selectors match the operator's pods.
     deployment = of_kind(case, "Deployment")[0]
     labels = deployment["spec"]["template"]["metadata"]["labels"]
     selectors = [deployment["spec"]["selector"]["matchLabels"]]
@@ -176,14 +176,14 @@ for case, documents in cases.items():
     for selector in selectors:
         check(selector.items() <= labels.items(), case, f"{selector} does not select the operator")
     for name in ("DATJOB_TRAINER_IMAGE", "DATJOB_WATCH_NAMESPACE", "DATJOB_LEADER_ELECTION", "DATJOB_LOG", "POD_NAME", "POD_NAMESPACE"):
-        check(name in environment(case), case, f"the operator is not told {name}")
+        check(name in environment(case), case, f"the operator has no environment variable {name}")
 
-    # The CRD is the generated one, number for number; only labels and annotations are the chart's.
+    # The CRD equals the generated one, except for the chart's labels and annotations.
     if crd(case):
         check(crd(case)["spec"] == original["spec"], case, "the CRD differs from files/datjob-crd.yaml")
     kept = (crd(case) or {}).get("metadata", {}).get("annotations", {}).get("helm.sh/resource-policy")
-    check(kept == (None if case in ("no-crd", "no-keep", "all") else "keep"), case, f"resource-policy of the CRD is {kept}")
-    check((crd(case) is None) == (case == "no-crd"), case, "the CRD is there, or is not, against crds.enabled")
+    check(kept == (None if case in ("no-crd", "no-keep", "all") else "keep"), case, f"the CRD has resource-policy {kept}")
+    check((crd(case) is None) == (case == "no-crd"), case, "the presence of the CRD contradicts crds.enabled")
     check((len(of_kind(case, "PodDisruptionBudget")) == 1) == (case in ("two", "all")), case, "PodDisruptionBudget")
     check((len(of_kind(case, "NetworkPolicy")) == 1) == (case != "bare"), case, "NetworkPolicy")
     check((len(of_kind(case, "ServiceMonitor")) == 1) == (case == "all"), case, "ServiceMonitor")
@@ -191,10 +191,10 @@ for case, documents in cases.items():
 for case in ("namespaced", "all"):
     cluster = [d["metadata"]["name"] for d in of_kind(case, "ClusterRole")]
     check(all(n.endswith(("-view", "-edit")) for n in cluster), case, f"cluster-wide permissions: {cluster}")
-    check(not of_kind(case, "ClusterRoleBinding"), case, "a ClusterRoleBinding is there")
+    check(not of_kind(case, "ClusterRoleBinding"), case, "unexpected ClusterRoleBinding")
     check("team-a" in [d["metadata"]["namespace"] for d in of_kind(case, "Role")], case, "no Role in team-a")
-    check(environment(case)["DATJOB_WATCH_NAMESPACE"] == "team-a", case, "the operator is not told its namespace")
-check(not [d for d in cases["bare"] if "Role" in d["kind"] or d["kind"] == "ServiceAccount"], "bare", "roles are there")
+    check(environment(case)["DATJOB_WATCH_NAMESPACE"] == "team-a", case, "DATJOB_WATCH_NAMESPACE is not team-a")
+check(not [d for d in cases["bare"] if "Role" in d["kind"] or d["kind"] == "ServiceAccount"], "bare", "unexpected roles or service accounts")
 
 pod = of_kind("all", "Deployment")[0]["spec"]["template"]
 check(pod["spec"]["containers"][0]["image"] == "registry.example.com:5000/datjob/operator:v9.9.9-rc.1", "all", "image")
@@ -214,5 +214,5 @@ for failure in sorted(failures):
     print(f"chart-test: {failure}", file=sys.stderr)
 if failures:
     sys.exit(1)
-print(f"chart-test: {len(cases)} renderings are as they should be, wrong values are refused by name")
+print(f"chart-test: passed: {len(cases)} renderings; invalid values are rejected by name")
 PYTHON

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
-# Makes DIR/include hold the headers that the CUDA plugin is compiled with (25 MB): scripts/cuda-headers.sh DIR
-# From NVIDIA's wheels on the Python package index, in the versions that libtorch 2.11.0 was built with; nccl.h must be
-# the one of the NCCL that runs, since its configuration is passed by value. About 200 MB are downloaded.
+# Downloads the headers for compiling the CUDA plugin into DIR/include (25 MB): scripts/cuda-headers.sh DIR
+# They come from NVIDIA's wheels on the Python package index, in the versions that libtorch 2.11.0 was built with. nccl.h must
+# match the NCCL at run time, because its configuration is passed by value. Downloads about 200 MB.
 set -euo pipefail
 dir=${1:?usage: scripts/cuda-headers.sh DIR}
 version="cuda 13.0, nccl 2.28.9"

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Makes DIR hold the CUDA libraries that libtorch 2.11.0 needs at run time (3 GB): scripts/cuda-libraries.sh DIR
-# From the same wheels that `pip install torch==2.11.0` takes, without Python, Triton and what only linear algebra needs.
+# Downloads the CUDA libraries that libtorch 2.11.0 needs at run time into DIR (3 GB): scripts/cuda-libraries.sh DIR
+# They come from the wheels of `pip install torch==2.11.0`, without Python, Triton and libraries only for linear algebra.
 set -euo pipefail
 dir=${1:?usage: scripts/cuda-libraries.sh DIR}
 version="libtorch 2.11.0, cuda 13.0"
@@ -8,7 +8,7 @@ version="libtorch 2.11.0, cuda 13.0"
 
 echo "CUDA libraries: downloading (about 2.4 GB) into $dir"
 mkdir -p "$(dirname "$dir")"
-# Beside DIR: the temporary directory of a machine may be small.
+# Next to DIR, because the machine's temporary directory may be small.
 work=$(mktemp -d "$dir.XXXXXX")
 trap 'rm -rf "$work"' EXIT
 cat > "$work/requirements.txt" <<'REQUIREMENTS'
@@ -34,7 +34,7 @@ python3 - "$work/wheels" "$work/tree" <<'PYTHON'
 import pathlib, shutil, sys, zipfile
 wheels, tree = map(pathlib.Path, sys.argv[1:])
 torch = {"libtorch_cuda.so", "libc10_cuda.so", "libtorch_nvshmem.so", "libcaffe2_nvrtc.so"}
-# Alternatives, and transports that need software of their own.
+# Alternatives, and transports that need additional software.
 unused = ("libnvrtc.alt", "libnvrtc-builtins.alt", "libcufftw", "libnvblas", "libcufile_rdma", "nvshmem_")
 for wheel in wheels.iterdir():
     with zipfile.ZipFile(wheel) as z:

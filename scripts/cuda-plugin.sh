@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Builds the CUDA plugin (trainer/c10d/plugin), on any machine: scripts/cuda-plugin.sh LIBTORCH CUDA_HEADERS OUT_FILE
-# Nothing is linked: what the plugin needs, libtorch_cuda has brought when it is loaded.
+# Links no libraries: libtorch_cuda has loaded the plugin's dependencies before the plugin is loaded.
 set -euo pipefail
 libtorch=${1:?usage: scripts/cuda-plugin.sh LIBTORCH CUDA_HEADERS OUT_FILE}
 headers=${2:?usage: scripts/cuda-plugin.sh LIBTORCH CUDA_HEADERS OUT_FILE}
@@ -19,7 +19,7 @@ mkdir -p "$(dirname "$out")"
   -isystem plugin/declarations -isystem "$libtorch/include" -isystem "$libtorch/include/torch/csrc/api/include" \
   -isystem "$headers/include" -isystem "$headers/include/cccl" \
   plugin/plugin.cpp cpp/guard.cpp -o "$out.new"
-# A reference that nothing resolves would show only where a GPU is.
+# Otherwise an unresolved symbol would fail only on a machine with a GPU.
 names() { nm -D "$@" | awk '{print $NF}' | sed 's/@.*//' | LC_ALL=C sort -u; }
 system=(libstdc++.so.6 libgcc_s.so.1 libc.so.6 libm.so.6)
 missing=$(LC_ALL=C comm -23 <(names --undefined-only "$out.new" | grep -v '^__gmon_start__$\|^_ITM_') \
@@ -30,7 +30,7 @@ missing=$(LC_ALL=C comm -23 <(names --undefined-only "$out.new" | grep -v '^__gm
     echo __tls_get_addr
   } | LC_ALL=C sort -u))
 if [ -n "$missing" ]; then
-  echo "cuda-plugin: libtorch and CUDA do not export what the plugin asks for:" >&2
+  echo "cuda-plugin: libtorch and CUDA do not export these symbols that the plugin imports:" >&2
   c++filt <<< "$missing" >&2
   exit 1
 fi

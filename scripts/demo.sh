@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# The mission, from nothing: a cluster, the operator, a DatJob, its robust accuracy: scripts/demo.sh CLUSTER_BINARY IMAGES_DIR
-# KUBECONFIG and REGISTRY as in scripts/install.sh.
+# Starts a cluster, installs the operator and runs a DatJob to its accuracies: scripts/demo.sh CLUSTER_BINARY IMAGES_DIR
+# KUBECONFIG and REGISTRY: see scripts/install.sh.
 set -euo pipefail
 say() { echo "==> $*"; }
 cluster=${1:?usage: scripts/demo.sh CLUSTER_BINARY IMAGES_DIR}
@@ -34,7 +34,7 @@ while true; do
   [ "$finished" = True ] && break
   if [ $((SECONDS - started)) -gt 3600 ]; then
     kubectl describe datjob fashion-mnist
-    echo "demo: no end after an hour" >&2
+    echo "demo: the job did not finish within an hour" >&2
     exit 1
   fi
   sleep 2
@@ -50,10 +50,10 @@ if [ "$(field '.status.conditions[?(@.type=="Complete")].status')" != True ]; th
 fi
 cat <<TXT
 
-Look around:
+Explore:
     export KUBECONFIG=$KUBECONFIG
     alias kubectl="$cluster kubectl" helm="$cluster helm"
     kubectl -n $namespace describe datjob fashion-mnist
     kubectl explain datjob.spec.training
 TXT
-if [ -z "$own" ]; then echo "Stop it, with all that it made: make clean"; fi
+if [ -z "$own" ]; then echo "Stop the cluster and remove its files: make clean"; fi

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# The end-to-end tests: scripts/e2e.sh CLUSTER_BINARY IMAGES_DIR
-# KUBECONFIG and REGISTRY as in scripts/install.sh. The cluster of this machine is ended afterwards unless it was up before.
+# Runs the end-to-end tests: scripts/e2e.sh CLUSTER_BINARY IMAGES_DIR
+# KUBECONFIG and REGISTRY: see scripts/install.sh. Stops the cluster of this machine afterwards unless it was up before.
 set -euo pipefail
 cluster=${1:?usage: scripts/e2e.sh CLUSTER_BINARY IMAGES_DIR}
 images=${2:?usage: scripts/e2e.sh CLUSTER_BINARY IMAGES_DIR}
@@ -13,5 +13,5 @@ KUBECONFIG=$(scripts/install.sh "$cluster" "$images")
 export KUBECONFIG
 export DATJOB_E2E_KUBECTL="$cluster kubectl" DATJOB_E2E_HELM="$cluster helm"
 export DATJOB_E2E_REGISTRY="${REGISTRY:-localhost/datjob}"
-# Two at a time: while the pods of one are made or removed, another's train.
+# Two at a time: one test trains while the other creates or removes its pods.
 cargo test --release -p datjob-e2e -- --test-threads=2 "$@"

@@ -1,12 +1,12 @@
 #!/usr/bin/env bash
-# Puts the GPU tests and the GPU benchmark into a folder that runs elsewhere: scripts/gpu-bundle.sh DIR TRAINER PLUGIN
-# What is missing there, libtorch 2.11 with its CUDA libraries, an installed PyTorch supplies.
+# Packages the GPU tests and the GPU benchmark into a folder for another machine: scripts/gpu-bundle.sh DIR TRAINER PLUGIN
+# There, an installed PyTorch provides libtorch 2.11 and its CUDA libraries.
 set -euo pipefail
 dir=${1:?usage: scripts/gpu-bundle.sh DIR TRAINER PLUGIN}
 trainer=${2:?usage: scripts/gpu-bundle.sh DIR TRAINER PLUGIN}
 plugin=${3:?usage: scripts/gpu-bundle.sh DIR TRAINER PLUGIN}
 cd "$(dirname "$0")/.."
-built() { # ARGUMENTS…: the program that cargo builds with them
+built() { # ARGUMENTS…: builds with cargo and prints the path of the program
   cargo "$@" --workspace --exclude datjob-fuzz --exclude datjob-e2e --message-format=json | python3 -c '
 import json, sys
 programs = [m.get("executable") for m in map(json.loads, sys.stdin) if m["reason"] == "compiler-artifact"]
@@ -22,4 +22,4 @@ strip -o "$dir/bin/dat-trainer" "$trainer"
 cp "$plugin" "$dir/lib/libdatjob_cuda.so"
 cp trainer/benches/pytorch_step.py "$dir/pytorch_step.py"
 cp scripts/gpu-bundle-run.sh "$dir/run.sh"
-echo "The GPU tests and the benchmark are in $dir ($(du -sh "$dir" | cut -f 1)): copy it, and run run.sh test or run.sh bench there."
+echo "The GPU tests and the benchmark are in $dir ($(du -sh "$dir" | cut -f 1)): copy it to the GPU machine and run run.sh test or run.sh bench there."

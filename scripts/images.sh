@@ -1,13 +1,13 @@
 #!/usr/bin/env bash
 # Builds container images as OCI archives: scripts/images.sh OUT_DIR [operator|trainer|trainer-cuda|fashion-mnist …]
-# trainer-cuda (4 GB) is built where it is named; the others always.
-# What has not changed is not built again. By environment:
-#   OPERATOR_BINARY, TRAINER_BINARY  the programs; by default, where make puts them
-#   LIBTORCH                         the folder that scripts/libtorch.sh made
-#   CUDA_LIBRARIES, CUDA_PLUGIN      what scripts/cuda-libraries.sh and scripts/cuda-plugin.sh made, for trainer-cuda
+# By default, builds all images except trainer-cuda (4 GB).
+# Unchanged images are not rebuilt. Environment variables:
+#   OPERATOR_BINARY, TRAINER_BINARY  the programs; default: make's output
+#   LIBTORCH                         the output folder of scripts/libtorch.sh
+#   CUDA_LIBRARIES, CUDA_PLUGIN      the output of scripts/cuda-libraries.sh and scripts/cuda-plugin.sh, for trainer-cuda
 #   REGISTRY (localhost/datjob), TAG (the workspace's version)
-#   PUSH=1 pushes to REGISTRY too, with the words in PUSH_OPTIONS (--tls-verify=false)
-#   DATJOB_CACHE (~/.cache/datjob)   image layers are kept there, apart from the machine's own images
+#   PUSH=1 also pushes to REGISTRY, with the options in PUSH_OPTIONS (--tls-verify=false)
+#   DATJOB_CACHE (~/.cache/datjob)   stores image layers, separate from the machine's images
 set -euo pipefail
 umask 022
 fail() { echo "images: $*" >&2; exit 1; }
@@ -30,17 +30,17 @@ trainer=${TRAINER_BINARY:-$target/release/dat-trainer}
 cuda_libraries=${CUDA_LIBRARIES:-$cache/cuda-libraries-13.0}
 cuda_plugin=${CUDA_PLUGIN:-$cache/lib/libdatjob_cuda.so}
 dataset=/usr/share/datasets/fashion-mnist
-# The same input gives the same image: no file and no image has the time of the build.
+# Builds are reproducible: files and images do not contain the build time.
 timestamp=${SOURCE_DATE_EPOCH:-0}
 
 mkdir -p "$store/tmp"
 exec 9> "$store/lock"
-flock 9 # two builds at once would take each other's context
+flock 9 # concurrent builds would overwrite each other's context
 export TMPDIR=$store/tmp
 context=$store/context
 trap 'rm -rf "$context"' EXIT
 
-driver() { # overlay where the kernel and the file system can, else vfs
+driver() { # overlay if the kernel and the file system support it, else vfs
   if [ ! -e "$store/driver" ]; then
     mkdir -p "$store/try/l" "$store/try/u" "$store/try/w" "$store/try/m"
     if mount -t overlay -o "lowerdir=$store/try/l,upperdir=$store/try/u,workdir=$store/try/w" overlay "$store/try/m" 2> /dev/null; then
@@ -56,7 +56,7 @@ driver() { # overlay where the kernel and the file system can, else vfs
 
 b() { buildah --root "$store/root" --runroot "$store/run" --storage-driver "$(driver)" "$@"; }
 
-# What names the inputs of an image: one line a file. libtorch is 440 MB and never edited: size and time stand for it.
+# Identifies the inputs of an image, one line per file. libtorch is 440 MB and never edited, so size and time suffice.
 inputs() { # NAME
   echo "$registry $tag $timestamp"
   sha256sum scripts/images.sh LICENSE images/"$1"/*
@@ -80,21 +80,21 @@ inputs() { # NAME
   esac
 }
 
-busybox() { command -v /bin/busybox || command -v busybox || fail "busybox is missing: scripts/prerequisites.sh"; }
+busybox() { command -v /bin/busybox || command -v busybox || fail "busybox is missing; run scripts/prerequisites.sh"; }
 
 is_static() { ! readelf -lW "$1" | grep -q INTERP; }
 
 copy() { cp --reflink=auto "$@"; }
-# No bytes are copied where a hard link does.
+# Hard links where possible, to avoid copies.
 link() { cp -lL "$@" 2> /dev/null || copy -L "$@"; }
 
-# Without line tables, which are most of the file; a backtrace still names the functions.
+# Strips line tables, which are most of the file; a backtrace still names the functions.
 program() { # FROM TO
   strip --strip-debug -o "$2" "$1"
   chmod 755 "$2"
 }
 
-# Licence texts of the packages that files come from, where dpkg knows them.
+# Copies the licence texts of the packages that contain the files, if dpkg knows them.
 licences() { # ROOT FILE...
   local root=$1 package
   shift
@@ -106,12 +106,12 @@ licences() { # ROOT FILE...
   done
 }
 
-# The libraries of the system that a program needs, each where the loader looks for it on this machine, with their licences.
+# Copies a program's system libraries to the paths where the loader finds them on this machine, with their licences.
 system_libraries() { # PROGRAM ROOT [FOLDER OF OTHER LIBRARIES]
   local libraries missing file
   libraries=$(LD_LIBRARY_PATH=${3:-} ldd "$1")
   missing=$(awk '/not found/ {print $1}' <<< "$libraries")
-  [ -z "$missing" ] || fail "libraries of $1 are missing: $missing"
+  [ -z "$missing" ] || fail "$1 needs missing libraries: $missing"
   libraries=$(awk '$2 == "=>" {print $3} $1 ~ /^\// {print $1}' <<< "$libraries" | sort -u)
   if [ -n "${3:-}" ]; then libraries=$(grep -v "^$(readlink -f "$3")/\|^$3/" <<< "$libraries"); fi
   for file in $libraries; do
@@ -135,7 +135,7 @@ stage_trainer() {
   mkdir -m 1777 "$context/writable/tmp"
   program "$trainer" "$context/dat-trainer"
   for file in libtorch_cpu.so libc10.so libgomp.so.1 libcupti.so.13 libcudart.so.13; do
-    [ -e "$libtorch/lib/$file" ] || fail "$libtorch/lib/$file is missing: scripts/libtorch.sh $libtorch"
+    [ -e "$libtorch/lib/$file" ] || fail "$libtorch/lib/$file is missing; run scripts/libtorch.sh $libtorch"
     link "$libtorch/lib/$file" "$context/libtorch/"
   done
 
@@ -143,7 +143,7 @@ stage_trainer() {
   copy LICENSE "$system/usr/share/doc/datjob/LICENSE"
   copy -r "$libtorch/licenses/." "$system/usr/share/doc/"
 
-  # Debian's own choice of authorities, without those that were added to this machine.
+  # Only Debian's default certificate authorities, without those that were added to this machine.
   if [ -d /usr/share/ca-certificates/mozilla ]; then
     cat /usr/share/ca-certificates/mozilla/*.crt > "$system/etc/ssl/certs/ca-certificates.crt"
   else
@@ -156,7 +156,7 @@ stage_trainer() {
 
 stage_trainer_cuda() {
   local file
-  b inspect --type image "$registry/trainer:$tag" > /dev/null 2>&1 || fail "$registry/trainer:$tag is not built yet: name trainer before trainer-cuda"
+  b inspect --type image "$registry/trainer:$tag" > /dev/null 2>&1 || fail "$registry/trainer:$tag is not built yet; list trainer before trainer-cuda"
   mkdir -p "$context/cuda" "$context/plugin" "$context/licences/usr/share/doc"
   for file in "$cuda_libraries"/lib/*; do link "$file" "$context/cuda/"; done
   program "$cuda_plugin" "$context/plugin/libdatjob_cuda.so"
@@ -166,12 +166,12 @@ stage_trainer_cuda() {
 stage_fashion_mnist() {
   local busybox name
   busybox=$(busybox)
-  is_static "$busybox" || fail "$busybox is not static: install busybox-static"
+  is_static "$busybox" || fail "$busybox is not static; install busybox-static"
   mkdir -p "$context/system/bin" "$context/fashion-mnist"
   copy -L "$busybox" "$context/system/bin/busybox"
   for name in sh cp mkdir; do ln -s busybox "$context/system/bin/$name"; done
   for name in train-images-idx3 train-labels-idx1 t10k-images-idx3 t10k-labels-idx1; do
-    [ -e "$dataset/$name-ubyte.gz" ] || fail "$dataset/$name-ubyte.gz is missing: scripts/prerequisites.sh"
+    [ -e "$dataset/$name-ubyte.gz" ] || fail "$dataset/$name-ubyte.gz is missing; run scripts/prerequisites.sh"
     copy "$dataset/$name-ubyte.gz" "$context/fashion-mnist/"
   done
   licences "$context/system" "$busybox" "$dataset/train-images-idx3-ubyte.gz"
@@ -191,38 +191,38 @@ build() { # NAME
   rm -rf "$context" "$archive.inputs"
   mkdir -p "$context"
   "stage_${name//-/_}"
-  chmod -R a+rX "$context" # whatever the umask here: the images' user has to read all of it
+  chmod -R a+rX "$context" # the images' user must be able to read everything, whatever the umask
   unpacked=$(du -sb "$context" | cut -f 1)
   b bud --quiet --layers --isolation chroot --format oci --timestamp "$timestamp" --pull-never --no-hosts \
     "${arguments[@]}" --file "images/$name/Containerfile" --tag "$image" "$context" > /dev/null || fail "$image: buildah bud failed"
-  # zstd: half the time of gzip and smaller; containerd 1.5 and newer, CRI-O and Podman read it.
-  b push --quiet --compression-format zstd "$image" "oci-archive:$archive.new:$image" || fail "$image: no archive could be written"
+  # zstd takes half the time of gzip and is smaller; containerd 1.5 and newer, CRI-O and Podman support it.
+  b push --quiet --compression-format zstd "$image" "oci-archive:$archive.new:$image" || fail "$image: cannot write the archive $archive.new"
   mv "$archive.new" "$archive"
-  # Layers that no image is made of any more.
+  # Remove unused layers.
   b rmi --prune > /dev/null 2>&1 || true
   echo "$hash" > "$archive.inputs"
   echo "images: built $image: $(mib "$unpacked"), $archive $(mib "$(stat -c %s "$archive")"), in $((SECONDS - started)) s"
 }
 
-command -v buildah > /dev/null || fail "buildah is missing: scripts/prerequisites.sh"
+command -v buildah > /dev/null || fail "buildah is missing; run scripts/prerequisites.sh"
 for name; do
   case $name in
-    operator) [ -x "$operator" ] || fail "$operator is missing: run make programs, or set OPERATOR_BINARY" ;;
-    trainer) [ -x "$trainer" ] || fail "$trainer is missing: run make programs, or set TRAINER_BINARY" ;;
+    operator) [ -x "$operator" ] || fail "$operator is missing; run make programs, or set OPERATOR_BINARY" ;;
+    trainer) [ -x "$trainer" ] || fail "$trainer is missing; run make programs, or set TRAINER_BINARY" ;;
     trainer-cuda)
-      [ -e "$cuda_libraries/libraries-version" ] || fail "$cuda_libraries is missing: scripts/cuda-libraries.sh $cuda_libraries"
-      [ -e "$cuda_plugin" ] || fail "$cuda_plugin is missing: run make plugin, or set CUDA_PLUGIN"
+      [ -e "$cuda_libraries/libraries-version" ] || fail "$cuda_libraries is missing; run scripts/cuda-libraries.sh $cuda_libraries"
+      [ -e "$cuda_plugin" ] || fail "$cuda_plugin is missing; run make plugin, or set CUDA_PLUGIN"
       ;;
     fashion-mnist) ;;
-    *) fail "there is no image $name: operator, trainer, trainer-cuda, fashion-mnist" ;;
+    *) fail "unknown image $name; expected operator, trainer, trainer-cuda or fashion-mnist" ;;
   esac
   if [ "${PUSH:-0}" = 1 ] && ! b inspect --type image "$registry/$name:$tag" > /dev/null 2>&1; then
-    rm -f "$out/$name.tar.inputs" # built before, but no longer among the layers that are kept
+    rm -f "$out/$name.tar.inputs" # the archive exists, but the layers are gone
   fi
   build "$name"
   if [ "${PUSH:-0}" = 1 ]; then
     read -r -a options <<< "${PUSH_OPTIONS:-}"
-    b push --quiet "${options[@]}" "$registry/$name:$tag" "docker://$registry/$name:$tag" || fail "$registry/$name:$tag could not be pushed"
+    b push --quiet "${options[@]}" "$registry/$name:$tag" "docker://$registry/$name:$tag" || fail "cannot push $registry/$name:$tag"
     echo "images: pushed $registry/$name:$tag"
   fi
 done

@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
-# Puts this checkout's operator into a cluster: scripts/install.sh CLUSTER_BINARY IMAGES_DIR [HELM_VALUE…]
-# With KUBECONFIG set: into that cluster; images are pushed to REGISTRY (a prefix), or loaded where it is kind.
-# Otherwise: into the cluster of this machine, which is started if it does not run.
-# Prints what it does; the last line of standard output is the path of the kubeconfig.
+# Installs this checkout's operator in a cluster: scripts/install.sh CLUSTER_BINARY IMAGES_DIR [HELM_VALUE…]
+# If KUBECONFIG is set, uses that cluster; pushes the images to REGISTRY (a prefix), or loads them if the cluster is kind.
+# Otherwise uses the cluster of this machine, and starts it if necessary.
+# Prints its progress; the last line of standard output is the path of the kubeconfig.
 set -euo pipefail
 say() { echo "==> $*" >&2; }
 fail() { echo "install: $*" >&2; exit 1; }
@@ -25,7 +25,7 @@ if [ -n "${KUBECONFIG:-}" ]; then
     say "Loading the images into kind"
     for archive in "${archives[@]}"; do kind load image-archive --name "${context#kind-}" "$archive" >&2; done
   else
-    fail "set REGISTRY to a prefix, such as registry.example.com/team, that this machine may push to and $context may pull from"
+    fail "REGISTRY is not set; set it to a prefix (registry.example.com/team) that this machine can push to and $context can pull from"
   fi
 else
   say "Starting a Kubernetes on this machine"
@@ -41,7 +41,7 @@ values=(--set "image.repository=$registry/operator,trainerImage.repository=$regi
 for value; do values+=(--set "$value"); done
 "$cluster" kubectl create namespace datjob-system --dry-run=client -o yaml | "$cluster" kubectl apply -f - > /dev/null
 "$cluster" kubectl label --overwrite namespace datjob-system pod-security.kubernetes.io/enforce=restricted > /dev/null
-# The image's digest is not in its name: another build of the same version must replace the running pod.
+# The image's name does not contain its digest. The annotation makes a new build of the same version replace the running pod.
 "$cluster" helm upgrade --install datjob charts/datjob --namespace datjob-system --wait --timeout 3m "${values[@]}" \
   --set-string "podAnnotations.datjob\.io/build=$(sha256sum "$images/operator.tar" | cut -c 1-16)" > /dev/null
 say "The operator $version runs in the namespace datjob-system"

@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
-# Makes DIR hold what a build on libtorch 2.11.0 needs (about 500 MB): scripts/libtorch.sh DIR
-# The wheels come from the Python package index by pip; of the CUDA build only its CPU parts are kept, with the two
-# small NVIDIA libraries that libtorch_cpu.so links to. A full `pip install torch` would be 4.7 GB.
-# Of libtorch's CUDA libraries the names are kept that they export: scripts/cuda-plugin.sh checks the plugin against them.
+# Downloads the build dependencies from libtorch 2.11.0 into DIR (about 500 MB): scripts/libtorch.sh DIR
+# pip downloads the wheels from the Python package index. The script keeps only the CPU parts of the CUDA build, and the two
+# small NVIDIA libraries that libtorch_cpu.so links to. A full `pip install torch` would take 4.7 GB.
+# It also keeps the exported symbols of libtorch's CUDA libraries: scripts/cuda-plugin.sh checks the plugin against them.
 set -euo pipefail
 dir=${1:?usage: scripts/libtorch.sh DIR}
 version=2.11.0
@@ -45,7 +45,7 @@ for wheel in wheels.iterdir():
 PYTHON
 nm -D --defined-only "$work"/tree/cuda/*.so | awk 'NF == 3 {print $3}' | LC_ALL=C sort -u > "$work/tree/cuda-symbols"
 rm -r "$work/tree/cuda"
-# torch-sys links "torch": a linker script stands in for libtorch.so, which would want libtorch_cuda.so.
+# torch-sys links "torch". A linker script replaces libtorch.so, which would require libtorch_cuda.so.
 echo 'INPUT(libtorch_cpu.so libc10.so)' > "$work/tree/lib/libtorch.so"
 echo "$version" > "$work/tree/build-version"
 rm -rf "$dir"

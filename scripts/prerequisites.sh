@@ -1,18 +1,18 @@
 #!/usr/bin/env bash
-# Installs what building, the images and the demo's cluster need, as far as it is missing: scripts/prerequisites.sh
-# Made for Debian 12 as root, with Rust (rustup.rs) and Go (go.dev) there. Elsewhere it says what is missing.
-# No service is started.
+# Installs missing prerequisites of the build, the images and the demo's cluster: scripts/prerequisites.sh
+# Requires Debian 12, root, and an installed Rust (rustup.rs) and Go (go.dev). On other systems it lists what is missing.
+# Does not start services.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 say() { echo "prerequisites: $*" >&2; }
 
 if [ "$(uname -sm)" != "Linux x86_64" ]; then
-  say "libtorch's wheel is for Linux on x86-64, this is $(uname -sm)"
+  say "unsupported platform $(uname -sm); libtorch's wheel requires Linux on x86-64"
   exit 1
 fi
 
-packages=() # to install, by Debian's names
-programs=() # the same, for people on other systems
+packages=() # to install, by Debian package name
+programs=() # the same, for users of other systems
 need() { # PACKAGE WHAT TEST...
   local package=$1 what=$2
   shift 2
@@ -30,13 +30,13 @@ look() {
   need nasm "the assembler nasm" has nasm
   need ca-certificates "CA certificates" test -e /etc/ssl/certs/ca-certificates.crt
   need python3 "Python 3" has python3
-  # One start of Python where nothing is missing.
+  # Starts Python only once if nothing is missing.
   if ! python_has pip yaml > /dev/null 2>&1; then
     need python3-pip "pip" python_has pip
     need python3-yaml "PyYAML" python_has yaml
   fi
   need buildah buildah has buildah
-  # Tests and benchmarks count and limit what a network of their own carries.
+  # Tests and benchmarks count and limit the traffic of a private network namespace.
   need iproute2 "ip and tc (iproute2)" has tc
   need busybox-static "a static busybox in /bin" static_busybox
   need dataset-fashion-mnist "the files of Fashion-MNIST in /usr/share/datasets/fashion-mnist" \
@@ -50,16 +50,16 @@ look
 cluster=e2e/cluster/prerequisites.sh
 if ! has apt-get > /dev/null; then
   if [ ${#programs[@]} -gt 0 ]; then
-    say "not a Debian; please install:$(printf ' %s,' "${programs[@]}" | sed 's/,$//')"
+    say "apt-get not found; install manually:$(printf ' %s,' "${programs[@]}" | sed 's/,$//')"
   fi
   for program in containerd runc nft iptables ip; do
-    has "$program" > /dev/null || say "$program is missing: the cluster of make demo needs it (with KUBECONFIG set, none is started)"
+    has "$program" > /dev/null || say "$program is missing; the cluster of make demo needs it (make demo with KUBECONFIG does not start that cluster)"
   done
   exit 0
 fi
 
-# Debian starts a service as soon as its package is installed, unless this file says no. It is there while this script
-# runs, and is told by its second line if a run was killed.
+# Debian starts a service when its package is installed, unless this file forbids it. The file exists while this script
+# runs. Its second line identifies it if a run was killed.
 policy=/usr/sbin/policy-rc.d
 mark='# scripts/prerequisites.sh of DatJob: no services'
 ours() { [ -e "$policy" ] && [ "$(sed -n 2p "$policy" 2> /dev/null)" = "$mark" ]; }

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Prints a Python that has PyTorch, which `make bench` compares with: scripts/pytorch.sh
-# $PYTHON, or the first of the usual ones that can import torch; otherwise Debian's package is installed (CPU).
+# Prints the path of a Python with PyTorch, for the comparison in `make bench`: scripts/pytorch.sh
+# Uses $PYTHON, or the first of the usual ones that can import torch; otherwise installs Debian's package (CPU).
 set -euo pipefail
 has_torch() { "$1" -c 'import torch.distributed, sys; sys.exit(not torch.distributed.is_available())' > /dev/null 2>&1; }
 for python in ${PYTHON:-python3 /usr/bin/python3}; do
@@ -14,7 +14,7 @@ if [ -n "${PYTHON:-}" ]; then
   exit 1
 fi
 if ! command -v apt-get > /dev/null || [ "$(id -u)" != 0 ]; then
-  echo "pytorch: no Python here has PyTorch; install it and name that Python in PYTHON" >&2
+  echo "pytorch: no Python with PyTorch found; install PyTorch and set PYTHON to that Python" >&2
   exit 1
 fi
 echo "pytorch: installing Debian's python3-torch" >&2
@@ -26,5 +26,5 @@ if ! { "${apt[@]}" update && "${apt[@]}" install --yes --no-install-recommends p
   tail -n 20 "$log" >&2
   exit 1
 fi
-has_torch /usr/bin/python3 || { echo "pytorch: Debian's python3-torch is installed, but cannot be imported" >&2; exit 1; }
+has_torch /usr/bin/python3 || { echo "pytorch: Debian's python3-torch is installed, but /usr/bin/python3 cannot import it" >&2; exit 1; }
 echo /usr/bin/python3

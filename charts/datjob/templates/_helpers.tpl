@@ -1,9 +1,9 @@
-{{/* Name of everything the chart creates. */}}
+{{/* Name of the chart's objects. */}}
 {{- define "datjob.fullname" -}}
 {{- default (printf "%s-operator" (.Release.Name | trunc 43 | trimSuffix "-")) .Values.fullnameOverride -}}
 {{- end -}}
 
-{{/* What selects the operator's pods; never changes within a release. */}}
+{{/* Labels that select the operator's pods; immutable within a release. */}}
 {{- define "datjob.selectorLabels" -}}
 app.kubernetes.io/name: datjob-operator
 app.kubernetes.io/instance: {{ .Release.Name | quote }}
@@ -33,7 +33,7 @@ app.kubernetes.io/managed-by: {{ .Release.Service }}
 {{- end -}}
 
 {{/*
-What the operator may do where it watches. No secrets: what only a secret could tell is read from the pods' own state.
+The operator's permissions in the namespaces it watches. They exclude secrets: the pods' state reports problems with a secret.
 */}}
 {{- define "datjob.rules" -}}
 - apiGroups: [datjob.io]
@@ -42,8 +42,8 @@ What the operator may do where it watches. No secrets: what only a secret could 
 - apiGroups: [datjob.io]
   resources: [datjobs/status]
   verbs: [patch]
-# Children name their job as an owner that waits for them; needed only where the API server runs the admission plugin
-# OwnerReferencesPermissionEnforcement (OpenShift does).
+# Owner references of a job's objects set blockOwnerDeletion. Only clusters with the admission plugin
+# OwnerReferencesPermissionEnforcement (such as OpenShift) require this rule.
 - apiGroups: [datjob.io]
   resources: [datjobs/finalizers]
   verbs: [update]
@@ -65,7 +65,7 @@ What the operator may do where it watches. No secrets: what only a secret could 
 - apiGroups: [""]
   resources: [pods]
   verbs: [list]
-# Why a pod does not start: a claim that is not there, a volume that cannot be mounted, a quota that is used up.
+# Events say why a pod does not start: a missing claim, a volume that cannot be mounted, an exhausted quota.
 - apiGroups: [""]
   resources: [events]
   verbs: [list]
