@@ -41,14 +41,14 @@ test: lint unit chart ## run all tests, including those on a real cluster
 .PHONY: check
 check: prerequisites ## lint and test operator, API and data; needs neither libtorch nor a cluster
 	cargo fmt --all --check
-	scripts/module-cycles.py */src trainer/*/src
+	scripts/module-cycles.py */src e2e/tests/src trainer/*/src
 	cargo clippy --release $(TORCHLESS) --all-targets -- -D warnings
 	cargo test --release $(TORCHLESS)
 
 .PHONY: lint
 lint: prerequisites libtorch ## check formatting, clippy, module cycles
 	cargo fmt --all --check
-	scripts/module-cycles.py */src trainer/*/src
+	scripts/module-cycles.py */src e2e/tests/src trainer/*/src
 	cargo clippy --release --workspace --all-targets -- -D warnings
 
 .PHONY: unit
@@ -117,7 +117,8 @@ trainer: prerequisites libtorch ## build only the trainer, for machines without 
 	@install -D "$(TRAINER)" "$(BIN)/dat-trainer"
 
 .PHONY: generate
-generate: programs ## generate the CRD (crds/ and chart) and docs/reference.md from the types
+generate: prerequisites ## generate the CRD (crds/ and chart) and docs/reference.md from the types; needs no libtorch
+	cargo build --release $(TORCHLESS) --bins --examples
 	"$(OPERATOR)" crd > crds/datjob.yaml
 	"$(OPERATOR)" reference > docs/reference.md
 	cp crds/datjob.yaml charts/datjob/files/datjob-crd.yaml

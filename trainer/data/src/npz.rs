@@ -1,5 +1,5 @@
 //! Images in NumPy's archive of arrays (`numpy.savez`), as generated images are published: `image`, u8
-//! `[N, H, W, C]` or `[N, C, H, W]`, and `label`, `[N]`, with which [`crate::data`] adds them to a data set.
+//! `[N, H, W, C]` or `[N, C, H, W]`, and `label`, `[N]`; [`crate::DataSet::add`] adds them to a data set.
 
 use std::{
     fs::File,
