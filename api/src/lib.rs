@@ -6,7 +6,8 @@
 //! - [`contract`]: names of environment variables, ports, paths and labels.
 //! - [`datjob`] (feature `crd`): the custom resource DatJob, its status and its rules.
 //!
-//! The trainer uses this crate without the feature `crd`: it has no Kubernetes client and needs no schema.
+//! The trainer does not need the feature `crd`. Where cargo builds it together with the operator, as for the images, the
+//! feature is on; the linker drops what the trainer does not use.
 
 pub mod contract;
 pub mod dataset;
