@@ -172,7 +172,7 @@ fn first_line(message: &str) -> &str {
     line.unwrap_or("libtorch gave no reason")
 }
 
-/// What a message of libtorch, CUDA, cuDNN or NCCL says has failed.
+/// What failed, by an error message of libtorch, CUDA, cuDNN or NCCL.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum LibtorchErrorKind {
     /// Memory of the host or of a device.
@@ -185,7 +185,7 @@ pub enum LibtorchErrorKind {
     Other,
 }
 
-/// How libtorch, CUDA and cuDNN begin to say that a device does not do what it should.
+/// Prefixes of the messages that libtorch, CUDA and cuDNN give for a device failure.
 const DEVICE: [&str; 6] = [
     "cuda error",
     "cudnn_status_",
@@ -195,7 +195,7 @@ const DEVICE: [&str; 6] = [
     "cudnn error",
 ];
 
-/// What a message of libtorch says has failed; also the last words of a process that NCCL's watchdog ended.
+/// Classifies a libtorch error message. Also takes the last output of a process that NCCL's watchdog aborted.
 pub fn classify_libtorch_error(message: &str) -> LibtorchErrorKind {
     const MEMORY: [&str; 3] = ["not enough memory", "can't allocate memory", "out of memory"];
     let message = message.to_lowercase();

@@ -12,7 +12,7 @@ pub fn install_tls_provider() {
 /// Most characters of a chain: some servers send pages.
 const LIMIT: usize = 600;
 
-/// An error and its causes on one line, each said once.
+/// An error and its causes on one line, without repetitions.
 pub fn causes(error: &(dyn Error + 'static)) -> String {
     let mut text = String::new();
     for cause in chain(error) {
@@ -26,13 +26,12 @@ pub fn causes(error: &(dyn Error + 'static)) -> String {
     text.split_whitespace().collect::<Vec<_>>().join(" ").chars().take(LIMIT).collect()
 }
 
-/// Whether the server's certificate is not one that this process trusts, which does not pass by itself.
+/// Whether this process does not trust the server's certificate. Retrying does not help.
 pub fn is_untrusted_certificate(error: &(dyn Error + 'static)) -> bool {
     chain(error).any(|cause| matches!(cause.downcast_ref(), Some(rustls::Error::InvalidCertificate(_))))
 }
 
-/// An error, its cause, the cause of that, and so on. An I/O error that wraps another one is followed by that one, which
-/// its `source` passes over.
+/// An error and its chain of causes. `io::Error::source` skips the error that it wraps; this does not.
 fn chain<'a>(error: &'a (dyn Error + 'static)) -> impl Iterator<Item = &'a (dyn Error + 'static)> {
     let next = |error: &&'a (dyn Error + 'static)| -> Option<&'a (dyn Error + 'static)> {
         let error: &'a (dyn Error + 'static) = *error;

@@ -1,6 +1,6 @@
-//! `dat-trainer worker`: one rank of a world, in a process of its own.
+//! `dat-trainer worker`: one rank of a world, as a separate process.
 //!
-//! It gets its [`Assignment`] on standard input, tells [`Event`]s on standard output, logs to
+//! It reads its [`Assignment`] from standard input, writes [`Event`]s to standard output, logs to
 //! standard error, and ends: with status 0 when all is done, with 1 after it has told why it failed. It restarts
 //! nothing itself; its agent does.
 

@@ -129,7 +129,7 @@ mod tests {
     }
 
     #[test]
-    fn a_missing_device_is_told_from_a_missing_library() {
+    fn a_missing_device_and_a_missing_library_have_different_reasons() {
         let error = TrainError::Cuda(CudaError::NoLibraries("libtorch_cuda.so".into()));
         assert_eq!(error.reason(), FailureReason::Configuration);
         assert_eq!(TrainError::Cuda(CudaError::NoDevice("gone".into())).reason(), FailureReason::Device);
