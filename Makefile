@@ -79,7 +79,7 @@ audit: ## check licences, bans and sources of all dependencies (deny.toml); buil
 
 .PHONY: bench
 bench: prerequisites libtorch ## benchmark a step (against PyTorch, by method, over a slow link) and decoding (against Pillow)
-	DATJOB_BENCH_PYTHON="$$(scripts/pytorch.sh)" && export DATJOB_BENCH_PYTHON && cargo bench $(PACKAGES) --benches
+	DATJOB_BENCH_PYTHON="$$(scripts/pytorch.sh "$(CACHE)/pytorch-2.11.0")" && export DATJOB_BENCH_PYTHON && cargo bench $(PACKAGES) --benches
 
 .PHONY: test-gpu
 test-gpu: gpu-bundle ## run the GPU tests; skipped on a machine without a GPU

@@ -1,30 +1,24 @@
 #!/usr/bin/env bash
-# Prints the path of a Python with PyTorch, for the comparison in `make bench`: scripts/pytorch.sh
-# Uses $PYTHON, or the first of the usual ones that can import torch; otherwise installs Debian's package (CPU).
+# Prints the path of a Python with PyTorch 2.11.0, the version of our libtorch: scripts/pytorch.sh DIR
+# `make bench` compares with it. Uses $PYTHON if set; otherwise creates a virtual environment in DIR (4.7 GB, most of it CUDA:
+# the Python package index has no smaller build for x86-64).
 set -euo pipefail
-has_torch() { "$1" -c 'import torch.distributed, sys; sys.exit(not torch.distributed.is_available())' > /dev/null 2>&1; }
-for python in ${PYTHON:-python3 /usr/bin/python3}; do
-  if has_torch "$python"; then
-    command -v "$python"
-    exit 0
-  fi
-done
-if [ -n "${PYTHON:-}" ]; then
-  echo "pytorch: PYTHON=$PYTHON cannot import torch.distributed" >&2
+dir=${1:?usage: scripts/pytorch.sh DIR}
+version=2.11.0
+check='import sys, torch, torch.distributed, numpy, PIL
+sys.exit(0 if torch.__version__.split("+")[0] == sys.argv[1] and torch.distributed.is_available() else f"PyTorch {torch.__version__}")'
+
+python=${PYTHON:-$dir/bin/python}
+if [ -z "${PYTHON:-}" ] && ! "$python" -c "$check" "$version" > /dev/null 2>&1; then
+  echo "pytorch: installing PyTorch $version into $dir (4.7 GB; takes some minutes)" >&2
+  rm -rf "$dir"
+  # Debian's venv has no pip of its own; the pip outside installs into the environment.
+  python3 -m venv --without-pip "$dir"
+  python3 -m pip --python "$python" install --quiet --disable-pip-version-check --no-cache-dir --only-binary=:all: \
+    "torch==$version" numpy==2.4.6 pillow==13.0.0 >&2
+fi
+if ! reason=$("$python" -c "$check" "$version" 2>&1); then
+  echo "pytorch: $python must have PyTorch $version with torch.distributed, numpy and Pillow; got: ${reason##*$'\n'}" >&2
   exit 1
 fi
-if ! command -v apt-get > /dev/null || [ "$(id -u)" != 0 ]; then
-  echo "pytorch: no Python with PyTorch found; install PyTorch and set PYTHON to that Python" >&2
-  exit 1
-fi
-echo "pytorch: installing Debian's python3-torch" >&2
-log=$(mktemp)
-trap 'rm -f "$log"' EXIT
-export DEBIAN_FRONTEND=noninteractive
-apt=(apt-get -qq -o DPkg::Lock::Timeout=300)
-if ! { "${apt[@]}" update && "${apt[@]}" install --yes --no-install-recommends python3-torch; } > "$log" 2>&1 < /dev/null; then
-  tail -n 20 "$log" >&2
-  exit 1
-fi
-has_torch /usr/bin/python3 || { echo "pytorch: Debian's python3-torch is installed, but /usr/bin/python3 cannot import it" >&2; exit 1; }
-echo /usr/bin/python3
+echo "$python"
