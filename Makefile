@@ -69,8 +69,8 @@ chart: cluster-binary ## test the chart: lint, templates, values schema
 	HELM="$(CLUSTER) helm" scripts/chart-test.sh
 
 .PHONY: e2e
-e2e: images ## run the end-to-end tests on the cluster of this machine, or on KUBECONFIG=…
-	@scripts/e2e.sh "$(CLUSTER)" "$(IMAGES)"
+e2e: images ## run the end-to-end tests on the cluster of this machine, or on KUBECONFIG=…; GROUP=recovery runs one group
+	@scripts/e2e.sh "$(CLUSTER)" "$(IMAGES)" $(addsuffix ::,$(GROUP))
 
 .PHONY: audit
 audit: ## check licences, bans and sources of all dependencies (deny.toml); builds cargo-deny first

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Runs the end-to-end tests: scripts/e2e.sh CLUSTER_BINARY IMAGES_DIR
+# Runs the end-to-end tests, or those whose name contains a FILTER: scripts/e2e.sh CLUSTER_BINARY IMAGES_DIR [FILTER...]
 # KUBECONFIG and REGISTRY: see scripts/install.sh. Stops the cluster of this machine afterwards unless it was up before.
 set -euo pipefail
 cluster=${1:?usage: scripts/e2e.sh CLUSTER_BINARY IMAGES_DIR}

@@ -5,7 +5,10 @@ use std::{fs, path::Path};
 use datjob_api::manifest;
 use datjob_api::training::Topology;
 use serde_json::json;
+use sha2::{Digest as _, Sha256};
 
+#[path = "common/https.rs"]
+mod https;
 #[path = "common/imagenet.rs"]
 mod imagenet;
 #[expect(dead_code, reason = "other tests make the server fail")]
@@ -91,4 +94,29 @@ fn a_run_fetches_its_data_with_the_keys_of_its_environment() {
     assert_eq!(results["clean"]["total"], 30);
     let refused = run(&[]).unwrap_err();
     assert!(refused.contains("objectStore.secretName is given, but the environment variables"), "{refused}");
+}
+
+#[test]
+fn a_run_trusts_the_certificate_authorities_in_ssl_cert_file() {
+    let dir = tempfile::tempdir().unwrap();
+    data(dir.path());
+    let mut archive = tar::Builder::new(Vec::new());
+    archive.append_dir_all(".", dir.path().join("folder")).unwrap();
+    let archive = archive.into_inner().unwrap();
+    let sha256 = hex::encode(Sha256::digest(&archive));
+    let server = https::Server::new(archive);
+    let certificates = dir.path().join("authority.pem");
+    fs::write(&certificates, &server.authority).unwrap();
+
+    let mut manifest = small("image-folder");
+    manifest["spec"]["training"]["schedule"] = json!({"epochs": 1, "batchSize": 20});
+    manifest["spec"]["training"]["data"]["source"] = json!({"http": {"url": server.url, "sha256": sha256}});
+    let run = |environment: &[(&str, &str)]| {
+        let dir = tempfile::tempdir().unwrap();
+        imagenet::run(&manifest, dir.path(), 2, environment)
+    };
+    let results = run(&[("SSL_CERT_FILE", certificates.to_str().unwrap())]).unwrap();
+    assert_eq!(results["clean"]["total"], 30);
+    let refused = run(&[]).unwrap_err();
+    assert!(refused.contains(&server.url) && refused.contains("UnknownIssuer"), "{refused}");
 }
