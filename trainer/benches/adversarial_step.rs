@@ -51,13 +51,11 @@ fn main() {
     }
     let cores = thread::available_parallelism().map_or(1, usize::from);
     println!(
-        "ResNet-18, 3×32×32, {BATCH} images a worker, PGD-10, f32, CPU, {cores} cores, median of {STEPS} steps"
+        "ResNet-18, 3×32×32, {BATCH} images per worker, PGD-10, f32, CPU, {cores} cores, median of {STEPS} steps"
     );
     let python = env::var("DATJOB_BENCH_PYTHON").ok();
     if python.is_none() {
-        println!(
-            "No comparison with PyTorch: DATJOB_BENCH_PYTHON names no Python that has it (make bench does)."
-        );
+        println!("No comparison with PyTorch: DATJOB_BENCH_PYTHON is not set (`make bench` sets it).");
     }
     println!(
         "{:>7} {:>8} {:>10} {:>9} {:>9} {:>15} {:>8}",

@@ -20,7 +20,7 @@ const TIMEOUT: Duration = Duration::from_mins(10);
 fn main() {
     let cuda = match Placement::cuda() {
         Ok(Placement::Cuda(cuda)) => cuda,
-        Ok(Placement::Cpu) => unreachable!("CUDA was asked for"),
+        Ok(Placement::Cpu) => unreachable!("CUDA was requested"),
         Err(error) => return println!("SKIPPED: {error}"),
     };
     let device = cuda.describe(0).expect("a device");
@@ -33,7 +33,7 @@ fn main() {
     );
     let python = env::var("DATJOB_BENCH_PYTHON").ok();
     if python.is_none() {
-        println!("No comparison with PyTorch: DATJOB_BENCH_PYTHON names no Python that has it.");
+        println!("No comparison with PyTorch: set DATJOB_BENCH_PYTHON to a Python with PyTorch.");
     }
     println!("{:>6} {:>6} {:>10} {:>10} {:>10}", "images", "mode", "images/s", "step", "attack");
     tch::Cuda::cudnn_set_benchmark(true);

@@ -86,7 +86,7 @@ fn epoch(path: &Path) -> Epoch {
 
 fn main() {
     let pgd = json!({"pgd": {"steps": 10}});
-    println!("Small network, 28×28, {BATCH} images a step, two workers, an epoch each");
+    println!("Small network, 28×28, {BATCH} images per step, two workers, one epoch each");
     println!("{:<44} {:>9} {:>7} {:>9}", "attack, objective", "step", "attack", "images/s");
     for (name, change) in [
         ("FGSM, cross-entropy", json!({})),
@@ -108,8 +108,8 @@ fn main() {
             steps * BATCH as f64 / seconds
         );
     }
-    println!("\nThe same over 1 Gbit/s, by the way in which gradients are exchanged");
-    println!("{:<44} {:>9} {:>13} {:>13}", "attack, exchange", "step", "not hidden", "sent a step");
+    println!("\nThe same over 1 Gbit/s, by gradient exchange");
+    println!("{:<44} {:>9} {:>13} {:>13}", "attack, exchange", "step", "not hidden", "sent per step");
     for (name, attack) in [("FGSM", json!({"fgsm": {}})), ("PGD-10", pgd)] {
         let overlapped = |attack: &Value| {
             let mut attack = attack.clone();

@@ -152,7 +152,9 @@ async fn fetch_data(
     };
     tokio::task::spawn_blocking(fetch)
         .await
-        .map_err(|error| (FailureReason::Crash, format!("the download ended unexpectedly: {error}")))?
+        .map_err(|error| {
+            (FailureReason::Crash, format!("spec.training.data.source: the download crashed: {error}"))
+        })?
         .map_err(|sentence| (FailureReason::Data, sentence))
 }
 
@@ -168,7 +170,12 @@ async fn fetch_files(
         let fetch = move || datjob_data::download_file(&source, &directory, RETRIES);
         tokio::task::spawn_blocking(fetch)
             .await
-            .map_err(|error| (FailureReason::Crash, format!("the download ended unexpectedly: {error}")))?
+            .map_err(|error| {
+                (
+                    FailureReason::Crash,
+                    format!("spec.training.{}: the download crashed: {error}", file.field()),
+                )
+            })?
             .map_err(|error| (FailureReason::Data, format!("spec.training.{}: {error}", file.field())))?;
     }
     Ok(())
@@ -249,7 +256,7 @@ impl Agent<'_> {
             }
             Ok(None) => false,
             Err(error) => {
-                tracing::error!(%error, "Cannot read the results.");
+                tracing::error!(%error, "Cannot read the results; retrying.");
                 false
             }
         }
@@ -267,7 +274,7 @@ impl Agent<'_> {
         match self.client.exchange(&heartbeat).await {
             Ok(reply) => {
                 if silent.take().is_some() {
-                    tracing::info!("The rendezvous answers again.");
+                    tracing::info!("The rendezvous is reachable again.");
                 }
                 Some(reply)
             }
@@ -282,7 +289,7 @@ impl Agent<'_> {
     fn complain(&self, silent: &mut Option<String>, error: &ClientError) {
         let message = error.to_string();
         if silent.as_ref() != Some(&message) {
-            tracing::warn!(pod = self.config.pod_index, %error, "No answer from the rendezvous; trying again.");
+            tracing::warn!(pod = self.config.pod_index, %error, "Heartbeat to the rendezvous failed; retrying.");
             *silent = Some(message);
         }
     }

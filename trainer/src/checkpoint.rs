@@ -107,8 +107,8 @@ pub enum CheckpointError {
     File(#[from] FileError),
     /// What was read is not what was written.
     #[error(
-        "the checkpoint {} is damaged: its SHA-256 is {found}, and {expected} was written; remove it (and {}) to go on \
-         from the checkpoint before it",
+        "checkpoint file {} is corrupt: expected SHA-256 {expected}, got {found}; remove it and {} to resume from the \
+         previous checkpoint",
         path.display(), manifest.display()
     )]
     Damaged {
@@ -122,7 +122,10 @@ pub enum CheckpointError {
         found: String,
     },
     /// A file that the manifest names is gone.
-    #[error("{} is missing, though {} names it; remove the latter to go on from the checkpoint before it", path.display(), manifest.display())]
+    #[error(
+        "checkpoint file {} is missing; remove its manifest {} to resume from the previous checkpoint",
+        path.display(), manifest.display()
+    )]
     Missing {
         /// The file.
         path: PathBuf,
@@ -130,7 +133,7 @@ pub enum CheckpointError {
         manifest: PathBuf,
     },
     /// A manifest or results file that cannot be read.
-    #[error("{} is damaged: {problem}; remove it to go on without it", path.display())]
+    #[error("{} is invalid: {problem}; remove it to continue without it", path.display())]
     Manifest {
         /// The file.
         path: PathBuf,
@@ -139,8 +142,8 @@ pub enum CheckpointError {
     },
     /// A checkpoint of another training.
     #[error(
-        "{} belongs to another training spec (its hash is {found}, this one's is {expected}): use another directory or \
-         remove the checkpoints in it",
+        "{} belongs to another training spec: expected hash {expected}, got {found}; use another checkpoint directory, \
+         or remove the checkpoints in this one",
         path.display()
     )]
     OtherTraining {
@@ -153,8 +156,8 @@ pub enum CheckpointError {
     },
     /// A checkpoint of a training on other images.
     #[error(
-        "{} belongs to a training on other images than those that are read now: restore the data set, or begin anew with \
-         another directory",
+        "{} belongs to a training on different images; restore the original data set, or start again in another \
+         checkpoint directory",
         path.display()
     )]
     OtherData {

@@ -22,13 +22,13 @@ pub struct Cli {
 /// What to do.
 #[derive(Debug, Subcommand)]
 pub enum Command {
-    /// Train and evaluate on this machine what a DatJob manifest describes.
+    /// Train and evaluate the network of a DatJob manifest on this machine.
     Run(Run),
-    /// Measure clean and robust accuracy of weights on a test set, by the final attacks of a DatJob manifest.
+    /// Measure the clean and robust accuracy of weights on the test set, under the final attacks of a DatJob manifest.
     Evaluate(Evaluate),
-    /// Process 1 of a trainer pod; takes everything from the environment that the operator gives.
+    /// Run as process 1 of a trainer pod, configured by environment variables that the operator sets.
     Agent,
-    /// One rank; started by an agent.
+    /// Run one rank; started by an agent.
     #[command(hide = true)]
     Worker,
 }
@@ -36,27 +36,27 @@ pub enum Command {
 /// `dat-trainer run`.
 #[derive(Debug, clap::Args)]
 pub struct Run {
-    /// A DatJob manifest, as for kubectl apply.
+    /// DatJob manifest, the same file as for kubectl apply.
     pub manifest: PathBuf,
-    /// Worker processes, among which the batch of the manifest is divided; where absent one for each GPU, or 1.
+    /// Number of worker processes, which share every batch; default: one per GPU, or 1 without GPUs.
     #[arg(long, value_parser = clap::value_parser!(u32).range(1..=64))]
     pub workers: Option<u32>,
-    /// GPUs to train on, the first of those that CUDA sees; 0 trains on the CPU.
+    /// Number of GPUs to train on, starting with the first visible CUDA device; 0 trains on the CPU.
     #[arg(long, default_value_t = 0, value_parser = clap::value_parser!(u32).range(0..=64))]
     pub gpus: u32,
-    /// Folder of the data set's files; an HTTP or object store source is fetched into it.
+    /// Folder with the files of the data set; an HTTP or object store source is downloaded into it.
     #[arg(long)]
     pub data: PathBuf,
-    /// File of the weights to begin with, in the place of the source of `model.initialWeights`.
+    /// File with the initial weights; replaces `model.initialWeights.source`.
     #[arg(long, value_name = "FILE")]
     pub initial_weights: Option<PathBuf>,
-    /// File of the images beside the data set's, in the place of the source of `data.additional`.
+    /// File with the additional images; replaces `data.additional.source`.
     #[arg(long, value_name = "FILE")]
     pub additional_images: Option<PathBuf>,
-    /// File of the weights of the network that labels them, in the place of those of `data.additional.labels.teacher`.
+    /// File with the weights of the teacher network; replaces `data.additional.labels.teacher.weights`.
     #[arg(long, value_name = "FILE")]
     pub teacher_weights: Option<PathBuf>,
-    /// Folder for checkpoints, weights, results and the report; a run goes on from what it finds there.
+    /// Folder for checkpoints, weights, results and the report; a run resumes from the checkpoints in it.
     #[arg(long)]
     pub checkpoints: PathBuf,
 }
@@ -76,25 +76,25 @@ impl Run {
 /// `dat-trainer evaluate`.
 #[derive(Debug, clap::Args)]
 pub struct Evaluate {
-    /// The weights: a safetensors file, as `best.safetensors` of a run, or a state dict that torch.save wrote.
+    /// Weights to evaluate: a safetensors file (`best.safetensors` of a run) or a state dict written by torch.save.
     pub weights: PathBuf,
-    /// The manifest that names network, data set, threat model and the attacks (`evaluation.final`).
+    /// DatJob manifest with the network, data set, threat model and attacks (`evaluation.final`).
     #[arg(long)]
     pub manifest: PathBuf,
-    /// Folder of the data set's files.
+    /// Folder with the files of the data set.
     #[arg(long)]
     pub data: PathBuf,
-    /// An attack by its name (autoattack, pgd-50-10, apgd-ce, …) instead of those of the manifest; may be repeated.
+    /// Attack to run instead of those in the manifest (autoattack, pgd-50-10, apgd-ce, …); repeatable.
     #[arg(long = "attack")]
     pub attacks: Vec<FinalAttack>,
-    /// So many test images, all where absent: the first of a standard data set, of image-folder and webdataset some
-    /// of every part.
+    /// Number of test images to evaluate; default: all. Takes the first images of a standard data set, and evenly
+    /// spaced ones of image-folder and webdataset.
     #[arg(long)]
     pub images: Option<usize>,
-    /// Writes the class that the network gives each image as it is, a line each, to this file.
+    /// Write the predicted class of each clean image to this file, one per line.
     #[arg(long, value_name = "FILE")]
     pub predictions: Option<PathBuf>,
-    /// Compute on the first GPU that CUDA sees.
+    /// Compute on the first visible CUDA device.
     #[arg(long)]
     pub gpu: bool,
 }

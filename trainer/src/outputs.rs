@@ -55,7 +55,7 @@ impl Outputs {
     /// Those of a training that goes on after `epoch`; 0 where it begins.
     pub fn resume(directory: &Path, training_hash: &str, epoch: u32) -> Self {
         let history = History::resume(directory, training_hash, epoch).unwrap_or_else(|error| {
-            tracing::warn!(%error, "The history of the epochs before is lost.");
+            tracing::warn!(%error, "Cannot read the history of earlier epochs; starting a new one.");
             History::unknown(training_hash)
         });
         Self { directory: directory.to_owned(), history, problems: BTreeMap::new() }
@@ -92,7 +92,7 @@ impl Outputs {
         let card = robustbench::json(&document);
         self.note(robustbench::FILE, self.write(robustbench::FILE, &card));
         let report = report::html(&document, &self.history)
-            .map_err(|error| format!("{} cannot be made: {error}", report::FILE))
+            .map_err(|error| format!("cannot create {}: {error}", report::FILE))
             .and_then(|report| self.write(report::FILE, &report).map_err(|error| error.to_string()));
         self.note(report::FILE, report);
         document.not_written = self.problems.values().cloned().collect();
@@ -107,7 +107,7 @@ impl Outputs {
             }
             Err(error) => {
                 let sentence = error.to_string();
-                tracing::warn!(file, error = sentence, "A file beside the weights could not be written.");
+                tracing::warn!(file, error = sentence, "Cannot write an output file; continuing without it.");
                 self.problems.insert(file, sentence);
             }
         }

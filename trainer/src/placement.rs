@@ -47,7 +47,7 @@ impl Placement {
             Self::Cpu => processor(&fs::read_to_string("/proc/cpuinfo").unwrap_or_default()),
             Self::Cuda(cuda) => match cuda.describe(0) {
                 Ok(device) => device.name,
-                Err(error) => format!("a CUDA device that does not tell its name ({error})"),
+                Err(error) => format!("unknown CUDA device ({error})"),
             },
         }
     }

@@ -66,11 +66,12 @@ fn generated_images_fill_their_share_and_a_teacher_can_label_them() {
     assert_eq!(expected.1, 117);
     let none = run(&given, &[]).unwrap_err();
     assert!(
-        none.contains("data.additional.source names a file") && none.contains("--additional-images"),
+        none.contains("data.additional.source: volumes are not available")
+            && none.contains("--additional-images"),
         "{none}"
     );
     let without = run(&given, &[("--additional-images", &unlabelled)]).unwrap_err();
-    assert!(without.contains("has no labels; write data.additional.labels.teacher"), "{without}");
+    assert!(without.contains("has no labels; set data.additional.labels.teacher"), "{without}");
 
     // A teacher that knows every square gives the same labels, and so the same run.
     let mut manifest = manifest_of_squares();
@@ -79,7 +80,11 @@ fn generated_images_fill_their_share_and_a_teacher_can_label_them() {
     training["schedule"] = json!({"epochs": 1, "batchSize": 256});
     let teacher = Run::new(&manifest);
     teacher.finish_on(squares::squares());
-    assert_eq!(teacher.results()["clean"]["correct"], 10_000, "a teacher must be one");
+    assert_eq!(
+        teacher.results()["clean"]["correct"],
+        10_000,
+        "the teacher must classify every test image correctly"
+    );
     let source = json!({"volume": {"persistentVolumeClaim": {"claimName": "unused"}, "path": "teacher.pt"}});
     let labels = json!({"teacher": {"model": {"architecture": "small-cnn"}, "weights": source}});
     let taught = with_images(&labels);

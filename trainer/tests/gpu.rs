@@ -43,10 +43,10 @@ fn gpu() -> Option<(Cuda, MutexGuard<'static, ()>)> {
     let lock = ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner);
     match Placement::cuda() {
         Ok(Placement::Cuda(cuda)) => Some((cuda, lock)),
-        Ok(Placement::Cpu) => unreachable!("CUDA was asked for"),
+        Ok(Placement::Cpu) => unreachable!("CUDA was requested"),
         Err(error) => {
             println!("SKIPPED: {error}");
-            assert!(env::var_os("DATJOB_REQUIRE_GPU").is_none(), "a GPU is required here: {error}");
+            assert!(env::var_os("DATJOB_REQUIRE_GPU").is_none(), "DATJOB_REQUIRE_GPU is set: {error}");
             None
         }
     }
@@ -65,7 +65,7 @@ fn values(tensor: &Tensor) -> Vec<f64> {
 fn assert_close(found: &Tensor, expected: &Tensor, tolerance: f64, what: &str) {
     for (found, expected) in values(found).into_iter().zip(values(expected)) {
         let scale = expected.abs().max(1.0);
-        assert!((found - expected).abs() <= tolerance * scale, "{what}: {found} for {expected}");
+        assert!((found - expected).abs() <= tolerance * scale, "{what}: expected {expected}, got {found}");
     }
 }
 
@@ -306,7 +306,7 @@ fn two_workers_share_a_gpu_over_gloo() {
 fn several_gpus_train_together_over_nccl() {
     let Some((cuda, _lock)) = gpu() else { return };
     if cuda.devices() < 2 {
-        println!("SKIPPED: one GPU, two are needed");
+        println!("SKIPPED: this test needs two GPUs, found one");
         return;
     }
     let count = cuda.devices().to_string();
@@ -318,7 +318,7 @@ fn several_gpus_train_together_over_nccl() {
 fn a_killed_rank_of_an_nccl_world_costs_a_restart() {
     let Some((cuda, _lock)) = gpu() else { return };
     if cuda.devices() < 2 {
-        println!("SKIPPED: one GPU, two are needed");
+        println!("SKIPPED: this test needs two GPUs, found one");
         return;
     }
     let directory = tempfile::tempdir().unwrap();
@@ -329,7 +329,7 @@ fn a_killed_rank_of_an_nccl_world_costs_a_restart() {
     let checkpoint = directory.path().join("checkpoints/gpu/checkpoint-0001.json");
     let started = Instant::now();
     while !checkpoint.exists() {
-        assert!(started.elapsed() < Duration::from_mins(5), "no checkpoint");
+        assert!(started.elapsed() < Duration::from_mins(5), "no checkpoint after 5 minutes");
         thread::sleep(Duration::from_millis(50));
     }
     let list = Command::new("pgrep").args(["-P", &agent.id().to_string()]).output().unwrap();
@@ -342,7 +342,7 @@ fn a_killed_rank_of_an_nccl_world_costs_a_restart() {
 #[test]
 fn without_a_gpu_a_training_that_asks_for_one_says_what_is_missing() {
     if Placement::cuda().is_ok() {
-        println!("SKIPPED: here is a GPU");
+        println!("SKIPPED: this machine has a GPU");
         return;
     }
     let refused = train("Auto", &["--gpus", "1"]).unwrap_err();
@@ -355,7 +355,7 @@ fn without_a_gpu_a_training_that_asks_for_one_says_what_is_missing() {
 #[test]
 fn with_a_driver_and_without_cuda_libraries_the_sentence_names_the_image() {
     if Placement::cuda().is_ok() || Path::new("/dev/nvidiactl").exists() {
-        println!("SKIPPED: here is a GPU");
+        println!("SKIPPED: this machine has a GPU");
         return;
     }
     let folder = tempfile::tempdir().unwrap();

@@ -48,9 +48,9 @@ fn a_run_tells_the_bytes_that_its_network_carried() {
         ("8 bits", json!({"compression": {"int8": {}}}), false, 0.2520),
     ] {
         let (told, carried) = told_and_carried(&communication, overlap);
-        println!("{name}: told {told}, carried {carried}");
+        println!("{name}: reported {told}, carried {carried}");
         // What comes on top: the first broadcast of the weights, the rendezvous, headers.
-        assert!(told <= carried && carried <= 1.02 * told, "{name}: told {told}, carried {carried}");
+        assert!(told <= carried && carried <= 1.02 * told, "{name}: reported {told}, carried {carried}");
         let whole = *told_before.get_or_insert(told);
         assert!((told / whole / share - 1.0).abs() < 0.01, "{name}: {told} of {whole}");
     }

@@ -84,11 +84,12 @@ pub enum TrainingSource {
 pub enum ConfigError {
     /// A variable is missing.
     #[error(
-        "the environment variable {0} is missing: `dat-trainer agent` runs in a pod that the DatJob operator made; on a workstation use `dat-trainer run`"
+        "missing or empty environment variable {0}; `dat-trainer agent` runs only in pods of the DatJob operator: on a \
+         workstation, use `dat-trainer run`"
     )]
     Missing(&'static str),
     /// A variable has another form.
-    #[error("the environment variable {name} is {value:?}: {problem}")]
+    #[error("environment variable {name}: invalid value {value:?}: {problem}")]
     Malformed {
         /// The variable.
         name: &'static str,
@@ -101,7 +102,7 @@ pub enum ConfigError {
     #[error(transparent)]
     File(#[from] FileError),
     /// The training spec itself.
-    #[error("spec.training is not readable: {0}")]
+    #[error("invalid spec.training: {0}; operator and trainer versions may differ")]
     Training(#[from] serde_json::Error),
 }
 

@@ -42,7 +42,7 @@ async fn metrics_text(State(board): State<Arc<Board>>) -> Response {
 
 async fn rendezvous(State(board): State<Arc<Board>>, Json(heartbeat): Json<Heartbeat>) -> Response {
     let Some(host) = board.rendezvous() else {
-        return (StatusCode::NOT_FOUND, "this pod does not host the rendezvous; pod 0 does\n")
+        return (StatusCode::NOT_FOUND, "the rendezvous is not open on this pod; pod 0 hosts it\n")
             .into_response();
     };
     match host.exchange(&heartbeat) {

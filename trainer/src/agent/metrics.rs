@@ -18,39 +18,31 @@ pub fn encode(report: &Report) -> Result<String, fmt::Error> {
     };
     gauge("generation", "Worlds formed for this job", f64::from(report.generation));
     gauge("world_size", "Ranks in the world", f64::from(report.world_size));
-    gauge("pods_joined", "Pods in touch with the rendezvous", f64::from(report.pods_joined));
+    gauge("pods_joined", "Pods with a recent heartbeat at the rendezvous", f64::from(report.pods_joined));
     if let Some(progress) = &report.progress {
         gauge("epoch", "Completed epochs", f64::from(progress.epoch));
         gauge("step", "Completed optimizer steps", progress.step as f64);
         gauge("images_per_second", "Training images per second over all ranks", progress.images_per_second);
-        gauge(
-            "loss",
-            "Mean training loss of the current epoch, on rank 0's share of the images",
-            progress.loss,
-        );
+        gauge("loss", "Mean training loss of the current epoch, on the images of rank 0", progress.loss);
         gauge("learning_rate", "Learning rate of the last step", progress.learning_rate);
     }
     if let Some(timing) = &report.timing {
-        gauge("epoch_seconds", "Seconds of the last epoch", timing.epoch_seconds);
+        gauge("epoch_seconds", "Duration of the last epoch in seconds", timing.epoch_seconds);
         gauge("data_seconds", "Seconds of the last epoch spent waiting for images", timing.data_seconds);
-        gauge("attack_seconds", "Seconds of the last epoch spent in attacks", timing.attack_seconds);
+        gauge("attack_seconds", "Seconds of the last epoch spent on attacks", timing.attack_seconds);
         gauge(
             "communication_seconds",
-            "Seconds of the last epoch spent in communication that nothing hid",
+            "Seconds of the last epoch spent in communication not hidden by computation",
             timing.communication_seconds,
         );
         gauge(
             "sent_bytes_per_step",
-            "Bytes that rank 0 sent in a step of the last epoch, for gradients or weights",
+            "Bytes sent by rank 0 per step in the last epoch, for gradients or weights",
             timing.bytes_per_step as f64,
         );
     }
     if let Some(peak) = report.timing.as_ref().and_then(|timing| timing.peak_gpu_memory_bytes) {
-        gauge(
-            "gpu_peak_memory_bytes",
-            "The most memory of rank 0's GPU that its tensors have held",
-            peak as f64,
-        );
+        gauge("gpu_peak_memory_bytes", "Peak GPU memory of rank 0's tensors, in bytes", peak as f64);
     }
     if let Some(accuracy) = &report.accuracy {
         let ratio = |correct: u64, total: u64| correct as f64 / total.max(1) as f64;

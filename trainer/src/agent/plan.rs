@@ -59,7 +59,7 @@ mod tests {
             (idle(Some(1)), Some(hears(Some(world(2)))), Start(world(2))),
             (State::Running(1), None, Nothing),
         ] {
-            assert_eq!(plan(state, reply.clone()), action, "{state:?} hears {reply:?}");
+            assert_eq!(plan(state, reply.clone()), action, "{state:?} receives {reply:?}");
         }
     }
 

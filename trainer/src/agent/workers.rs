@@ -255,9 +255,10 @@ async fn supervise(
 ) -> Option<End> {
     match spawn(assignment, device).await {
         Ok(child) => watch(child, assignment, stopped, events).await,
-        Err(error) => {
-            Some(End { status: Err(format!("cannot start a worker: {error}")), log_tail: Vec::new() })
-        }
+        Err(error) => Some(End {
+            status: Err(format!("cannot start the worker process: {error}")),
+            log_tail: Vec::new(),
+        }),
     }
 }
 
@@ -299,7 +300,7 @@ async fn watch(
             while let Some(line) = next_line(&mut stdout).await {
                 let Ok(event) = serde_json::from_str(&line) else {
                     // The worker keeps it for events, but for the moment before it does.
-                    tracing::info!(rank, line, "Worker printed.");
+                    tracing::info!(rank, line, "Unexpected output of a worker.");
                     continue;
                 };
                 if events.send(WorkersEvent { generation, rank, what: What::Told(event) }).is_err() {
@@ -313,7 +314,7 @@ async fn watch(
         _ = stopped => {
             // Nothing is lost with SIGKILL: what must last is written atomically.
             if let Err(error) = child.kill().await {
-                tracing::warn!(rank = assignment.rank, %error, "Cannot end a worker.");
+                tracing::warn!(rank = assignment.rank, %error, "Cannot kill a worker.");
             }
             return None;
         }
@@ -321,7 +322,10 @@ async fn watch(
     while readers.join_next().await.is_some() {}
     drop(stdin);
     let log_tail = tail.lock().unwrap_or_else(PoisonError::into_inner).drain(..).collect();
-    Some(End { status: status.map_err(|error| format!("cannot wait for a worker: {error}")), log_tail })
+    Some(End {
+        status: status.map_err(|error| format!("cannot wait for the worker process: {error}")),
+        log_tail,
+    })
 }
 
 /// Passes a worker's log on and keeps its end.
@@ -352,15 +356,15 @@ fn unexplained(rank: u32, status: &Result<ExitStatus, String>, log_tail: &[Strin
         Ok(status) => match status.signal() {
             Some(9) => (
                 FailureReason::OutOfMemory,
-                "the worker was ended by signal 9: the kernel does that to a container that needs more memory than its \
-                 limit; raise spec.pod.resources.limits.memory or lower the batch size"
+                "the worker was killed by signal 9 (SIGKILL): the container probably exceeded its memory limit; raise \
+                 spec.pod.resources.limits.memory or lower spec.training.schedule.batchSize"
                     .to_owned(),
             ),
             Some(signal) => match last_words(log_tail) {
-                Some((reason, words)) => (reason, format!("the worker was ended by signal {signal}: {words}")),
-                None => (FailureReason::Crash, format!("the worker was ended by signal {signal}; see its log")),
+                Some((reason, words)) => (reason, format!("the worker was killed by signal {signal}: {words}")),
+                None => (FailureReason::Crash, format!("the worker was killed by signal {signal}; see its log")),
             },
-            None => (FailureReason::Crash, format!("the worker ended with {status} and without a word; see its log")),
+            None => (FailureReason::Crash, format!("the worker exited without reporting a reason ({status}); see its log")),
         },
     };
     Failure { reason, rank: Some(rank), message, log_tail: Vec::new() }

@@ -167,7 +167,10 @@ pub fn read(
     let path = directory.join(FILE);
     let Some(ending) = ending(directory)? else { return Ok(None) };
     if ending.job_uid != job_uid {
-        return Err(CheckpointError::Manifest { path, problem: format!("it is of job {}", ending.job_uid) });
+        return Err(CheckpointError::Manifest {
+            path,
+            problem: format!("it belongs to job {}", ending.job_uid),
+        });
     }
     if ending.results.training_hash != training_hash {
         let (expected, found) = (training_hash.to_owned(), ending.results.training_hash);

@@ -61,12 +61,12 @@ fn a_damaged_checkpoint_is_refused_with_what_to_do() {
     fs::write(&path, &bytes).unwrap();
     let manifest = directory.newest().unwrap().unwrap();
     let error = directory.load(&manifest).unwrap_err().to_string();
-    assert!(error.contains("checkpoint-0003.safetensors is damaged: its SHA-256 is"), "{error}");
-    assert!(error.contains("checkpoint-0003.json) to go on from the checkpoint before it"), "{error}");
+    assert!(error.contains("checkpoint-0003.safetensors is corrupt: expected SHA-256 "), "{error}");
+    assert!(error.contains("checkpoint-0003.json to resume from the previous checkpoint"), "{error}");
     fs::remove_file(&path).unwrap();
     assert!(directory.load(&manifest).unwrap_err().to_string().contains("is missing"));
     fs::write(temporary.path().join("checkpoint-0003.json"), "{").unwrap();
-    assert!(directory.newest().unwrap_err().to_string().contains("checkpoint-0003.json is damaged"));
+    assert!(directory.newest().unwrap_err().to_string().contains("checkpoint-0003.json is invalid: "));
 }
 
 #[test]
@@ -77,7 +77,7 @@ fn a_checkpoint_of_another_training_is_refused() {
     let error = newest("second", "data").unwrap_err().to_string();
     assert!(error.contains("belongs to another training spec"), "{error}");
     let error = newest("first", "other data").unwrap_err().to_string();
-    assert!(error.contains("belongs to a training on other images"), "{error}");
+    assert!(error.contains("belongs to a training on different images"), "{error}");
     assert!(newest("first", "data").is_ok());
 }
 
@@ -112,7 +112,7 @@ fn results_of_another_release_are_read() {
         assert!(results::not_written(temporary.path()).unwrap().is_empty());
     }
     let other = results::read(temporary.path(), "other", "hash").unwrap_err().to_string();
-    assert!(other.contains("it is of job job"), "{other}");
+    assert!(other.contains("it belongs to job job"), "{other}");
     let other = results::read(temporary.path(), "job", "other").unwrap_err().to_string();
     assert!(other.contains("belongs to another training spec"), "{other}");
 }

@@ -15,14 +15,14 @@ pub fn main() -> ExitCode {
     let config = match Config::from_environment() {
         Ok(config) => config,
         Err(error) => {
-            tracing::error!(%error, "Cannot start.");
+            tracing::error!(%error, "Cannot start the agent.");
             return ExitCode::FAILURE;
         }
     };
     let runtime = match tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build() {
         Ok(runtime) => runtime,
         Err(error) => {
-            tracing::error!(%error, "Cannot start the runtime.");
+            tracing::error!(%error, "Cannot start the async runtime.");
             return ExitCode::FAILURE;
         }
     };
@@ -32,7 +32,7 @@ pub fn main() -> ExitCode {
     match served {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            tracing::error!(%error, port = contract::AGENT_PORT, "Cannot serve.");
+            tracing::error!(%error, port = contract::AGENT_PORT, "Cannot listen for signals or HTTP requests.");
             ExitCode::FAILURE
         }
     }
@@ -48,14 +48,14 @@ async fn serve(config: Config) -> std::io::Result<()> {
 
     let park = async {
         let ending = agent::work(&config, &board).await;
-        tracing::info!(?ending, "The job has ended; waiting to be scaled away.");
+        tracing::info!(outcome = ?ending, "Job ended; waiting for scale-down.");
         std::future::pending::<()>().await;
     };
     tokio::select! {
         () = park => {}
         // Dropping the agent's work ends its workers: what must last has been written atomically.
-        _ = terminate.recv() => tracing::info!("Told to end."),
-        _ = interrupt.recv() => tracing::info!("Interrupted."),
+        _ = terminate.recv() => tracing::info!("Received SIGTERM; exiting."),
+        _ = interrupt.recv() => tracing::info!("Received SIGINT; exiting."),
     }
     Ok(())
 }

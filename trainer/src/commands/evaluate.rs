@@ -32,7 +32,7 @@ enum Failed {
     Data(#[from] DataError),
     #[error(transparent)]
     Weights(#[from] ReadError),
-    #[error("the weights are not those of the manifest's network: {0}")]
+    #[error("cannot load the weights into the manifest's network: {0}; check spec.training.model")]
     Model(#[from] ModelError),
     #[error(transparent)]
     Cuda(#[from] CudaError),
@@ -44,7 +44,7 @@ enum Failed {
     Tensor(#[from] tch::TchError),
     #[error(transparent)]
     File(#[from] FileError),
-    #[error("--images: there are {0} test images; ask for 1 to {0}")]
+    #[error("--images: out of range: must be between 1 and {0}, the number of test images")]
     Images(usize),
 }
 
@@ -126,7 +126,7 @@ fn run(options: &Evaluate) -> Result<(), Failed> {
     let (clean, worst_case) = (counts.clean(), counts.worst_case());
     let measured = Measured { clean, attacks: &results, worst_case, sweep: &sweep, certified: &certified };
     measured.lines().iter().for_each(|line| println!("{line}"));
-    println!("{:.0} s", started.elapsed().as_secs_f64());
+    println!("evaluation took {:.0} s", started.elapsed().as_secs_f64());
     Ok(())
 }
 

@@ -28,7 +28,7 @@ pub enum RunError {
     #[error(transparent)]
     Results(#[from] CheckpointError),
     /// The runtime, or a signal handler.
-    #[error("cannot start: {0}")]
+    #[error("cannot start the async runtime or a signal handler: {0}")]
     Start(#[from] std::io::Error),
     /// The training.
     #[error("{0}")]
@@ -66,7 +66,7 @@ fn run(options: &Run) -> Result<(), RunError> {
                 _ = ticks.tick() => printer.print(&board.report()),
                 result = tokio::signal::ctrl_c() => {
                     result?;
-                    return Err(RunError::Failed("interrupted; the same command goes on from the last checkpoint".into()));
+                    return Err(RunError::Failed("interrupted; run the command again to resume from the last checkpoint".into()));
                 }
             }
         }
@@ -119,8 +119,8 @@ fn finish(ending: Ending, report: &Report, config: &Config, target: Option<&Targ
         Ending::Failed(failure) => Err(RunError::Failed(sentence(&failure))),
         Ending::TooManyRestarts(failure) => {
             let last =
-                failure.map_or_else(String::new, |failure| format!("; the last: {}", sentence(&failure)));
-            Err(RunError::Failed(format!("more than spec.lifecycle.maxRestarts worlds ended{last}")))
+                failure.map_or_else(String::new, |failure| format!("; last failure: {}", sentence(&failure)));
+            Err(RunError::Failed(format!("more restarts than spec.lifecycle.maxRestarts allows{last}")))
         }
     }
 }
@@ -128,9 +128,13 @@ fn finish(ending: Ending, report: &Report, config: &Config, target: Option<&Targ
 /// Names the files that are there, and says why others are not.
 fn tell_files(directory: &Path, best_epoch: u32) -> Result<(), RunError> {
     let there: Vec<&str> = outputs::FILES.into_iter().filter(|file| directory.join(file).exists()).collect();
-    println!("in {}: {} (the best weights, of epoch {best_epoch})", directory.display(), there.join(", "));
+    println!(
+        "output files in {}: {}; the best weights are from epoch {best_epoch}",
+        directory.display(),
+        there.join(", ")
+    );
     for sentence in results::not_written(directory)? {
-        println!("not written: {sentence}");
+        println!("warning: {sentence}");
     }
     Ok(())
 }
@@ -159,7 +163,7 @@ impl Printer {
         if let Some(failure) = &report.failure
             && self.failure.as_ref() != Some(&failure.message)
         {
-            println!("a world ended    {}", sentence(failure));
+            println!("failure          {}", sentence(failure));
             self.failure = Some(failure.message.clone());
         }
         if let Some(progress) = &report.progress

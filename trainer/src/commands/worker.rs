@@ -23,7 +23,7 @@ pub fn main() -> ExitCode {
     let mut agent = match Agent::of_standard_output() {
         Ok(agent) => agent,
         Err(error) => {
-            tracing::error!(%error, "A worker cannot keep standard output for its agent.");
+            tracing::error!(%error, "Cannot redirect standard output.");
             return ExitCode::FAILURE;
         }
     };
@@ -63,9 +63,9 @@ fn read_assignment() -> Result<Assignment, String> {
     io::stdin()
         .lock()
         .read_line(&mut line)
-        .map_err(|error| format!("cannot read the assignment: {error}"))?;
+        .map_err(|error| format!("cannot read the assignment from standard input: {error}"))?;
     serde_json::from_str(&line).map_err(|error| {
-        format!("the assignment on standard input is not readable ({error}): a worker is started by an agent, use `dat-trainer run`")
+        format!("invalid assignment on standard input: {error}; only an agent starts workers: use `dat-trainer run`")
     })
 }
 
@@ -77,7 +77,7 @@ fn end_with_the_agent() {
         std::process::exit(3);
     };
     if let Err(error) = std::thread::Builder::new().name("agent-watch".into()).spawn(watch) {
-        tracing::warn!(%error, "Cannot watch the agent: this worker will not notice its end.");
+        tracing::warn!(%error, "Cannot watch the agent; this worker keeps running if the agent exits.");
     }
 }
 

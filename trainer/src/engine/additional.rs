@@ -33,7 +33,7 @@ pub(super) fn add(
             classes(&labelled(&images, &network, placement.device(), group)?, data.classes)?
         }
     };
-    tracing::info!(images = images.len(), "Trains on images beside the data set.");
+    tracing::info!(images = images.len(), "Training with additional images.");
     data.add(&images, &labels);
     Ok(())
 }

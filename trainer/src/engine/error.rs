@@ -31,8 +31,8 @@ pub enum TrainError {
     File(Box<NamedFileError>),
     /// Not all ranks read the same images.
     #[error(
-        "rank {rank} reads other images than rank 0: all pods must get the same files, and no other ones later; name a \
-         source that does not change (a hash, a SHA256SUMS, an image by digest)"
+        "rank {rank} reads different images than rank 0: all pods must read the same files; use a source that cannot \
+         change (http with sha256, an object SHA256SUMS, an image by digest)"
     )]
     OtherData {
         /// The first rank that differs.
@@ -43,8 +43,8 @@ pub enum TrainError {
     Collective(#[from] C10dError),
     /// The loss left the numbers.
     #[error(
-        "the loss is {value} at step {step} (epoch {epoch}): the learning rate is too high for this objective; lower \
-         the optimizer's learningRate or add warmupEpochs"
+        "loss is not finite ({value}) at step {step} (epoch {epoch}): training diverged; lower the optimizer's \
+         learningRate or set schedule.warmupEpochs"
     )]
     NotFinite {
         /// The loss.
@@ -61,7 +61,7 @@ pub enum TrainError {
     #[error(transparent)]
     Counts(#[from] CountsError),
     /// What rank 0 told of the best weights.
-    #[error("what rank 0 told of the best weights is not readable: {0}")]
+    #[error("invalid description of the best weights from rank 0: {0}")]
     Best(#[from] serde_json::Error),
     /// A tensor that cannot be kept.
     #[error(transparent)]

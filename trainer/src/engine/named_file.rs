@@ -18,7 +18,7 @@ pub(super) fn path(assignment: &Assignment, file: NamedFile) -> Result<&Path, Na
 pub enum NamedFileError {
     /// Nobody gave it.
     #[error(
-        "spec.training.{} names a file of a volume, and there is none on a workstation: give it with --{} FILE",
+        "spec.training.{}: volumes are not available on a workstation; pass the file with --{} FILE",
         .0.field(), .0.name()
     )]
     NotGiven(NamedFile),
@@ -32,7 +32,7 @@ pub enum NamedFileError {
     },
     /// Weights of another network.
     #[error(
-        "spec.training.{}: {} does not hold this network's weights: {error}; look at the model that the spec describes",
+        "spec.training.{}: the weights in {} do not match the network: {error}; check the model in the spec",
         file.field(), path.display()
     )]
     Model {
@@ -48,14 +48,14 @@ pub enum NamedFileError {
     Images(#[from] NpzError),
     /// Images without labels.
     #[error(
-        "spec.training.data.additional.source: {} has no labels; write data.additional.labels.teacher, or labels.none with \
+        "spec.training.data.additional.source: {} has no labels; set data.additional.labels.teacher, or labels.none with \
          objective.trades",
         .0.display()
     )]
     NoLabels(PathBuf),
     /// A label that stands for no class.
     #[error(
-        "spec.training.data.additional: image {image} has the label {label}, and the data set has the classes 0 to {}",
+        "spec.training.data.additional: image {image}: label {label} is out of range; the data set has classes 0 to {}",
         classes - 1
     )]
     Label {

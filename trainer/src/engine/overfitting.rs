@@ -46,17 +46,17 @@ pub(super) fn sentence(
     back: Option<f64>,
 ) -> String {
     let seen = format!(
-        "Epoch {epoch}: training overfits to its attack of a single step: {} % of the validation split withstand {}, {} % \
-         did after epoch {}, and {} % withstand a single step",
-        robust.percent(),
+        "Epoch {epoch}: catastrophic overfitting to the single-step attack. Accuracy under {} on the validation split \
+         fell from {} % (epoch {}) to {} %; accuracy under a single step is {} %",
         best.robust.attack,
         best.robust.count().percent(),
         best.epoch,
+        robust.percent(),
         single_step.map_or_else(String::new, Count::percent)
     );
     match back {
         Some(factor) => format!(
-            "{seen}. Training goes on from the weights of epoch {} with steps {factor} times as long",
+            "{seen}. Training continues from the weights of epoch {} with the step size multiplied by {factor}",
             best.epoch
         ),
         None => format!(
@@ -91,12 +91,14 @@ mod tests {
             is_catastrophic(count(robust), single_step.map(count), Some(&best))
         };
         assert!(seen(24, Some(61)));
-        assert!(!seen(25, Some(99)), "half of the best is no collapse");
-        assert!(!seen(0, Some(60)), "a network that forgets everything overfits to nothing");
+        assert!(!seen(25, Some(99)), "exactly half of the best is not a collapse");
+        assert!(!seen(0, Some(60)), "accuracy under the single step must rise");
         assert!(!seen(0, None));
         assert!(!is_catastrophic(count(0), Some(count(99)), None));
         let told = sentence(3, count(10), Some(count(90)), &best, Some(0.5));
-        assert!(told.contains("10.00 % of the validation split withstand pgd-10, 50.00 % did after epoch 2"));
-        assert!(told.ends_with("with steps 0.5 times as long"));
+        assert!(told.contains(
+            "Accuracy under pgd-10 on the validation split fell from 50.00 % (epoch 2) to 10.00 %;"
+        ));
+        assert!(told.ends_with("with the step size multiplied by 0.5"));
     }
 }

@@ -101,7 +101,7 @@ impl State {
             .network
             .load_pretrained(tensors, spec.new_head)
             .map_err(|error| NamedFileError::Model { file: FILE, path: path.to_owned(), error })?;
-        tracing::info!(path = %path.display(), new_head, "Begins with weights that others made.");
+        tracing::info!(path = %path.display(), new_head, "Loaded the initial weights.");
         if let Some(average) = &self.average {
             average.network.load_state(self.network.state())?;
         }

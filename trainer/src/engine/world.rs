@@ -96,7 +96,7 @@ mod tests {
         };
         assert_eq!(told(["a", "a", "a"]), [Ok(()), Ok(()), Ok(())]);
         for sentence in told(["a", "a", "b"]) {
-            assert!(sentence.unwrap_err().starts_with("rank 2 reads other images than rank 0"));
+            assert!(sentence.unwrap_err().starts_with("rank 2 reads different images than rank 0"));
         }
     }
 }

@@ -60,7 +60,7 @@ pub enum HistoryError {
     #[error(transparent)]
     File(#[from] FileError),
     /// Its content.
-    #[error("{path} is damaged ({problem}): the history begins anew after epoch {epoch}")]
+    #[error("{path} is invalid: {problem}; a new history starts after epoch {epoch}")]
     Damaged {
         /// The file.
         path: String,
@@ -97,7 +97,7 @@ impl History {
         };
         let mut history: Self = serde_json::from_slice(&content).map_err(|e| damaged(e.to_string()))?;
         if history.training_hash != training_hash {
-            return Err(damaged(format!("it is of the training spec {}", history.training_hash)));
+            return Err(damaged(format!("it belongs to the training spec {}", history.training_hash)));
         }
         history.epochs.retain(|record| record.epoch <= epoch);
         if !history.epochs.is_sorted_by(|a, b| a.epoch < b.epoch) {
@@ -235,12 +235,12 @@ pub(crate) mod tests {
         let mut twice = history(2);
         twice.epochs[1].epoch = 1;
         twice.write(directory.path()).unwrap();
-        assert!(resume().unwrap_err().to_string().contains("history.json is damaged (its epochs are out"));
+        assert!(resume().unwrap_err().to_string().contains("history.json is invalid: its epochs are out"));
         let other = History { training_hash: "other".into(), ..history(2) };
         other.write(directory.path()).unwrap();
-        assert!(resume().unwrap_err().to_string().contains("it is of the training spec other"));
+        assert!(resume().unwrap_err().to_string().contains("it belongs to the training spec other"));
         fs::write(directory.path().join(FILE), "{").unwrap();
         let sentence = resume().unwrap_err().to_string();
-        assert!(sentence.ends_with("the history begins anew after epoch 3"), "{sentence}");
+        assert!(sentence.ends_with("; a new history starts after epoch 3"), "{sentence}");
     }
 }

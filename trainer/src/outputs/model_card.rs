@@ -27,9 +27,9 @@ pub fn markdown(document: &Document) -> String {
     let model = &training.model;
     let dataset = training.data.dataset.name();
     [
-        format!("# {}, robust on {dataset}\n", model.architecture),
+        format!("# {}, adversarially trained on {dataset}\n", model.architecture),
         format!(
-            "Weights of the job {}, trained by DatJob {} to classify {dataset} images correctly under adversarial \
+            "Weights from the job {}. DatJob {} trained them to classify {dataset} images correctly under adversarial \
              perturbations.\n",
             code(job_uid),
             results.trainer_version
@@ -40,9 +40,9 @@ pub fn markdown(document: &Document) -> String {
         use_and_limits(training, results),
         provenance(document),
         format!(
-            "## Files\n\n`{}`: every count, the spec and times. `{}`: what each epoch brought. `{}`: curves. `{}`: \
-             TensorBoard's. `{}`: the fields of RobustBench; link, name, authors and venue are to be filled in by \
-             whoever publishes the model.\n",
+            "## Files\n\n`{}`: all counts, the spec and timings. `{}`: the metrics of each epoch. `{}`: tables and plots. \
+             `{}`: the metrics for TensorBoard. `{}`: the fields of RobustBench; fill in link, name, authors and venue \
+             before publishing the model.\n",
             crate::checkpoint::results::FILE,
             history::FILE,
             report::FILE,
@@ -58,16 +58,16 @@ fn augmentation(variation: &Variation) -> String {
     let Variation { crop, flip, random_resized_crop, cutout, cut_mix } = *variation;
     let mut words = Vec::new();
     if crop > 0 {
-        words.push(format!("crop after padding by {crop} pixels"));
+        words.push(format!("random crop after padding by {crop} pixels"));
     }
     if let Some(RandomResizedCrop { min_area }) = random_resized_crop {
-        words.push(format!("random parts of at least {min_area} of the area"));
+        words.push(format!("random resized crop of at least {min_area} of the area"));
     }
     if flip {
-        words.push("flips".to_owned());
+        words.push("horizontal flips".to_owned());
     }
     if cutout > 0 {
-        words.push(format!("cutout of {cutout} pixels"));
+        words.push(format!("cutout of {cutout}×{cutout} pixels"));
     }
     if let Some(CutMix { alpha }) = cut_mix {
         words.push(format!("CutMix with α = {alpha}"));
@@ -77,19 +77,19 @@ fn augmentation(variation: &Variation) -> String {
 
 fn how_it_was_trained(Document { results, training, contents, .. }: &Document) -> String {
     let Training { model, data, attack, objective, optimizer, schedule, .. } = training;
-    let mut text = "## How it was trained\n\n| | |\n|---|---|\n".to_owned();
+    let mut text = "## Training\n\n| | |\n|---|---|\n".to_owned();
     let mut row = |name: &str, value: String| {
         let _ = writeln!(text, "| {name} | {value} |");
     };
     let [channels, height, width] = contents.image_shape;
     row("network", json(model));
-    row("input", format!("{channels}×{height}×{width} pixels in [0, 1], not normalised beforehand"));
+    row("input", format!("{channels}×{height}×{width} pixels in [0, 1]; do not normalize them first"));
     row("classes", contents.classes.to_string());
     let count = data.validation.count;
     let images = contents.training_images.saturating_sub(count as usize);
     row(
         "images",
-        format!("{images} of the {} training set; {count} held back for validation", data.dataset.name()),
+        format!("{images} of the {} training set; {count} held out for validation", data.dataset.name()),
     );
     row("augmentation", augmentation(&data.variation()));
     row("attack", json(attack));
@@ -107,7 +107,7 @@ fn how_it_was_trained(Document { results, training, contents, .. }: &Document) -
     }
     let chosen = if results.averaged { "averaged weights" } else { "weights" };
     row(
-        "chosen",
+        "selection",
         format!(
             "the {chosen} after epoch {}, by robust accuracy on the validation split",
             results.best_epoch
@@ -119,19 +119,20 @@ fn how_it_was_trained(Document { results, training, contents, .. }: &Document) -
 fn threat_model(ThreatModel { norm, epsilon }: &ThreatModel) -> String {
     let meaning = match norm {
         Norm::Linf => format!("ℓ∞, ε = {epsilon}: no pixel changes by more than ε"),
-        Norm::L2 => format!("ℓ2, ε = {epsilon}: the root of the sum of all squared changes is at most ε"),
+        Norm::L2 => format!("ℓ2, ε = {epsilon}: the ℓ2 norm of the change is at most ε"),
     };
     format!(
-        "## Threat model\n\n{meaning}, in units of the pixel range [0, 1]. The attacker knows the network and its weights \
-         and wants any wrong class.\n"
+        "## Threat model\n\n{meaning}, in units of the pixel range [0, 1]. The attacker knows the network and its weights. \
+         Any wrong class counts as success.\n"
     )
 }
 
 fn figures(Document { results, accuracies, .. }: &Document) -> String {
     let Accuracies { figures, .. } = accuracies;
     let mut text = format!(
-        "## Figures\n\nOn the test set, once, after the weights were chosen. Intervals: {METHOD}, {} %, over the choice of \
-         test images alone: another seed gives another network.\n\n| | accuracy | interval | images |\n|---|---|---|---|\n",
+        "## Accuracy\n\nMeasured once on the test set, after the weights were selected. Intervals: {METHOD}, {} %. They \
+         cover only the sampling of test images; another seed gives another network.\n\n| | accuracy | interval | \
+         images |\n|---|---|---|---|\n",
         CONFIDENCE * 100.0
     );
     for figure in figures {
@@ -150,22 +151,24 @@ fn figures(Document { results, accuracies, .. }: &Document) -> String {
 
 fn use_and_limits(Training { data, evaluation, .. }: &Training, results: &Results) -> String {
     let mut text = format!(
-        "## Intended use and limits\n\nFor research on robust classification of images like those of {}. Not for decisions \
-         about people, and not as the only defence of a system.\n\n- Accuracies under attack are upper bounds of what holds \
-         against every attack: a better one may find more.\n- Nothing but the figures above was measured: no larger \
-         perturbations, other norms, other changes (blur, rotations, patches), or other images than the test set's.\n",
+        "## Intended use and limits\n\nFor research on robust classification of images like those of {}. Do not use the \
+         weights for decisions about people, or as the only defence of a system.\n\n- Accuracies under attack are upper \
+         bounds: a stronger attack may lower them.\n- Only the accuracies above were measured. Other perturbation sizes, \
+         norms and changes (blur, rotations, patches) were not, and neither were images outside the test set.\n",
         data.dataset.name()
     );
     if !results.attacks.iter().any(|attack| attack.attack == "autoattack") {
-        text.push_str("- AutoAttack was not run: these figures are not comparable with RobustBench's.\n");
+        text.push_str(
+            "- AutoAttack was not run, so these accuracies are not comparable with RobustBench's.\n",
+        );
     }
     match &evaluation.certify {
-        None => text.push_str("- Nothing was certified.\n"),
+        None => text.push_str("- Certified accuracy was not measured.\n"),
         Some(certify) => {
             let _ = writeln!(
                 text,
-                "- Certified accuracies are of the smoothed network (the class that is most frequent under noise), in ℓ2; \
-                 each certificate is wrong with a probability of at most {}, which the intervals do not contain.",
+                "- Certified accuracies are those of the smoothed network (the most frequent class under noise), in ℓ2. \
+                 Each certificate is wrong with probability at most {}; the intervals do not include this.",
                 certify.alpha
             );
         }
@@ -187,15 +190,15 @@ fn provenance(Document { results, last, device, time, .. }: &Document) -> String
     row("seed", results.seed.to_string());
     row("trainer", format!("DatJob {}", results.trainer_version));
     row("libtorch", results.libtorch_version.clone());
-    row("computed on", format!("{} (rank 0)", code(device)));
-    row("world", format!("{} ranks of {} CPU threads", results.world_size, results.threads));
+    row("device", format!("{} (rank 0)", code(device)));
+    row("world", format!("{} ranks with {} CPU threads each", results.world_size, results.threads));
     if let Some(started_at) = started_at {
         row("started", started_at.to_string());
     }
     row("finished", finished_at.to_string());
-    row("training time", format!("{training_seconds:.0} s, evaluations not counted"));
+    row("training time", format!("{training_seconds:.0} s, without evaluations"));
     text.push_str(
-        "\nThe names in the files are RobustBench's or torchvision's:\n\n```python\nfrom safetensors.torch import \
+        "\nParameter names in the files are RobustBench's or torchvision's:\n\n```python\nfrom safetensors.torch import \
          load_file\nstate = load_file(\"best.safetensors\")\n```\n",
     );
     text
@@ -223,7 +226,7 @@ mod tests {
     fn a_card_says_what_was_measured_and_where_it_comes_from() {
         let card = markdown(&document());
         for part in [
-            "# wide-resnet-28-10, robust on cifar10",
+            "# wide-resnet-28-10, adversarially trained on cifar10",
             "| autoattack | 40.00 % | 30.32 to 50.28 % | 40 of 100 |",
             "| … square | 40.00 % |",
             "Warning: Square's gain",
@@ -244,7 +247,9 @@ mod tests {
         document.results.attacks.remove(0);
         document.training.evaluation.certify = None;
         let card = markdown(&document);
-        assert!(card.contains("AutoAttack was not run") && card.contains("Nothing was certified"), "{card}");
+        for sentence in ["AutoAttack was not run", "Certified accuracy was not measured"] {
+            assert!(card.contains(sentence), "{sentence}\n{card}");
+        }
     }
 
     #[test]

@@ -36,7 +36,7 @@ pub fn html(document: &Document, history: &History) -> Result<String, String> {
     let Document { job_uid, results, training, .. } = document;
     let name = escape(job_uid);
     let subtitle = escape(&format!(
-        "{} on {}, robust against {:?} perturbations of ε = {}",
+        "{} on {}, trained against {:?} perturbations with ε = {}",
         training.model.architecture,
         training.data.dataset.name(),
         training.threat_model.norm,
@@ -50,8 +50,8 @@ pub fn html(document: &Document, history: &History) -> Result<String, String> {
         section("Accuracy against the attack's strength", &curves::sweeps(document)?),
         section("Certified accuracy", &curves::certified(document)?),
         section("By class", &by_class(results)),
-        section("Where it comes from", &provenance(document)),
-        section("The spec", &format!("<pre>{}</pre>\n", escape(&training.to_json()))),
+        section("Provenance", &provenance(document)),
+        section("Training spec", &format!("<pre>{}</pre>\n", escape(&training.to_json()))),
     ];
     let head = format!("<meta charset=\"utf-8\">\n<title>{name}</title>\n<style>\n{STYLE}\n</style>\n");
     Ok(format!(
@@ -73,8 +73,8 @@ fn figures(Document { results, accuracies, .. }: &Document) -> String {
     section(
         "Results on the test set",
         &format!(
-            "{table}<p>Of {weights} after epoch {}, which the validation split chose. Intervals: {METHOD}, {} %; they are \
-             about the choice of test images, not about other seeds.</p>\n",
+            "{table}<p>For {weights} after epoch {}, selected on the validation split. Intervals: {METHOD}, {} %. They \
+             cover only the sampling of test images; another seed gives another network.</p>\n",
             results.best_epoch,
             CONFIDENCE * 100.0
         ),
@@ -109,8 +109,8 @@ fn stages(attacks: &[AttackResult]) -> String {
                     vec![escape(&stage.name), images, number(&format!("{} %", left.percent()))]
                 })
                 .collect();
-            let title = format!("{}, part by part", escape(&attack.attack));
-            text.push_str(&section(&title, &table(&["after", "images left", "accuracy"], &rows)));
+            let title = format!("{}, by component", escape(&attack.attack));
+            text.push_str(&section(&title, &table(&["after", "images correct", "accuracy"], &rows)));
         }
         for warning in &attack.warnings {
             let _ =
@@ -162,13 +162,13 @@ fn provenance(Document { results, last, device, time, .. }: &Document) -> String
         ("training spec", format!("SHA-256 {}", results.training_hash)),
         ("seed", results.seed.to_string()),
         ("versions", format!("DatJob {}, libtorch {}", results.trainer_version, results.libtorch_version)),
-        ("computed on", format!("{device} (rank 0)")),
-        ("world", format!("{} ranks of {} CPU threads", results.world_size, results.threads)),
+        ("device", format!("{device} (rank 0)")),
+        ("world", format!("{} ranks with {} CPU threads each", results.world_size, results.threads)),
         (
             "training",
             format!(
-                "{training_seconds:.1} s in {} epochs; attack {attack_seconds:.1} s, communication that nothing hid \
-                 {communication_seconds:.1} s; {} bytes sent in a step",
+                "{training_seconds:.1} s in {} epochs; attack {attack_seconds:.1} s, communication not hidden by \
+                 computation {communication_seconds:.1} s; {} bytes sent per step",
                 time.epochs, time.bytes_per_step
             ),
         ),
@@ -201,7 +201,7 @@ mod tests {
         }
         for title in [
             "Results on the test set",
-            "autoattack, part by part",
+            "autoattack, by component",
             "Training loss",
             "Accuracy on the validation split",
             "under pgd-10, averaged",
@@ -209,7 +209,7 @@ mod tests {
             "Accuracy against steps",
             "Certified accuracy by radius",
             "By class",
-            "The spec",
+            "Training spec</h2>",
             "30.32 to 50.28 %",
         ] {
             assert!(report.contains(title), "{title}");
@@ -236,7 +236,7 @@ mod tests {
         document.results.attacks.iter_mut().for_each(|attack| attack.stages.clear());
         document.accuracies = Accuracies::from(&document.results);
         let report = html(&document, &History::unknown("hash")).unwrap();
-        for title in ["Training</h2>", "Accuracy against", "Certified", "By class", "part by part", "<svg"] {
+        for title in ["Training</h2>", "Accuracy against", "Certified", "By class", "by component", "<svg"] {
             assert!(!report.contains(title), "{title}");
         }
     }

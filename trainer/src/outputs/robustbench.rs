@@ -48,7 +48,7 @@ fn model_info(Document { results, training, .. }: &Document) -> ModelInfo {
         Norm::L2 => "L2",
     };
     let mut footnote = format!(
-        "Threat model {norm}. Trained and evaluated by DatJob {} on the whole test set; reported: correct under {}.",
+        "Threat model {norm}. Trained and evaluated by DatJob {} on the whole test set. Reported: worst case of {}.",
         results.trainer_version,
         names.join(" and ")
     );

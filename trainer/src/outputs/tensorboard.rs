@@ -186,7 +186,7 @@ mod tests {
             fs::metadata(&path).unwrap().ino()
         };
         let file = write(&history(1));
-        assert_eq!(write(&history(3)), file, "a TensorBoard that has the file open sees what is new");
+        assert_eq!(write(&history(3)), file, "an open TensorBoard reads the appended events");
         assert_eq!(write(&history(3)), file);
         // As long as somebody has it open, no other file gets its number.
         let _open = fs::File::open(&path).unwrap();

@@ -31,7 +31,7 @@ pub enum ClientError {
     #[error(transparent)]
     Refused(#[from] Refused),
     /// The rendezvous could not be reached, or answered something else.
-    #[error("the rendezvous at {url} does not answer: {error}")]
+    #[error("request to the rendezvous at {url} failed: {error}")]
     Unreachable {
         /// Where it should be.
         url: String,

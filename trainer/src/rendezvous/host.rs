@@ -39,7 +39,7 @@ pub enum HostError {
     #[error(transparent)]
     Files(#[from] FileError),
     /// The file with the generation holds something else.
-    #[error("{} holds {content:?}, which is no generation: the checkpoint volume is damaged", path.display())]
+    #[error("invalid generation {content:?} in {}: the checkpoint volume is corrupt", path.display())]
     Generation {
         /// The file.
         path: PathBuf,
@@ -55,7 +55,7 @@ pub enum HostError {
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
 pub enum Refused {
     /// Of another job.
-    #[error("this is the rendezvous of job {ours}, and the heartbeat is of job {theirs}")]
+    #[error("heartbeat of job {theirs} rejected: this rendezvous belongs to job {ours}")]
     OtherJob {
         /// The job of this rendezvous.
         ours: String,
@@ -63,7 +63,7 @@ pub enum Refused {
         theirs: String,
     },
     /// Of another attempt.
-    #[error("this is attempt {ours}, and the heartbeat is of attempt {theirs}")]
+    #[error("heartbeat of attempt {theirs} rejected: this rendezvous runs attempt {ours}")]
     OtherAttempt {
         /// The attempt of this rendezvous.
         ours: u32,

@@ -175,16 +175,18 @@ impl Quorum {
     /// Why `world` cannot go on, if it cannot.
     fn broken(&self, world: &Formed, now: Instant) -> Option<String> {
         world.incarnations.iter().find_map(|(pod, incarnation)| {
-            let Some(member) = self.members.get(pod) else { return Some(format!("pod {pod} is unknown")) };
+            let Some(member) = self.members.get(pod) else {
+                return Some(format!("no heartbeat from pod {pod}"));
+            };
             if member.incarnation != *incarnation {
                 return Some(format!("pod {pod} was replaced or restarted"));
             }
             if !is_fresh(member, now) {
-                return Some(format!("pod {pod} was not heard of for {} s", LOST_AFTER.as_secs()));
+                return Some(format!("no heartbeat from pod {pod} for {} s", LOST_AFTER.as_secs()));
             }
             match member.state {
                 State::Idle { ended: Some(ended) } if ended >= world.generation => {
-                    Some(format!("a worker of pod {pod} ended"))
+                    Some(format!("a worker of pod {pod} exited"))
                 }
                 _ => None,
             }

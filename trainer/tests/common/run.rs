@@ -118,7 +118,7 @@ impl Run {
     pub(crate) fn wait_for(&self, name: &str) {
         let started = Instant::now();
         while !self.file(name).exists() {
-            assert!(started.elapsed() < Duration::from_mins(5), "no {name}");
+            assert!(started.elapsed() < Duration::from_mins(5), "{name} does not exist after 5 minutes");
             thread::sleep(Duration::from_millis(20));
         }
     }

@@ -257,7 +257,7 @@ fn a_job_goes_from_pending_to_complete() {
 #[test]
 fn catastrophic_overfitting_is_a_condition_and_an_event() {
     let mut story = Story::training();
-    let sentence = "Epoch 3: training overfits to its attack of a single step";
+    let sentence = "Epoch 3: catastrophic overfitting to the single-step attack";
     for (epoch, overfitting, value) in
         [(2, None, None), (3, Some(sentence), Some("True")), (4, None, Some("False"))]
     {

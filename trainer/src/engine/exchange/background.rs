@@ -40,7 +40,7 @@ impl Background {
         let (done, averaged) = mpsc::channel();
         let thread = thread::Builder::new().name("compression".to_owned());
         let started = thread.spawn(move || average(all_reduce, &to_average, &done));
-        started.map_err(|error| failed(member, &format!("the thread cannot be started: {error}")))?;
+        started.map_err(|error| failed(member, &format!("cannot start the compression thread: {error}")))?;
         Ok(Self { buckets, averaged, under_way: 0, step, rounding, member })
     }
 }
@@ -75,7 +75,12 @@ impl BucketHook for Background {
                 Ok(Ok(())) => {}
                 Ok(Err(CompressError::Collective(error))) => return Err(error),
                 Ok(Err(CompressError::Tensor(error))) => return Err(failed(self.member, &error.to_string())),
-                Err(_) => return Err(failed(self.member, "it failed before, or its thread panicked")),
+                Err(_) => {
+                    return Err(failed(
+                        self.member,
+                        "the compression thread stopped after an earlier error or a panic",
+                    ));
+                }
             }
         }
         Ok(())
@@ -83,6 +88,6 @@ impl BucketHook for Background {
 }
 
 fn failed(member: Member, message: &str) -> C10dError {
-    let operation = "averaging gradients in fewer bits".to_owned();
+    let operation = "compressed all-reduce of gradients".to_owned();
     C10dError::Other(Failure { operation, member: Some(member), message: message.to_owned() })
 }

@@ -35,7 +35,7 @@ pub(super) fn over_epochs(history: &History) -> Result<String, String> {
         y: "learning rate",
         percent: false,
         whole: true,
-        series: vec![series("of the last step", &|record| Some(record.learning_rate))],
+        series: vec![series("last step of the epoch", &|record| Some(record.learning_rate))],
     };
     let attack = history.epochs.iter().find_map(|record| Some(&record.accuracy.as_ref()?.robust.attack));
     let robust = attack.map_or_else(|| "robust".to_owned(), |attack| format!("under {attack}"));
@@ -99,11 +99,15 @@ pub(super) fn sweeps(Document { results, accuracies, training, .. }: &Document) 
         over_steps.iter().map(|(count, figure)| point(f64::from(count.steps), figure)).collect();
     by_steps.sort_by(|a, b| a.x.total_cmp(&b.x));
     let name = |steps: Option<u32>| {
-        steps.map_or_else(String::new, |steps| format!("PGD of {steps} steps; at 0 clean"))
+        steps.map_or_else(String::new, |steps| format!("PGD with {steps} steps; clean at 0"))
     };
     let radius = Plot {
         title: "Accuracy against ε",
-        x: if in_255ths { "ε, in 255ths of the pixel range" } else { "ε, in units of the pixel range" },
+        x: if in_255ths {
+            "ε, in units of 1/255 of the pixel range"
+        } else {
+            "ε, in units of the pixel range"
+        },
         y: "accuracy",
         percent: true,
         whole: false,
@@ -115,7 +119,7 @@ pub(super) fn sweeps(Document { results, accuracies, training, .. }: &Document) 
     let epsilon = &training.threat_model.epsilon;
     let steps = Plot {
         title: "Accuracy against steps",
-        x: "steps of PGD",
+        x: "PGD steps",
         y: "accuracy",
         percent: true,
         whole: true,

@@ -71,7 +71,7 @@ fn a_silent_pod_ends_it() {
     let mut quorum = formed(2);
     quorum.hear(at(11), &says(0, 1, State::Running(1)));
     assert!(
-        matches!(quorum.decide(at(11)), Decision::End { reason, .. } if reason.contains("pod 1 was not heard"))
+        matches!(quorum.decide(at(11)), Decision::End { reason, .. } if reason.contains("no heartbeat from pod 1 for 10 s"))
     );
 }
 
