@@ -1,6 +1,6 @@
-//! Maps libtorch's error messages to reasons of a job's failure. Pure.
+//! Which failure caused the others, and which reason an error message of libtorch stands for. Pure.
 
-use datjob_api::report::FailureReason;
+use datjob_api::report::{Failure, FailureReason};
 use datjob_c10d::LibtorchErrorKind;
 
 /// The reason that a libtorch error message stands for. Also takes the last output of a process that NCCL's watchdog aborted.
@@ -11,4 +11,10 @@ pub(crate) fn classify_libtorch_error(message: &str) -> FailureReason {
         LibtorchErrorKind::Communication => FailureReason::Communication,
         LibtorchErrorKind::Other => FailureReason::Crash,
     }
+}
+
+/// Whether a failure may be the consequence of another rank's failure: a rank fails with `Communication` if it lost a peer.
+/// Such a failure gives way to any other failure of the same generation.
+pub(crate) fn may_be_consequence(failure: &Failure) -> bool {
+    failure.reason == FailureReason::Communication
 }

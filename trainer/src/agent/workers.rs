@@ -23,7 +23,7 @@ use tokio::{
 
 use super::{Board, Config};
 use crate::{
-    failure::classify_libtorch_error,
+    failure::{classify_libtorch_error, may_be_consequence},
     placement::visible_device,
     rendezvous::{State, World},
     worker_protocol::{Accelerator, Assignment, Event},
@@ -177,11 +177,11 @@ impl Workers {
         }
     }
 
-    /// The failure that stays is the cause: a lost peer is what the other ranks see of it.
+    /// Keeps the first failure that is not the consequence of another.
     fn blame(&mut self, rank: u32, End { status, log_tail }: End) {
         let mut failure = self.told.remove(&rank).unwrap_or_else(|| unexplained(rank, &status, &log_tail));
         failure.log_tail = log_tail;
-        if self.failure.as_ref().is_none_or(|known| known.reason == FailureReason::Communication) {
+        if self.failure.as_ref().is_none_or(may_be_consequence) {
             self.failure = Some(failure);
         }
     }
@@ -189,7 +189,7 @@ impl Workers {
     /// The others of this pod wait for a peer that is gone. Where this one lost its peer, the peer may be among them
     /// and about to say why.
     async fn end_the_others(&mut self) {
-        if self.failure.as_ref().is_some_and(|failure| failure.reason == FailureReason::Communication) {
+        if self.failure.as_ref().is_some_and(may_be_consequence) {
             let all_end = async { while self.supervisors.join_next().await.is_some() {} };
             // Those who have not ended by then are ended next.
             let _ = time::timeout(LAST_WORDS, all_end).await;

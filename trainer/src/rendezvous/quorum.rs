@@ -2,9 +2,10 @@
 
 use std::{collections::BTreeMap, time::Duration};
 
-use datjob_api::report::{Failure, FailureReason};
+use datjob_api::report::Failure;
 
 use super::message::{Heartbeat, State, Verdict};
+use crate::failure::may_be_consequence;
 
 /// Time since some fixed moment; the quorum never asks a clock.
 pub type Instant = Duration;
@@ -99,13 +100,13 @@ impl Quorum {
         self.members.insert(pod, Member { incarnation, heard: now, state });
     }
 
-    /// Of the failures of one generation the cause is kept: a lost peer is what the others see of it.
+    /// Keeps, of the failures of one generation, the first that is not the consequence of another.
     fn blame(&mut self, generation: u32, failure: &Failure) {
         if failure.reason.is_final() && self.verdict.is_none() {
             self.verdict = Some(Verdict::Failed(failure.clone()));
         }
         let better = self.last_failure.as_ref().is_none_or(|(known, old)| {
-            generation > *known || (generation == *known && old.reason == FailureReason::Communication)
+            generation > *known || (generation == *known && may_be_consequence(old))
         });
         if better {
             self.last_failure = Some((generation, failure.clone()));
