@@ -1,3 +1,4 @@
+use datjob_api::report::FailureReason;
 use proptest::prelude::*;
 
 use super::*;
