@@ -154,7 +154,7 @@ pub struct Accuracy {
     /// Accuracy under a single attack step. Present if training attacks with a single step.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub single_step: Option<Count>,
-    /// Description of the catastrophic overfitting and of the response. Absent if none was detected.
+    /// Description of the catastrophic overfitting and of the response. Absent if not detected.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub overfitting: Option<String>,
 }
