@@ -2,22 +2,23 @@
 
 use serde::{Deserialize, Serialize};
 
-/// A data set in its standard files, or images of the user's own in a customary layout.
+/// Data set in its standard files, or the user's images in a standard layout.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "crd", derive(schemars::JsonSchema))]
 #[serde(rename_all = "kebab-case")]
 pub enum Dataset {
-    /// MNIST: 28×28 grey digits, IDX files (gzipped or not).
+    /// MNIST: 28×28 grey images of digits, IDX files (gzipped or not).
     Mnist,
-    /// Fashion-MNIST: 28×28 grey articles of clothing, IDX files (gzipped or not).
+    /// Fashion-MNIST: 28×28 grey images of clothing, IDX files (gzipped or not).
     FashionMnist,
-    /// CIFAR-10: 32×32 colour images of 10 classes, the binary version.
+    /// CIFAR-10: 32×32 colour images in 10 classes, binary version.
     Cifar10,
-    /// CIFAR-100: 32×32 colour images of 100 classes (fine labels), the binary version.
+    /// CIFAR-100: 32×32 colour images in 100 classes (fine labels), binary version.
     Cifar100,
-    /// JPEG files in a folder for each class, as ImageNet has them: train/CLASS/NAME.jpg and val/CLASS/NAME.jpg (or test/).
+    /// JPEG files in one folder per class, the layout of ImageNet: train/CLASS/NAME.jpg and val/CLASS/NAME.jpg (or
+    /// test/).
     ImageFolder,
-    /// JPEG files with their classes in tar files: KEY.jpg and KEY.cls in train-*.tar and val-*.tar (or test-*.tar).
+    /// JPEG files and their classes in tar files: KEY.jpg and KEY.cls in train-*.tar and val-*.tar (or test-*.tar).
     Webdataset,
 }
 

@@ -21,7 +21,7 @@ mod status;
 /// API group of the custom resource.
 pub const GROUP: &str = "datjob.io";
 
-/// Distributed adversarial training of one network: what to train, on how many pods, and where checkpoints go.
+/// Desired state of the job: what to train, on how many pods, and where to store checkpoints.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, CustomResource, JsonSchema)]
 #[kube(
     group = "datjob.io",
@@ -44,50 +44,56 @@ pub const GROUP: &str = "datjob.io";
 #[schemars(extend("x-kubernetes-validations" = [
     {
         "rule": "self.replicas == oldSelf.replicas",
-        "message": "spec.replicas cannot change after creation",
+        "message": "spec.replicas is immutable; create a new DatJob to change it",
         "fieldPath": ".replicas"
     },
     {
         "rule": "self.pod == oldSelf.pod",
-        "message": "spec.pod cannot change after creation",
+        "message": "spec.pod is immutable; create a new DatJob to change it",
         "fieldPath": ".pod"
     },
     {
         "rule": "self.checkpoints == oldSelf.checkpoints",
-        "message": "spec.checkpoints never changes: the job's state lies there",
+        "message": "spec.checkpoints is immutable, because the volume contains the job's state; create a new DatJob to change it",
         "fieldPath": ".checkpoints"
     },
     {
         "rule": "has(self.workersPerPod) == has(oldSelf.workersPerPod) && (!has(self.workersPerPod) || self.workersPerPod == oldSelf.workersPerPod)",
-        "message": "spec.workersPerPod never changes"
+        "message": "spec.workersPerPod is immutable; create a new DatJob to change it"
     },
     {
         "rule": "self.training.schedule.batchSize >= self.replicas * (has(self.workersPerPod) ? self.workersPerPod : 1)",
-        "message": "spec.training.schedule.batchSize is less than the world size (replicas × workersPerPod): each rank needs an image in every step",
+        "message": "spec.training.schedule.batchSize must be at least the world size (replicas × workersPerPod), because each \
+            rank needs an image in every step",
         "fieldPath": ".training.schedule.batchSize"
     }
 ]))]
 #[serde(rename_all = "camelCase")]
 pub struct DatJobSpec {
-    /// Number of trainer pods. World size = replicas × workersPerPod.
+    /// Number of trainer pods, from 1 to 4096. The world size is replicas × workersPerPod. Immutable.
     #[schemars(range(min = 1, max = 4096))]
     pub replicas: u32,
-    /// Worker processes in each pod; where absent the number of its GPUs, or 1 on the CPU.
+    /// Number of worker processes per pod, from 1 to 64. Defaults to the number of GPUs per pod, or 1 without GPUs.
+    /// Immutable.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 1, max = 64))]
     pub workers_per_pod: Option<u32>,
-    /// When the job gives up.
+    /// Limits on restarts and run time.
     #[serde(default)]
     pub lifecycle: Lifecycle,
-    /// What the trainer pods need.
+    /// Options of the trainer pods: image, resources, scheduling, volumes, security. Immutable.
     #[serde(default)]
     pub pod: PodOptions,
-    /// Where checkpoints, the best weights and the results are kept, in a directory named by the job's UID.
+    /// Volume for checkpoints, the best weights and the results. They are in a directory named by the job's UID.
+    /// Immutable.
     pub checkpoints: Checkpoints,
-    /// Who the trainer pods may talk to.
+    /// Network access of the trainer pods. If enabled, a NetworkPolicy lets the pods reach each other, DNS (port 53)
+    /// and the destinations in `egress`. It admits connections from the job's pods and, at the agent's port, from the
+    /// operator's namespace. Policies are additive: to admit a metrics scraper, create another policy that selects the
+    /// label `app.kubernetes.io/name: datjob-trainer`.
     #[serde(default)]
     pub network_policy: NetworkPolicy,
-    /// What is trained and how. Never changes.
+    /// What to train and how. Immutable.
     pub training: Training,
 }
 
@@ -100,18 +106,20 @@ impl DatJobSpec {
     }
 }
 
-/// When the job gives up.
+/// Limits on restarts and run time.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", default)]
 pub struct Lifecycle {
-    /// The job fails at the restart after so many: each world that had to form again counts once, and so does each try
-    /// after a missed startup deadline.
+    /// Maximum number of restarts, from 0 to 10000; one more fails the job. Defaults to 6. Each world that re-forms and
+    /// each missed startup deadline counts as one restart.
     #[schemars(range(min = 0, max = 10_000))]
     pub max_restarts: u32,
-    /// If the world has not formed for so long, the pods are given back (scaled to 0) and tried again later.
+    /// Number of seconds that pods wait for a world to form, from 10 to 604800. Defaults to 1800. After that, the
+    /// operator scales the pods to 0 and starts a new attempt 10 to 60 seconds later.
     #[schemars(range(min = 10, max = 604_800))]
     pub startup_deadline_seconds: u32,
-    /// The job fails when it has run for so long, counted from the first start of its pods; no limit where absent.
+    /// Maximum run time of the job in seconds, from 1 to 31536000, counted from the first start of its pods. A job that
+    /// exceeds it fails. No limit if absent.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 1, max = 31_536_000))]
     pub active_deadline_seconds: Option<u32>,
@@ -123,10 +131,10 @@ impl Default for Lifecycle {
     }
 }
 
-/// Where checkpoints, the best weights and the results are kept. Exactly one member.
+/// Volume for checkpoints, the best weights and the results. Exactly one member.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub enum Checkpoints {
-    /// A volume; with pods on more than one node it must be ReadWriteMany.
+    /// PersistentVolumeClaim to mount. It must be ReadWriteMany if the pods run on more than one node.
     PersistentVolumeClaim(ClaimReference),
 }

@@ -24,9 +24,7 @@ pub struct Epsilon {
 
 /// A string that is no perturbation size.
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
-#[error(
-    "{text:?} is no perturbation size: write a fraction such as \"8/255\" or a decimal such as \"0.031\""
-)]
+#[error("invalid epsilon {text:?}; expected a fraction (\"8/255\") or a decimal (\"0.031\")")]
 pub struct EpsilonError {
     text: String,
 }

@@ -64,7 +64,7 @@ pub enum ManifestError {
         error: std::io::Error,
     },
     /// Its content.
-    #[error("{path} is no DatJob manifest: {problem}")]
+    #[error("invalid DatJob manifest {path}: {problem}")]
     Manifest {
         /// Its path.
         path: String,
@@ -85,5 +85,5 @@ pub fn read(path: &Path) -> Result<Manifest, ManifestError> {
             return serde_json::from_value(json).map_err(|error| problem(error.to_string()));
         }
     }
-    Err(problem("none of its documents has the kind DatJob".to_owned()))
+    Err(problem("no YAML document has kind DatJob".to_owned()))
 }

@@ -57,60 +57,60 @@ pub enum Phase {
     Failed,
 }
 
-/// How far training is.
+/// Progress of the training.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[cfg_attr(feature = "crd", derive(schemars::JsonSchema))]
 #[serde(rename_all = "camelCase")]
 pub struct Progress {
-    /// Completed epochs.
+    /// Number of completed epochs.
     pub epoch: u32,
-    /// Epochs in all.
+    /// Total number of epochs.
     pub epochs: u32,
-    /// Completed optimizer steps since the start of training.
+    /// Number of completed optimizer steps.
     pub step: u64,
-    /// Share of all steps that is completed, in percent.
+    /// Completed fraction of all steps, in percent.
     pub percent: u32,
-    /// Training images per second over all ranks, evaluation not counted.
+    /// Training images per second over all ranks, excluding evaluations.
     pub images_per_second: f64,
-    /// Seconds until training ends at this speed, the final evaluation not counted.
+    /// Estimated seconds until the end of the training, excluding evaluations.
     pub remaining_seconds: u64,
-    /// Mean training loss of the current epoch so far, on rank 0's share of the images.
+    /// Mean training loss of the current epoch so far, on the images of rank 0.
     pub loss: f64,
     /// Learning rate of the last step.
     pub learning_rate: f64,
 }
 
-/// Where the time of the last epoch went, on rank 0.
+/// Breakdown of the time of the last epoch, on rank 0.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[cfg_attr(feature = "crd", derive(schemars::JsonSchema))]
 #[serde(rename_all = "camelCase")]
 pub struct Timing {
-    /// Seconds of the epoch, evaluation not counted.
+    /// Duration of the epoch in seconds, excluding evaluations.
     pub epoch_seconds: f64,
-    /// Seconds in which adversarial examples were made.
+    /// Seconds spent on generating adversarial examples.
     pub attack_seconds: f64,
-    /// Seconds of communication that nothing else hid.
+    /// Seconds of communication that did not overlap with computation.
     pub communication_seconds: f64,
-    /// Bytes that the rank sent in a step for gradients, or for weights with `schedule.localSteps`.
+    /// Bytes that the rank sent per step for gradients, or for weights with `schedule.localSteps`.
     #[serde(default)]
     pub bytes_per_step: u64,
-    /// Seconds in which the training loop waited for images to be read and decoded; a device may have been at work
-    /// meanwhile. 0 where the trainer is older than this field.
+    /// Seconds that the training loop waited for images to be read and decoded; the device may have been busy
+    /// meanwhile. 0 if the trainer does not report it.
     #[serde(default)]
     pub data_seconds: f64,
-    /// The most memory of its GPU that the rank's tensors have held, in bytes; absent on a CPU.
+    /// Peak GPU memory of the rank's tensors, in bytes. Absent on a CPU.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub peak_gpu_memory_bytes: Option<u64>,
 }
 
-/// How many images of how many were classified correctly: nothing is rounded away.
+/// Number of correctly classified images and of evaluated images.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "crd", derive(schemars::JsonSchema))]
 #[serde(rename_all = "camelCase")]
 pub struct Count {
-    /// Images classified correctly.
+    /// Number of correctly classified images.
     pub correct: u64,
-    /// Images in all.
+    /// Number of evaluated images.
     pub total: u64,
 }
 
@@ -134,53 +134,54 @@ impl Count {
     }
 }
 
-/// An evaluation on the validation split after an epoch.
+/// Evaluation on the validation split after an epoch.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "crd", derive(schemars::JsonSchema))]
 #[serde(rename_all = "camelCase")]
 pub struct Accuracy {
-    /// The epoch after which it was measured, counted from 1.
+    /// Epoch after which the evaluation ran, counted from 1.
     pub epoch: u32,
-    /// The images it was measured on.
+    /// Images of the evaluation: validation or test.
     pub split: Split,
-    /// Accuracy on the images as they are.
+    /// Accuracy on the clean images.
     pub clean: Count,
     /// Accuracy on the attacked images.
     pub robust: AttackCount,
-    /// Where weights are averaged: the two that were measured, of which `clean` and `robust` are the more robust.
+    /// Accuracies of both sets of weights, if weights are averaged. `clean` and `robust` are those of the more robust
+    /// set.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub averaging: Option<BothWeights>,
-    /// Accuracy under a single step; measured where training attacks with a single step.
+    /// Accuracy under a single attack step. Present if training attacks with a single step.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub single_step: Option<Count>,
-    /// Catastrophic overfitting, in a sentence, and what is done about it; absent where there is none.
+    /// Description of the catastrophic overfitting and of the response. Absent if not detected.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub overfitting: Option<String>,
 }
 
-/// Accuracies with the weights that are trained, and with their average.
+/// Accuracies of the trained weights and of the averaged weights.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "crd", derive(schemars::JsonSchema))]
 #[serde(rename_all = "camelCase")]
 pub struct BothWeights {
-    /// Those that are trained, on the images as they are.
+    /// Accuracy of the trained weights on the clean images.
     pub raw_clean: Count,
-    /// Those that are trained, on the attacked images.
+    /// Accuracy of the trained weights on the attacked images.
     pub raw_robust: Count,
-    /// The average, on the images as they are.
+    /// Accuracy of the averaged weights on the clean images.
     pub averaged_clean: Count,
-    /// The average, on the attacked images.
+    /// Accuracy of the averaged weights on the attacked images.
     pub averaged_robust: Count,
 }
 
-/// Which images an accuracy was measured on.
+/// Images of an evaluation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "crd", derive(schemars::JsonSchema))]
 #[serde(rename_all = "lowercase")]
 pub enum Split {
-    /// Training images that were held back; they choose the best checkpoint.
+    /// Training images that are held out; they select the best weights.
     Validation,
-    /// The test set; it chooses nothing.
+    /// Test set; it selects nothing.
     Test,
 }
 
@@ -189,11 +190,11 @@ pub enum Split {
 #[cfg_attr(feature = "crd", derive(schemars::JsonSchema))]
 #[serde(rename_all = "camelCase")]
 pub struct AttackCount {
-    /// The attack, for example `pgd-20` (steps) or `pgd-50-10` (steps, restarts).
+    /// Name of the attack, for example `pgd-20` (20 steps) or `pgd-50-10` (50 steps, 10 restarts).
     pub attack: String,
-    /// Images that stayed correctly classified under it.
+    /// Number of images that withstood the attack.
     pub correct: u64,
-    /// Images in all.
+    /// Number of evaluated images.
     pub total: u64,
 }
 
@@ -222,14 +223,14 @@ impl AttackResult {
     }
 }
 
-/// What a part of an attack left.
+/// Number of images that withstood a component of an attack and the previous ones.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "crd", derive(schemars::JsonSchema))]
 #[serde(rename_all = "camelCase")]
 pub struct StageCount {
-    /// The part, for example `apgd-ce`.
+    /// Name of the component, for example `apgd-ce`.
     pub name: String,
-    /// Images that stayed correctly classified under it and the parts before it.
+    /// Number of images that withstood this component and the previous ones.
     pub correct: u64,
 }
 
@@ -289,31 +290,31 @@ pub struct Results {
     pub threads: u32,
 }
 
-/// Accuracy under PGD of a radius and a number of steps.
+/// Accuracy under PGD for one radius and one number of steps.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "crd", derive(schemars::JsonSchema))]
 #[serde(rename_all = "camelCase")]
 pub struct SweepCount {
-    /// The radius, as it was written.
+    /// Radius, as written in the spec.
     pub epsilon: String,
-    /// The number of steps.
+    /// Number of steps.
     pub steps: u32,
-    /// Images that stayed correctly classified.
+    /// Number of images that withstood the attack.
     pub correct: u64,
-    /// Images in all.
+    /// Number of evaluated images.
     pub total: u64,
 }
 
-/// Certified accuracy at a radius.
+/// Certified accuracy at one radius.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "crd", derive(schemars::JsonSchema))]
 #[serde(rename_all = "camelCase")]
 pub struct CertifiedCount {
-    /// The radius in l2, in units of the pixel range: "0.25".
+    /// Radius in ℓ2, in units of the pixel range [0, 1], for example "0.25".
     pub radius: String,
-    /// Images whose label is certain within it.
+    /// Number of images whose label is certified within the radius.
     pub correct: u64,
-    /// Images that were certified.
+    /// Number of evaluated images.
     pub total: u64,
 }
 
@@ -331,42 +332,42 @@ pub struct CountsByClass {
     pub worst_case: Vec<u64>,
 }
 
-/// Why something ended.
+/// Failure of the job or of a world.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "crd", derive(schemars::JsonSchema))]
 #[serde(rename_all = "camelCase")]
 pub struct Failure {
-    /// What kind of failure.
+    /// Kind of failure.
     pub reason: FailureReason,
-    /// The rank it happened on; absent where it belongs to none.
+    /// Rank that failed. Absent if the failure is not specific to a rank.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub rank: Option<u32>,
-    /// What happened, to what, and what to do.
+    /// What failed, why, and how to fix it.
     pub message: String,
-    /// The last lines of that worker's log, oldest first.
+    /// Last lines of the failed worker's log, oldest first.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub log_tail: Vec<String>,
 }
 
-/// Kinds of failure, and with them what happens next.
+/// Kind of failure, which determines whether the job fails or the world re-forms.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "crd", derive(schemars::JsonSchema))]
 pub enum FailureReason {
-    /// The spec asks for what cannot be: ends the job.
+    /// Invalid or unsupported configuration: the job fails.
     Configuration,
-    /// A data set or checkpoint is missing or damaged: ends the job.
+    /// Missing or corrupt data set or checkpoint: the job fails.
     Data,
-    /// A loss that is not finite: ends the job, since the same seed would meet it again.
+    /// Loss that is not finite: the job fails, because a retry with the same seed has the same result.
     Numerical,
-    /// A peer or the store was lost: the world re-forms.
+    /// Lost connection to a peer or to the store: the world re-forms.
     Communication,
-    /// A worker, or its GPU, ran out of memory: the world re-forms.
+    /// Worker or GPU out of memory: the world re-forms.
     OutOfMemory,
-    /// A GPU failed, was lost, or cannot be used: the world re-forms.
+    /// Failed, lost or unusable GPU: the world re-forms.
     Device,
-    /// The weights do not reach `evaluation.target`: ends the job.
+    /// Accuracy below `evaluation.target`: the job fails.
     TargetMissed,
-    /// A worker ended in a way it could not explain: the world re-forms.
+    /// Worker that exited without reporting a reason: the world re-forms.
     Crash,
 }
 

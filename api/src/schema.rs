@@ -27,7 +27,8 @@ impl JsonSchema for Epsilon {
             "pattern": PATTERN,
             "x-kubernetes-validations": [{
                 "rule": format!("!self.matches('{}') || ({value} > 0.0 && {value} <= 100.0)", PATTERN.replace('\\', "\\\\")),
-                "message": "must be more than 0 (and at most 100): pixels lie in [0, 1], write for example \"8/255\" or \"0.031\""
+                "message": "must be greater than 0 and at most 100, in units of the pixel range [0, 1]; for example \"8/255\" or \
+                    \"0.031\""
             }]
         })
     }
@@ -49,7 +50,8 @@ impl JsonSchema for Architecture {
             "pattern": model::PATTERN,
             "x-kubernetes-validations": [{
                 "rule": "!self.startsWith('wide-resnet-') || !self.matches('^wide-resnet-[0-9]{2,3}-[0-9]{1,2}$') || (int(self.split('-')[2]) % 6 == 4 && int(self.split('-')[2]) <= 106 && int(self.split('-')[3]) <= 20)",
-                "message": "wide-resnet-DEPTH-WIDTH: the depth is 6n + 4, at most 106, and the width at most 20, as in wide-resnet-28-10"
+                "message": "invalid wide-resnet-DEPTH-WIDTH: DEPTH must be 6n + 4 and at most 106, WIDTH at most 20; for example \
+                    wide-resnet-28-10"
             }]
         })
     }

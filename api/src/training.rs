@@ -42,63 +42,66 @@ pub use source::{
     VolumeSource,
 };
 
-/// What is trained and how. Never changes after the job was created.
+/// What to train and how. Immutable.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[cfg_attr(feature = "crd", derive(schemars::JsonSchema))]
 #[cfg_attr(feature = "crd", schemars(extend("x-kubernetes-validations" = [
     {
         "rule": "self == oldSelf",
-        "message": "spec.training never changes: create another DatJob for another training"
+        "message": "spec.training is immutable; create a new DatJob for another training"
     },
     {
         "rule": "self.threatModel.norm != 'Linf' || [has(self.attack.pgd) && has(self.attack.pgd.stepSize) ? self.attack.pgd.stepSize : '0', has(self.attack.fgsm) && has(self.attack.fgsm.stepSize) ? self.attack.fgsm.stepSize : '0', has(self.attack.nFgsm) && has(self.attack.nFgsm.stepSize) ? self.attack.nFgsm.stepSize : '0'].all(size, !size.matches('^[0-9]{1,6}(\\\\.[0-9]{1,12})?(/[1-9][0-9]{0,5})?$') || (size.contains('/') ? double(size.split('/')[0]) / double(size.split('/')[1]) : double(size)) <= 1.0)",
-        "message": "spec.training.attack.*.stepSize: with the norm Linf it is at most 1: pixels lie in [0, 1], write for example \"2/255\"",
+        "message": "spec.training.attack.*.stepSize must be at most 1 with norm Linf, in units of the pixel range [0, 1]; for \
+            example \"2/255\"",
         "fieldPath": ".attack"
     }
 ])))]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct Training {
-    /// Seed of all that is random: initial weights, order, augmentation, attacks. The same seed on the same world
-    /// gives the same run, bit by bit.
+    /// Seed of all random numbers: initial weights, order of images, augmentation, attacks. From 0 to 9007199254740991;
+    /// defaults to 0. The same seed and world give bitwise identical weights.
     #[serde(default)]
     #[cfg_attr(feature = "crd", schemars(range(min = 0, max = 9_007_199_254_740_991_i64)))]
     pub seed: u64,
-    /// The network.
+    /// Network to train.
     pub model: Model,
-    /// The images.
+    /// Images for training, validation and test.
     pub data: Data,
-    /// Against which perturbations the network is to be robust.
+    /// Perturbations that the network must withstand.
     pub threat_model: ThreatModel,
-    /// How adversarial examples are made during training.
+    /// Attack that generates adversarial examples during training.
     pub attack: TrainingAttack,
-    /// What is done where training overfits to a single-step attack; Report where absent.
+    /// Response to catastrophic overfitting. Requires `attack.fgsm` or `attack.nFgsm`. Defaults to `response: Report`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub catastrophic_overfitting: Option<CatastrophicOverfitting>,
-    /// The loss.
+    /// Loss function. Defaults to `crossEntropy: {}`.
     #[serde(default)]
     pub objective: Objective,
-    /// Adversarial weight perturbation: where present, the loss is taken at weights that were moved to make it larger.
+    /// Adversarial weight perturbation: computes the loss at weights that are perturbed to increase it. Disabled if
+    /// absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub weight_perturbation: Option<WeightPerturbation>,
-    /// Training for randomised smoothing (Smooth-AT); goes with `objective.crossEntropy` and `attack.pgd`.
+    /// Training for randomised smoothing (Smooth-AT). Requires `objective.crossEntropy` and `attack.pgd`. Disabled if
+    /// absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub smoothing: Option<Smoothing>,
-    /// The optimizer.
+    /// Optimizer. Defaults to `sgd: {}`.
     #[serde(default)]
     pub optimizer: Optimizer,
-    /// Averaged weights: where present, evaluations on the validation split measure them too, and the better of the two
-    /// can become the job's result.
+    /// Averaging of weights. The validation split is evaluated with the trained and the averaged weights, and the more
+    /// robust set can become the job's result. Disabled if absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub averaging: Option<Averaging>,
-    /// Epochs, batch size, learning rate over time.
+    /// Epochs, batch size and learning rate.
     pub schedule: Schedule,
-    /// How ranks talk.
+    /// Gradient exchange between ranks.
     #[serde(default, skip_serializing_if = "Communication::is_default")]
     pub communication: Communication,
-    /// When checkpoints are written and which are kept.
+    /// Frequency and retention of checkpoints.
     #[serde(default)]
     pub checkpoint: Checkpoint,
-    /// When and how accuracy is measured.
+    /// Evaluations during training and at the end.
     #[serde(default)]
     pub evaluation: Evaluation,
 }
@@ -122,54 +125,54 @@ impl Training {
     }
 }
 
-/// Against which perturbations the network is to be robust.
+/// Perturbations that the network must withstand.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[cfg_attr(feature = "crd", derive(schemars::JsonSchema))]
 #[cfg_attr(feature = "crd", schemars(extend("x-kubernetes-validations" = [{
     "rule": "self.norm != 'Linf' || !self.epsilon.matches('^[0-9]{1,6}(\\\\.[0-9]{1,12})?(/[1-9][0-9]{0,5})?$') || (self.epsilon.contains('/') ? double(self.epsilon.split('/')[0]) / double(self.epsilon.split('/')[1]) : double(self.epsilon)) <= 1.0",
-    "message": "with the norm Linf it is at most 1: pixels lie in [0, 1], write for example \"8/255\"",
+    "message": "epsilon must be at most 1 with norm Linf, in units of the pixel range [0, 1]; for example \"8/255\"",
     "fieldPath": ".epsilon"
 }])))]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct ThreatModel {
-    /// The norm that bounds a perturbation.
+    /// Norm of the perturbation: Linf or L2. Defaults to Linf.
     #[serde(default)]
     pub norm: Norm,
-    /// The largest perturbation, in units of the pixel range [0, 1]: a fraction or a decimal in quotes. Linf: for example
-    /// "8/255" (customary for CIFAR), "4/255" (ImageNet) or "0.1" (Fashion-MNIST), more than 0, at most 1. L2: for example
-    /// "0.5" (CIFAR), more than 0, at most 100.
+    /// Maximum size of a perturbation, in units of the pixel range [0, 1]: a fraction or a decimal in quotes. It must
+    /// be greater than 0, and at most 1 for Linf or 100 for L2. Usual values for Linf are "8/255" (CIFAR), "4/255"
+    /// (ImageNet) and "0.1" (Fashion-MNIST); for L2, "0.5" (CIFAR).
     pub epsilon: Epsilon,
 }
 
-/// The norm that bounds a perturbation.
+/// Norm of a perturbation.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "crd", derive(schemars::JsonSchema))]
 pub enum Norm {
-    /// ℓ∞: no pixel changes by more than epsilon.
+    /// ℓ∞: the largest change of a pixel.
     #[default]
     Linf,
-    /// ℓ2: the root of the sum of all pixels' squared changes is at most epsilon.
+    /// ℓ2: the square root of the sum of the squared changes of all pixels.
     L2,
 }
 
-/// When checkpoints are written and which are kept. The best weights on the validation split are always kept.
+/// Frequency and retention of checkpoints. The best weights on the validation split are always kept.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "crd", derive(schemars::JsonSchema))]
 #[serde(rename_all = "camelCase", deny_unknown_fields, default)]
 pub struct Checkpoint {
-    /// A checkpoint after every so many epochs, and after the last.
+    /// Number of epochs between checkpoints, from 1 to 10000. Defaults to 1. The last epoch always writes a checkpoint.
     #[cfg_attr(feature = "crd", schemars(range(min = 1, max = 10_000)))]
     pub every_epochs: u32,
-    /// Which are kept.
+    /// Retention of checkpoints. The best weights on the validation split are always kept.
     pub keep: Keep,
 }
 
-/// Which checkpoints are kept.
+/// Retention of checkpoints.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "crd", derive(schemars::JsonSchema))]
 #[serde(rename_all = "camelCase", deny_unknown_fields, default)]
 pub struct Keep {
-    /// The newest ones.
+    /// Number of newest checkpoints to keep, from 1 to 1000. Defaults to 2.
     #[cfg_attr(feature = "crd", schemars(range(min = 1, max = 1000)))]
     pub last: u32,
 }

@@ -299,7 +299,7 @@ fn two_workers_share_a_gpu_over_gloo() {
     let clean = train("Gloo", &["--gpus", "1", "--workers", "2"]).unwrap();
     assert!(clean > 95.0, "{clean}");
     let refused = train("NCCL", &["--gpus", "1", "--workers", "2"]).unwrap_err();
-    assert!(refused.contains("2 workers share 1"), "{refused}");
+    assert!(refused.contains("workers per pod (2) exceed the GPUs per pod (1)"), "{refused}");
 }
 
 #[test]

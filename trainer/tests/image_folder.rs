@@ -69,12 +69,18 @@ fn what_the_files_do_not_allow_is_said() {
     let mut many = small("image-folder");
     many["spec"]["training"]["data"]["validation"]["count"] = 119.into();
     let sentence = run(&many, &folder, 2, &[]).unwrap_err();
-    assert!(sentence.contains("spec.training.schedule.batchSize: an epoch of 1 images"), "{sentence}");
+    assert!(
+        sentence.contains("spec.training.schedule.batchSize: the smallest step of an epoch has size 1"),
+        "{sentence}"
+    );
 
     let mut certified = small("image-folder");
     certified["spec"]["training"]["evaluation"]["final"] = json!([{"fabT": {"targets": 3}}]);
     let sentence = run(&certified, &folder, 1, &[]).unwrap_err();
-    assert!(sentence.contains("evaluation.final.fabT.targets: 3 is not within 1 and 2"), "{sentence}");
+    assert!(
+        sentence.contains("evaluation.final.fabT.targets: invalid value 3: must be between 1 and 2"),
+        "{sentence}"
+    );
 }
 
 #[test]

@@ -297,7 +297,7 @@ fn what_cannot_be_run_says_why() {
     let mut wrong = manifest();
     wrong["spec"]["training"]["threatModel"]["epsilon"] = "8".into();
     let message = Run::new(&wrong).fail(data());
-    assert!(message.contains("spec.training.threatModel.epsilon: 8 is not within"), "{message}");
+    assert!(message.contains("spec.training.threatModel.epsilon: invalid value 8: must be"), "{message}");
 
     let mut unknown = manifest();
     unknown["spec"]["training"]["attack"] = json!({"pgd": {"step": 1}});
@@ -347,7 +347,8 @@ fn a_target_that_is_missed_fails_the_run_and_keeps_its_weights() {
     manifest["spec"]["training"]["evaluation"]["target"] = json!({"attack": "pgd-2", "accuracy": 100});
     let run = Run::new(&manifest);
     let message = run.fail(data());
-    assert!(message.contains("The robust accuracy under pgd-2 is ") && message.contains("asks for 100 %"));
+    assert!(message.contains("Robust accuracy under pgd-2 is "), "{message}");
+    assert!(message.contains("less than evaluation.target.accuracy (100 %)"), "{message}");
     let results = run.results();
     let by_class = &results["byClass"];
     assert_eq!(by_class["total"].as_array().unwrap().len(), 10);

@@ -79,12 +79,13 @@ fn name_rules() -> [ValidationRule; 2] {
     [
         rule(
             "self.metadata.name.matches('^[a-z]([-a-z0-9]*[a-z0-9])?$')",
-            "metadata.name must begin with a letter and hold lower-case letters, digits and dashes alone: a Service is named after it",
+            "metadata.name must start with a lower-case letter, end with a letter or digit, and contain only lower-case \
+             letters, digits and '-', because a Service has the same name",
         ),
         rule(
             format!("self.metadata.name.size() <= {MAX_NAME_LENGTH}"),
             format!(
-                "metadata.name must have at most {MAX_NAME_LENGTH} characters: labels of the pods are made of it"
+                "metadata.name must have at most {MAX_NAME_LENGTH} characters, because a pod label is derived from it"
             ),
         ),
     ]

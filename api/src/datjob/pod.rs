@@ -12,68 +12,70 @@ use serde::{Deserialize, Serialize};
 
 use crate::{contract, training::ClaimReference};
 
-/// What a platform team needs of a pod, field by field; each means what the field of the same name of a pod means.
+/// Options of the trainer pods. Each field has the meaning of the pod's or container's field of the same name.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", default)]
 pub struct PodOptions {
-    /// The trainer's image; the one of the operator's release where empty.
+    /// Image of the trainer container. Defaults to the trainer image of the operator's release; for pods with GPUs, to
+    /// its CUDA image if that is configured.
     #[schemars(length(max = 1024))]
     pub image: String,
-    /// When the image is pulled: Always, IfNotPresent or Never.
+    /// Image pull policy: Always, IfNotPresent or Never. Defaults to Always for the tag latest, otherwise IfNotPresent.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub image_pull_policy: Option<String>,
-    /// Secrets with which images are pulled.
+    /// Secrets with the credentials for pulling images, at most 16.
     #[schemars(length(max = 16))]
     pub image_pull_secrets: Vec<LocalObjectReference>,
-    /// CPU, memory and devices of the trainer's container.
+    /// Compute resources of the trainer container: CPU, memory, GPUs.
     pub resources: ResourceRequirements,
-    /// Labels that the node must have.
+    /// Labels that a node must have to run the pods.
     pub node_selector: BTreeMap<String, String>,
-    /// Taints that the pod tolerates.
+    /// Tolerations of the pods, at most 64. By default, pods tolerate not-ready and unreachable nodes for 30 seconds.
     #[schemars(length(max = 64))]
     pub tolerations: Vec<Toleration>,
-    /// Where the pod may or should run.
+    /// Scheduling constraints: node affinity, pod affinity and pod anti-affinity.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub affinity: Option<Affinity>,
-    /// How pods spread over zones and nodes.
+    /// Constraints on the spread of the pods across zones and nodes, at most 16.
     #[schemars(length(max = 16))]
     pub topology_spread_constraints: Vec<TopologySpreadConstraint>,
-    /// The pods' PriorityClass.
+    /// Name of the PriorityClass of the pods.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub priority_class_name: Option<String>,
-    /// The pods' RuntimeClass.
+    /// Name of the RuntimeClass of the pods.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub runtime_class_name: Option<String>,
-    /// The scheduler.
+    /// Name of the scheduler that assigns the pods to nodes. Defaults to default-scheduler.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub scheduler_name: Option<String>,
-    /// The pods' service account; its token is never mounted.
+    /// Name of the ServiceAccount of the pods. Its token is never mounted.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub service_account_name: Option<String>,
-    /// Environment variables of the trainer's container; none that begins with `DATJOB_` but `DATJOB_LOG`, the
-    /// level of the log.
+    /// Environment variables of the trainer container, at most 128. Names that start with `DATJOB_` are reserved,
+    /// except `DATJOB_LOG`, which sets the log level.
     #[schemars(length(max = 128))]
     pub env: Vec<EnvVar>,
-    /// Volumes beyond those of the data and the checkpoints.
+    /// Additional volumes of the pods, at most 32.
     #[schemars(length(max = 32))]
     pub volumes: Vec<Volume>,
-    /// Where the trainer's container mounts them.
+    /// Mounts of `volumes` in the trainer container, at most 32.
     #[schemars(length(max = 32))]
     pub volume_mounts: Vec<VolumeMount>,
-    /// Labels of the pods; none under `datjob.io`, `app.kubernetes.io` or `apps.kubernetes.io`.
+    /// Additional labels of the pods. Keys under `datjob.io`, `app.kubernetes.io`, `apps.kubernetes.io` and
+    /// `statefulset.kubernetes.io`, and the key `controller-revision-hash`, are reserved.
     pub labels: BTreeMap<String, String>,
-    /// Annotations of the pods; none under `datjob.io`.
+    /// Additional annotations of the pods. Keys under `datjob.io` are reserved.
     pub annotations: BTreeMap<String, String>,
-    /// Size limit of `/dev/shm`; the container runtime's (64 MiB as a rule) where absent.
+    /// Size limit of `/dev/shm`, for example 8Gi. Defaults to the limit of the container runtime, usually 64 MiB.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub shared_memory: Option<Quantity>,
-    /// Seconds between SIGTERM and SIGKILL.
+    /// Seconds between SIGTERM and SIGKILL, from 1 to 86400. Defaults to 120.
     #[schemars(range(min = 1, max = 86_400))]
     pub termination_grace_period_seconds: i64,
-    /// The user (and group) that the trainer runs as; not root.
+    /// User ID and group ID of the trainer process. It must not be root (0). Defaults to 65532.
     #[schemars(range(min = 1, max = 4_294_967_294_i64))]
     pub run_as_user: i64,
-    /// The group that owns the mounted volumes: without it a trainer that is not root cannot write to most.
+    /// ID of the group that owns the mounted volumes, so that a non-root trainer can write to them. Defaults to 65532.
     #[schemars(range(min = 1, max = 4_294_967_294_i64))]
     pub fs_group: i64,
 }
@@ -128,45 +130,45 @@ impl Default for PodOptions {
     }
 }
 
-/// A volume of a kind that a trainer may mount; no hostPath.
+/// Volume that the pods can mount. hostPath is not supported.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[schemars(extend("x-kubernetes-validations" = [{
     "rule": "[has(self.persistentVolumeClaim), has(self.configMap), has(self.secret), has(self.emptyDir)].filter(x, x).size() == 1",
-    "message": "a volume is exactly one of persistentVolumeClaim, configMap, secret and emptyDir"
+    "message": "set exactly one of: persistentVolumeClaim, configMap, secret, emptyDir"
 }]))]
 #[serde(rename_all = "camelCase")]
 pub struct Volume {
-    /// Its name, for `volumeMounts`; none that begins with `datjob-`.
+    /// Name of the volume, referenced by `volumeMounts`. Names that start with `datjob-` are reserved.
     #[schemars(length(min = 1, max = 63), regex(pattern = "^[a-z0-9]([-a-z0-9]*[a-z0-9])?$"))]
     pub name: String,
-    /// A claim in the job's namespace.
+    /// PersistentVolumeClaim in the job's namespace.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub persistent_volume_claim: Option<ClaimReference>,
-    /// A ConfigMap in the job's namespace.
+    /// ConfigMap in the job's namespace.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub config_map: Option<ObjectName>,
-    /// A Secret in the job's namespace.
+    /// Secret in the job's namespace.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub secret: Option<SecretName>,
-    /// An empty directory that goes with the pod.
+    /// Empty directory with the lifetime of the pod.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub empty_dir: Option<EmptyDirVolumeSource>,
 }
 
-/// An object of the job's namespace by name.
+/// Reference to an object in the job's namespace.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct ObjectName {
-    /// Its name.
+    /// Name of the object.
     #[schemars(length(min = 1, max = 253))]
     pub name: String,
 }
 
-/// A Secret of the job's namespace by name.
+/// Reference to a Secret in the job's namespace.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct SecretName {
-    /// Its name.
+    /// Name of the Secret.
     #[schemars(length(min = 1, max = 253))]
     pub secret_name: String,
 }

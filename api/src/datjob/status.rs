@@ -6,59 +6,60 @@ use crate::report::{
     Accuracy, AttackResult, CertifiedCount, Count, Failure, Progress, StageCount, SweepCount, Timing,
 };
 
-/// What is known of a job. Machines read `conditions`; the strings are for people and printer columns.
+/// Observed state of the job. `conditions` are for machines; the strings are for people and printer columns.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", default)]
 pub struct DatJobStatus {
-    /// The generation of the spec that this status speaks of; -1 until the operator has looked at the job.
+    /// Generation of the spec that this status describes. -1 until the operator has processed the job.
     pub observed_generation: i64,
-    /// Ready, Finished, Complete, Failed, kstatus's Reconciling and Stalled, and CatastrophicOverfitting where it was
-    /// seen; each with a reason and a sentence.
+    /// Conditions of the job: Ready, Finished, Complete, Failed, kstatus's Reconciling and Stalled, and
+    /// CatastrophicOverfitting once it was detected.
     #[schemars(extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["type"]))]
     pub conditions: Vec<Condition>,
-    /// One word for people: Pending, Starting, Running, Evaluating, Restarting, Complete or Failed.
+    /// Summary for people: Pending, Starting, Running, Evaluating, Restarting, Complete or Failed.
     pub state: String,
-    /// How often the whole world was started from zero pods.
+    /// Number of starts from zero pods.
     pub attempt: u32,
-    /// How often a world was formed; 0 before the first.
+    /// Number of worlds formed so far; 0 before the first.
     pub generation: u32,
-    /// `generation` when the current attempt began: each world after the attempt's first is a restart.
+    /// Value of `generation` at the start of the current attempt. Each world after the attempt's first one counts as a
+    /// restart.
     pub generation_at_start: u32,
-    /// What was restarted.
+    /// Restart counters.
     pub restarts: Restarts,
-    /// When the job's pods first started.
+    /// Time of the first start of the job's pods.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub start_time: Option<Time>,
-    /// When the job completed or failed.
+    /// Time at which the job completed or failed.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub completion_time: Option<Time>,
-    /// Since when the pods of this attempt have waited for a world; absent while one is formed.
+    /// Time since which the pods of the current attempt have been waiting for a world. Absent while a world is formed.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub waiting_since: Option<Time>,
-    /// Pods of the job that are ready, and wanted: "5/6".
+    /// Ready pods and desired pods, for example "5/6".
     pub workers: String,
-    /// Completed epochs and epochs in all: "42/100".
+    /// Completed epochs and total epochs, for example "42/100".
     pub epoch: String,
-    /// How far training is.
+    /// Progress of the training.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub progress: Option<Progress>,
-    /// Where the time of the last epoch went.
+    /// Breakdown of the time of the last epoch.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub timing: Option<Timing>,
-    /// Clean accuracy in percent, the newest: on the validation split while training, on the test set at the end.
+    /// Latest clean accuracy in percent: on the validation split during training, on the test set at the end.
     pub clean: String,
-    /// Robust accuracy in percent, likewise; at the end the worst case over all attacks.
+    /// Latest robust accuracy in percent, on the same images as `clean`. At the end, the worst case over all attacks.
     pub robust: String,
-    /// The newest evaluation on the validation split.
+    /// Latest evaluation on the validation split.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub accuracy: Option<Accuracy>,
-    /// The evaluation on the validation split with the highest robust accuracy so far.
+    /// Evaluation on the validation split with the highest robust accuracy so far.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub best: Option<Accuracy>,
-    /// The end result on the test set.
+    /// Results on the test set. Absent until the final evaluation is complete.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub results: Option<ResultsStatus>,
-    /// Why the job failed, or why its last world ended.
+    /// Reason why the job failed, or why its last world ended.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub failure: Option<Failure>,
 }
@@ -70,63 +71,63 @@ impl DatJobStatus {
     }
 }
 
-/// What was restarted.
+/// Restart counters.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", default)]
 pub struct Restarts {
-    /// Worlds that had to form again, and tries after a missed startup deadline.
+    /// Number of worlds that re-formed, plus the number of missed startup deadlines.
     pub total: u32,
 }
 
-/// The end result on the test set, from the weights that the validation split chose.
+/// Results on the test set, with the weights that were selected on the validation split.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct ResultsStatus {
-    /// The epoch whose weights were chosen, counted from 1.
+    /// Epoch of the selected weights, counted from 1.
     pub best_epoch: u32,
-    /// Whether these are averaged weights.
+    /// Whether the selected weights are averaged weights.
     #[serde(default)]
     pub averaged: bool,
-    /// Accuracy on the images as they are.
+    /// Accuracy on the clean images.
     pub clean: TestCount,
     /// Accuracy under each attack of `evaluation.final`.
     pub attacks: Vec<TestAttack>,
-    /// Images that withstood every attack.
+    /// Accuracy under all attacks: an image counts if it withstands every attack.
     pub worst_case: TestCount,
-    /// Accuracy under PGD against its radius and its number of steps.
+    /// Accuracy under PGD at each point of `evaluation.sweep`.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub sweep: Vec<SweepCount>,
-    /// Images whose label the smoothed network certainly gives within a radius.
+    /// Certified accuracy of the smoothed network at each radius.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub certified: Vec<CertifiedCount>,
-    /// Path of the weights (safetensors) below the checkpoint volume.
+    /// Path of the weights file (safetensors) on the checkpoint volume.
     pub weights: String,
-    /// SHA-256 of that file.
+    /// SHA-256 of the weights file, in hexadecimal.
     pub sha256: String,
-    /// The seed.
+    /// Seed of the training.
     pub seed: u64,
-    /// SHA-256 of the training spec.
+    /// SHA-256 of the training spec, in hexadecimal.
     pub training_hash: String,
     /// Version of the trainer.
     pub trainer_version: String,
     /// Version of libtorch.
     pub libtorch_version: String,
-    /// Ranks in the last world.
+    /// Number of ranks in the last world.
     pub world_size: u32,
-    /// CPU threads of each rank: figures are equal bit by bit only where it is equal too.
+    /// Number of CPU threads per rank. Results are bitwise reproducible only with the same number of threads.
     #[serde(default)]
     pub threads: u32,
 }
 
-/// Counts, and the share in percent with two decimals, rounded down.
+/// Number of correctly classified images, and the accuracy in percent.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct TestCount {
-    /// Images classified correctly.
+    /// Number of correctly classified images.
     pub correct: u64,
-    /// Images in all.
+    /// Number of evaluated images.
     pub total: u64,
-    /// The share in percent.
+    /// Accuracy in percent with two decimals, rounded down.
     pub percent: String,
 }
 
@@ -140,18 +141,19 @@ impl From<Count> for TestCount {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct TestAttack {
-    /// The attack, for example `pgd-50-10` (steps, restarts).
+    /// Name of the attack, for example `pgd-50-10` (50 steps, 10 restarts).
     pub name: String,
-    /// Images that stayed correctly classified under it.
+    /// Number of images that withstood the attack.
     pub correct: u64,
-    /// Images in all.
+    /// Number of evaluated images.
     pub total: u64,
-    /// The share in percent.
+    /// Accuracy in percent with two decimals, rounded down.
     pub percent: String,
-    /// Its parts, in order, each with the images that withstood it and those before it; absent where it has one part.
+    /// Components of the attack in order, each with the number of images that withstood it and the previous ones.
+    /// Absent for attacks with one component.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub stages: Vec<StageCount>,
-    /// Why the figure may be too high, a sentence each.
+    /// Reasons why the accuracy may be too high.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub warnings: Vec<String>,
 }

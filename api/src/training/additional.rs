@@ -2,19 +2,19 @@ use serde::{Deserialize, Serialize};
 
 use super::{FileSource, Model};
 
-/// Images beside those of the data set, for training alone: generated ones, or ones without labels.
+/// Additional images for training only, for example generated or unlabelled images.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[cfg_attr(feature = "crd", derive(schemars::JsonSchema))]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct Additional {
-    /// Where they come from: an archive of NumPy (.npz) with the arrays `image` (uint8, [N, H, W, C] or [N, C, H, W], of
-    /// the data set's size) and, where labels are given, `label` ([N], integers). `dat-trainer run --additional-images
-    /// FILE` takes the file instead.
+    /// NumPy archive (.npz) with the arrays `image` (uint8, [N, H, W, C] or [N, C, H, W], in the size of the data set)
+    /// and, for `labels.given`, `label` (integers, [N]). `dat-trainer run --additional-images FILE` overrides it.
     pub source: FileSource,
-    /// Where their labels come from; given in the archive where absent.
+    /// Source of the labels. Defaults to `given: {}`.
     #[serde(default, skip_serializing_if = "Labels::is_given")]
     pub labels: Labels,
-    /// Their share of every batch. An epoch goes over the data set once, whatever the share.
+    /// Fraction of additional images in every batch, from 0.01 to 0.95. Defaults to 0.5. An epoch remains one pass over
+    /// the data set.
     #[serde(default = "half")]
     #[cfg_attr(feature = "crd", schemars(range(min = 0.01, max = 0.95)))]
     pub per_batch: f64,
@@ -24,34 +24,34 @@ fn half() -> f64 {
     0.5
 }
 
-/// Where labels come from. Exactly one member.
+/// Source of labels. Exactly one member.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "crd", derive(schemars::JsonSchema))]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub enum Labels {
-    /// The archive has them: those of generated images, or pseudo labels.
+    /// Labels from the archive: those of generated images, or pseudo labels.
     Given(Nothing),
-    /// Pseudo labels, which a trained network gives at the start (Carmon et al., arXiv 1905.13736).
+    /// Pseudo labels from a trained network, computed when the job starts (Carmon et al., arXiv 1905.13736).
     Teacher(Box<Teacher>),
-    /// There are none, and the divergence of `objective.trades` is all that is learned from these images.
+    /// No labels: only the divergence of `objective.trades` uses these images. Requires `objective.trades`.
     None(Nothing),
 }
 
-/// Nothing to choose.
+/// Empty object.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "crd", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct Nothing {}
 
-/// A network that labels images.
+/// Network that labels images.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "crd", derive(schemars::JsonSchema))]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct Teacher {
-    /// The network, without initialWeights.
+    /// Network of the teacher, without `initialWeights`.
     pub model: Model,
-    /// Its weights: safetensors, or a state dict that torch.save wrote. `dat-trainer run --teacher-weights FILE` takes the
-    /// file instead.
+    /// Weights of the teacher: safetensors, or a state dict from torch.save. `dat-trainer run --teacher-weights FILE`
+    /// overrides it.
     pub weights: FileSource,
 }
 

@@ -13,7 +13,7 @@ pub struct TrainingAttack {
     pub overlap: bool,
 }
 
-/// How [`TrainingAttack`] is written: the methods side by side with what goes with each.
+/// Attack that generates adversarial examples during training.
 #[derive(Serialize, Deserialize)]
 #[cfg_attr(feature = "crd", derive(schemars::JsonSchema))]
 #[cfg_attr(feature = "crd", schemars(extend("oneOf" = [
@@ -24,14 +24,15 @@ struct Fields {
     /// Projected gradient descent from a random start (Madry et al.).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pgd: Option<Pgd>,
-    /// One step from a random start (Wong et al., "Fast is better than free"); Linf only.
+    /// One gradient sign step from a random start (Wong et al., "Fast is better than free"). Requires norm Linf.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     fgsm: Option<Fgsm>,
-    /// One step from noise that may leave the ε-ball, without projection (de Jorge et al., "Make some noise"); Linf only.
+    /// One gradient sign step from noise, without projection onto the ε-ball (de Jorge et al., "Make some noise").
+    /// Requires norm Linf.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     n_fgsm: Option<NFgsm>,
-    /// Makes the adversarial examples of the next step while the gradients of this one are averaged: communication is
-    /// hidden for as long as the attack takes. They are made against weights that are one step old.
+    /// Whether to generate the adversarial examples of the next step during the gradient exchange of the current step.
+    /// This hides communication, but the attack uses weights that are one step old. Defaults to false.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     overlap: bool,
 }
@@ -83,9 +84,10 @@ impl From<TrainingAttack> for Fields {
 pub enum Attack {
     /// Projected gradient descent from a random start (Madry et al.).
     Pgd(Pgd),
-    /// One step from a random start (Wong et al., "Fast is better than free"); Linf only.
+    /// One gradient sign step from a random start (Wong et al., "Fast is better than free"). Requires norm Linf.
     Fgsm(Fgsm),
-    /// One step from noise that may leave the ε-ball, without projection (de Jorge et al., "Make some noise"); Linf only.
+    /// One gradient sign step from noise, without projection onto the ε-ball (de Jorge et al., "Make some noise").
+    /// Requires norm Linf.
     NFgsm(NFgsm),
 }
 
@@ -94,10 +96,10 @@ pub enum Attack {
 #[cfg_attr(feature = "crd", derive(schemars::JsonSchema))]
 #[serde(rename_all = "camelCase", deny_unknown_fields, default)]
 pub struct Pgd {
-    /// Number of steps.
+    /// Number of steps, from 1 to 1000. Defaults to 10.
     #[cfg_attr(feature = "crd", schemars(range(min = 1, max = 1000)))]
     pub steps: u32,
-    /// Size of a step, written as epsilon is; 2.5 × epsilon / steps where absent.
+    /// Size of a step, in the format of epsilon. Defaults to 2.5 × epsilon / steps.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub step_size: Option<Epsilon>,
 }
@@ -107,33 +109,34 @@ pub struct Pgd {
 #[cfg_attr(feature = "crd", derive(schemars::JsonSchema))]
 #[serde(rename_all = "camelCase", deny_unknown_fields, default)]
 pub struct Fgsm {
-    /// Size of the step, written as epsilon is; 1.25 × epsilon where absent.
+    /// Size of the step, in the format of epsilon. Defaults to 1.25 × epsilon.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub step_size: Option<Epsilon>,
 }
 
-/// N-FGSM: one step of FGSM from uniform noise, clipped to pixels but not to the ε-ball.
+/// N-FGSM: one step of FGSM from uniform noise, clipped to the pixel range and not to the ε-ball.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[cfg_attr(feature = "crd", derive(schemars::JsonSchema))]
 #[serde(rename_all = "camelCase", deny_unknown_fields, default)]
 pub struct NFgsm {
-    /// The noise is uniform within so many times epsilon.
+    /// Radius of the uniform noise as a multiple of epsilon, from 0 to 10. Defaults to 2.
     #[cfg_attr(feature = "crd", schemars(range(min = 0.0, max = 10.0)))]
     pub noise: f64,
-    /// Size of the step, written as epsilon is; epsilon where absent.
+    /// Size of the step, in the format of epsilon. Defaults to epsilon.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub step_size: Option<Epsilon>,
 }
 
-/// What is done where training with a single-step attack overfits to it (Wong et al., section 5.4): accuracy under the
-/// attack on the validation split collapses, while that under a single step rises. It is reported in any case.
+/// Response to catastrophic overfitting (Wong et al., section 5.4): on the validation split, accuracy under PGD
+/// collapses while accuracy under a single step rises.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[cfg_attr(feature = "crd", derive(schemars::JsonSchema))]
 #[serde(rename_all = "camelCase", deny_unknown_fields, default)]
 pub struct CatastrophicOverfitting {
-    /// Report, or GoBack to the best weights, with a new optimizer state and smaller attack steps.
+    /// Report sets a condition and emits an event. GoBack also restores the best weights, resets the optimizer state
+    /// and reduces the attack's step size. Defaults to Report.
     pub response: OverfittingResponse,
-    /// What the attack's step size is multiplied by when going back.
+    /// Factor for the attack's step size with GoBack, from 0.1 to 1. Defaults to 0.5.
     #[cfg_attr(feature = "crd", schemars(range(min = 0.1, max = 1.0)))]
     pub step_factor: f64,
 }
@@ -144,14 +147,14 @@ impl Default for CatastrophicOverfitting {
     }
 }
 
-/// What is done about catastrophic overfitting.
+/// Response to catastrophic overfitting.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "crd", derive(schemars::JsonSchema))]
 pub enum OverfittingResponse {
-    /// A condition and an event.
+    /// Sets a condition and emits an event.
     #[default]
     Report,
-    /// The same, and training goes on from the best weights.
+    /// Does the same, and training continues from the best weights.
     GoBack,
 }
 

@@ -61,7 +61,7 @@ impl Training {
         refuse(
             "model.stem",
             &format!(
-                "{architecture} has one form only; leave it out, or choose resnet18, resnet34 or resnet50"
+                "{architecture} supports only the default stem; remove the field, or use resnet18, resnet34 or resnet50"
             ),
         )
     }
@@ -71,14 +71,12 @@ impl Training {
             return Ok(());
         }
         let problem = match gpus {
-            0 => {
-                "NCCL carries gradients from GPU to GPU, and no GPU is asked for; ask for nvidia.com/gpu in \
-                  spec.pod.resources.limits (--gpus on a workstation), or write Auto"
-                    .to_owned()
-            }
+            0 => "NCCL requires one GPU per rank, and the pods request no GPUs; request nvidia.com/gpu in \
+                  spec.pod.resources.limits (--gpus on a workstation), or use Auto"
+                .to_owned(),
             _ => format!(
-                "NCCL needs a GPU for each rank, and {workers} workers share {gpus} in each pod; write Gloo or Auto, or \
-                 as many workers as GPUs"
+                "NCCL requires one GPU per rank, and the workers per pod ({workers}) exceed the GPUs per pod ({gpus}); \
+                 use Gloo or Auto, or set the workers per pod to {gpus}"
             ),
         };
         refuse("communication.backend", &problem)
@@ -98,14 +96,15 @@ impl Training {
         if self.communication.compression.is_some() {
             return refuse(
                 "communication.compression",
-                "is for gradients, and with schedule.localSteps ranks average weights; leave one of the two out",
+                "cannot be combined with schedule.localSteps, which averages weights instead of gradients; remove one of \
+                 the two",
             );
         }
         if self.attack.overlap {
             return refuse(
                 "attack.overlap",
-                "hides the averaging of gradients, and with schedule.localSteps ranks average weights; leave one of the \
-                 two out",
+                "cannot be combined with schedule.localSteps, which averages weights instead of gradients; remove one of \
+                 the two",
             );
         }
         Ok(())
@@ -141,7 +140,7 @@ impl Training {
                 if schedule.warmup_epochs > 0 {
                     return refuse(
                         "schedule.warmupEpochs",
-                        "goes with decay.piecewise and decay.cosine: a cyclic schedule rises by itself",
+                        "requires decay.piecewise or decay.cosine; decay.cyclic has no separate warm-up",
                     );
                 }
             }
@@ -219,26 +218,29 @@ impl Training {
     fn check_attack(&self) -> Result<(), InvalidTraining> {
         if self.smoothing.is_some() {
             if !matches!(self.objective, Objective::CrossEntropy(_)) {
-                return refuse("smoothing", "goes with objective.crossEntropy alone");
+                return refuse("smoothing", "requires objective.crossEntropy; use it, or remove smoothing");
             }
             if !matches!(self.attack.method, Attack::Pgd(_)) {
-                return refuse("smoothing", "goes with attack.pgd alone");
+                return refuse("smoothing", "requires attack.pgd; use it, or remove smoothing");
             }
         }
         if let Some(overfitting) = &self.catastrophic_overfitting {
             number("catastrophicOverfitting.stepFactor", overfitting.step_factor, 0.1, 1.0)?;
             if matches!(self.attack.method, Attack::Pgd(_)) {
-                return refuse("catastrophicOverfitting", "goes with attack.fgsm and attack.nFgsm");
+                return refuse(
+                    "catastrophicOverfitting",
+                    "requires attack.fgsm or attack.nFgsm; remove the field",
+                );
             }
         }
         if matches!(self.attack.method, Attack::Pgd(_)) {
             return Ok(());
         }
         if self.threat_model.norm == Norm::L2 {
-            return refuse("attack", "FGSM and N-FGSM are for the norm Linf; write pgd");
+            return refuse("attack", "fgsm and nFgsm support only norm Linf; use pgd");
         }
         if matches!(self.objective, Objective::Trades(_) | Objective::Mart(_)) {
-            return refuse("attack", "TRADES and MART are trained with pgd; write pgd");
+            return refuse("attack", "objective.trades and objective.mart require pgd; use pgd");
         }
         Ok(())
     }
@@ -249,7 +251,8 @@ impl Training {
             return refuse(
                 "schedule.batchSize",
                 &format!(
-                    "{batch} is less than the {world_size} ranks of the world: each needs an image in every step"
+                    "invalid value {batch}: must be at least the world size ({world_size}), because each rank needs an \
+                     image in every step"
                 ),
             );
         }
@@ -265,14 +268,14 @@ fn number(field: &str, value: f64, least: f64, most: f64) -> Result<(), InvalidT
     if (least..=most).contains(&value) {
         return Ok(());
     }
-    refuse(field, &format!("{value} is not within {least} and {most}"))
+    refuse(field, &format!("invalid value {value}: must be between {least} and {most}, inclusive"))
 }
 
 fn count(field: &str, value: u32, least: u32, most: u32) -> Result<(), InvalidTraining> {
     if (least..=most).contains(&value) {
         return Ok(());
     }
-    refuse(field, &format!("{value} is not within {least} and {most}"))
+    refuse(field, &format!("invalid value {value}: must be between {least} and {most}, inclusive"))
 }
 
 fn size(field: &str, epsilon: Option<&Epsilon>, most: f64) -> Result<(), InvalidTraining> {
@@ -280,7 +283,8 @@ fn size(field: &str, epsilon: Option<&Epsilon>, most: f64) -> Result<(), Invalid
         Some(size) if !(size.value() > 0.0 && size.value() <= most) => refuse(
             field,
             &format!(
-                "{size} is not within 0 (excluded) and {most}: pixels lie in [0, 1], write for example \"8/255\""
+                "invalid value {size}: must be greater than 0 and at most {most}, in units of the pixel range [0, 1]; \
+                 for example \"8/255\""
             ),
         ),
         _ => Ok(()),

@@ -1,45 +1,48 @@
 use serde::{Deserialize, Serialize};
 
-/// How ranks talk.
+/// Gradient exchange between ranks.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "crd", derive(schemars::JsonSchema))]
 #[serde(rename_all = "camelCase", deny_unknown_fields, default)]
 pub struct Communication {
-    /// What carries gradients: Auto (NCCL where every rank has a GPU of its own, Gloo otherwise), NCCL or Gloo.
+    /// Communication backend: Auto, NCCL or Gloo. Auto selects NCCL if every rank has a separate GPU, otherwise Gloo.
+    /// Defaults to Auto.
     pub backend: Backend,
-    /// Sends gradients in fewer bits; in 32 where absent. For networks slower than about 10 Gbit/s: what is compressed
-    /// goes through host memory and Gloo, also between GPUs.
+    /// Compression of gradients. It pays off on networks slower than about 10 Gbit/s. Compressed gradients go through
+    /// host memory and Gloo, also between GPUs. If absent, gradients have 32 bits.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub compression: Option<Compression>,
 }
 
-/// How gradients are sent in fewer bits: each rank averages its share of them in 32 bits and sends the average to all.
-/// Exactly one member.
+/// Compression of gradients. Each rank averages its part of the gradients in 32 bits and sends the average to all
+/// ranks. Exactly one member.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "crd", derive(schemars::JsonSchema))]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub enum Compression {
-    /// 8 bits, with a scale for every block of numbers (QSGD, Alistarh et al., with the largest number of the block in the
-    /// place of the norm).
+    /// 8 bits per value, with one scale per block of values (QSGD, Alistarh et al., with the largest magnitude of the
+    /// block instead of its norm).
     Int8(Int8),
-    /// IEEE half precision.
+    /// IEEE half precision, rounded to nearest.
     Fp16(Half),
-    /// The upper half of 32 bits: less exact than fp16, never too large for it.
+    /// bfloat16, rounded to nearest: less precise than fp16, with the range of 32 bits.
     Bf16(Half),
 }
 
-/// 8 bits for a number.
+/// 8 bits per value.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "crd", derive(schemars::JsonSchema))]
 #[serde(rename_all = "camelCase", deny_unknown_fields, default)]
 pub struct Int8 {
-    /// Numbers that share a scale.
+    /// Number of values that share a scale, from 16 to 65536. Defaults to 512.
     #[cfg_attr(feature = "crd", schemars(range(min = 16, max = 65536)))]
     pub bucket: u32,
-    /// 2: the average is sent in 8 bits too (a quarter of the bytes of 32 bits). 1: it is sent in 32.
+    /// 2 compresses the gradients and their average (a quarter of the bytes of 32 bits). 1 compresses only the
+    /// gradients. Defaults to 2.
     #[cfg_attr(feature = "crd", schemars(range(min = 1, max = 2)))]
     pub sides: u32,
-    /// Rounds to the nearest instead of at random, and adds what rounding took away to the next step's gradient.
+    /// Whether to round to nearest and add the rounding error to the next step's gradient. If false, rounding is
+    /// stochastic. Defaults to false.
     pub error_feedback: bool,
 }
 
@@ -49,7 +52,7 @@ impl Default for Int8 {
     }
 }
 
-/// 16 bits for a number, rounded to the nearest.
+/// 16 bits per value, rounded to nearest.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "crd", derive(schemars::JsonSchema))]
 #[serde(rename_all = "camelCase", deny_unknown_fields, default)]
@@ -64,17 +67,17 @@ impl Communication {
     }
 }
 
-/// What carries gradients.
+/// Communication backend.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "crd", derive(schemars::JsonSchema))]
 pub enum Backend {
-    /// NCCL where every rank has a GPU of its own, Gloo otherwise.
+    /// NCCL if every rank has a separate GPU, otherwise Gloo.
     #[default]
     Auto,
-    /// From GPU to GPU; refused where ranks have none, or share one.
+    /// Between GPUs; requires one GPU per rank.
     #[serde(rename = "NCCL")]
     Nccl,
-    /// Through host memory, with and without GPUs.
+    /// Through host memory, with or without GPUs.
     Gloo,
 }
 

@@ -2,87 +2,90 @@ use serde::{Deserialize, Serialize};
 
 use super::{Additional, Dataset, Source};
 
-/// The images.
+/// Images for training, validation and test.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[cfg_attr(feature = "crd", derive(schemars::JsonSchema))]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct Data {
-    /// The data set.
+    /// Data set. image-folder: JPEG files in `train/CLASS/` and `val/CLASS/` (or `test/CLASS/`). webdataset: JPEG files
+    /// and their classes in `train-*.tar` and `val-*.tar` (or `test-*.tar`). The others: their standard files.
     pub dataset: Dataset,
-    /// Side of the square that images of image-folder and webdataset are brought to, in pixels; 224 where absent. The
-    /// other data sets have a size of their own.
+    /// Side length in pixels of the square input images, from 8 to 1024. Defaults to 224. Supported only with
+    /// image-folder and webdataset; the other data sets have a fixed size.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[cfg_attr(feature = "crd", schemars(range(min = 8, max = 1024)))]
     pub image_size: Option<u32>,
-    /// Where its standard files come from. `dat-trainer run --data DIR` takes the folder instead.
+    /// Source of the data set's files. `dat-trainer run --data DIR` replaces a volume or an image by a local folder.
     pub source: Source,
-    /// Training images that are held back.
+    /// Validation split: training images that are held out to select the best weights.
     #[serde(default)]
     pub validation: Validation,
-    /// How training images are varied.
+    /// Augmentation of the training images.
     #[serde(default)]
     pub augmentation: Augmentation,
-    /// Images beside those of the data set, for training alone.
+    /// Additional images for training only. Unsupported with image-folder and webdataset.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub additional: Option<Additional>,
 }
 
-/// Training images that are held back, drawn by the seed and never augmented: the only images that choose anything.
+/// Validation split: training images that are drawn by the seed and never augmented. It selects the best weights.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "crd", derive(schemars::JsonSchema))]
 #[serde(rename_all = "camelCase", deny_unknown_fields, default)]
 pub struct Validation {
-    /// How many.
+    /// Number of held-out training images, from 1 to 40000. Defaults to 1000. They are drawn by the seed and never
+    /// augmented.
     #[cfg_attr(feature = "crd", schemars(range(min = 1, max = 40_000)))]
     pub count: u32,
 }
 
-/// How training images are varied.
+/// Augmentation of the training images.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[cfg_attr(feature = "crd", derive(schemars::JsonSchema))]
 #[serde(rename_all = "camelCase", deny_unknown_fields, default)]
 pub struct Augmentation {
-    /// Pad by so many pixels of zeros, then crop at random; where absent 4 for CIFAR and 0 for the others.
+    /// Number of zero pixels to pad on each side before a random crop, from 0 to 16. Defaults to 4 for CIFAR, otherwise
+    /// 0.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[cfg_attr(feature = "crd", schemars(range(min = 0, max = 16)))]
     pub crop: Option<u32>,
-    /// Flip every other image left to right at random; where absent true but for MNIST, whose digits have no mirror
-    /// image.
+    /// Whether to flip images left to right with probability 1/2. Defaults to false for MNIST, otherwise true.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub flip: Option<bool>,
-    /// Cut a random part out of the image and bring it to the image's size, as is customary for ImageNet. The default of
-    /// image-folder and webdataset, where `crop` is absent too; goes without `crop`.
+    /// Random crop that is resized to the image size, as usual for ImageNet. Enabled by default for image-folder and
+    /// webdataset unless `crop` is set. Cannot be combined with `crop`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub random_resized_crop: Option<RandomResizedCrop>,
-    /// Set a square of so many pixels a side to zero, around a random pixel (DeVries and Taylor, arXiv 1708.04552); parts
-    /// beyond the edge are lost.
+    /// Side length in pixels, from 1 to 1024, of a square that is set to zero around a random pixel and clipped at the
+    /// image border (DeVries and Taylor, arXiv 1708.04552). Disabled if absent.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[cfg_attr(feature = "crd", schemars(range(min = 1, max = 1024)))]
     pub cutout: Option<u32>,
-    /// Put a part of another training image into each, and train on both labels in proportion (CutMix, Yun et al., arXiv
-    /// 1905.04899); goes with objective.crossEntropy and objective.trades, without smoothing.
+    /// CutMix (Yun et al., arXiv 1905.04899): pastes a part of another training image into each image, and mixes the
+    /// labels in proportion. Requires objective.crossEntropy or objective.trades, without smoothing. Disabled if
+    /// absent.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub cut_mix: Option<CutMix>,
 }
 
-/// How much of an image is another's: before the part is cut at the edge, its own share has the distribution
-/// Beta(alpha, alpha).
+/// CutMix: the area of the pasted part has the distribution Beta(alpha, alpha) before it is clipped at the image
+/// border.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 #[cfg_attr(feature = "crd", derive(schemars::JsonSchema))]
 #[serde(rename_all = "camelCase", deny_unknown_fields, default)]
 pub struct CutMix {
-    /// 1 for a uniform share; more for shares near a half.
+    /// Parameter of the distribution Beta(alpha, alpha) of the mixing ratio, from 0.1 to 10. Defaults to 1 (uniform);
+    /// larger values give ratios closer to 1/2.
     #[cfg_attr(feature = "crd", schemars(range(min = 0.1, max = 10.0)))]
     pub alpha: f64,
 }
 
-/// A random part of the image: its area uniform between `minArea` and the whole, its ratio of width to height
-/// log-uniform between 3/4 and 4/3.
+/// Random crop. Its area is uniform between `minArea` and 1; its aspect ratio is log-uniform between 3/4 and 4/3.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 #[cfg_attr(feature = "crd", derive(schemars::JsonSchema))]
 #[serde(rename_all = "camelCase", deny_unknown_fields, default)]
 pub struct RandomResizedCrop {
-    /// Least area of the part, as a share of the image's.
+    /// Minimum area of the crop as a fraction of the image, from 0.01 to 1. Defaults to 0.08.
     #[cfg_attr(feature = "crd", schemars(range(min = 0.01, max = 1.0)))]
     pub min_area: f64,
 }

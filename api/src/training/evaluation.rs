@@ -5,44 +5,45 @@ use serde::{Deserialize, Serialize};
 use super::Pgd;
 use crate::{epsilon::Epsilon, report::Results};
 
-/// When and how accuracy is measured.
+/// Evaluations during training and at the end.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[cfg_attr(feature = "crd", derive(schemars::JsonSchema))]
 #[serde(rename_all = "camelCase", deny_unknown_fields, default)]
 pub struct Evaluation {
-    /// On the validation split after every so many epochs, and after the last; the weights with the highest robust
-    /// accuracy there are the job's result.
+    /// Number of epochs between evaluations on the validation split, from 1 to 10000. Defaults to 1. The last epoch is
+    /// always evaluated. The weights with the highest robust accuracy become the job's result.
     #[cfg_attr(feature = "crd", schemars(range(min = 1, max = 10_000)))]
     pub every_epochs: u32,
-    /// The attack on the validation split.
+    /// Attack on the validation split. Defaults to `pgd: {steps: 10}`.
     pub during: DuringAttack,
-    /// The attacks on the test set, once, at the end.
+    /// Attacks on the test set, which is evaluated once at the end. From 1 to 16 attacks with distinct names; defaults
+    /// to `pgd: {steps: 20}`.
     #[serde(rename = "final")]
     #[cfg_attr(feature = "crd", schemars(length(min = 1, max = 16)))]
     pub final_: Vec<FinalAttack>,
-    /// Where present, accuracy under PGD on the test set at the end, against its radius and its number of steps. It has no
-    /// part in the worst case.
+    /// Accuracy under PGD on the test set for several radii and numbers of steps, measured at the end. It is not part
+    /// of the worst case. Disabled if absent.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub sweep: Option<Sweep>,
-    /// Where present, the smoothed network's robust accuracy in l2 is certified on test images at the end.
+    /// Certified accuracy of the smoothed network in ℓ2, measured on test images at the end. Disabled if absent.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub certify: Option<Certify>,
-    /// What the weights must reach on the test set: without it the job fails with the reason TargetMissed. Results and
-    /// weights are kept.
+    /// Minimum robust accuracy on the test set. A job that misses it fails with the reason TargetMissed and keeps its
+    /// results and weights. No minimum if absent.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub target: Option<Target>,
 }
 
-/// Accuracy under PGD against its radius and its number of steps.
+/// Accuracy under PGD for several radii and numbers of steps.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[cfg_attr(feature = "crd", derive(schemars::JsonSchema))]
 #[serde(rename_all = "camelCase", deny_unknown_fields, default)]
 pub struct Sweep {
-    /// Radii, written as epsilon is: PGD of 20 steps at each.
+    /// Radii in the format of `threatModel.epsilon`, at most 16. Each is measured with 20 steps.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     #[cfg_attr(feature = "crd", schemars(length(max = 16)))]
     pub epsilon: Vec<Epsilon>,
-    /// Numbers of steps: PGD of so many at the radius of the threat model.
+    /// Numbers of steps, at most 16, each from 1 to 10000. Each is measured at `threatModel.epsilon`.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     #[cfg_attr(feature = "crd", schemars(length(max = 16), inner(range(min = 1, max = 10_000))))]
     pub steps: Vec<u32>,
@@ -65,20 +66,22 @@ impl Sweep {
 #[cfg_attr(feature = "crd", derive(schemars::JsonSchema))]
 #[serde(rename_all = "camelCase", deny_unknown_fields, default)]
 pub struct Certify {
-    /// How many test images, evenly spaced over the test set.
+    /// Number of test images, evenly spaced over the test set: from 1 to 1000000, at most the size of the test set.
+    /// Defaults to 500.
     #[cfg_attr(feature = "crd", schemars(range(min = 1, max = 1_000_000)))]
     pub images: u32,
-    /// Standard deviation of the noise, in units of the pixel range; that of `smoothing` where absent.
+    /// Standard deviation of the noise, in units of the pixel range [0, 1], from 0.001 to 10. Defaults to
+    /// `smoothing.sigma`; required without it.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[cfg_attr(feature = "crd", schemars(range(min = 0.001, max = 10.0)))]
     pub sigma: Option<f64>,
-    /// Noisy copies that choose the class.
+    /// Number of noisy copies of an image that select its class, from 1 to 1000000. Defaults to 100.
     #[cfg_attr(feature = "crd", schemars(range(min = 1, max = 1_000_000)))]
     pub selection_samples: u32,
-    /// Other noisy copies that bound its probability.
+    /// Number of further noisy copies that bound the probability of the class, from 1 to 100000000. Defaults to 100000.
     #[cfg_attr(feature = "crd", schemars(range(min = 1, max = 100_000_000)))]
     pub samples: u32,
-    /// Probability that the certificate of an image is wrong.
+    /// Maximum probability that the certificate of an image is wrong, from 0.0001 to 0.5. Defaults to 0.001.
     #[cfg_attr(feature = "crd", schemars(range(min = 0.0001, max = 0.5)))]
     pub alpha: f64,
 }
@@ -89,17 +92,17 @@ impl Default for Certify {
     }
 }
 
-/// The least accuracy on the test set.
+/// Minimum robust accuracy on the test set.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[cfg_attr(feature = "crd", derive(schemars::JsonSchema))]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct Target {
-    /// The attack, by the name that results use, for example autoattack or pgd-20; the worst case over all attacks where
-    /// absent.
+    /// Name of an attack of `evaluation.final` as in the results, for example autoattack or pgd-20. Defaults to the
+    /// worst case over all attacks.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[cfg_attr(feature = "crd", schemars(length(min = 1, max = 64)))]
     pub attack: Option<String>,
-    /// Least accuracy under it, in percent.
+    /// Minimum accuracy under the attack in percent, from 0 to 100.
     #[cfg_attr(feature = "crd", schemars(range(min = 0.0, max = 100.0)))]
     pub accuracy: f64,
 }
@@ -109,18 +112,18 @@ impl Target {
     pub fn missed(&self, results: &Results) -> Option<String> {
         let attack = self.attack.as_deref();
         let (name, count) = match attack {
-            None => ("the worst case", results.worst_case),
+            None => ("all attacks (worst case)", results.worst_case),
             Some(name) => match results.attacks.iter().find(|attack| attack.attack == name) {
                 Some(attack) => (name, attack.count()),
                 None => {
-                    return Some(format!("The results have no attack {name}, which evaluation.target names"));
+                    return Some(format!("Attack {name} of evaluation.target is missing from the results"));
                 }
             },
         };
         let reached = count.correct as f64 * 100.0 >= self.accuracy * count.total as f64;
         (!reached).then(|| {
             format!(
-                "The robust accuracy under {name} is {} % ({} of {} test images), and evaluation.target asks for {} %",
+                "Robust accuracy under {name} is {} % ({} of {} test images), less than evaluation.target.accuracy ({} %)",
                 count.percent(),
                 count.correct,
                 count.total,
@@ -130,7 +133,7 @@ impl Target {
     }
 }
 
-/// The attack on the validation split. Exactly one member.
+/// Attack on the validation split. Exactly one member.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[cfg_attr(feature = "crd", derive(schemars::JsonSchema))]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
@@ -139,27 +142,27 @@ pub enum DuringAttack {
     Pgd(Pgd),
 }
 
-/// An attack on the test set. Exactly one member.
+/// Attack on the test set. Exactly one member.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[cfg_attr(feature = "crd", derive(schemars::JsonSchema))]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub enum FinalAttack {
-    /// Projected gradient descent with restarts.
+    /// Projected gradient descent on the cross-entropy.
     Pgd(FinalPgd),
-    /// APGD on the cross-entropy (Croce and Hein), the first attack of AutoAttack.
+    /// APGD on the cross-entropy (Croce and Hein); the first component of AutoAttack.
     ApgdCe(ApgdCe),
-    /// APGD on the targeted difference of logits ratio, once towards each of the likeliest other classes; the second
-    /// attack of AutoAttack.
+    /// APGD on the targeted difference of logits ratio, towards each of the most likely other classes; the second
+    /// component of AutoAttack. Requires at least 4 classes.
     ApgdT(Targeted),
-    /// Projected gradient descent on the margin of the logits, the loss of Carlini and Wagner.
+    /// Projected gradient descent on the margin of the logits (the loss of Carlini and Wagner).
     Cw(FinalPgd),
-    /// FAB towards each of the likeliest other classes (Croce and Hein): the nearest example beyond the linearised
-    /// boundary; the third attack of AutoAttack.
+    /// FAB (Croce and Hein) towards each of the most likely other classes: searches the nearest adversarial example;
+    /// the third component of AutoAttack.
     FabT(Targeted),
-    /// Square (Andriushchenko et al.): random search that asks for no gradient; the fourth attack of AutoAttack.
+    /// Square (Andriushchenko et al.): random search without gradients; the fourth component of AutoAttack.
     Square(Square),
-    /// AutoAttack, version "standard" (Croce and Hein): apgdCe, apgdT, fabT and square, each on the images that withstood
-    /// those before, with its own warnings.
+    /// AutoAttack, version "standard" (Croce and Hein): apgdCe, apgdT, fabT and square, each on the images that
+    /// withstood the previous components. The results include AutoAttack's warnings. Requires at least 4 classes.
     AutoAttack(AutoAttack),
 }
 
@@ -183,7 +186,7 @@ impl FinalAttack {
 /// A name that is no attack's.
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
 #[error(
-    "{0:?} names no attack: write autoattack, pgd-STEPS[-RESTARTS], cw-STEPS[-RESTARTS], apgd-ce[-STEPS[-RESTARTS]], \
+    "unknown attack {0:?}; expected autoattack, pgd-STEPS[-RESTARTS], cw-STEPS[-RESTARTS], apgd-ce[-STEPS[-RESTARTS]], \
      apgd-t[-STEPS[-TARGETS]], fab-t[-STEPS[-TARGETS]] or square[-QUERIES[-RESTARTS]]"
 )]
 pub struct UnknownAttack(String);
@@ -221,7 +224,7 @@ impl FromStr for FinalAttack {
     }
 }
 
-/// AutoAttack as its authors fixed it: there is nothing to choose.
+/// AutoAttack with its standard parameters.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "crd", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
@@ -232,11 +235,11 @@ pub struct AutoAttack {}
 #[cfg_attr(feature = "crd", derive(schemars::JsonSchema))]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct Square {
-    /// How often the network is asked about an image; 5000 where absent.
+    /// Maximum number of queries to the network per image, from 1 to 100000. Defaults to 5000.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[cfg_attr(feature = "crd", schemars(range(min = 1, max = 100_000)))]
     pub queries: Option<u32>,
-    /// Random starts; 1 where absent.
+    /// Number of random starts, from 1 to 1000. Defaults to 1.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[cfg_attr(feature = "crd", schemars(range(min = 1, max = 1000)))]
     pub restarts: Option<u32>,
@@ -259,11 +262,11 @@ impl Square {
 #[cfg_attr(feature = "crd", derive(schemars::JsonSchema))]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct ApgdCe {
-    /// Number of steps; 100 where absent.
+    /// Number of steps, from 1 to 10000. Defaults to 100.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[cfg_attr(feature = "crd", schemars(range(min = 1, max = 10_000)))]
     pub steps: Option<u32>,
-    /// Random starts; 1 where absent.
+    /// Number of random starts, from 1 to 1000. Defaults to 1.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[cfg_attr(feature = "crd", schemars(range(min = 1, max = 1000)))]
     pub restarts: Option<u32>,
@@ -281,16 +284,17 @@ impl ApgdCe {
     }
 }
 
-/// An attack towards other classes, one after the other.
+/// Attack towards several target classes in turn.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "crd", derive(schemars::JsonSchema))]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct Targeted {
-    /// Number of steps towards each class; 100 where absent.
+    /// Number of steps per target class, from 1 to 10000. Defaults to 100.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[cfg_attr(feature = "crd", schemars(range(min = 1, max = 10_000)))]
     pub steps: Option<u32>,
-    /// How many classes, the likeliest after the first; 9 where absent. At most one less than there are.
+    /// Number of target classes, the most likely after the first. From 1 to the number of classes minus 1; defaults to
+    /// 9.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[cfg_attr(feature = "crd", schemars(range(min = 1, max = 1000)))]
     pub targets: Option<u32>,
@@ -308,19 +312,19 @@ impl Targeted {
     }
 }
 
-/// Projected gradient descent; an image counts as robust where it withstands every restart.
+/// Projected gradient descent. An image counts as robust if it withstands every restart.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[cfg_attr(feature = "crd", derive(schemars::JsonSchema))]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct FinalPgd {
-    /// Number of steps.
+    /// Number of steps, from 1 to 10000.
     #[cfg_attr(feature = "crd", schemars(range(min = 1, max = 10_000)))]
     pub steps: u32,
-    /// Random starts; 1 where absent.
+    /// Number of random starts, from 1 to 1000. Defaults to 1.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[cfg_attr(feature = "crd", schemars(range(min = 1, max = 1000)))]
     pub restarts: Option<u32>,
-    /// Size of a step, written as epsilon is; 2.5 × epsilon / steps where absent.
+    /// Size of a step, in the format of epsilon. Defaults to 2.5 × epsilon / steps.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub step_size: Option<Epsilon>,
 }

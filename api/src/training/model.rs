@@ -4,41 +4,42 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer, de::Error as _};
 
 use super::{Dataset, FileSource};
 
-/// The network.
+/// Network to train.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "crd", derive(schemars::JsonSchema))]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct Model {
-    /// The architecture: small-cnn, resnet18, resnet34, resnet50, preact-resnet18, or wide-resnet-DEPTH-WIDTH, as in
-    /// wide-resnet-28-10. Its input are pixels in [0, 1].
+    /// Architecture: small-cnn, resnet18, resnet34, resnet50, preact-resnet18 or wide-resnet-DEPTH-WIDTH, for example
+    /// wide-resnet-28-10. DEPTH is 6n + 4, from 10 to 106; WIDTH is from 1 to 20. The input is pixels in [0, 1].
     pub architecture: Architecture,
-    /// How a ResNet begins: Cifar (a 3×3 convolution) or ImageNet (7×7 with stride 2, then pooling). Parameters have
-    /// RobustBench's names with the former and torchvision's with the latter.
+    /// First layers of resnet18, resnet34 and resnet50: Cifar (3×3 convolution) or ImageNet (7×7 convolution with
+    /// stride 2, then pooling). Parameter names are RobustBench's for Cifar and torchvision's for ImageNet. Defaults to
+    /// Cifar.
     #[serde(default, skip_serializing_if = "is_default")]
     pub stem: Stem,
-    /// The activation: ReLU or SiLU.
+    /// Activation function: ReLU or SiLU. Defaults to ReLU.
     #[serde(default, skip_serializing_if = "is_default")]
     pub activation: Activation,
-    /// What the network does with pixels first: None, or Dataset (subtract the data set's mean, divide by its standard
-    /// deviation, a channel at a time; image-folder and webdataset: those of ImageNet). It is part of the network, so attacks see through it.
+    /// Normalization of pixels inside the network: None, or Dataset (per channel, by the data set's mean and standard
+    /// deviation; ImageNet's for image-folder and webdataset). Attacks differentiate through it. Defaults to None.
     #[serde(default, skip_serializing_if = "is_default")]
     pub normalization: Normalization,
-    /// Weights to begin with, for fine-tuning; random ones where absent.
+    /// Initial weights for fine-tuning. Random if absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub initial_weights: Option<InitialWeights>,
 }
 
-/// Weights to begin with, in the place of random ones.
+/// Initial weights instead of random ones.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "crd", derive(schemars::JsonSchema))]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct InitialWeights {
-    /// Where they come from: safetensors (for example `status.results.weights` of another job, in the claim of its
-    /// checkpoints), or a state dict that PyTorch's torch.save wrote, whose pickle is read and never run. `dat-trainer run
-    /// --initial-weights FILE` takes the file instead.
+    /// File of the weights: safetensors (for example `status.results.weights` on the checkpoint volume of another job),
+    /// or a state dict from torch.save, whose pickle is never executed. `dat-trainer run --initial-weights FILE`
+    /// overrides it.
     pub source: FileSource,
-    /// Begins with a new last layer even where theirs has as many classes as the data set. One for another number of
-    /// classes is replaced in any case.
+    /// Whether to start with a new last layer even if the number of classes matches the data set. A last layer with
+    /// another number of classes is always replaced. Defaults to false.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub new_head: bool,
 }
@@ -129,8 +130,8 @@ impl fmt::Display for Architecture {
 /// A text that is no architecture.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error(
-    "{0:?} is no architecture: write small-cnn, resnet18, resnet34, resnet50, preact-resnet18, or wide-resnet-DEPTH-WIDTH \
-     with a depth of 6n + 4 from 10 to {DEEPEST} and a width from 1 to {WIDEST}"
+    "unknown architecture {0:?}; expected one of small-cnn, resnet18, resnet34, resnet50, preact-resnet18, \
+     wide-resnet-DEPTH-WIDTH (DEPTH 6n + 4 from 10 to {DEEPEST}, WIDTH from 1 to {WIDEST})"
 )]
 pub struct UnknownArchitecture(String);
 
@@ -166,36 +167,36 @@ impl<'de> Deserialize<'de> for Architecture {
     }
 }
 
-/// How a ResNet begins.
+/// First layers of a ResNet.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "crd", derive(schemars::JsonSchema))]
 pub enum Stem {
-    /// A 3×3 convolution with stride 1, for small images.
+    /// 3×3 convolution with stride 1, for small images.
     #[default]
     Cifar,
-    /// A 7×7 convolution with stride 2, and 3×3 max-pooling with stride 2.
+    /// 7×7 convolution with stride 2, then 3×3 max-pooling with stride 2.
     ImageNet,
 }
 
-/// The non-linearity of a network.
+/// Activation function of a network.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "crd", derive(schemars::JsonSchema))]
 pub enum Activation {
     /// max(x, 0).
     #[default]
     ReLU,
-    /// x · sigmoid(x), also called swish: smoother gradients for the attack (Gowal et al., arXiv 2010.03593).
+    /// x · sigmoid(x), also called swish: gives the attack smoother gradients (Gowal et al., arXiv 2010.03593).
     SiLU,
 }
 
-/// What a network does with pixels first.
+/// Normalization of pixels inside the network.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "crd", derive(schemars::JsonSchema))]
 pub enum Normalization {
-    /// Nothing.
+    /// No normalization.
     #[default]
     None,
-    /// It subtracts the data set's mean and divides by its standard deviation, a channel at a time.
+    /// Subtracts the data set's mean and divides by its standard deviation, per channel.
     Dataset,
 }
 

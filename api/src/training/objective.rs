@@ -1,17 +1,18 @@
 use serde::{Deserialize, Serialize};
 
-/// The loss. Exactly one member.
+/// Loss function. Exactly one member.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[cfg_attr(feature = "crd", derive(schemars::JsonSchema))]
 #[serde(rename_all = "camelCase", rename_all_fields = "camelCase", deny_unknown_fields)]
 pub enum Objective {
-    /// Cross-entropy on adversarial examples, plus `cleanWeight` times cross-entropy on the images as they are.
+    /// Cross-entropy on adversarial examples, plus `cleanWeight` times cross-entropy on clean images.
     CrossEntropy(CrossEntropy),
-    /// TRADES (Zhang et al.): cross-entropy on the images plus `beta` times the divergence of the predictions on
-    /// adversarial examples from those on the images. The attack makes that divergence large; attack must be pgd.
+    /// TRADES (Zhang et al.): cross-entropy on clean images, plus `beta` times the KL divergence between the
+    /// predictions on clean images and on adversarial examples. The attack maximizes this divergence. Requires
+    /// `attack.pgd`.
     Trades(Trades),
-    /// MART (Wang et al.): boosted cross-entropy on adversarial examples plus `beta` times that divergence, weighted by how
-    /// unsure the network is about the image. attack must be pgd.
+    /// MART (Wang et al.): boosted cross-entropy on adversarial examples, plus `beta` times the KL divergence, weighted
+    /// by the network's uncertainty about the clean image. Requires `attack.pgd`.
     Mart(Mart),
 }
 
@@ -21,15 +22,17 @@ impl Default for Objective {
     }
 }
 
-/// Cross-entropy on adversarial examples and, weighted, on clean images (λ in the paper).
+/// Cross-entropy on adversarial examples and, weighted, on clean images.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[cfg_attr(feature = "crd", derive(schemars::JsonSchema))]
 #[serde(rename_all = "camelCase", deny_unknown_fields, default)]
 pub struct CrossEntropy {
-    /// Weight of the clean images' loss; the paper's published code has 1 for PGD and 0 for FGSM.
+    /// Weight of the loss on clean images (λ of the paper), from 0 to 100. Defaults to 0. The paper's code uses 1 for
+    /// PGD and 0 for FGSM.
     #[cfg_attr(feature = "crd", schemars(range(min = 0.0, max = 100.0)))]
     pub clean_weight: f64,
-    /// Share of the target that is spread over all classes; 0 for none. The attack's own loss has none.
+    /// Fraction of the target distribution that is spread over all classes, from 0 to 0.9. Defaults to 0. The attack
+    /// uses no label smoothing.
     #[serde(skip_serializing_if = "is_zero")]
     #[cfg_attr(feature = "crd", schemars(range(min = 0.0, max = 0.9)))]
     pub label_smoothing: f64,
@@ -46,7 +49,7 @@ fn is_zero(value: &f64) -> bool {
 #[cfg_attr(feature = "crd", derive(schemars::JsonSchema))]
 #[serde(rename_all = "camelCase", deny_unknown_fields, default)]
 pub struct Trades {
-    /// Weight of the divergence (1/λ of the paper).
+    /// Weight of the divergence (1/λ of the paper), from 0 to 1000. Defaults to 6.
     #[cfg_attr(feature = "crd", schemars(range(min = 0.0, max = 1000.0)))]
     pub beta: f64,
 }
@@ -62,7 +65,7 @@ impl Default for Trades {
 #[cfg_attr(feature = "crd", derive(schemars::JsonSchema))]
 #[serde(rename_all = "camelCase", deny_unknown_fields, default)]
 pub struct Mart {
-    /// Weight of the divergence (λ of the paper).
+    /// Weight of the divergence (λ of the paper), from 0 to 1000. Defaults to 5.
     #[cfg_attr(feature = "crd", schemars(range(min = 0.0, max = 1000.0)))]
     pub beta: f64,
 }
@@ -79,8 +82,8 @@ impl Default for Mart {
 #[cfg_attr(feature = "crd", derive(schemars::JsonSchema))]
 #[serde(rename_all = "camelCase", deny_unknown_fields, default)]
 pub struct WeightPerturbation {
-    /// Length of the perturbation of a layer's weights, relative to theirs; where absent 0.005 with `objective.trades`, 0.01
-    /// otherwise.
+    /// Norm of the perturbation of a layer's weights, relative to the norm of the weights, from 0 to 1. Defaults to
+    /// 0.005 with `objective.trades`, otherwise 0.01.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[cfg_attr(feature = "crd", schemars(range(min = 0.0, max = 1.0)))]
     pub gamma: Option<f64>,
@@ -93,15 +96,16 @@ impl WeightPerturbation {
     }
 }
 
-/// Training for randomised smoothing: each image stands for copies with Gaussian noise, in attack and loss (Smooth-AT).
+/// Training for randomised smoothing (Smooth-AT): copies with Gaussian noise replace each image in attack and loss.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[cfg_attr(feature = "crd", derive(schemars::JsonSchema))]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct Smoothing {
-    /// Standard deviation of the noise, in units of the pixel range; 0.12, 0.25, 0.5 and 1 are customary.
+    /// Standard deviation of the noise, in units of the pixel range [0, 1], from 0.001 to 10. Usual values are 0.12,
+    /// 0.25, 0.5 and 1.
     #[cfg_attr(feature = "crd", schemars(range(min = 0.001, max = 10.0)))]
     pub sigma: f64,
-    /// Copies of each image; 2 where absent. A step needs so many times the memory and time.
+    /// Number of noisy copies of each image, from 1 to 64. Defaults to 2. Time and memory of a step grow in proportion.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[cfg_attr(feature = "crd", schemars(range(min = 1, max = 64)))]
     pub samples: Option<u32>,

@@ -1,6 +1,6 @@
 use serde::{Deserialize, Serialize};
 
-/// The optimizer. Exactly one member.
+/// Optimizer. Exactly one member.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[cfg_attr(feature = "crd", derive(schemars::JsonSchema))]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
@@ -9,10 +9,10 @@ pub enum Optimizer {
     Sgd(Sgd),
     /// Adam with decoupled weight decay (Loshchilov and Hutter).
     AdamW(AdamW),
-    /// LAMB (You et al.): Adam's direction with a rate for each layer; with `adaptation: Paper` the layer-wise adaptive
-    /// learning rate of distributed adversarial training. For large batches.
+    /// LAMB (You et al.): Adam's direction with a layer-wise learning rate, for large batches. `adaptation: Paper` is
+    /// the layer-wise adaptive learning rate of distributed adversarial training.
     Lamb(Lamb),
-    /// LARS (You et al.): momentum with a rate for each layer. For large batches.
+    /// LARS (You et al.): momentum with a layer-wise learning rate, for large batches.
     Lars(Lars),
 }
 
@@ -39,15 +39,15 @@ impl Optimizer {
 #[cfg_attr(feature = "crd", derive(schemars::JsonSchema))]
 #[serde(rename_all = "camelCase", deny_unknown_fields, default)]
 pub struct Sgd {
-    /// The highest learning rate of the schedule.
+    /// Maximum learning rate of the schedule, from 0 to 1000. Defaults to 0.1.
     #[cfg_attr(feature = "crd", schemars(range(min = 0.0, max = 1000.0)))]
     pub learning_rate: f64,
-    /// Momentum.
+    /// Momentum coefficient, from 0 to 0.9999. Defaults to 0.9.
     #[cfg_attr(feature = "crd", schemars(range(min = 0.0, max = 0.9999)))]
     pub momentum: f64,
-    /// Nesterov's form of momentum.
+    /// Whether to use Nesterov momentum. Defaults to true.
     pub nesterov: bool,
-    /// ℓ2 penalty on all parameters, added to the gradient.
+    /// ℓ2 penalty on all parameters, added to the gradient, from 0 to 1. Defaults to 0.0005.
     #[cfg_attr(feature = "crd", schemars(range(min = 0.0, max = 1.0)))]
     pub weight_decay: f64,
 }
@@ -63,20 +63,20 @@ impl Default for Sgd {
 #[cfg_attr(feature = "crd", derive(schemars::JsonSchema))]
 #[serde(rename_all = "camelCase", deny_unknown_fields, default)]
 pub struct AdamW {
-    /// The highest learning rate of the schedule.
+    /// Maximum learning rate of the schedule, from 0 to 1000. Defaults to 0.001.
     #[cfg_attr(feature = "crd", schemars(range(min = 0.0, max = 1000.0)))]
     pub learning_rate: f64,
-    /// Decay of the mean of gradients.
+    /// Decay rate of the mean of gradients, from 0 to 0.999999. Defaults to 0.9.
     #[cfg_attr(feature = "crd", schemars(range(min = 0.0, max = 0.999_999)))]
     pub beta1: f64,
-    /// Decay of the mean of squared gradients.
+    /// Decay rate of the mean of squared gradients, from 0 to 0.999999. Defaults to 0.999.
     #[cfg_attr(feature = "crd", schemars(range(min = 0.0, max = 0.999_999)))]
     pub beta2: f64,
-    /// Added to the root of the latter; 0.00000001 where absent.
+    /// Term added to the denominator for numerical stability, from 0 to 1. Defaults to 0.00000001.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[cfg_attr(feature = "crd", schemars(range(min = 0.0, max = 1.0)))]
     pub epsilon: Option<f64>,
-    /// Share of a parameter that is taken off, times the learning rate.
+    /// Coefficient of the decoupled weight decay, from 0 to 100. Defaults to 0.01.
     #[cfg_attr(feature = "crd", schemars(range(min = 0.0, max = 100.0)))]
     pub weight_decay: f64,
 }
@@ -95,15 +95,15 @@ impl AdamW {
     }
 }
 
-/// Which parameters a layer-wise rate and weight decay are for.
+/// Parameters with a layer-wise learning rate and weight decay.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "crd", derive(schemars::JsonSchema))]
 pub enum Adaptation {
-    /// Weights. Biases and BatchNorm's parameters, those of one dimension, have the plain rate and no weight decay, as is
-    /// customary.
+    /// Weights only. Biases and BatchNorm parameters, which have one dimension, use the plain learning rate without
+    /// weight decay.
     #[default]
     Customary,
-    /// All parameters, as the paper writes it.
+    /// All parameters, as in the paper.
     Paper,
 }
 
@@ -112,23 +112,24 @@ pub enum Adaptation {
 #[cfg_attr(feature = "crd", derive(schemars::JsonSchema))]
 #[serde(rename_all = "camelCase", deny_unknown_fields, default)]
 pub struct Lamb {
-    /// The highest learning rate of the schedule.
+    /// Maximum learning rate of the schedule, from 0 to 1000. Defaults to 0.01.
     #[cfg_attr(feature = "crd", schemars(range(min = 0.0, max = 1000.0)))]
     pub learning_rate: f64,
-    /// Decay of the mean of gradients.
+    /// Decay rate of the mean of gradients, from 0 to 0.999999. Defaults to 0.9.
     #[cfg_attr(feature = "crd", schemars(range(min = 0.0, max = 0.999_999)))]
     pub beta1: f64,
-    /// Decay of the mean of squared gradients.
+    /// Decay rate of the mean of squared gradients, from 0 to 0.999999. Defaults to 0.999.
     #[cfg_attr(feature = "crd", schemars(range(min = 0.0, max = 0.999_999)))]
     pub beta2: f64,
-    /// Added to the root of the latter; 0.000001 where absent.
+    /// Term added to the denominator for numerical stability, from 0 to 1. Defaults to 0.000001.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[cfg_attr(feature = "crd", schemars(range(min = 0.0, max = 1.0)))]
     pub epsilon: Option<f64>,
-    /// Share of a parameter that is added to its direction.
+    /// Coefficient of the weight decay that is added to Adam's direction, from 0 to 100. Defaults to 0.0001.
     #[cfg_attr(feature = "crd", schemars(range(min = 0.0, max = 100.0)))]
     pub weight_decay: f64,
-    /// Which parameters have a rate of their own and weight decay: Customary (weights) or Paper (all).
+    /// Parameters with a layer-wise learning rate and weight decay: Customary (weights only) or Paper (all parameters).
+    /// Defaults to Customary.
     pub adaptation: Adaptation,
 }
 
@@ -151,19 +152,21 @@ impl Lamb {
 #[cfg_attr(feature = "crd", derive(schemars::JsonSchema))]
 #[serde(rename_all = "camelCase", deny_unknown_fields, default)]
 pub struct Lars {
-    /// The highest learning rate of the schedule.
+    /// Maximum learning rate of the schedule, from 0 to 1000. Defaults to 1.
     #[cfg_attr(feature = "crd", schemars(range(min = 0.0, max = 1000.0)))]
     pub learning_rate: f64,
-    /// Momentum.
+    /// Momentum coefficient, from 0 to 0.9999. Defaults to 0.9.
     #[cfg_attr(feature = "crd", schemars(range(min = 0.0, max = 0.9999)))]
     pub momentum: f64,
-    /// ℓ2 penalty, added to the gradient.
+    /// ℓ2 penalty, added to the gradient, from 0 to 1. Defaults to 0.0005.
     #[cfg_attr(feature = "crd", schemars(range(min = 0.0, max = 1.0)))]
     pub weight_decay: f64,
-    /// The trust coefficient: a layer's rate is so many times the length of its weights over that of its gradient.
+    /// Trust coefficient, from 0 to 10. Defaults to 0.001. A layer's learning rate is multiplied by trust × ‖weights‖ /
+    /// (‖gradient‖ + weightDecay × ‖weights‖).
     #[cfg_attr(feature = "crd", schemars(range(min = 0.0, max = 10.0)))]
     pub trust: f64,
-    /// Which parameters have a rate of their own and weight decay: Customary (weights) or Paper (all).
+    /// Parameters with a layer-wise learning rate and weight decay: Customary (weights only) or Paper (all parameters).
+    /// Defaults to Customary.
     pub adaptation: Adaptation,
 }
 
@@ -174,21 +177,22 @@ impl Default for Lars {
     }
 }
 
-/// Averaged weights, evaluated beside those that are trained. Exactly one member.
+/// Averaging of weights. Exactly one member.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[cfg_attr(feature = "crd", derive(schemars::JsonSchema))]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub enum Averaging {
-    /// An exponential moving average over steps.
+    /// Exponential moving average over steps.
     Ema(Ema),
 }
 
-/// An exponential moving average of weights and of BatchNorm's statistics.
+/// Exponential moving average of the weights and of the BatchNorm statistics.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[cfg_attr(feature = "crd", derive(schemars::JsonSchema))]
 #[serde(rename_all = "camelCase", deny_unknown_fields, default)]
 pub struct Ema {
-    /// What of the average stays in a step; (1 + t) / (10 + t) in step t while that is less.
+    /// Decay rate of the average per step, from 0 to 0.999999. Defaults to 0.999. Step t uses (1 + t) / (10 + t) if
+    /// that is less.
     #[cfg_attr(feature = "crd", schemars(range(min = 0.0, max = 0.999_999)))]
     pub decay: f64,
 }

@@ -1,42 +1,43 @@
 use serde::{Deserialize, Serialize};
 
-/// Epochs, batch size, learning rate over time.
+/// Epochs, batch size and learning rate.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[cfg_attr(feature = "crd", derive(schemars::JsonSchema))]
 #[cfg_attr(feature = "crd", schemars(extend("x-kubernetes-validations" = [
     {
         "rule": "self.warmupEpochs == 0 || (has(self.decay) && !has(self.decay.cyclic))",
-        "message": "warmupEpochs goes with decay.piecewise and decay.cosine: a cyclic schedule rises by itself",
+        "message": "warmupEpochs requires decay.piecewise or decay.cosine; decay.cyclic has no separate warm-up",
         "fieldPath": ".warmupEpochs"
     },
     {
         "rule": "self.warmupEpochs <= self.epochs",
-        "message": "warmupEpochs is more than epochs",
+        "message": "warmupEpochs must be at most epochs",
         "fieldPath": ".warmupEpochs"
     }
 ])))]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct Schedule {
-    /// How often training goes over the training images.
+    /// Number of passes over the training images, from 1 to 100000.
     #[cfg_attr(feature = "crd", schemars(range(min = 1, max = 100_000)))]
     pub epochs: u32,
-    /// Most images in a step, over all ranks. An epoch is cut into as few steps as that allows, of equal size give or
-    /// take one image, so that no image is left out or counted twice.
+    /// Maximum number of images per step over all ranks: from 1 to 1000000, at least the world size. Defaults to 128.
+    /// Steps of an epoch differ by at most one image, and an epoch uses every image exactly once.
     #[serde(default = "super::defaults::batch_size")]
     #[cfg_attr(feature = "crd", schemars(range(min = 1, max = 1_000_000)))]
     pub batch_size: u32,
-    /// Epochs in which the learning rate rises linearly from 0, with `piecewise` and `cosine`.
+    /// Number of epochs in which the learning rate rises linearly from 0: from 0 to 10000, at most `epochs`. Defaults
+    /// to 0. Requires `decay.piecewise` or `decay.cosine`.
     #[serde(default)]
     #[cfg_attr(feature = "crd", schemars(range(min = 0, max = 10_000)))]
     pub warmup_epochs: u32,
-    /// The learning rate over time; one cycle (`cyclic: {}`) where absent.
+    /// Learning rate schedule. Defaults to one cycle (`cyclic: {}`).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub decay: Option<Decay>,
-    /// How the optimizer's learning rate grows with the batch; not at all where absent.
+    /// Scaling of the optimizer's learning rate with the batch size. No scaling if absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub scaling: Option<Scaling>,
-    /// Local SGD (Stich, arXiv 1805.09767): each rank takes so many steps by itself, on its share of the batch, before
-    /// the ranks' weights are averaged. In every step, by averaged gradients, where absent or 1.
+    /// Local SGD (Stich, arXiv 1805.09767): number of steps that each rank takes on its part of the batch before the
+    /// ranks average their weights, from 1 to 1000. Defaults to 1, which averages gradients in every step.
     #[serde(default, skip_serializing_if = "is_one")]
     #[cfg_attr(feature = "crd", schemars(range(min = 1, max = 1000)))]
     pub local_steps: Option<u32>,
@@ -48,60 +49,63 @@ fn is_one(local_steps: &Option<u32>) -> bool {
     matches!(local_steps, None | Some(1))
 }
 
-/// How the learning rate grows with the batch: the optimizer's is for `baseBatchSize` images in a step.
+/// Scaling of the learning rate with the batch size. The optimizer's learning rate applies to `baseBatchSize` images
+/// per step.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "crd", derive(schemars::JsonSchema))]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct Scaling {
-    /// Linear (customary for SGD and LARS) or SquareRoot (for LAMB and AdamW).
+    /// Scaling rule: Linear (usual for SGD and LARS) or SquareRoot (usual for LAMB and AdamW).
     pub rule: ScalingRule,
-    /// The batch that the optimizer's learning rate is for.
+    /// Batch size to which the optimizer's learning rate applies, from 1 to 1000000.
     #[cfg_attr(feature = "crd", schemars(range(min = 1, max = 1_000_000)))]
     pub base_batch_size: u32,
 }
 
-/// How a learning rate grows with the batch.
+/// Scaling rule of the learning rate.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "crd", derive(schemars::JsonSchema))]
 pub enum ScalingRule {
-    /// In proportion (Goyal et al., arXiv 1706.02677).
+    /// In proportion to the batch size (Goyal et al., arXiv 1706.02677).
     Linear,
-    /// With its square root.
+    /// In proportion to the square root of the batch size.
     SquareRoot,
 }
 
-/// The learning rate over time. Exactly one member.
+/// Learning rate schedule. Exactly one member.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[cfg_attr(feature = "crd", derive(schemars::JsonSchema))]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub enum Decay {
-    /// Constant, then multiplied at given epochs.
+    /// Constant learning rate that is multiplied by `factor` after the epochs in `at`.
     Piecewise(Piecewise),
-    /// From 0 up to the optimizer's rate and down to 0 again, linearly, once.
+    /// One cycle: linear from 0 to the optimizer's learning rate, then linear to 0.
     Cyclic(Cyclic),
-    /// Down along half a cosine (Loshchilov and Hutter, arXiv 1608.03983), after the warm-up.
+    /// Half a cosine from the optimizer's learning rate to `floor`, after the warm-up (Loshchilov and Hutter, arXiv
+    /// 1608.03983).
     Cosine(Cosine),
 }
 
-/// Down along half a cosine.
+/// Half a cosine.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[cfg_attr(feature = "crd", derive(schemars::JsonSchema))]
 #[serde(rename_all = "camelCase", deny_unknown_fields, default)]
 pub struct Cosine {
-    /// Where it ends, as a share of the highest rate.
+    /// Final learning rate as a fraction of the maximum, from 0 to 1. Defaults to 0.
     #[cfg_attr(feature = "crd", schemars(range(min = 0.0, max = 1.0)))]
     pub floor: f64,
 }
 
-/// Constant, then multiplied at given epochs.
+/// Constant learning rate that is multiplied after given epochs.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[cfg_attr(feature = "crd", derive(schemars::JsonSchema))]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct Piecewise {
-    /// After how many epochs the rate is multiplied; none keeps it constant.
+    /// Epochs after which the learning rate is multiplied, at most 64, each from 1 to 100000. If empty, it stays
+    /// constant.
     #[cfg_attr(feature = "crd", schemars(length(max = 64), inner(range(min = 1, max = 100_000))))]
     pub at: Vec<u32>,
-    /// By what it is multiplied.
+    /// Factor for the learning rate, from 0 to 1. Defaults to 0.1.
     #[serde(default = "tenth")]
     #[cfg_attr(feature = "crd", schemars(range(min = 0.0, max = 1.0)))]
     pub factor: f64,
@@ -111,12 +115,12 @@ fn tenth() -> f64 {
     0.1
 }
 
-/// From 0 up and down to 0 again, linearly, once.
+/// One cycle of the learning rate.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[cfg_attr(feature = "crd", derive(schemars::JsonSchema))]
 #[serde(rename_all = "camelCase", deny_unknown_fields, default)]
 pub struct Cyclic {
-    /// At which share of all steps the rate is highest.
+    /// Position of the maximum as a fraction of all steps, from 0 to 1. Defaults to 0.4.
     #[cfg_attr(feature = "crd", schemars(range(min = 0.0, max = 1.0)))]
     pub peak: f64,
 }

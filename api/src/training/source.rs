@@ -4,90 +4,91 @@ use serde::{Deserialize, Serialize};
 
 use super::Training;
 
-/// Where a data set's standard files come from. Exactly one member.
+/// Source of the data set's files. Exactly one member.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "crd", derive(schemars::JsonSchema))]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub enum Source {
-    /// A directory of a volume.
+    /// Directory on a volume.
     Volume(VolumeSource),
-    /// An OCI image, run once in each pod as an init container, that puts the files into the directory named by the
-    /// environment variable `DATJOB_DATA`.
+    /// OCI image that runs once per pod as an init container and copies the files to the directory in the environment
+    /// variable `DATJOB_DATA`.
     Image(ImageSource),
-    /// A tar or tar.gz of the files over HTTP or HTTPS.
+    /// tar or tar.gz archive of the files over HTTP or HTTPS.
     Http(HttpSource),
-    /// The objects below a prefix of a bucket of S3, or of a store that speaks its protocol.
+    /// Objects below a prefix of a bucket in S3 or in an S3-compatible store.
     ObjectStore(ObjectStoreSource),
 }
 
-/// A directory of a volume.
+/// Directory on a volume.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "crd", derive(schemars::JsonSchema))]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct VolumeSource {
-    /// The claim that holds it, in the job's namespace; mounted read-only by every pod.
+    /// PersistentVolumeClaim in the job's namespace. Every pod mounts it read-only.
     pub persistent_volume_claim: ClaimReference,
-    /// Directory in the volume; its root where empty.
+    /// Directory on the volume, relative to its root and without `..`. Defaults to the root.
     #[serde(default)]
     #[cfg_attr(feature = "crd", schemars(length(max = 1024)))]
     pub path: String,
 }
 
-/// A PersistentVolumeClaim by name.
+/// Reference to a PersistentVolumeClaim.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "crd", derive(schemars::JsonSchema))]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct ClaimReference {
-    /// Name of the claim, in the job's namespace.
+    /// Name of the PersistentVolumeClaim, in the job's namespace.
     #[cfg_attr(feature = "crd", schemars(length(min = 1, max = 253)))]
     pub claim_name: String,
 }
 
-/// An OCI image that holds the data.
+/// OCI image with the data.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "crd", derive(schemars::JsonSchema))]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct ImageSource {
-    /// The image's reference. Its own entrypoint is run, as the trainer's user and with a read-only root.
+    /// Reference of the image. Its entrypoint runs as the trainer's user with a read-only root file system.
     #[cfg_attr(feature = "crd", schemars(length(min = 1, max = 1024)))]
     pub reference: String,
 }
 
-/// Something over HTTP(S).
+/// File over HTTP or HTTPS.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "crd", derive(schemars::JsonSchema))]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct HttpSource {
-    /// Where it is: of a data set a tar or tar.gz of its files.
+    /// URL of the file, without a user or a password. For a data set, the file is a tar or tar.gz archive.
     #[cfg_attr(feature = "crd", schemars(length(max = 2048), regex(pattern = "^https?://")))]
     pub url: String,
-    /// SHA-256 of what is there, in hexadecimal.
+    /// SHA-256 of the file, as 64 lower-case hexadecimal digits.
     #[cfg_attr(feature = "crd", schemars(regex(pattern = "^[0-9a-f]{64}$")))]
     pub sha256: String,
 }
 
-/// Objects of a bucket.
+/// Objects in a bucket.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "crd", derive(schemars::JsonSchema))]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct ObjectStoreSource {
-    /// Bucket and prefix, as in s3://bucket/datasets/imagenet. The data set's files below it are fetched by every pod; if
-    /// there is an object SHA256SUMS directly below it, the files that it lists are compared with it.
+    /// Bucket and prefix, for example s3://bucket/datasets/imagenet. Every pod downloads the data set's files below the
+    /// prefix. If an object SHA256SUMS exists directly below the prefix, the files that it lists are verified.
     #[cfg_attr(
         feature = "crd",
         schemars(length(max = 1024), regex(pattern = "^s3://[a-z0-9][a-z0-9.-]{1,61}[a-z0-9](/.*)?$"))
     )]
     pub url: String,
-    /// Address of a store other than AWS, as in https://minio.example.com:9000; the bucket follows in the path.
+    /// URL of a store other than AWS, for example https://minio.example.com:9000. Requests use path-style URLs.
+    /// Defaults to AWS.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[cfg_attr(feature = "crd", schemars(length(max = 2048), regex(pattern = "^https?://")))]
     pub endpoint: Option<String>,
-    /// Region of the bucket; us-east-1 where absent.
+    /// Region of the bucket. Defaults to us-east-1.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[cfg_attr(feature = "crd", schemars(length(min = 1, max = 64)))]
     pub region: Option<String>,
-    /// A secret in the job's namespace with the keys AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY; requests are not signed
-    /// where absent. `dat-trainer run` takes the environment variables of these names instead.
+    /// Name of a Secret in the job's namespace with the keys AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY. Requests are
+    /// not signed if absent. `dat-trainer run` reads the environment variables of these names instead.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[cfg_attr(feature = "crd", schemars(length(min = 1, max = 253)))]
     pub secret_name: Option<String>,
@@ -108,25 +109,25 @@ impl ObjectStoreSource {
     }
 }
 
-/// Where one file comes from. Exactly one member.
+/// Source of one file. Exactly one member.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "crd", derive(schemars::JsonSchema))]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub enum FileSource {
-    /// A file of a volume.
+    /// File on a volume.
     Volume(VolumeFile),
-    /// The file itself over HTTP or HTTPS, with its SHA-256; every pod downloads it.
+    /// File over HTTP or HTTPS. Every pod downloads it.
     Http(HttpSource),
 }
 
-/// A file of a volume.
+/// File on a volume.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "crd", derive(schemars::JsonSchema))]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct VolumeFile {
-    /// The claim that holds it, in the job's namespace; mounted read-only.
+    /// PersistentVolumeClaim in the job's namespace. Every pod mounts it read-only.
     pub persistent_volume_claim: ClaimReference,
-    /// Path of the file in the volume.
+    /// Path of the file, relative to the root of the volume and without `..`.
     #[cfg_attr(feature = "crd", schemars(length(min = 1, max = 1024)))]
     pub path: String,
 }

@@ -11,7 +11,8 @@ impl Training {
             return refuse(
                 "data.imageSize",
                 &format!(
-                    "goes with image-folder and webdataset: the images of {name} have a size of their own"
+                    "unsupported with {name}, whose images have a fixed size; remove the field, or use image-folder or \
+                     webdataset"
                 ),
             );
         }
@@ -40,13 +41,16 @@ impl Training {
             if matches!(self.objective, Objective::Mart(_)) || self.smoothing.is_some() {
                 return refuse(
                     "data.augmentation.cutMix",
-                    "goes with objective.crossEntropy and objective.trades, without smoothing: the others take one \
-                     label for each image",
+                    "requires objective.crossEntropy or objective.trades, without smoothing; objective.mart and \
+                     smoothing need one label per image",
                 );
             }
         }
         if written.random_resized_crop.is_some() && written.crop.is_some() {
-            return refuse("data.augmentation", "crop and randomResizedCrop exclude one another; write one");
+            return refuse(
+                "data.augmentation",
+                "crop and randomResizedCrop are mutually exclusive; remove one of them",
+            );
         }
         Ok(())
     }
@@ -60,8 +64,8 @@ impl Training {
             return refuse(
                 "schedule.batchSize",
                 &format!(
-                    "an epoch of {training} images in steps of at most {batch} has steps of {smallest}, less than the \
-                     {world_size} ranks of the world"
+                    "the smallest step of an epoch has size {smallest}, less than the world size {world_size} (training \
+                     images: {training}, batchSize: {batch}); increase batchSize, or use fewer ranks"
                 ),
             );
         }
@@ -72,8 +76,8 @@ impl Training {
             if matches!(attack, FinalAttack::ApgdT(_) | FinalAttack::AutoAttack(_)) && contents.classes < 4 {
                 let classes = contents.classes;
                 let problem = format!(
-                    "apgdT, which is part of autoAttack, needs 4 classes for its difference of logits ratio, and the data \
-                     set has {classes}; write pgd, apgdCe, cw, fabT or square"
+                    "apgdT, a component of autoAttack, requires at least 4 classes, and the data set has {classes}; use \
+                     pgd, apgdCe, cw, fabT or square"
                 );
                 return refuse("evaluation.final", &problem);
             }
@@ -92,7 +96,10 @@ impl Training {
 pub(super) fn check_http(field: &str, http: &HttpSource) -> Result<(), InvalidTraining> {
     check_url(&format!("{field}.url"), &http.url)?;
     if http.sha256.len() != 64 || !http.sha256.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f')) {
-        return refuse(&format!("{field}.sha256"), "write its SHA-256 as 64 lower-case hexadecimal digits");
+        return refuse(
+            &format!("{field}.sha256"),
+            "invalid SHA-256; expected 64 lower-case hexadecimal digits",
+        );
     }
     Ok(())
 }
@@ -100,14 +107,13 @@ pub(super) fn check_http(field: &str, http: &HttpSource) -> Result<(), InvalidTr
 fn check_object_store(store: &ObjectStoreSource) -> Result<(), InvalidTraining> {
     let field = |name: &str| format!("data.source.objectStore.{name}");
     if store.bucket_and_prefix().is_none() {
-        let problem =
-            format!("{:?} is no bucket of S3; write for example s3://bucket/datasets/imagenet", store.url);
+        let problem = format!("invalid S3 URL {:?}; expected s3://bucket/prefix", store.url);
         return refuse(&field("url"), &problem);
     }
     store.endpoint.as_deref().map_or(Ok(()), |endpoint| check_url(&field("endpoint"), endpoint))?;
     let bounded = |name: &str, value: Option<&String>, most: usize| match value {
         Some(value) if !(1..=most).contains(&value.len()) => {
-            refuse(&field(name), &format!("write 1 to {most} characters, or leave it out"))
+            refuse(&field(name), &format!("must have 1 to {most} characters; correct or remove the field"))
         }
         _ => Ok(()),
     };
@@ -118,12 +124,12 @@ fn check_object_store(store: &ObjectStoreSource) -> Result<(), InvalidTraining> 
 
 fn check_url(field: &str, url: &str) -> Result<(), InvalidTraining> {
     let Some(rest) = url.strip_prefix("http://").or_else(|| url.strip_prefix("https://")) else {
-        return refuse(field, "must begin with http:// or https://");
+        return refuse(field, "must start with http:// or https://");
     };
     if rest.split(['/', '?', '#']).next().is_some_and(|authority| authority.contains('@')) {
         return refuse(
             field,
-            "has a user or a password before the host: whoever may read the job would read it",
+            "must not contain a user or a password, because everyone who can read the job can read it",
         );
     }
     Ok(())

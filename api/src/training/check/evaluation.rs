@@ -10,13 +10,13 @@ impl Training {
         count("evaluation.during.pgd.steps", during.steps, 1, 1000)?;
         size("evaluation.during.pgd.stepSize", during.step_size.as_ref(), self.largest_epsilon())?;
         if !(1..=16).contains(&self.evaluation.final_.len()) {
-            return refuse("evaluation.final", "name 1 to 16 attacks");
+            return refuse("evaluation.final", "must have 1 to 16 attacks");
         }
         self.evaluation.final_.iter().try_for_each(|attack| self.check_final_attack(attack))?;
         let names: Vec<String> = self.evaluation.final_.iter().map(FinalAttack::name).collect();
         if let Some((_, name)) = names.iter().enumerate().find(|(at, name)| names[..*at].contains(name)) {
             let problem = format!(
-                "names {name} twice: results and evaluation.target tell attacks apart by their names"
+                "duplicate attack {name:?}; results and evaluation.target identify an attack by its name, so remove one"
             );
             return refuse("evaluation.final", &problem);
         }
@@ -28,7 +28,10 @@ impl Training {
     fn check_sweep(&self) -> Result<(), InvalidTraining> {
         let Some(sweep) = &self.evaluation.sweep else { return Ok(()) };
         if sweep.epsilon.len() > 16 || sweep.steps.len() > 16 {
-            return refuse("evaluation.sweep", "name at most 16 radii and 16 numbers of steps");
+            return refuse(
+                "evaluation.sweep",
+                "must have at most 16 values of epsilon and at most 16 of steps",
+            );
         }
         let most = self.largest_epsilon();
         sweep.steps.iter().try_for_each(|&steps| count("evaluation.sweep.steps", steps, 1, 10_000))?;
@@ -43,9 +46,10 @@ impl Training {
         number("evaluation.certify.alpha", certify.alpha, 0.0001, 0.5)?;
         match self.certified_sigma() {
             Some(sigma) => number("evaluation.certify.sigma", sigma, 0.001, 10.0),
-            None => {
-                refuse("evaluation.certify.sigma", "write the deviation of the noise: there is no smoothing")
-            }
+            None => refuse(
+                "evaluation.certify.sigma",
+                "required without smoothing; set the standard deviation of the noise",
+            ),
         }
     }
 
@@ -57,8 +61,8 @@ impl Training {
             Some(name) if !names.contains(name) => refuse(
                 "evaluation.target.attack",
                 &format!(
-                    "{name} is no attack of evaluation.final; write {} or leave it out",
-                    names.join(" or ")
+                    "unknown attack {name:?}; expected one of evaluation.final ({}), or no value for the worst case",
+                    names.join(", ")
                 ),
             ),
             _ => Ok(()),

@@ -17,7 +17,7 @@ impl Training {
                     refuse(
                         &format!("{field}.volume.path"),
                         &format!(
-                            "{path:?} must be the path of a file below the volume's root, without \"..\""
+                            "invalid path {path:?}; expected a file path relative to the volume's root, without \"..\""
                         ),
                     )
                 }
@@ -32,35 +32,34 @@ impl Training {
         if self.data.dataset.is_encoded() {
             return refuse(
                 "data.additional",
-                "goes with the data sets that lie in memory, not with image-folder and webdataset: put the images into \
-                 their folders or shards",
+                "unsupported with image-folder and webdataset; add the images to the folders or shards of the data set",
             );
         }
         let batch = self.schedule.batch_size;
         if batch < 2 || (f64::from(batch) * additional.per_batch).round() < 1.0 {
             let share = additional.per_batch;
             let problem = format!(
-                "a share of {share} of a batch of {batch} is no image; raise it or schedule.batchSize"
+                "perBatch × batchSize ({share} × {batch}) gives zero additional images; increase perBatch or batchSize"
             );
             return refuse("data.additional.perBatch", &problem);
         }
         match &additional.labels {
             Labels::None(_) if !matches!(self.objective, Objective::Trades(_)) => refuse(
                 "data.additional.labels",
-                "without labels only the divergence of objective.trades can be learned; write objective.trades, or \
-                 labels.teacher",
+                "labels.none requires objective.trades; use objective.trades or labels.teacher",
             ),
             Labels::None(_) if self.data.augmentation.cut_mix.is_some() => refuse(
                 "data.additional.labels",
-                "CutMix mixes labels, and there are none; leave data.augmentation.cutMix out, or write labels.teacher",
+                "labels.none cannot be combined with data.augmentation.cutMix, which mixes labels; remove cutMix, or use \
+                 labels.teacher",
             ),
             Labels::Teacher(teacher) if teacher.model.initial_weights.is_some() => refuse(
                 "data.additional.labels.teacher.model.initialWeights",
-                "the teacher's weights are labels.teacher.weights; leave it out",
+                "unsupported for a teacher, whose weights are labels.teacher.weights; remove the field",
             ),
             Labels::Teacher(teacher) if !teacher.model.stem_fits() => refuse(
                 "data.additional.labels.teacher.model.stem",
-                &format!("{} has one form only; leave it out", teacher.model.architecture),
+                &format!("{} supports only the default stem; remove the field", teacher.model.architecture),
             ),
             _ => Ok(()),
         }

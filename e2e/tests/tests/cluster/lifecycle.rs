@@ -71,7 +71,7 @@ fn a_job_that_misses_its_target_fails_and_keeps_its_results() {
     let failed = job::condition(&object, "Failed").expect("the condition is there");
     assert_eq!(failed["reason"], "InvalidSpec");
     let message = failed["message"].as_str().expect("a sentence");
-    assert!(message.contains("evaluation.target.attack: square-3 is no attack"), "{message}");
+    assert!(message.contains("evaluation.target.attack: unknown attack \"square-3\""), "{message}");
 
     document["metadata"]["name"] = "missed".into();
     document["spec"]["training"]["evaluation"]["target"]["attack"] = "square-2".into();

@@ -37,7 +37,7 @@ fn invalid_manifests_are_refused_by_the_name_of_the_field() {
         ("data.dataset", json!("imagenet"), "spec.training.data.dataset"),
         ("schedule.batchSize", json!(1), "spec.training.schedule.batchSize"),
         ("schedule.epochs", json!(0), "spec.training.schedule.epochs"),
-        ("schedule.warmupEpochs", json!(1), "warmupEpochs goes with decay.piecewise"),
+        ("schedule.warmupEpochs", json!(1), "warmupEpochs requires decay.piecewise"),
         ("optimizer.sgd.momentum", json!(1.5), "spec.training.optimizer.sgd.momentum"),
         ("evaluation.final", json!([]), "spec.training.evaluation.final"),
         ("seed", json!(-1), "spec.training.seed"),
@@ -53,7 +53,7 @@ fn invalid_manifests_are_refused_by_the_name_of_the_field() {
         ("spec.checkpoints", json!({}), "spec.checkpoints"),
         ("spec.pod.runAsUser", json!(0), "spec.pod.runAsUser"),
         ("spec.pod.volumes", json!([{"name": "x", "hostPath": {"path": "/"}}]), "hostPath"),
-        ("metadata.name", json!("1st"), "metadata.name must begin with a letter"),
+        ("metadata.name", json!("1st"), "metadata.name must start with a lower-case letter"),
         ("metadata.name", json!("a".repeat(53)), "metadata.name must have at most 52 characters"),
     ] {
         let mut document = job::quick("invalid");

@@ -294,7 +294,7 @@ fn a_job_that_misses_its_target_fails_and_keeps_its_results() {
             let (value, reason, sentence) = story.condition(FAILED);
             assert_eq!((value, reason), ("True", "TargetMissed"));
             assert!(
-                sentence.starts_with("The robust accuracy under pgd-20 is 49.80 % (4980 of 10000"),
+                sentence.starts_with("Robust accuracy under pgd-20 is 49.80 % (4980 of 10000"),
                 "{sentence}"
             );
             assert_eq!(story.condition(COMPLETE).0, "False");
