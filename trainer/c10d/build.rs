@@ -10,8 +10,8 @@ fn main() {
     let library = env::var_os("DEP_TCH_LIBTORCH_LIB")
         .or_else(|| env::var_os("DEP_TORCH_SYS_LIBTORCH_LIB"))
         .map(PathBuf::from)
-        .expect("torch-sys must be a direct dependency: its build script says where libtorch is");
-    let include = library.parent().expect("libtorch's lib folder lies in libtorch").join("include");
+        .expect("torch-sys must be a direct dependency: its build script reports the path of libtorch");
+    let include = library.parent().expect("libtorch's lib folder has a parent folder").join("include");
 
     println!("cargo::rerun-if-changed=cpp");
     println!("cargo::rerun-if-changed=plugin/plugin.h");

@@ -161,5 +161,5 @@ fn a_lost_rank_is_told_as_such() {
         Some(all_reduce.mean(0, &tensor, Rounding::Nearest).unwrap_err().to_string())
     });
     let error = errors[0].clone().unwrap();
-    assert!(error.contains("closed its connection") && error.contains("rank 0 of 2"), "{error}");
+    assert!(error.contains("lost the connection to a peer") && error.contains("rank 0 of 2"), "{error}");
 }

@@ -64,7 +64,7 @@ fn what_the_files_do_not_allow_is_said() {
     let broken = folder.join("train/n02/0007.JPEG");
     fs::write(&broken, "no image").unwrap();
     let sentence = run(&small("image-folder"), &folder, 2, &[]).unwrap_err();
-    assert!(sentence.contains(&format!("{}: is neither a JPEG nor a PNG", broken.display())), "{sentence}");
+    assert!(sentence.contains(&format!("{}: not a JPEG or PNG image", broken.display())), "{sentence}");
 
     let mut many = small("image-folder");
     many["spec"]["training"]["data"]["validation"]["count"] = 119.into();
@@ -99,7 +99,7 @@ fn a_run_fetches_its_data_with_the_keys_of_its_environment() {
     let results = run(&[("AWS_ACCESS_KEY_ID", "key"), ("AWS_SECRET_ACCESS_KEY", "secret")]).unwrap();
     assert_eq!(results["clean"]["total"], 30);
     let refused = run(&[]).unwrap_err();
-    assert!(refused.contains("objectStore.secretName is given, but the environment variables"), "{refused}");
+    assert!(refused.contains("objectStore.secretName is set: the environment variables"), "{refused}");
 }
 
 #[test]

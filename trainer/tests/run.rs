@@ -292,7 +292,7 @@ fn is_worker(id: u32) -> bool {
 fn what_cannot_be_run_says_why() {
     let empty = tempfile::tempdir().unwrap();
     let message = Run::new(&manifest()).fail(empty.path());
-    assert!(message.contains("there are no folders train and val"), "{message}");
+    assert!(message.contains("the folder train or val is missing"), "{message}");
 
     let mut wrong = manifest();
     wrong["spec"]["training"]["threatModel"]["epsilon"] = "8".into();

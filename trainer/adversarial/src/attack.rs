@@ -135,7 +135,7 @@ pub(crate) fn gradient_of(
         let sum = losses.f_sum(losses.kind())?;
         let gradient = Tensor::f_run_backward(&[sum], &[&images], false, false)?.pop();
         let gradient =
-            gradient.ok_or_else(|| TchError::Torch("the backward pass gave no gradient".to_owned()))?;
+            gradient.ok_or_else(|| TchError::Torch("the backward pass returned no gradient".to_owned()))?;
         Ok((losses.f_detach()?, gradient))
     })
 }

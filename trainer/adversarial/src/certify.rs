@@ -79,7 +79,7 @@ impl Certification {
                     None => counts,
                 });
             }
-            total.ok_or_else(|| TchError::Torch("there are no noisy copies to count".to_owned()))
+            total.ok_or_else(|| TchError::Torch("the number of noisy copies must be at least 1".to_owned()))
         })
     }
 }

@@ -61,7 +61,7 @@ impl Classifier for Network {
 #[derive(Debug, Error)]
 pub enum EvaluateError {
     /// The network gives logits that are not finite, on an image or its attacked form.
-    #[error("the network's logits are not finite: training diverged")]
+    #[error("the network's logits are not finite: the training diverged")]
     NotFinite,
     /// The progress callback asked to stop.
     #[error("the evaluation was cancelled")]

@@ -42,16 +42,16 @@ pub enum Mode {
 #[derive(Debug, Error)]
 pub enum ModelError {
     /// The state lacks a tensor.
-    #[error("the state has no {0}, which is needed")]
+    #[error("missing tensor {0} in the state dict")]
     Missing(String),
     /// The state has a tensor that does not belong there.
-    #[error("the state has {0}, which is not known here")]
+    #[error("unexpected tensor {0} in the state dict")]
     Unexpected(String),
     /// The state has a tensor twice.
-    #[error("the state has {0} twice")]
+    #[error("duplicate tensor {0} in the state dict")]
     Repeated(String),
     /// A tensor has another shape.
-    #[error("{name} has the shape {found:?} in the state, {expected:?} is needed")]
+    #[error("tensor {name} in the state dict: expected shape {expected:?}, got {found:?}")]
     Shape {
         /// The tensor's name.
         name: String,

@@ -15,7 +15,7 @@ pub enum StateDictError {
     #[error(transparent)]
     Safetensors(#[from] SafetensorsError),
     /// A type of numbers that files do not hold.
-    #[error("tensor {name} has the kind {kind}, which checkpoints do not hold")]
+    #[error("tensor {name}: unsupported type {kind}; expected Double, Float or Int64")]
     Kind {
         /// The tensor.
         name: String,

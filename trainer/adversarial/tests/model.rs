@@ -121,19 +121,19 @@ fn a_state_that_does_not_fit_is_refused_and_changes_nothing() {
     };
     assert_eq!(
         refusal(|state| drop(state.remove(3))).to_string(),
-        "the state has no conv2.bias, which is needed"
+        "missing tensor conv2.bias in the state dict"
     );
     assert_eq!(
         refusal(|state| state.push(("fc3.bias".to_owned(), Tensor::zeros([1], F32)))).to_string(),
-        "the state has fc3.bias, which is not known here"
+        "unexpected tensor fc3.bias in the state dict"
     );
     assert_eq!(
         refusal(|state| state.push(("fc2.bias".to_owned(), Tensor::zeros([1], F32)))).to_string(),
-        "the state has fc2.bias twice"
+        "duplicate tensor fc2.bias in the state dict"
     );
     assert_eq!(
         refusal(|state| state[1].1 = Tensor::zeros([17], F32)).to_string(),
-        "conv1.bias has the shape [17] in the state, [16] is needed"
+        "tensor conv1.bias in the state dict: expected shape [16], got [17]"
     );
 }
 

@@ -29,7 +29,7 @@ void check(int status) { TORCH_CHECK(status == 0, plugin().last_error()); }
 
 int refuse(int status) {
   const char* message = dlerror();
-  datjob::set_last_error(message == nullptr ? "the loader gave no reason" : message);
+  datjob::set_last_error(message == nullptr ? "the dynamic loader reported no reason" : message);
   return status;
 }
 
@@ -54,7 +54,8 @@ int load(const char* path) {
   if (symbol == nullptr) return refuse(DATJOB_CUDA_OTHER_PLUGIN);
   const auto* table = reinterpret_cast<const datjob_cuda_plugin* (*)()>(symbol)();
   if (table->version != DATJOB_CUDA_PLUGIN_VERSION) {
-    datjob::set_last_error("it is of version " + std::to_string(table->version));
+    datjob::set_last_error(
+        "expected version " + std::to_string(DATJOB_CUDA_PLUGIN_VERSION) + ", got " + std::to_string(table->version));
     return DATJOB_CUDA_OTHER_PLUGIN;
   }
   loaded = table;
@@ -101,7 +102,7 @@ int datjob_cuda_load(const char* path, int* out_devices) {
     return code == cuda_insufficient_driver ? DATJOB_CUDA_DRIVER_TOO_OLD : DATJOB_CUDA_NO_DEVICE;
   }
   if (devices == 0) {
-    datjob::set_last_error("CUDA counts 0 devices");
+    datjob::set_last_error("CUDA reports 0 devices");
     return DATJOB_CUDA_NO_DEVICE;
   }
   *out_devices = devices;

@@ -70,8 +70,8 @@ class GlooBackend : public c10d::ProcessGroupGloo {
 at::Tensor in_place_operand(const at::Tensor& tensor) {
   TORCH_CHECK_VALUE(tensor.defined(), "the tensor is undefined");
   TORCH_CHECK_VALUE(
-      tensor.is_non_overlapping_and_dense(), "the tensor's elements do not fill one block of memory (sizes ",
-      tensor.sizes(), ", strides ", tensor.strides(), "): pass a contiguous copy");
+      tensor.is_non_overlapping_and_dense(), "the tensor is not dense or its elements overlap (sizes ",
+      tensor.sizes(), ", strides ", tensor.strides(), "); pass a contiguous copy");
   return tensor.detach();
 }
 
@@ -177,8 +177,8 @@ int datjob_group_all_to_all(
     const at::Tensor& given = datjob::tensor(tensor);
     TORCH_CHECK_VALUE(given.defined(), "the tensor is undefined");
     TORCH_CHECK_VALUE(
-        given.dim() > 0 && given.size(0) == group->group->getSize(), "the tensor has the shape ", given.sizes(),
-        ": its first dimension must be the world size");
+        given.dim() > 0 && given.size(0) == group->group->getSize(), "invalid shape ", given.sizes(),
+        ": the first dimension must be the world size ", group->group->getSize());
     at::Tensor input = given.detach().contiguous();
     at::Tensor output = at::empty(input.sizes(), input.options());
     // Without sizes, each rank gets an equal share.

@@ -36,7 +36,7 @@ pub(crate) fn require_same(group: &ProcessGroup, operation: &str, lines: &[Strin
         operation: operation.to_owned(),
         member: Some(group.member()),
         message: first_difference(&descriptions)
-            .unwrap_or_else(|| "the descriptions of the models differ".to_owned()),
+            .unwrap_or_else(|| "the model descriptions differ".to_owned()),
     }))
 }
 
@@ -47,7 +47,7 @@ fn first_difference(descriptions: &[String]) -> Option<String> {
         let other: Vec<&str> = description.lines().collect();
         let at = (0..first.len().max(other.len())).find(|&i| first.get(i) != other.get(i))?;
         let line = |lines: &[&str]| lines.get(at).map_or("nothing".to_owned(), |line| format!("\"{line}\""));
-        Some(format!("rank 0 has {} where rank {rank} has {}", line(&first), line(&other)))
+        Some(format!("rank 0 has {}, rank {rank} has {}", line(&first), line(&other)))
     })
 }
 
@@ -97,13 +97,13 @@ mod tests {
     #[test]
     fn the_first_line_that_differs_is_told() {
         let told = difference(&["a\nb\nc", "a\nb\nc", "a\nx\ny"]).unwrap();
-        assert_eq!(told, "rank 0 has \"b\" where rank 2 has \"x\"");
+        assert_eq!(told, "rank 0 has \"b\", rank 2 has \"x\"");
     }
 
     #[test]
     fn a_missing_line_is_told() {
-        assert_eq!(difference(&["a", "a\nb"]).unwrap(), "rank 0 has nothing where rank 1 has \"b\"");
-        assert_eq!(difference(&["a\nb", "a"]).unwrap(), "rank 0 has \"b\" where rank 1 has nothing");
+        assert_eq!(difference(&["a", "a\nb"]).unwrap(), "rank 0 has nothing, rank 1 has \"b\"");
+        assert_eq!(difference(&["a\nb", "a"]).unwrap(), "rank 0 has \"b\", rank 1 has nothing");
     }
 
     #[test]

@@ -21,16 +21,16 @@ use crate::{
 pub enum CudaError {
     /// The driver's library is not there.
     #[error(
-        "there is no NVIDIA driver here ({0}): in a pod the NVIDIA runtime brings it, where the container asks for a GPU \
-         and the node's runtime is the NVIDIA one (spec.pod.runtimeClassName, where that is not the node's default)"
+        "cannot load the NVIDIA driver ({0}); in a pod, request a GPU in spec.pod.resources and set \
+         spec.pod.runtimeClassName to the NVIDIA runtime class, unless it is the node's default"
     )]
     NoDriver(String),
     /// libtorch's CUDA part is not there, or lacks something.
-    #[error("libtorch's CUDA libraries cannot be loaded ({0}): this is the CPU image, take the one for CUDA")]
+    #[error("cannot load libtorch's CUDA libraries ({0}); use the CUDA image instead of the CPU image")]
     NoLibraries(String),
     /// The plugin is not there, or lacks something.
     #[error(
-        "the CUDA plugin {path} cannot be loaded ({message}): it lies beside the trainer in the image for CUDA; DATJOB_CUDA_PLUGIN names another"
+        "cannot load the CUDA plugin {path} ({message}); use the CUDA image, or set DATJOB_CUDA_PLUGIN to the plugin's path"
     )]
     NoPlugin {
         /// Where it was looked for.
@@ -39,7 +39,9 @@ pub enum CudaError {
         message: String,
     },
     /// The plugin is of another build.
-    #[error("the CUDA plugin {path} is not of this trainer's release ({message}): take both from one image")]
+    #[error(
+        "the CUDA plugin {path} is not from this trainer's release ({message}); use both from the same image"
+    )]
     OtherPlugin {
         /// Where it was found.
         path: PathBuf,
@@ -47,11 +49,11 @@ pub enum CudaError {
         message: String,
     },
     /// The driver cannot run this CUDA.
-    #[error("the NVIDIA driver of this node is too old for CUDA 13.0 ({0}): it takes driver 580 or newer")]
+    #[error("the NVIDIA driver of this node is too old for CUDA 13.0 ({0}); install driver 580 or newer")]
     DriverTooOld(String),
     /// The driver gives no device.
     #[error(
-        "no CUDA device can be used here ({0}): does the container ask for a GPU, and is the device healthy?"
+        "no usable CUDA device ({0}); check that the container requests a GPU and that the device is healthy"
     )]
     NoDevice(String),
 }
@@ -99,7 +101,7 @@ impl Cuda {
     pub fn load(plugin: &Path) -> Result<Self, CudaError> {
         let path = plugin.to_owned();
         let Ok(name) = c_string(&plugin.to_string_lossy()) else {
-            return Err(CudaError::NoPlugin { path, message: "its path has a NUL byte".to_owned() });
+            return Err(CudaError::NoPlugin { path, message: "the path contains a NUL byte".to_owned() });
         };
         let mut devices = 0;
         // SAFETY: the string lives through the call, and the last argument is a place for the result.
@@ -123,7 +125,7 @@ impl Cuda {
 
     /// What a device is.
     pub fn describe(self, device: usize) -> Result<CudaDevice, C10dError> {
-        const OPERATION: &str = "looking at a CUDA device";
+        const OPERATION: &str = "reading the properties of a CUDA device";
         let device = self.index(OPERATION, device)?;
         let mut out = ffi::CudaDevice::default();
         // SAFETY: the last argument is a place for the result.
@@ -142,7 +144,7 @@ impl Cuda {
 
     /// A device's memory as it stands now.
     pub fn memory(self, device: usize) -> Result<CudaMemory, C10dError> {
-        const OPERATION: &str = "looking at a CUDA device's memory";
+        const OPERATION: &str = "reading the memory usage of a CUDA device";
         let device = self.index(OPERATION, device)?;
         let mut out = ffi::CudaMemory::default();
         // SAFETY: the last argument is a place for the result.
@@ -190,7 +192,7 @@ impl Cuda {
 
     /// Where the work of a device stands now: what was asked for so far comes before it.
     pub fn mark(self, device: usize) -> Result<Mark, C10dError> {
-        const OPERATION: &str = "marking a time on a CUDA device";
+        const OPERATION: &str = "recording an event on a CUDA device";
         let device = self.index(OPERATION, device)?;
         let mut handle = ptr::null_mut();
         // SAFETY: the last argument is a place for the result.
@@ -201,7 +203,10 @@ impl Cuda {
 
     fn index(self, operation: &str, device: usize) -> Result<c_int, C10dError> {
         if device >= self.devices {
-            let message = format!("there is no device {device}, only {} in all", self.devices);
+            let message = format!(
+                "invalid device {device}: must be less than the number of devices ({})",
+                self.devices
+            );
             return Err(C10dError::invalid(operation, None, message));
         }
         Ok(c_int::try_from(device).expect("the number of devices came as one"))
@@ -263,7 +268,7 @@ impl Mark {
         let mut seconds = 0.0;
         // SAFETY: both handles are alive, and the last argument is a place for the result.
         check(unsafe { ffi::datjob_mark_seconds_until(self.0.as_ptr(), later.0.as_ptr(), &raw mut seconds) })
-            .map_err(|message| C10dError::from_message("timing a CUDA device", None, &message))?;
+            .map_err(|message| C10dError::from_message("measuring time on a CUDA device", None, &message))?;
         Ok(Duration::try_from_secs_f64(seconds).unwrap_or_default())
     }
 }
@@ -331,7 +336,7 @@ mod tests {
         let error = cuda.download(&host).unwrap_err();
         assert!(matches!(error, C10dError::InvalidArgument(_)), "{error}");
         let error = cuda.upload(&host, 1).unwrap_err();
-        assert!(error.to_string().contains("no device 1"), "{error}");
+        assert!(error.to_string().contains("invalid device 1"), "{error}");
         // The bridge itself refuses what needs a plugin that is not loaded.
         let error = cuda.upload(&host, 0).unwrap_err();
         assert!(error.to_string().contains("not loaded"), "{error}");

@@ -42,16 +42,16 @@ impl fmt::Display for Failure {
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 pub enum C10dError {
     /// A peer, or a key of the store, did not come within the timeout: the peer hangs, is cut off, or is behind.
-    #[error("no answer within the timeout: {0}")]
+    #[error("timed out: {0}")]
     Timeout(Failure),
     /// The connection to a peer broke: its process ended, or it left the group.
-    #[error("a peer closed its connection: {0}")]
+    #[error("lost the connection to a peer: {0}")]
     PeerLost(Failure),
     /// The store's host does not answer or has closed the connection.
-    #[error("the store cannot be reached: {0}")]
+    #[error("cannot reach the store: {0}")]
     StoreLost(Failure),
     /// The processes do not train the same model: they disagree about parameters or bucket sizes.
-    #[error("the processes disagree about the model: {0}")]
+    #[error("model mismatch between ranks: {0}")]
     ModelMismatch(Failure),
     /// An argument that this crate refuses before anything is sent.
     #[error("invalid argument: {0}")]
@@ -169,7 +169,7 @@ fn message_without_backtrace(message: &str) -> &str {
 /// The first line that says something.
 fn first_line(message: &str) -> &str {
     let line = message.lines().map(str::trim).find(|line| !line.is_empty());
-    line.unwrap_or("libtorch gave no reason")
+    line.unwrap_or("libtorch reported no reason")
 }
 
 /// What failed, by an error message of libtorch, CUDA, cuDNN or NCCL.
@@ -294,7 +294,7 @@ mod tests {
         let error = C10dError::from_message("all_reduce", Some(MEMBER), message);
         assert_eq!(
             error.to_string(),
-            "a peer closed its connection: all_reduce on rank 1 of 3: Connection closed by peer [10.0.0.1]:1"
+            "lost the connection to a peer: all_reduce on rank 1 of 3: Connection closed by peer [10.0.0.1]:1"
         );
         assert!(error.is_communication());
     }
@@ -324,7 +324,7 @@ mod tests {
     #[test]
     fn a_broken_connection_of_a_store_is_a_lost_store() {
         let error = C10dError::from_store_message("store get \"key\"", "Broken pipe");
-        assert_eq!(error.to_string(), "the store cannot be reached: store get \"key\": Broken pipe");
+        assert_eq!(error.to_string(), "cannot reach the store: store get \"key\": Broken pipe");
     }
 
     #[test]

@@ -263,7 +263,7 @@ pub(crate) fn last_error() -> String {
 
 /// A string for the bridge.
 pub(crate) fn c_string(text: &str) -> Result<CString, String> {
-    CString::new(text).map_err(|_| format!("{text:?} has a NUL byte"))
+    CString::new(text).map_err(|_| format!("{text:?} contains a NUL byte"))
 }
 
 /// A timeout for the bridge: c10d reads 0 as "for ever", which nobody means, and adds to clocks of nanoseconds.

@@ -43,7 +43,7 @@ fn require_image(operation: &str, tensor: &Tensor) -> Result<(), C10dError> {
     match tensor.dim() {
         4 => Ok(()),
         dimensions => {
-            let message = format!("channels_last is for 4 dimensions, not {dimensions}");
+            let message = format!("channels_last requires 4 dimensions, got {dimensions}");
             Err(C10dError::invalid(operation, None, message))
         }
     }

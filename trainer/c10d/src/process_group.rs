@@ -137,7 +137,7 @@ impl ProcessGroup {
             let attached = check(unsafe {
                 ffi::datjob_group_attach_nccl(group.handle.0.as_ptr(), store.as_ptr(), milliseconds(timeout))
             });
-            attached.map_err(|message| group.error("forming the NCCL group", &message))?;
+            attached.map_err(|message| group.error("creating the NCCL group", &message))?;
         }
         Ok(group)
     }
@@ -150,7 +150,7 @@ impl ProcessGroup {
         options: &GlooOptions,
         cuda: Option<CudaBackend>,
     ) -> Result<Self, C10dError> {
-        const OPERATION: &str = "forming the Gloo group";
+        const OPERATION: &str = "creating the Gloo group";
         let group = Self::without_backend(OPERATION, store, rank, world_size, &options.name)?;
         let (kind, device) = match &options.device {
             GlooDevice::Hostname(name) => (ffi::GLOO_HOSTNAME, name),
@@ -184,7 +184,9 @@ impl ProcessGroup {
         let member = Member { rank, world_size };
         let invalid = |message: String| C10dError::invalid(operation, Some(member), message);
         if rank >= world_size {
-            return Err(invalid(format!("rank {rank} is not below the world size {world_size}")));
+            return Err(invalid(format!(
+                "invalid rank {rank}: must be less than the world size {world_size}"
+            )));
         }
         let c_rank = c_int::try_from(rank).map_err(|error| invalid(error.to_string()))?;
         let c_world_size = c_int::try_from(world_size).map_err(|error| invalid(error.to_string()))?;
@@ -367,7 +369,8 @@ impl ProcessGroup {
 
     fn root(&self, operation: &'static str, root: usize) -> Result<c_int, C10dError> {
         if root >= self.member.world_size {
-            let message = format!("root {root} is not below the world size {}", self.member.world_size);
+            let size = self.member.world_size;
+            let message = format!("invalid root {root}: must be less than the world size {size}");
             return Err(C10dError::invalid(operation, Some(self.member), message));
         }
         Ok(c_int::try_from(root).expect("the world size fits, so its ranks do"))

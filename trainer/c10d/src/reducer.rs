@@ -113,7 +113,7 @@ impl Reducer {
         group: &ProcessGroup,
         options: ReducerOptions,
     ) -> Result<Self, C10dError> {
-        const OPERATION: &str = "making the reducer";
+        const OPERATION: &str = "creating the reducer";
         let member = Some(group.member());
         let invalid = |message: String| C10dError::invalid(OPERATION, member, message);
 
@@ -123,11 +123,11 @@ impl Reducer {
             }
         }
         if parameters.is_empty() {
-            return Err(invalid("there are no parameters".to_owned()));
+            return Err(invalid("the model has no parameters".to_owned()));
         }
         let bytes = |name: &str, size: usize| match i64::try_from(size) {
             Ok(size) if size > 0 => Ok(size),
-            _ => Err(invalid(format!("{name} is {size}"))),
+            _ => Err(invalid(format!("{name}: invalid value {size}: must be 1 to {}", i64::MAX))),
         };
         let first_bucket_bytes = bytes("first_bucket_bytes", options.first_bucket_bytes)?;
         let bucket_cap_bytes = bytes("bucket_cap_bytes", options.bucket_cap_bytes)?;
@@ -235,7 +235,7 @@ impl Reducer {
     pub fn update_process_group(&mut self, group: &ProcessGroup) -> Result<(), C10dError> {
         const OPERATION: &str = "update_process_group";
         if self.hook.is_some() {
-            let message = "a hook averages the buckets: make a new reducer";
+            let message = "a hook averages the buckets; create a new reducer";
             return Err(C10dError::invalid(OPERATION, Some(self.member), message));
         }
         self.release_process_group()?;
@@ -293,7 +293,7 @@ impl Reducer {
             C10dError::Other(Failure {
                 operation: operation.to_owned(),
                 member: Some(self.member),
-                message: format!("the backward pass gave no gradient to {}", left_out.join(", ")),
+                message: format!("the backward pass produced no gradient for {}", left_out.join(", ")),
             })
         })
     }

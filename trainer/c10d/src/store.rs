@@ -131,7 +131,7 @@ impl TcpStore {
     /// it is dropped. Port 0 takes any free port. The server runs in a thread of its own and waits for nobody; this
     /// process need not be a rank. `timeout` is that of [`Store::get`] on this end.
     pub fn host(bind: IpAddr, port: u16, timeout: Duration) -> Result<Self, C10dError> {
-        let operation = format!("store host on {}", SocketAddr::new(bind, port));
+        let operation = format!("starting the store on {}", SocketAddr::new(bind, port));
         let socket_failed =
             |error: std::io::Error| C10dError::from_message(&operation, None, &error.to_string());
         // Bound here, because libtorch's server would bind to all addresses.
@@ -154,7 +154,7 @@ impl TcpStore {
     /// Connects to a store that another process hosts (or will soon: it tries again until the timeout). `timeout` is
     /// also that of [`Store::get`].
     pub fn connect(host: &str, port: u16, timeout: Duration) -> Result<Self, C10dError> {
-        let operation = format!("store connect to {host}:{port}");
+        let operation = format!("connecting to the store at {host}:{port}");
         let address = c_string(host).map_err(|message| C10dError::invalid(&operation, None, message))?;
         // SAFETY: the string lives through the call, and `out` is a place for one pointer.
         let store = Store::create(&operation, |out| unsafe {

@@ -39,4 +39,4 @@ for _ in range(12):
         load(file)
 count = 12 * len(files)
 by_clock, by_processor = count / (time.perf_counter() - begun), count / (time.process_time() - used)
-print(f" 1 threads  random part, Pillow {by_clock:>6.0f} images/s  {by_processor:>6.0f} a processor second  ({PIL.__version__})")
+print(f" 1 threads  random crop, Pillow {by_clock:>6.0f} images/s  {by_processor:>6.0f} images per processor second  ({PIL.__version__})")

@@ -29,10 +29,10 @@ fn main() {
     let cores = thread::available_parallelism().map_or(1, usize::from);
     println!("JPEG of 500×375, {} KB on average, to 224×224", bytes / FILES / 2 / 1000);
     for threads in if cores > 1 { vec![1, cores] } else { vec![1] } {
-        for (view, crop) in [("random part, flip", "{}"), ("middle", r#"{"crop": 0, "flip": false}"#)] {
+        for (view, crop) in [("random crop, flip", "{}"), ("center crop", r#"{"crop": 0, "flip": false}"#)] {
             let (by_clock, by_processor) = speed(dir.path(), threads, crop);
             println!(
-                "{threads:>2} threads  {view:<18} {by_clock:>6.0} images/s  {by_processor:>6.0} a processor second"
+                "{threads:>2} threads  {view:<18} {by_clock:>6.0} images/s  {by_processor:>6.0} images per processor second"
             );
         }
     }
@@ -40,7 +40,7 @@ fn main() {
     let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("benches/decode.py");
     match Command::new(&python).arg(script).arg(dir.path().join("train")).output() {
         Ok(output) if output.status.success() => print!("{}", String::from_utf8_lossy(&output.stdout)),
-        _ => println!("No comparison with Pillow: {python} does not have it."),
+        _ => println!("Comparison with Pillow skipped: {python} failed; it needs Pillow and NumPy."),
     }
 }
 

@@ -128,20 +128,19 @@ mod tests {
         let good = records(&[&[3], &[4]]);
         assert_eq!(
             cifar10("", &good[..good.len() - 1]).unwrap_err(),
-            "DIR/data_batch_3.bin: truncated: 6146 bytes were expected, 6145 found"
+            "DIR/data_batch_3.bin: truncated: expected 6146 bytes, found 6145"
         );
         assert_eq!(
             cifar10("", &[&good[..], &[0]].concat()).unwrap_err(),
-            "DIR/data_batch_3.bin: more than the 6146 bytes that were expected"
+            "DIR/data_batch_3.bin: too large: expected at most 6146 bytes"
         );
         assert_eq!(
             cifar10("", &records(&[&[3], &[10]])).unwrap_err(),
-            "DIR/data_batch_3.bin: label 10 of image 1 (counted from 0): there are 10 classes"
+            "DIR/data_batch_3.bin: invalid label 10 of image 1 (counted from 0): must be 0 to 9"
         );
         assert_eq!(
             load_in(Dataset::Cifar100, &[]).unwrap_err(),
-            "DIR/train.bin: the file is missing; cifar100 consists of train.bin, test.bin, in DIR or in \
-             cifar-100-binary below it"
+            "DIR/train.bin: file not found; cifar100 needs the files train.bin, test.bin in DIR or DIR/cifar-100-binary"
         );
     }
 

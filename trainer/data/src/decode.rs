@@ -32,13 +32,12 @@ impl Decoder {
     /// Decodes into `out`, whose memory is used again; an error is the end of a sentence that begins with the file.
     pub(super) fn decode(&mut self, bytes: &[u8], out: &mut Rgb) -> Result<(), String> {
         if bytes.starts_with(b"\x89PNG\r\n\x1a\n") {
-            return decode_png(bytes, out)
-                .map_err(|error| format!("is a PNG that cannot be decoded: {error}"));
+            return decode_png(bytes, out).map_err(|error| format!("cannot decode the PNG image: {error}"));
         }
         if !bytes.starts_with(&[0xff, 0xd8]) {
-            return Err("is neither a JPEG nor a PNG".to_owned());
+            return Err("not a JPEG or PNG image".to_owned());
         }
-        self.decode_jpeg(bytes, out).map_err(|error| format!("is a JPEG that cannot be decoded: {error}"))
+        self.decode_jpeg(bytes, out).map_err(|error| format!("cannot decode the JPEG image: {error}"))
     }
 
     fn decode_jpeg(&mut self, bytes: &[u8], out: &mut Rgb) -> Result<(), String> {
@@ -95,7 +94,7 @@ fn decode_png(bytes: &[u8], out: &mut Rgb) -> Result<(), String> {
     let mut reader = decoder.read_info().map_err(text)?;
     let (width, height) = (reader.info().width as usize, reader.info().height as usize);
     out.resize(width, height)?;
-    let size = reader.output_buffer_size().ok_or("it is too large")?;
+    let size = reader.output_buffer_size().ok_or("too large")?;
     // Four bytes a pixel at most, after the normalisation.
     let mut pixels = vec![0; size.min(PIXEL_LIMIT * 4)];
     let frame = reader.next_frame(&mut pixels).map_err(text)?;
@@ -109,7 +108,7 @@ fn decode_png(bytes: &[u8], out: &mut Rgb) -> Result<(), String> {
 impl Rgb {
     fn resize(&mut self, width: usize, height: usize) -> Result<(), String> {
         if width == 0 || height == 0 || width.saturating_mul(height) > PIXEL_LIMIT {
-            return Err(format!("{width}×{height} pixels are not within 1 and {PIXEL_LIMIT}"));
+            return Err(format!("invalid size {width}×{height}: must be 1 to {PIXEL_LIMIT} pixels"));
         }
         (self.width, self.height) = (width as u32, height as u32);
         self.pixels.clear();
@@ -181,14 +180,14 @@ pub(super) mod tests {
 
     #[test]
     fn what_is_no_image_is_refused() {
-        assert_eq!(decode(b"GIF89a").unwrap_err(), "is neither a JPEG nor a PNG");
+        assert_eq!(decode(b"GIF89a").unwrap_err(), "not a JPEG or PNG image");
         let whole = jpeg(200, 200, [9, 99, 200]);
         let cut = decode(&whole[..whole.len() - 50]).unwrap_err();
-        assert!(cut.starts_with("is a JPEG that cannot be decoded: ") && cut.contains("remature"), "{cut}");
+        assert!(cut.starts_with("cannot decode the JPEG image: ") && cut.contains("remature"), "{cut}");
         let header = decode(&whole[..30]).unwrap_err();
-        assert!(header.starts_with("is a JPEG that cannot be decoded: "), "{header}");
+        assert!(header.starts_with("cannot decode the JPEG image: "), "{header}");
         let png = png(png::ColorType::Rgb, &[0; 6]);
-        assert!(decode(&png[..40]).unwrap_err().starts_with("is a PNG that cannot be decoded: "));
+        assert!(decode(&png[..40]).unwrap_err().starts_with("cannot decode the PNG image: "));
     }
 
     #[test]
@@ -205,7 +204,7 @@ pub(super) mod tests {
         let frame = bytes.windows(2).position(|two| two == [0xff, 0xc0]).unwrap();
         bytes[frame + 5..frame + 9].copy_from_slice(&[0xff, 0xdc, 0xff, 0xdc]);
         let sentence = decode(&bytes).unwrap_err();
-        assert!(sentence.contains("65500×65500 pixels are not within 1 and 100000000"), "{sentence}");
+        assert!(sentence.contains("invalid size 65500×65500: must be 1 to 100000000 pixels"), "{sentence}");
     }
 
     #[test]

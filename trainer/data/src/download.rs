@@ -120,7 +120,7 @@ fn fetch_patiently<F: Write>(
         for _ in 1..retries.tries {
             match fetch(&client, source, dir, &begin, progress).await {
                 Err(error) if error.is_transient() => {
-                    tracing::warn!(%error, ?wait, "The download failed and is tried again.");
+                    tracing::warn!(%error, retry_in = ?wait, "Download failed; retrying.");
                     tokio::time::sleep(wait).await;
                     wait = wait.saturating_mul(2);
                 }

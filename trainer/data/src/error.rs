@@ -9,9 +9,10 @@ use crate::files::is_gzipped;
 pub enum DataError {
     /// A standard file is not there.
     #[error(
-        "{}: the file is missing; {dataset} consists of {files}, in {} or in {folder} below it",
+        "{}: file not found; {dataset} needs the files {files} in {} or {}",
         dir.join(file).display(),
-        dir.display()
+        dir.display(),
+        dir.join(folder).display()
     )]
     Missing {
         /// Where it was looked for.
@@ -26,7 +27,7 @@ pub enum DataError {
         folder: &'static str,
     },
     /// A file cannot be read or unpacked.
-    #[error("{}: cannot be read: {source}", path.display())]
+    #[error("cannot read {}: {source}", path.display())]
     Read {
         /// The file.
         path: PathBuf,
@@ -34,7 +35,7 @@ pub enum DataError {
         source: io::Error,
     },
     /// A file is shorter than its format says.
-    #[error("{}: truncated: {expected} bytes were expected{}, {found} found", path.display(), after_unpacking(path))]
+    #[error("{}: truncated: expected {expected} bytes{}, found {found}", path.display(), after_unpacking(path))]
     Truncated {
         /// The file.
         path: PathBuf,
@@ -44,7 +45,7 @@ pub enum DataError {
         found: usize,
     },
     /// A file is longer than its format says.
-    #[error("{}: more than the {expected} bytes that were expected{}", path.display(), after_unpacking(path))]
+    #[error("{}: too large: expected at most {expected} bytes{}", path.display(), after_unpacking(path))]
     TooLong {
         /// The file.
         path: PathBuf,
@@ -53,7 +54,7 @@ pub enum DataError {
     },
     /// An IDX file does not begin as one.
     #[error(
-        "{}: begins with {found:#010x} and not with {expected:#010x}: no IDX file of {what}",
+        "{}: invalid IDX file of {what}: expected magic number {expected:#010x}, found {found:#010x}",
         path.display()
     )]
     Magic {
@@ -67,7 +68,7 @@ pub enum DataError {
         what: &'static str,
     },
     /// An IDX file holds another number or shape.
-    #[error("{}: its header says {found:?}, {dataset} has {expected:?}", path.display())]
+    #[error("{}: wrong dimensions: {dataset} has {expected:?}, the header has {found:?}", path.display())]
     Dimensions {
         /// The file.
         path: PathBuf,
@@ -79,7 +80,11 @@ pub enum DataError {
         expected: Vec<u32>,
     },
     /// A label stands for no class.
-    #[error("{}: label {label} of image {image} (counted from 0): there are {classes} classes", path.display())]
+    #[error(
+        "{}: invalid label {label} of image {image} (counted from 0): must be 0 to {}",
+        path.display(),
+        classes - 1
+    )]
     Label {
         /// The file.
         path: PathBuf,
@@ -91,7 +96,7 @@ pub enum DataError {
         classes: i64,
     },
     /// A folder does not hold what the data set should be.
-    #[error("{}: {problem}; {dataset} is {layout}, there or in the only folder below it", dir.display())]
+    #[error("{}: {problem}; {dataset} needs {layout}, in this folder or its only subfolder", dir.display())]
     Layout {
         /// Where it was looked for.
         dir: PathBuf,
@@ -119,12 +124,12 @@ pub enum DataError {
         problem: String,
     },
     /// The threads that decode images cannot work.
-    #[error("images cannot be decoded: {0}")]
+    #[error("cannot decode images: {0}")]
     Thread(io::Error),
     /// More images are to be held back than there are.
     #[error(
-        "{validation} of {images} training images are to be held back: none would be left; lower \
-         spec.training.data.validation.count"
+        "spec.training.data.validation.count: invalid value {validation}: must be less than the number of training \
+         images ({images})"
     )]
     Split {
         /// Training images in all.
@@ -135,5 +140,5 @@ pub enum DataError {
 }
 
 fn after_unpacking(path: &std::path::Path) -> &'static str {
-    if is_gzipped(path) { " after unpacking" } else { "" }
+    if is_gzipped(path) { " after decompression" } else { "" }
 }

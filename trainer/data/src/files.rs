@@ -26,17 +26,18 @@ impl FileError {
 fn advice(error: &io::Error) -> &'static str {
     match error.kind() {
         ErrorKind::PermissionDenied => {
-            " (the trainer is not root: set spec.pod.fsGroup or runAsUser to one that the volume admits)"
+            "; the trainer does not run as root: set spec.pod.fsGroup or spec.pod.runAsUser to an ID that can access \
+             the volume"
         }
-        ErrorKind::StorageFull | ErrorKind::QuotaExceeded => " (the volume is full)",
-        ErrorKind::ReadOnlyFilesystem => " (the volume is mounted read-only)",
+        ErrorKind::StorageFull | ErrorKind::QuotaExceeded => "; the volume is full",
+        ErrorKind::ReadOnlyFilesystem => "; the volume is mounted read-only",
         _ => "",
     }
 }
 
 /// Makes a directory and those above it.
 pub fn make_directory(path: &Path) -> Result<(), FileError> {
-    fs::create_dir_all(path).map_err(|error| FileError::new("make the directory", path, error))
+    fs::create_dir_all(path).map_err(|error| FileError::new("create the directory", path, error))
 }
 
 /// Replaces a file: after a crash at any moment there is the old content or the new one, never a part.
@@ -66,7 +67,8 @@ pub fn read_if_exists(path: &Path, limit: u64) -> Result<Option<Vec<u8>>, FileEr
     let mut content = Vec::new();
     file.take(limit + 1).read_to_end(&mut content).map_err(failed)?;
     if content.len() as u64 > limit {
-        return Err(failed(io::Error::new(ErrorKind::FileTooLarge, format!("more than {limit} bytes"))));
+        let problem = format!("too large: must be at most {limit} bytes");
+        return Err(failed(io::Error::new(ErrorKind::FileTooLarge, problem)));
     }
     Ok(Some(content))
 }
@@ -113,7 +115,7 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("large");
         fs::write(&path, [0; 20]).unwrap();
-        assert!(read_if_exists(&path, 10).unwrap_err().to_string().contains("more than 10 bytes"));
+        assert!(read_if_exists(&path, 10).unwrap_err().to_string().contains("must be at most 10 bytes"));
         assert!(read_if_exists(&directory.path().join("none"), 10).unwrap().is_none());
     }
 }

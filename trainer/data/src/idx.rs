@@ -157,33 +157,33 @@ mod tests {
     fn each_fault_has_its_sentence() {
         assert_eq!(
             sentence("t10k-labels-idx1-ubyte", None),
-            "DIR/t10k-labels-idx1-ubyte: the file is missing; fashion-mnist consists of train-images-idx3-ubyte, \
-             train-labels-idx1-ubyte, t10k-images-idx3-ubyte, t10k-labels-idx1-ubyte, in DIR or in fashion-mnist \
-             below it"
+            "DIR/t10k-labels-idx1-ubyte: file not found; fashion-mnist needs the files train-images-idx3-ubyte, \
+             train-labels-idx1-ubyte, t10k-images-idx3-ubyte, t10k-labels-idx1-ubyte in DIR or DIR/fashion-mnist"
         );
         assert_eq!(
             sentence("train-images-idx3-ubyte", Some(&images(3, 0)[..1000])),
-            "DIR/train-images-idx3-ubyte: truncated: 2368 bytes were expected, 1000 found"
+            "DIR/train-images-idx3-ubyte: truncated: expected 2368 bytes, found 1000"
         );
         assert_eq!(
             sentence("train-images-idx3-ubyte", Some(&[])),
-            "DIR/train-images-idx3-ubyte: truncated: 2368 bytes were expected, 0 found"
+            "DIR/train-images-idx3-ubyte: truncated: expected 2368 bytes, found 0"
         );
         assert_eq!(
             sentence("train-images-idx3-ubyte", Some(&[images(3, 0), vec![0; 9]].concat())),
-            "DIR/train-images-idx3-ubyte: more than the 2368 bytes that were expected"
+            "DIR/train-images-idx3-ubyte: too large: expected at most 2368 bytes"
         );
         assert_eq!(
             sentence("train-images-idx3-ubyte", Some(&images(2, 0))),
-            "DIR/train-images-idx3-ubyte: its header says [2, 28, 28], fashion-mnist has [3, 28, 28]"
+            "DIR/train-images-idx3-ubyte: wrong dimensions: fashion-mnist has [3, 28, 28], the header has [2, 28, 28]"
         );
         assert_eq!(
             sentence("train-images-idx3-ubyte", Some(&labels(&[0; 2400]))),
-            "DIR/train-images-idx3-ubyte: begins with 0x00000801 and not with 0x00000803: no IDX file of images"
+            "DIR/train-images-idx3-ubyte: invalid IDX file of images: expected magic number 0x00000803, found \
+             0x00000801"
         );
         assert_eq!(
             sentence("t10k-labels-idx1-ubyte", Some(&labels(&[9, 10]))),
-            "DIR/t10k-labels-idx1-ubyte: label 10 of image 1 (counted from 0): there are 10 classes"
+            "DIR/t10k-labels-idx1-ubyte: invalid label 10 of image 1 (counted from 0): must be 0 to 9"
         );
     }
 
@@ -192,16 +192,18 @@ mod tests {
         let name = "t10k-images-idx3-ubyte.gz";
         let whole = gzip(&images(2, 0));
         assert!(sentence(name, Some(&whole[..whole.len() / 2])).starts_with(
-            "DIR/t10k-images-idx3-ubyte.gz: truncated: 1584 bytes were expected after unpacking, "
+            "DIR/t10k-images-idx3-ubyte.gz: truncated: expected 1584 bytes after decompression, found "
         ));
         assert_eq!(
             sentence(name, Some(b"not gzip at all")),
-            "DIR/t10k-images-idx3-ubyte.gz: cannot be read: invalid gzip header"
+            "cannot read DIR/t10k-images-idx3-ubyte.gz: invalid gzip header"
         );
         let mut wrong_checksum = whole;
         let checksum = wrong_checksum.len() - 8;
         wrong_checksum[checksum] ^= 1;
-        assert!(sentence(name, Some(&wrong_checksum)).contains("cannot be read: "));
+        assert!(
+            sentence(name, Some(&wrong_checksum)).starts_with("cannot read DIR/t10k-images-idx3-ubyte.gz: ")
+        );
     }
 
     #[test]
@@ -210,7 +212,7 @@ mod tests {
         bomb.resize(100 << 20, 0);
         assert_eq!(
             sentence("t10k-images-idx3-ubyte.gz", Some(&gzip(&bomb))),
-            "DIR/t10k-images-idx3-ubyte.gz: more than the 1584 bytes that were expected after unpacking"
+            "DIR/t10k-images-idx3-ubyte.gz: too large: expected at most 1584 bytes after decompression"
         );
     }
 

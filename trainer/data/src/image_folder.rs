@@ -18,10 +18,9 @@ pub(super) const LAYOUT: &str = "train/CLASS/NAME.jpg and val/CLASS/NAME.jpg (or
 pub(super) const CLASS_LIMIT: usize = UNLABELLED as usize;
 
 /// What is said of a file where images lie that is none by its name.
-pub(super) const NO_JPEG: &str = "is no JPEG by its name: images end with .jpg or .jpeg";
+pub(super) const NO_JPEG: &str = "unexpected file among the images; names must end in .jpg or .jpeg";
 
-const NO_CLASSES: &str =
-    "has no folders; its images lie in folders of their classes, named as those of train";
+const NO_CLASSES: &str = "class folders are missing; expected one folder per class, named as in train";
 
 /// The folders of the training images and of the test images, where both are there.
 pub(super) fn parts(dir: &Path) -> Option<(PathBuf, PathBuf)> {
@@ -33,20 +32,19 @@ pub(super) fn parts(dir: &Path) -> Option<(PathBuf, PathBuf)> {
 pub(super) fn load(dir: &Path, size: u32, threads: usize) -> Result<DataSet, DataError> {
     let (train, test) = encoded::find_root(dir, parts).ok_or_else(|| DataError::Layout {
         dir: dir.to_owned(),
-        problem: "there are no folders train and val".to_owned(),
+        problem: "the folder train or val is missing".to_owned(),
         dataset: Dataset::ImageFolder.name(),
         layout: LAYOUT,
     })?;
     let classes = names(&train, true)?;
     if !(2..=CLASS_LIMIT).contains(&classes.len()) {
-        let problem =
-            format!("has {} folders; write one for each of 2 to {CLASS_LIMIT} classes", classes.len());
+        let problem = format!("expected 2 to {CLASS_LIMIT} class folders, found {}", classes.len());
         return Err(DataError::Index { path: train, problem });
     }
     let part = |folder: PathBuf, of_it: &[String]| index(folder, of_it, &classes, size, threads);
     let tested = names(&test, true)?;
     if let Some(unknown) = tested.iter().find(|name| classes.binary_search(name).is_err()) {
-        let problem = format!("is no class: {} has no folder of that name", train.display());
+        let problem = format!("unknown class; {} has no folder of this name", train.display());
         return Err(DataError::Index { path: test.join(unknown), problem });
     }
     Ok(DataSet::new(part(train.clone(), &classes)?, part(test, &tested)?, classes.len() as i64))
@@ -68,7 +66,7 @@ fn index(
         if images.is_empty() {
             return Err(DataError::Index {
                 path,
-                problem: "holds no image; a class has at least one".to_owned(),
+                problem: "no images found; a class needs at least one".to_owned(),
             });
         }
         for image in images {
@@ -100,7 +98,7 @@ fn names(path: &Path, folders: bool) -> Result<Vec<String>, DataError> {
         let Ok(name) = entry.file_name().into_string() else {
             return Err(DataError::Index {
                 path: entry.path(),
-                problem: "has a name that is not UTF-8".to_owned(),
+                problem: "the name is not valid UTF-8".to_owned(),
             });
         };
         if name.starts_with('.') {
@@ -115,7 +113,7 @@ fn names(path: &Path, folders: bool) -> Result<Vec<String>, DataError> {
         } else if !folders {
             return Err(DataError::Index {
                 path: entry.path(),
-                problem: "is a folder in a class".to_owned(),
+                problem: "unexpected folder; a class folder must contain only images".to_owned(),
             });
         }
     }
@@ -171,32 +169,32 @@ mod tests {
     fn each_fault_has_its_sentence() {
         assert_eq!(
             sentence(&["train/a/1.jpg"]),
-            "DIR: there are no folders train and val; image-folder is train/CLASS/NAME.jpg and val/CLASS/NAME.jpg (or \
-             test/CLASS/NAME.jpg), there or in the only folder below it"
+            "DIR: the folder train or val is missing; image-folder needs train/CLASS/NAME.jpg and val/CLASS/NAME.jpg \
+             (or test/CLASS/NAME.jpg), in this folder or its only subfolder"
         );
         assert_eq!(
             sentence(&["train/a/1.jpg", "val/a/1.jpg"]),
-            "DIR/train: has 1 folders; write one for each of 2 to 65535 classes"
+            "DIR/train: expected 2 to 65535 class folders, found 1"
         );
         assert_eq!(
             sentence(&["train/a/1.jpg", "train/b/1.jpg", "val/c/1.jpg"]),
-            "DIR/val/c: is no class: DIR/train has no folder of that name"
+            "DIR/val/c: unknown class; DIR/train has no folder of this name"
         );
         assert_eq!(
             sentence(&["train/a/1.jpg", "train/b/.hidden", "val/a/1.jpg"]),
-            "DIR/train/b: holds no image; a class has at least one"
+            "DIR/train/b: no images found; a class needs at least one"
         );
         assert_eq!(
             sentence(&["train/a/1.jpg", "train/b/1.gif", "val/a/1.jpg"]),
-            "DIR/train/b/1.gif: is no JPEG by its name: images end with .jpg or .jpeg"
+            "DIR/train/b/1.gif: unexpected file among the images; names must end in .jpg or .jpeg"
         );
         assert_eq!(
             sentence(&["train/a/1.jpg", "train/b/deep/1.jpg", "val/a/1.jpg"]),
-            "DIR/train/b/deep: is a folder in a class"
+            "DIR/train/b/deep: unexpected folder; a class folder must contain only images"
         );
         assert_eq!(
             sentence(&["train/a/1.jpg", "train/b/1.jpg", "val/x.jpg"]),
-            "DIR/val: has no folders; its images lie in folders of their classes, named as those of train"
+            "DIR/val: class folders are missing; expected one folder per class, named as in train"
         );
     }
 
@@ -207,8 +205,9 @@ mod tests {
         fs::write(dir.path().join("train/n02/a.jpg"), "text").unwrap();
         fs::remove_file(dir.path().join("train/n02/b.JPEG")).unwrap();
         let error = |image| data.train.read(&[image], None).unwrap_err().to_string();
-        assert!(error(1).ends_with("train/n02/a.jpg: is neither a JPEG nor a PNG"), "{}", error(1));
-        assert!(error(2).contains("train/n02/b.JPEG: cannot be read: "), "{}", error(2));
+        assert!(error(1).ends_with("train/n02/a.jpg: not a JPEG or PNG image"), "{}", error(1));
+        let missing = error(2);
+        assert!(missing.starts_with("cannot read ") && missing.contains("train/n02/b.JPEG: "), "{missing}");
     }
 
     proptest! {

@@ -61,7 +61,7 @@ impl Images {
     pub(super) fn append(&mut self, images: &Self, labels: &[u16]) {
         assert_eq!((self.shape, images.len()), (images.shape, labels.len()), "shapes and labels");
         let (Store::Memory(own), Store::Memory(other)) = (&mut self.store, &images.store) else {
-            panic!("images on disk cannot be put together");
+            panic!("images on disk cannot be appended");
         };
         Arc::make_mut(own).extend_from_slice(other);
         self.labels = [&self.labels, labels].concat().into();

@@ -148,8 +148,7 @@ impl Ahead {
             if let Some(image) = self.early.remove(&wanted) {
                 return image;
             }
-            let gone =
-                |_| DataError::Thread(std::io::Error::other("the threads that decode images have ended"));
+            let gone = |_| DataError::Thread(std::io::Error::other("the decoder threads have exited"));
             let (number, image) = self.done.recv().map_err(gone)?;
             self.early.insert(number, image);
         }
@@ -260,7 +259,8 @@ mod tests {
         }
         loader.next_batch().unwrap();
         loader.next_batch().unwrap();
-        assert!(loader.next_batch().unwrap_err().to_string().contains("6.jpg: cannot be read"));
+        let sentence = loader.next_batch().unwrap_err().to_string();
+        assert!(sentence.starts_with("cannot read ") && sentence.contains("6.jpg: "), "{sentence}");
     }
 
     #[test]
@@ -270,7 +270,7 @@ mod tests {
         loader.next_batch().unwrap();
         let sentence = loader.next_batch().unwrap_err().to_string();
         let name = dir.path().join("7.jpg");
-        assert_eq!(sentence, format!("{}: is neither a JPEG nor a PNG", name.display()));
+        assert_eq!(sentence, format!("{}: not a JPEG or PNG image", name.display()));
     }
 
     #[test]

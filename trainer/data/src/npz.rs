@@ -39,21 +39,21 @@ pub(super) struct Arrays {
 /// Reads an archive of images of the shape `[channels, height, width]`.
 pub(super) fn read(path: &Path, shape: [i64; 3]) -> Result<Arrays, NpzError> {
     let failed = |problem: String| NpzError { path: path.to_owned(), problem };
-    let file = File::open(path).map_err(|error| failed(format!("cannot be opened: {error}")))?;
+    let file = File::open(path).map_err(|error| failed(format!("cannot open the file: {error}")))?;
     let archive = ZipArchive::new(BufReader::new(file));
-    let mut archive = archive.map_err(|error| failed(format!("is no NumPy archive (.npz): {error}")))?;
+    let mut archive = archive.map_err(|error| failed(format!("invalid NumPy archive (.npz): {error}")))?;
     arrays(&mut archive, shape).map_err(failed)
 }
 
 type Archive = ZipArchive<BufReader<File>>;
 
 fn arrays(archive: &mut Archive, shape: [i64; 3]) -> Result<Arrays, String> {
-    let images =
-        find(archive, &IMAGES).ok_or_else(|| format!("has none of the arrays {}", IMAGES.join(", ")))?;
+    let images = find(archive, &IMAGES)
+        .ok_or_else(|| format!("missing image array; expected one of {}", IMAGES.join(", ")))?;
     let (count, pixels) = pixels(archive, &images, shape)?;
     let labels = find(archive, &LABELS).map(|name| labels(archive, &name)).transpose()?;
     if let Some(labels) = labels.as_ref().filter(|labels| labels.len() as u64 != count) {
-        return Err(format!("has {count} images and {} labels", labels.len()));
+        return Err(format!("found {count} images and {} labels; the numbers must be equal", labels.len()));
     }
     Ok(Arrays { pixels, labels })
 }
@@ -67,10 +67,7 @@ fn find(archive: &Archive, names: &[&str]) -> Option<String> {
 fn pixels(archive: &mut Archive, name: &str, shape: [i64; 3]) -> Result<(u64, Vec<u8>), String> {
     let (header, mut reader) = open(archive, name)?;
     if header.dtype().descr() != "'|u1'" {
-        return Err(format!(
-            "{name} holds numbers of the type {}; bytes (uint8) are read",
-            header.dtype().descr()
-        ));
+        return Err(format!("{name}: unsupported type {}; expected uint8", header.dtype().descr()));
     }
     let [channels, height, width] = shape.map(|size| size as u64);
     let channels_last = match *header.shape() {
@@ -79,20 +76,22 @@ fn pixels(archive: &mut Archive, name: &str, shape: [i64; 3]) -> Result<(u64, Ve
         [_, h, w] if [1, h, w] == [channels, height, width] => false,
         ref other => {
             return Err(format!(
-                "{name} has the shape {other:?}; images of this data set are [N, {height}, {width}, {channels}]"
+                "{name}: invalid shape {other:?}; expected [N, {height}, {width}, {channels}] or \
+                 [N, {channels}, {height}, {width}]"
             ));
         }
     };
     let count = header.shape()[0];
     let size = channels * height * width;
     let bytes = count.checked_mul(size).filter(|bytes| *bytes <= MOST_BYTES);
-    let bytes = bytes.ok_or_else(|| format!("{name} has {count} images, more than {MOST_BYTES} bytes"))?;
+    let bytes = bytes
+        .ok_or_else(|| format!("{name}: too large: {count} images have more than {MOST_BYTES} bytes"))?;
     let mut pixels = Vec::new();
     // As long as there is something: the header alone must not make room for more than the file has.
     let read = (&mut reader).take(bytes).read_to_end(&mut pixels);
-    read.map_err(|error| format!("{name} cannot be read: {error}"))?;
+    read.map_err(|error| format!("cannot read {name}: {error}"))?;
     if pixels.len() as u64 != bytes {
-        return Err(format!("{name} ends after {} of {bytes} bytes", pixels.len()));
+        return Err(format!("{name}: truncated: expected {bytes} bytes, found {}", pixels.len()));
     }
     if channels_last && channels > 1 {
         let mut image = vec![0; size as usize];
@@ -111,16 +110,16 @@ fn pixels(archive: &mut Archive, name: &str, shape: [i64; 3]) -> Result<(u64, Ve
 fn labels(archive: &mut Archive, name: &str) -> Result<Vec<i64>, String> {
     let (header, reader) = open(archive, name)?;
     if header.shape().len() != 1 {
-        return Err(format!("{name} has the shape {:?}; labels are [N]", header.shape()));
+        return Err(format!("{name}: invalid shape {:?}; expected [N]", header.shape()));
     }
     let kind = header.dtype().descr();
     let array = NpyFile::with_header(header, reader);
-    let unreadable = |error: std::io::Error| format!("{name} cannot be read: {error}");
+    let unreadable = |error: std::io::Error| format!("cannot read {name}: {error}");
     macro_rules! read {
         ($kind:ty) => {
             array
                 .data::<$kind>()
-                .map_err(|error| format!("{name} cannot be read: {error}"))?
+                .map_err(|error| format!("cannot read {name}: {error}"))?
                 .map(|label| label.map(i64::from))
                 .collect::<Result<Vec<i64>, _>>()
                 .map_err(unreadable)
@@ -132,17 +131,19 @@ fn labels(archive: &mut Archive, name: &str) -> Result<Vec<i64>, String> {
         "<i2" => read!(i16),
         "|u1" => read!(u8),
         "|i1" => read!(i8),
-        other => Err(format!("{name} holds numbers of the type {other}; integers are read")),
+        other => {
+            Err(format!("{name}: unsupported type {other}; expected int8, uint8, int16, int32 or int64"))
+        }
     }
 }
 
 /// The header of an array and what comes after it.
 fn open<'a>(archive: &'a mut Archive, name: &str) -> Result<(NpyHeader, impl Read + 'a), String> {
-    let unreadable = |problem: String| format!("{name} is no array: {problem}");
+    let unreadable = |problem: String| format!("{name}: invalid array: {problem}");
     let mut entry = archive.by_name(name).map_err(|error| unreadable(error.to_string()))?;
     let header = header(&mut entry).map_err(unreadable)?;
     if header.order() != Order::C {
-        return Err(unreadable("it is in Fortran's order".to_owned()));
+        return Err(unreadable("unsupported Fortran order; save the array in C order".to_owned()));
     }
     Ok((header, entry))
 }
@@ -153,11 +154,11 @@ fn open<'a>(archive: &'a mut Archive, name: &str) -> Result<(NpyHeader, impl Rea
 /// The parser of the literal takes twice as long for each bracket within another, so that a header of 60 brackets would
 /// never end. An array of plain numbers has two, the dictionary's and the shape's: only such headers reach the parser.
 fn header(reader: &mut impl Read) -> Result<NpyHeader, String> {
-    let broken = |error: std::io::Error| format!("its header cannot be read: {error}");
+    let broken = |error: std::io::Error| format!("cannot read the header: {error}");
     let mut bytes = vec![0; 8];
     reader.read_exact(&mut bytes).map_err(broken)?;
     if !bytes.starts_with(b"\x93NUMPY") {
-        return Err("it does not begin as NumPy's arrays do".to_owned());
+        return Err("missing NumPy magic string".to_owned());
     }
     let length = if bytes[6] == 1 { 2 } else { 4 };
     let mut size = [0; 4];
@@ -165,17 +166,14 @@ fn header(reader: &mut impl Read) -> Result<NpyHeader, String> {
     bytes.extend_from_slice(&size[..length]);
     let size = u32::from_le_bytes(size) as usize;
     if size > HEADER_LIMIT {
-        return Err(format!("its header has {size} bytes, more than {HEADER_LIMIT}"));
+        return Err(format!("the header has {size} bytes; must be at most {HEADER_LIMIT}"));
     }
     let text = bytes.len();
     bytes.resize(text + size, 0);
     reader.read_exact(&mut bytes[text..]).map_err(broken)?;
     let brackets: Vec<u8> = bytes[text..].iter().copied().filter(|byte| b"{([".contains(byte)).collect();
     if brackets != *b"{(" {
-        return Err(
-            "it is no array of plain numbers (its header has other brackets than the dictionary's and the shape's)"
-                .to_owned(),
-        );
+        return Err("unsupported type: expected plain numbers (unexpected brackets in the header)".to_owned());
     }
     NpyHeader::from_reader(&mut bytes.as_slice()).map_err(|error| error.to_string())
 }
@@ -237,25 +235,25 @@ mod tests {
     #[test]
     fn what_is_not_read_is_said() {
         let good = || npy("|u1", "(2, 1, 2)", &[1, 2, 3, 4]);
-        assert!(problem(&[]).contains("has none of the arrays image, images"));
+        assert!(problem(&[]).contains("missing image array; expected one of image, images"));
         assert!(problem(&[("image", npy("<f4", "(1, 1, 2)", &[0; 8]))]).contains("uint8"));
         assert!(problem(&[("image", npy("|u1", "(1, 2, 2)", &[0; 4]))]).contains("[N, 1, 2, 1]"));
-        assert!(problem(&[("image", npy("|u1", "(3, 1, 2)", &[0; 4]))]).contains("ends after 4 of 6 bytes"));
+        let short = npy("|u1", "(3, 1, 2)", &[0; 4]);
+        assert!(problem(&[("image", short)]).contains("truncated: expected 6 bytes, found 4"));
         let huge = npy("|u1", "(9223372036854775807, 1, 2)", &[0; 4]);
         assert!(problem(&[("image", huge)]).contains("more than"));
         let label = npy("|u1", "(3,)", &[0; 3]);
         assert!(problem(&[("image", good()), ("label", label)]).contains("2 images and 3 labels"));
         let label = npy("<f8", "(2,)", &[0; 16]);
-        assert!(problem(&[("image", good()), ("y", label)]).contains("integers are read"));
+        assert!(problem(&[("image", good()), ("y", label)]).contains("expected int8"));
         let fields = npy("|u1', 'x': [('a', '|u1')], 'y': '", "(2, 1, 2)", &[1, 2, 3, 4]);
         assert!(problem(&[("image", fields)]).contains("plain numbers"));
-        assert!(
-            problem(&[("image", npy(&" ".repeat(10_000), "(2, 1, 2)", &[]))]).contains("more than 10000")
-        );
-        assert!(problem(&[("image", vec![b'x'; 99])]).contains("does not begin"));
-        assert!(problem(&[("image", b"\x93NUMPY\x01".to_vec())]).contains("its header cannot be read"));
+        let long = npy(&" ".repeat(10_000), "(2, 1, 2)", &[]);
+        assert!(problem(&[("image", long)]).contains("must be at most 10000"));
+        assert!(problem(&[("image", vec![b'x'; 99])]).contains("missing NumPy magic string"));
+        assert!(problem(&[("image", b"\x93NUMPY\x01".to_vec())]).contains("cannot read the header"));
         let none = tempfile::NamedTempFile::new().unwrap();
-        assert!(read(none.path(), [1, 1, 2]).unwrap_err().to_string().contains("no NumPy archive"));
+        assert!(read(none.path(), [1, 1, 2]).unwrap_err().to_string().contains("invalid NumPy archive"));
     }
 
     /// Found by the fuzz target: the parser of Python literals doubles its time with every bracket.
@@ -263,7 +261,7 @@ mod tests {
     fn brackets_within_brackets_end_at_once() {
         for bracket in ["[", "(", "{"] {
             let array = npy("|u1", &format!("{}, 's'", bracket.repeat(60)), &[0; 4]);
-            assert!(problem(&[("image", array)]).contains("other brackets"));
+            assert!(problem(&[("image", array)]).contains("unexpected brackets"));
         }
     }
 

@@ -83,7 +83,7 @@ pub fn fetch(
     runtime.block_on(async {
         let wanted = bucket.patiently(|| bucket.wanted(dataset)).await?;
         let bytes: u64 = wanted.iter().map(|object| object.size).sum();
-        tracing::info!(objects = wanted.len(), bytes, "Fetching the data set.");
+        tracing::info!(objects = wanted.len(), bytes, "Downloading the data set.");
         if !wanted.is_empty() {
             origin::claim(dir, &identity).map_err(writing(dir))?;
         }

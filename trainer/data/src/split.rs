@@ -60,8 +60,8 @@ mod tests {
     fn holding_back_everything_is_refused() {
         assert_eq!(
             split(10, 10, 0).unwrap_err().to_string(),
-            "10 of 10 training images are to be held back: none would be left; lower \
-             spec.training.data.validation.count"
+            "spec.training.data.validation.count: invalid value 10: must be less than the number of training images \
+             (10)"
         );
     }
 }

@@ -20,7 +20,8 @@ use super::{
 };
 
 /// What the files are laid out as.
-pub(super) const LAYOUT: &str = "tar files train-*.tar and val-*.tar (or test-*.tar) of KEY.jpg and KEY.cls";
+pub(super) const LAYOUT: &str =
+    "tar files train-*.tar and val-*.tar (or test-*.tar) with KEY.jpg and KEY.cls";
 /// The file with a line for each class.
 pub(super) const CLASSES_FILE: &str = "classes.txt";
 /// Most bytes of that file, and of what is read between two entries of a tar file.
@@ -55,7 +56,7 @@ pub(super) fn parts(dir: &Path) -> Option<(Vec<PathBuf>, Vec<PathBuf>, PathBuf)>
 pub(super) fn load(dir: &Path, size: u32, threads: usize) -> Result<DataSet, DataError> {
     let (train, test, dir) = encoded::find_root(dir, parts).ok_or_else(|| DataError::Layout {
         dir: dir.to_owned(),
-        problem: "there are no files train-*.tar and val-*.tar".to_owned(),
+        problem: "train-*.tar or val-*.tar is missing".to_owned(),
         dataset: Dataset::Webdataset.name(),
         layout: LAYOUT,
     })?;
@@ -64,7 +65,7 @@ pub(super) fn load(dir: &Path, size: u32, threads: usize) -> Result<DataSet, Dat
     let classes =
         listed.unwrap_or_else(|| train_labels.iter().max().map_or(0, |&largest| usize::from(largest) + 1));
     if classes < 2 {
-        let problem = format!("has {classes} classes; there must be 2 at least");
+        let problem = format!("expected at least 2 classes, found {classes}");
         return Err(DataError::Index { path: dir, problem });
     }
     let (test_images, test_labels) = index(test, Some(classes), threads)?;
@@ -84,7 +85,7 @@ fn listed_classes(path: &Path) -> Result<Option<usize>, DataError> {
     file.take(TEXT_LIMIT).read_to_string(&mut text).map_err(reading)?;
     let classes = text.lines().filter(|line| !line.trim().is_empty()).count();
     if !(2..=CLASS_LIMIT).contains(&classes) {
-        let problem = format!("lists {classes} classes; write a line for each of 2 to {CLASS_LIMIT}");
+        let problem = format!("expected 2 to {CLASS_LIMIT} classes, one per line, found {classes}");
         return Err(DataError::Index { path: path.to_owned(), problem });
     }
     Ok(Some(classes))
@@ -136,7 +137,7 @@ struct Group {
 /// The samples of one shard: entries with one key follow one another.
 fn samples(path: &Path, shard: u32, classes: Option<usize>) -> Result<Vec<Sample>, DataError> {
     let wrong = |problem: String| DataError::Index { path: path.to_owned(), problem };
-    let no_tar = |error: io::Error| wrong(format!("is no tar file that can be read: {error}"));
+    let no_tar = |error: io::Error| wrong(format!("invalid tar file: {error}"));
     let file = File::open(path).map_err(|source| DataError::Read { path: path.to_owned(), source })?;
     let length = file.metadata().map_err(no_tar)?.len();
     let mut archive = tar::Archive::new(Headers { file, read: 0 });
@@ -148,10 +149,10 @@ fn samples(path: &Path, shard: u32, classes: Option<usize>) -> Result<Vec<Sample
             continue;
         }
         let name = entry.path().map_err(no_tar)?.to_str().map(str::to_owned);
-        let Some(name) = name else { return Err(wrong("has an entry whose name is not UTF-8".to_owned())) };
+        let Some(name) = name else { return Err(wrong("an entry name is not valid UTF-8".to_owned())) };
         let (offset, size) = (entry.raw_file_position(), entry.size());
         if offset.checked_add(size).is_none_or(|end| end > length) {
-            return Err(wrong(format!("ends within {name}: it is truncated")));
+            return Err(wrong(format!("truncated: the file ends within {name}")));
         }
         let Some((key, extension)) = split(&name) else { continue };
         if group.as_ref().is_none_or(|group| group.key != key) {
@@ -161,24 +162,24 @@ fn samples(path: &Path, shard: u32, classes: Option<usize>) -> Result<Vec<Sample
         let Some(group) = &mut group else { continue };
         if is_jpeg_name(&format!("x.{extension}")) {
             if size == 0 || size > IMAGE_LIMIT {
-                return Err(wrong(format!("{name} has {size} bytes, not within 1 and {IMAGE_LIMIT}")));
+                return Err(wrong(format!("{name}: invalid size {size}: must be 1 to {IMAGE_LIMIT} bytes")));
             }
             let part = Part { shard, length: size as u32, offset };
             if group.image.replace(part).is_some() {
-                return Err(wrong(format!("{key} has two images")));
+                return Err(wrong(format!("duplicate image of key {key}")));
             }
         } else if extension == "cls" {
             let mut text = Vec::new();
             entry.by_ref().take(CLASS_BYTES + 1).read_to_end(&mut text).map_err(no_tar)?;
-            let class = class(&text, classes).map_err(|problem| wrong(format!("{name} {problem}")))?;
+            let class = class(&text, classes).map_err(|problem| wrong(format!("{name}: {problem}")))?;
             if group.class.replace(class).is_some() {
-                return Err(wrong(format!("{key} has two classes")));
+                return Err(wrong(format!("duplicate class of key {key}")));
             }
         }
     }
     samples.extend(group.as_ref().map(complete).transpose().map_err(wrong)?.flatten());
     if samples.is_empty() {
-        return Err(wrong("holds no image".to_owned()));
+        return Err(wrong("no images found".to_owned()));
     }
     Ok(samples)
 }
@@ -195,8 +196,8 @@ fn complete(group: &Group) -> Result<Option<Sample>, String> {
     match (group.image, group.class) {
         (Some(image), Some(class)) => Ok(Some((image, class))),
         (None, None) => Ok(None),
-        (Some(_), None) => Err(format!("{0} has an image and no {0}.cls beside it", group.key)),
-        (None, Some(_)) => Err(format!("{0} has a class and no {0}.jpg beside it", group.key)),
+        (Some(_), None) => Err(format!("missing {}.cls; entries of one key must be adjacent", group.key)),
+        (None, Some(_)) => Err(format!("missing {}.jpg; entries of one key must be adjacent", group.key)),
     }
 }
 
@@ -209,7 +210,7 @@ fn class(text: &[u8], classes: Option<usize>) -> Result<u16, String> {
         .filter(|text| !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit()));
     let class = number.and_then(|text| text.parse::<u16>().ok()).filter(|&class| usize::from(class) < most);
     class.ok_or_else(|| {
-        format!("holds {:?}: a class is a number from 0 to {}", String::from_utf8_lossy(text), most - 1)
+        format!("invalid class {:?}: must be a number from 0 to {}", String::from_utf8_lossy(text), most - 1)
     })
 }
 
@@ -222,7 +223,7 @@ struct Headers {
 impl Read for Headers {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         if self.read > TEXT_LIMIT {
-            return Err(io::Error::other("a header goes on for too long"));
+            return Err(io::Error::other("header too long"));
         }
         let count = self.file.read(buffer)?;
         self.read += count as u64;
@@ -314,9 +315,12 @@ mod tests {
         assert_eq!(with(b"cat\ndog\nfish\nbird\n").unwrap().classes, 4);
         assert_eq!(
             with(b"cat\ndog\n").unwrap_err(),
-            "DIR/train-0.tar: 1.cls holds \"2\": a class is a number from 0 to 1"
+            "DIR/train-0.tar: 1.cls: invalid class \"2\": must be a number from 0 to 1"
         );
-        assert!(with(b"cat").unwrap_err().starts_with("DIR/classes.txt: lists 1 classes"));
+        assert_eq!(
+            with(b"cat").unwrap_err(),
+            "DIR/classes.txt: expected 2 to 65535 classes, one per line, found 1"
+        );
     }
 
     #[test]
@@ -326,36 +330,40 @@ mod tests {
             load_of(&[("train-0.tar", x)])
                 .1
                 .unwrap_err()
-                .starts_with("DIR: there are no files train-*.tar and val-*.tar; webdataset is tar files")
+                .starts_with("DIR: train-*.tar or val-*.tar is missing; webdataset needs tar files")
         );
-        assert_eq!(sentence(&[("1.jpg", x)]), "DIR/train-0.tar: 1 has an image and no 1.cls beside it");
+        assert_eq!(
+            sentence(&[("1.jpg", x)]),
+            "DIR/train-0.tar: missing 1.cls; entries of one key must be adjacent"
+        );
         assert_eq!(
             sentence(&[("1.cls", b"0"), ("2.jpg", x), ("1.jpg", x)]),
-            "DIR/train-0.tar: 1 has a class and no 1.jpg beside it"
+            "DIR/train-0.tar: missing 1.jpg; entries of one key must be adjacent"
         );
-        assert_eq!(sentence(&[("1.jpg", x), ("1.jpeg", x)]), "DIR/train-0.tar: 1 has two images");
-        assert_eq!(sentence(&[("1.cls", b"0"), ("1.cls", b"0")]), "DIR/train-0.tar: 1 has two classes");
+        assert_eq!(sentence(&[("1.jpg", x), ("1.jpeg", x)]), "DIR/train-0.tar: duplicate image of key 1");
+        assert_eq!(
+            sentence(&[("1.cls", b"0"), ("1.cls", b"0")]),
+            "DIR/train-0.tar: duplicate class of key 1"
+        );
         for text in ["", "-1", "cat", "65535", "9999999999999999999999999999999999"] {
             let found = sentence(&[("1.jpg", x), ("1.cls", text.as_bytes())]);
             assert!(
-                found.starts_with("DIR/train-0.tar: 1.cls holds ") && found.ends_with("from 0 to 65534"),
+                found.starts_with("DIR/train-0.tar: 1.cls: invalid class ")
+                    && found.ends_with("from 0 to 65534"),
                 "{found}"
             );
         }
-        assert_eq!(sentence(&[("1.txt", x)]), "DIR/train-0.tar: holds no image");
-        assert_eq!(
-            sentence(&[("1.jpg", x), ("1.cls", b"0")]),
-            "DIR: has 1 classes; there must be 2 at least"
-        );
+        assert_eq!(sentence(&[("1.txt", x)]), "DIR/train-0.tar: no images found");
+        assert_eq!(sentence(&[("1.jpg", x), ("1.cls", b"0")]), "DIR: expected at least 2 classes, found 1");
         assert_eq!(
             sentence(&[("1.jpg", b"")]),
-            "DIR/train-0.tar: 1.jpg has 0 bytes, not within 1 and 67108864"
+            "DIR/train-0.tar: 1.jpg: invalid size 0: must be 1 to 67108864 bytes"
         );
         let whole = tar_of(&[("1.cls", b"1"), ("1.jpg", &[7; 3000])]);
         let cut = load_of(&[("train-0.tar", &whole[..3000]), ("val-0.tar", &whole)]).1.unwrap_err();
-        assert_eq!(cut, "DIR/train-0.tar: ends within 1.jpg: it is truncated");
+        assert_eq!(cut, "DIR/train-0.tar: truncated: the file ends within 1.jpg");
         let none = load_of(&[("train-0.tar", &[b'x'; 1024]), ("val-0.tar", &whole)]).1.unwrap_err();
-        assert!(none.starts_with("DIR/train-0.tar: is no tar file that can be read: "), "{none}");
+        assert!(none.starts_with("DIR/train-0.tar: invalid tar file: "), "{none}");
     }
 
     #[test]
@@ -363,10 +371,7 @@ mod tests {
         let shard = tar_of(&[("1.jpg", b"x"), ("1.cls", b"2"), ("2.jpg", b"x"), ("2.cls", b"0")]);
         let (_dir, data) = load_of(&[("train-0.tar", &shard), ("val-0.tar", &shard)]);
         let sentence = data.unwrap().train.read(&[1], None).unwrap_err().to_string();
-        assert!(
-            sentence.ends_with("train-0.tar: 2.jpg at byte 2560: is neither a JPEG nor a PNG"),
-            "{sentence}"
-        );
+        assert!(sentence.ends_with("train-0.tar: 2.jpg at byte 2560: not a JPEG or PNG image"), "{sentence}");
     }
 
     #[test]
@@ -377,7 +382,7 @@ mod tests {
         header.set_cksum();
         let bytes = [header.as_bytes().as_slice(), &vec![b'a'; 6 << 20]].concat();
         let sentence = load_of(&[("train-0.tar", &bytes), ("val-0.tar", &bytes)]).1.unwrap_err();
-        assert!(sentence.contains("a header goes on for too long"), "{sentence}");
+        assert!(sentence.contains("header too long"), "{sentence}");
     }
 
     proptest! {
@@ -409,7 +414,7 @@ mod tests {
                 // Every part lies in the file.
                 for image in 0..data.train.len() {
                     let error = data.train.read(&[image], None).unwrap_err().to_string();
-                    prop_assert!(error.contains("neither a JPEG") || error.contains("cannot be decoded"), "{}", error);
+                    prop_assert!(error.contains("not a JPEG") || error.contains("cannot decode"), "{}", error);
                 }
             }
         }

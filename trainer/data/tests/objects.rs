@@ -79,7 +79,7 @@ fn the_data_sets_objects_are_fetched_once_and_nothing_else() {
     assert_eq!(server.objects_asked(), ["/bucket/data/cifar/test.bin"]);
     // Files of the same names and sizes may be other ones.
     let other = fetch(Dataset::Cifar100, &server.source("/data/other"), None, dir.path(), PATIENCE);
-    assert!(sentence(other).contains("holds what was fetched from another source; name an empty folder"));
+    assert!(sentence(other).contains("contains data from another source; use another folder"));
 }
 
 #[test]
@@ -99,7 +99,7 @@ fn folders_and_shards_keep_their_names() {
     let refused = fetch(Dataset::ImageFolder, &server.source(""), None, empty.path(), PATIENCE);
     assert_eq!(
         sentence(refused),
-        "s3://bucket/val/a/notes.txt: is no JPEG by its name: images end with .jpg or .jpeg"
+        "s3://bucket/val/a/notes.txt: unexpected file among the images; names must end in .jpg or .jpeg"
     );
     server.put("web/train-00.tar", &[1; 10]);
     server.put("web/val-00.tar", &[]);
@@ -165,19 +165,21 @@ fn sums_are_honoured() {
     let (found, expected) = (sum(&[1; 5000]), sum(b"something else"));
     assert_eq!(
         sentence(get(&dir)),
-        format!("s3://bucket/data/cifar/train.bin: its SHA-256 is {found}, SHA256SUMS says {expected}")
+        format!(
+            "s3://bucket/data/cifar/train.bin: SHA-256 mismatch: expected {expected} (SHA256SUMS), received {found}"
+        )
     );
     assert!(!dir.path().join("train.bin").exists());
 
     server.put("data/cifar/SHA256SUMS", b"what is this");
     assert_eq!(
         sentence(get(&dir)),
-        "s3://bucket/data/cifar/SHA256SUMS: line 1 is none that sha256sum writes: \"what is this\""
+        "s3://bucket/data/cifar/SHA256SUMS: line 1 is not in sha256sum format: \"what is this\""
     );
     server.put("data/cifar/SHA256SUMS", format!("{found}  train.bin\n{found}  sub/train.bin\n").as_bytes());
     assert_eq!(
         sentence(get(&dir)),
-        "s3://bucket/data/cifar/SHA256SUMS: lists sub/train.bin, which is not there"
+        "s3://bucket/data/cifar/SHA256SUMS: the listed object sub/train.bin does not exist"
     );
 }
 
@@ -193,8 +195,12 @@ fn keys_open_what_is_closed() {
     get(Some(("key", "secret"))).unwrap();
     for keys in [None, Some(("key", "guess"))] {
         let refused = sentence(get(keys));
-        assert!(refused.starts_with("s3://bucket/data/cifar: ") && refused.contains("403"), "{refused}");
-        assert!(refused.ends_with("objectStore.secretName must allow to list and to read"), "{refused}");
+        assert!(
+            refused.starts_with("cannot read s3://bucket/data/cifar: ") && refused.contains("403"),
+            "{refused}"
+        );
+        let advice = "objectStore.secretName must allow s3:ListBucket and s3:GetObject";
+        assert!(refused.ends_with(advice), "{refused}");
         assert!(!refused.contains("guess"), "{refused}");
     }
 }
@@ -208,13 +214,14 @@ fn each_fault_has_its_sentence() {
         |dataset, source: &ObjectStoreSource| sentence(fetch(dataset, source, None, dir.path(), PATIENCE));
     let nothing = get(Dataset::ImageFolder, &server.source("/data/cifar"));
     assert!(
-        nothing.starts_with("s3://bucket/data/cifar: after fetching: ")
-            && nothing.contains("training or test images are missing; image-folder is train/CLASS/NAME.jpg"),
+        nothing.starts_with("s3://bucket/data/cifar: the data set is incomplete: ")
+            && nothing
+                .contains("training or test images are missing; image-folder needs train/CLASS/NAME.jpg"),
         "{nothing}"
     );
     let bucket = ObjectStoreSource { url: "s3://no-such-bucket/x".into(), ..server.source("") };
     let missing = get(Dataset::Mnist, &bucket);
-    assert!(missing.contains("NoSuchBucket") && missing.contains("look at spec."), "{missing}");
+    assert!(missing.contains("NoSuchBucket") && missing.contains("check spec."), "{missing}");
     assert_eq!(server.asked.lock().unwrap().len(), 2, "a refusal is final");
     let closed = ObjectStoreSource { endpoint: Some("http://127.0.0.1:9".into()), ..server.source("") };
     let unreachable = get(Dataset::Mnist, &closed);
@@ -226,7 +233,8 @@ fn each_fault_has_its_sentence() {
     server.put("twice/a/test.bin", b"1");
     server.put("twice/b/test.bin", b"1");
     let twice = get(Dataset::Cifar100, &server.source("/twice"));
-    assert!(twice.ends_with("b/test.bin: and a/test.bin would be the same file of the data set"), "{twice}");
+    let duplicate = "b/test.bin: duplicate of a/test.bin; both are the file test.bin of the data set";
+    assert!(twice.ends_with(duplicate), "{twice}");
 }
 
 #[test]
@@ -239,7 +247,7 @@ fn a_secret_that_is_named_must_be_there() {
     };
     // The tests run without these variables.
     let missing = Credentials::from_environment(&source).err().unwrap().to_string();
-    assert!(missing.contains("AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY are not set"), "{missing}");
+    assert!(missing.contains("AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY must be set too"), "{missing}");
     let anonymous = ObjectStoreSource { secret_name: None, ..source };
     assert!(Credentials::from_environment(&anonymous).unwrap().is_none());
 }

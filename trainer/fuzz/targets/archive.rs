@@ -12,6 +12,6 @@ fuzz_target!(|bytes: &[u8]| {
     let dir = outside.path().join("data");
     std::fs::create_dir(&dir).expect("a temporary folder");
     let _ = fuzzing::unpack(dataset, archive, &dir);
-    let entries = std::fs::read_dir(outside.path()).expect("it is there still");
-    assert_eq!(entries.count(), 1, "something lies beside the folder");
+    let entries = std::fs::read_dir(outside.path()).expect("the folder still exists");
+    assert_eq!(entries.count(), 1, "the archive wrote files outside the folder");
 });

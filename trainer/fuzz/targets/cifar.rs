@@ -11,6 +11,6 @@ fuzz_target!(|bytes: &[u8]| {
     if let Ok(data) = fuzzing::load_small(Dataset::Cifar100, dir.path()) {
         assert_eq!((data.train.len(), data.test.len()), fuzzing::IMAGES);
         assert!((0..data.train.len()).all(|image| i64::from(data.train.label(image)) < data.classes));
-        data.train.read(&[0, 1], None).expect("they lie in memory");
+        data.train.read(&[0, 1], None).expect("images in memory can be read");
     }
 });

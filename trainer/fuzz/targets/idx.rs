@@ -27,6 +27,6 @@ fuzz_target!(|bytes: &[u8]| {
     if let Ok(data) = fuzzing::load_small(Dataset::FashionMnist, dir.path()) {
         assert_eq!((data.train.len(), data.test.len()), fuzzing::IMAGES);
         assert!((0..data.train.len()).all(|image| data.train.label(image) < 10));
-        data.train.read(&[0, 1], None).expect("they lie in memory");
+        data.train.read(&[0, 1], None).expect("images in memory can be read");
     }
 });

@@ -12,7 +12,7 @@ fn check(path: &Path) {
     if let Ok((images, labels)) = read_npz(path, SHAPE) {
         assert!(labels.is_none_or(|labels| labels.len() == images.len()));
         let all: Vec<usize> = (0..images.len()).collect();
-        images.read(&all, None).expect("they lie in memory");
+        images.read(&all, None).expect("images in memory can be read");
     }
 }
 

@@ -141,8 +141,8 @@ impl Look {
             let losses = loss.of(&logits, labels)?;
             let sum = losses.f_sum(losses.kind())?;
             let gradient = Tensor::f_run_backward(&[sum], &[&point], false, false)?.pop();
-            let gradient =
-                gradient.ok_or_else(|| TchError::Torch("the backward pass gave no gradient".to_owned()))?;
+            let gradient = gradient
+                .ok_or_else(|| TchError::Torch("the backward pass returned no gradient".to_owned()))?;
             let correct = logits.f_argmax(1, false)?.f_eq_tensor(labels)?;
             Ok(Self { gradient, loss: losses.f_detach()?, correct })
         })

@@ -119,8 +119,9 @@ fn halvings(query: u32) -> usize {
 }
 
 fn searches(images: &Tensor, draws: Vec<Stream>) -> Result<Vec<Search>, TchError> {
-    let (_, channels, height, width) =
-        images.size4().map_err(|_| TchError::Shape(format!("{:?} are no images", images.size())))?;
+    let (_, channels, height, width) = images
+        .size4()
+        .map_err(|_| TchError::Shape(format!("expected [N, C, H, W], got {:?}", images.size())))?;
     let shape = Shape { channels: channels as usize, height: height as usize, width: width as usize };
     let pixels = images.f_to_device(tch::Device::Cpu)?.f_to_kind(Kind::Double)?.f_contiguous()?;
     let all = Vec::<f64>::try_from(pixels.f_flatten(0, -1)?)?;

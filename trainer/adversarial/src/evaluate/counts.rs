@@ -23,7 +23,7 @@ pub struct Counts {
 
 /// Numbers that are no counts.
 #[derive(Debug, Error, PartialEq, Eq)]
-#[error("{found:?} are no counts: {expected} numbers, none negative, were expected")]
+#[error("invalid counts {found:?}; expected {expected} non-negative numbers")]
 pub struct CountsError {
     found: Vec<i64>,
     expected: usize,
@@ -112,7 +112,7 @@ mod tests {
     #[test]
     fn other_numbers_are_refused() {
         let mut counts = Counts::new(1, [1]);
-        assert!(counts.set(&[1, 2]).unwrap_err().to_string().contains("6 numbers, none negative"));
+        assert!(counts.set(&[1, 2]).unwrap_err().to_string().contains("expected 6 non-negative numbers"));
         assert!(counts.set(&[1, 2, 3, 4, 5, -6]).is_err());
         assert_eq!(counts, Counts::new(1, [1]));
     }

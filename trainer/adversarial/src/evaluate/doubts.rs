@@ -16,15 +16,15 @@ pub fn doubts(counts: &Counts, number: usize, attack: &EvalAttack) -> Vec<String
     let unsteady = counts.unsteady.sum();
     if unsteady > 0 {
         doubts.push(format!(
-            "Randomised network: {unsteady} of {total} images had other logits when asked again. Attacks of a network \
-             that changes its answers are weaker than they look."
+            "Randomised network: the logits of {unsteady} of {total} images differ between two evaluations. Attacks \
+             overestimate the robustness of a randomised network."
         ));
     }
     let without = counts.without_gradient.sum();
     if without > 0 {
         doubts.push(format!(
-            "Zero gradients: at {without} of {total} images the cross-entropy has no gradient. Attacks by gradients \
-             see nothing there."
+            "Zero gradients: the gradient of the cross-entropy is zero at {without} of {total} images. Gradient-based \
+             attacks fail there."
         ));
     }
     let after = |name: &str| {
@@ -35,8 +35,8 @@ pub fn doubts(counts: &Counts, number: usize, attack: &EvalAttack) -> Vec<String
         && before.saturating_sub(square) * 10_000 > SQUARES_GAIN_OF_10_000 * total
     {
         doubts.push(format!(
-            "Square's gain: it brought down {} of {total} images that withstood all attacks by gradients. The \
-             network may hide its gradients.",
+            "Square's gain: Square finds adversarial examples of {} of {total} images that withstood all gradient-based \
+             attacks. The network may mask its gradients.",
             before - square
         ));
     }
@@ -62,9 +62,11 @@ mod tests {
         counts.without_gradient.add(&[0]);
         counts.unsteady.add(&[0, 0]);
         let found = doubts(&counts, 0, &attack);
-        assert!(found[0].starts_with("Randomised network: 2 of 1000"));
-        assert!(found[1].starts_with("Zero gradients: at 1 of 1000"));
-        assert!(found[2].starts_with("Square's gain: it brought down 500 of 1000"));
+        assert!(found[0].starts_with("Randomised network: the logits of 2 of 1000"));
+        assert!(
+            found[1].starts_with("Zero gradients: the gradient of the cross-entropy is zero at 1 of 1000")
+        );
+        assert!(found[2].starts_with("Square's gain: Square finds adversarial examples of 500 of 1000"));
         let unchecked = EvalAttack { checked: false, ..attack };
         assert!(doubts(&counts, 0, &unchecked).is_empty());
     }

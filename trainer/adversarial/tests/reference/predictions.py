@@ -24,4 +24,4 @@ images = torch.tensor(pixels).reshape(-1, 1, 28, 28) / 255.0
 with torch.no_grad():
     classes = model(images).argmax(1)
 ours = torch.tensor([int(line) for line in open(told)])
-print(f"{int((classes == ours).sum())} of {len(classes)} predictions are the same; {len(ours)} were told")
+print(f"{int((classes == ours).sum())} of {len(classes)} predictions match; the file has {len(ours)}")

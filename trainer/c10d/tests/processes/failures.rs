@@ -114,7 +114,7 @@ fn a_store_whose_host_died_is_lost() {
             for error in errors {
                 println!("{error}");
                 assert!(matches!(error, C10dError::StoreLost(_)), "{error}");
-                assert!(error.to_string().starts_with("the store cannot be reached: "), "{error}");
+                assert!(error.to_string().starts_with("cannot reach the store: "), "{error}");
             }
             let error = ProcessGroup::gloo(&store, 0, 2, PATIENCE, &gloo_options("gen-0")).unwrap_err();
             println!("{error}");

@@ -78,7 +78,7 @@ fn a_hook_averages_beyond_the_backward_pass() {
                 }
                 assert!(buckets.load(Ordering::Relaxed) > 4, "there are several to a step");
                 let refused = reducer.update_process_group(&group).unwrap_err().to_string();
-                assert!(refused.contains("make a new reducer"), "{refused}");
+                assert!(refused.contains("create a new reducer"), "{refused}");
             }
         });
     }

@@ -13,7 +13,7 @@ use crate::{
 #[derive(Debug, Error)]
 pub enum DownloadError {
     /// No answer, or not one in HTTP.
-    #[error("{url}: {}{}", causes(.source), certificate_advice(.source))]
+    #[error("cannot download {url}: {}{}", causes(.source), certificate_advice(.source))]
     Request {
         /// What was asked for.
         url: String,
@@ -21,7 +21,7 @@ pub enum DownloadError {
         source: reqwest::Error,
     },
     /// The server refuses.
-    #[error("{url}: the server answers {status}{}", advice(*.status))]
+    #[error("cannot download {url}: HTTP status {status}{}", advice(*.status))]
     Status {
         /// What was asked for.
         url: String,
@@ -29,7 +29,7 @@ pub enum DownloadError {
         status: StatusCode,
     },
     /// The connection broke, or the server fell silent, before the archive was complete.
-    #[error("{url}: broke off after {received} bytes: {}", causes(.source))]
+    #[error("cannot download {url}: interrupted after {received} bytes: {}", causes(.source))]
     Interrupted {
         /// What was asked for.
         url: String,
@@ -39,7 +39,7 @@ pub enum DownloadError {
         source: reqwest::Error,
     },
     /// The archive is too large.
-    #[error("{url}: the archive has more than {limit} bytes, no data set needs so many")]
+    #[error("{url}: too large: must be at most {limit} bytes")]
     TooLarge {
         /// What was asked for.
         url: String,
@@ -47,7 +47,7 @@ pub enum DownloadError {
         limit: u64,
     },
     /// Something else came than was asked for.
-    #[error("{url}: its SHA-256 is {found}, the spec's sha256 says {expected}")]
+    #[error("{url}: SHA-256 mismatch: expected {expected} (http.sha256 in the spec), received {found}")]
     Hash {
         /// What was asked for.
         url: String,
@@ -57,7 +57,7 @@ pub enum DownloadError {
         found: String,
     },
     /// The archive is damaged or none.
-    #[error("{url}: is no tar or tar.gz that can be unpacked: {source}")]
+    #[error("{url}: invalid tar or tar.gz archive: {source}")]
     Archive {
         /// Where it came from.
         url: String,
@@ -65,7 +65,7 @@ pub enum DownloadError {
         source: io::Error,
     },
     /// A file in the archive is too large.
-    #[error("{url}: {file} in it has {size} bytes, more than the {limit} that any file of the data set has")]
+    #[error("{url}: {file} in the archive has {size} bytes; must be at most {limit}")]
     FileTooLarge {
         /// Where the archive came from.
         url: String,
@@ -77,7 +77,7 @@ pub enum DownloadError {
         limit: u64,
     },
     /// What lies where images do is none.
-    #[error("{url}: {file} in it {}", image_folder::NO_JPEG)]
+    #[error("{url}: {file} in the archive: {}", image_folder::NO_JPEG)]
     NoImage {
         /// Where the archive came from.
         url: String,
@@ -85,7 +85,7 @@ pub enum DownloadError {
         file: String,
     },
     /// The archive lacks files of the data set.
-    #[error("{url}: after unpacking: {source}")]
+    #[error("{url}: the archive is incomplete: {source}")]
     Incomplete {
         /// Where the archive came from.
         url: String,
@@ -93,7 +93,7 @@ pub enum DownloadError {
         source: DataError,
     },
     /// The archive holds more than one data set.
-    #[error("{url}: it has {part} in {first:?} and in {second:?}; make an archive of one data set")]
+    #[error("{url}: {part} is in both {first:?} and {second:?}; the archive must contain only one data set")]
     Twice {
         /// Where the archive came from.
         url: String,
@@ -105,13 +105,13 @@ pub enum DownloadError {
         second: String,
     },
     /// The directory has the files of another source.
-    #[error("{}: holds what was fetched from another source; name an empty folder, or empty this one", dir.display())]
+    #[error("{}: contains data from another source; use another folder or empty this one", dir.display())]
     OtherSource {
         /// The directory.
         dir: PathBuf,
     },
     /// The directory cannot be written to.
-    #[error("{}: cannot be written: {source}", path.display())]
+    #[error("I/O error on {}: {source}", path.display())]
     Write {
         /// The file or directory.
         path: PathBuf,
@@ -119,13 +119,13 @@ pub enum DownloadError {
         source: io::Error,
     },
     /// No runtime for the connection.
-    #[error("cannot start a download: {0}")]
+    #[error("cannot start the download: {0}")]
     Start(io::Error),
 }
 
 fn certificate_advice(error: &reqwest::Error) -> &'static str {
     if is_untrusted_certificate(error) {
-        "; name a file with its authority in the environment variable SSL_CERT_FILE"
+        "; set the environment variable SSL_CERT_FILE to a file with the server's CA certificate"
     } else {
         ""
     }
@@ -133,8 +133,8 @@ fn certificate_advice(error: &reqwest::Error) -> &'static str {
 
 fn advice(status: StatusCode) -> &'static str {
     match status.as_u16() {
-        401 | 403 => "; the archive must be readable without credentials",
-        400..=499 => "; look at the spec's url",
+        401 | 403 => "; the URL must be readable without credentials",
+        400..=499 => "; check http.url in the spec",
         _ => "",
     }
 }

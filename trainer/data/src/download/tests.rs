@@ -100,7 +100,7 @@ fn one_file_is_fetched_once_and_named_by_its_hash() {
     }
     assert_eq!(asked.lock().unwrap().len(), 1);
     let sentence = download_file(&source(&url, b"more"), &files, PATIENCE).unwrap_err().to_string();
-    assert!(sentence.contains("the spec's sha256 says"), "{sentence}");
+    assert!(sentence.contains("SHA-256 mismatch: expected "), "{sentence}");
     assert_eq!(fs::read_dir(&files).unwrap().count(), 1, "what has another hash is not kept");
 }
 
@@ -146,7 +146,7 @@ fn paths_in_the_archive_lead_nowhere_else() {
     fs::create_dir_all(&inner).unwrap();
     let error = fetch_cifar100(&source(&url, &archive), &inner).unwrap_err().to_string();
     assert!(
-        error.contains("test.bin: the file is missing; cifar100 consists of train.bin, test.bin"),
+        error.contains("test.bin: file not found; cifar100 needs the files train.bin, test.bin in "),
         "{error}"
     );
     assert_eq!(names(&inner), ["train.bin"]);
@@ -185,8 +185,9 @@ fn what_lies_among_images_and_is_none_is_named() {
     let (url, _) = serve(vec![ok(&archive)]);
     let dir = tempfile::tempdir().unwrap();
     let error = download(Dataset::ImageFolder, &source(&url, &archive), dir.path(), PATIENCE, &mut |_, _| {});
-    let expected =
-        format!("{url}: train/n01/b.png in it is no JPEG by its name: images end with .jpg or .jpeg");
+    let expected = format!(
+        "{url}: train/n01/b.png in the archive: unexpected file among the images; names must end in .jpg or .jpeg"
+    );
     assert_eq!(error.unwrap_err().to_string(), expected);
 }
 
@@ -199,10 +200,7 @@ fn a_folder_is_that_of_one_source() {
     assert!(matches!(fetch_cifar100(&wrong, dir.path()), Err(DownloadError::Hash { .. })));
     fetch_cifar100(&source(&url, &cifar100()), dir.path()).unwrap();
     let sentence = fetch_cifar100(&source(&url, &other), dir.path()).unwrap_err().to_string();
-    assert!(
-        sentence
-            .ends_with("holds what was fetched from another source; name an empty folder, or empty this one")
-    );
+    assert!(sentence.ends_with(": contains data from another source; use another folder or empty this one"));
     assert_eq!((asked.lock().unwrap().len(), names(dir.path()).len()), (2, 2));
 }
 
@@ -218,7 +216,7 @@ fn two_data_sets_in_an_archive_are_not_mixed() {
     let source = HttpSource { url: format!("{url}/x.tar?signature=secret"), ..source(&url, &archive) };
     let error = download(Dataset::ImageFolder, &source, dir.path(), PATIENCE, &mut |_, _| {});
     let sentence = error.unwrap_err().to_string();
-    assert!(sentence.contains(r#"/x.tar: it has train in "photo/" and in "sketch/""#), "{sentence}");
+    assert!(sentence.contains(r#"/x.tar: train is in both "photo/" and "sketch/""#), "{sentence}");
     assert!(!sentence.contains("secret"), "{sentence}");
 }
 
@@ -257,7 +255,10 @@ fn a_refusal_is_final() {
     let (url, asked) = serve(vec![answer("404 Not Found", "", b"")]);
     let dir = tempfile::tempdir().unwrap();
     let error = fetch_cifar100(&source(&url, b""), dir.path()).unwrap_err().to_string();
-    assert_eq!(error, format!("{url}: the server answers 404 Not Found; look at the spec's url"));
+    assert_eq!(
+        error,
+        format!("cannot download {url}: HTTP status 404 Not Found; check http.url in the spec")
+    );
     assert_eq!(asked.lock().unwrap().len(), 1);
 }
 
@@ -268,7 +269,10 @@ fn another_archive_is_refused_with_both_hashes() {
     let error = fetch_cifar100(&source(&url, b"the archive"), dir.path()).unwrap_err().to_string();
     let [found, expected] =
         [&b"something else"[..], b"the archive"].map(|bytes| hex::encode(Sha256::digest(bytes)));
-    assert_eq!(error, format!("{url}: its SHA-256 is {found}, the spec's sha256 says {expected}"));
+    assert_eq!(
+        error,
+        format!("{url}: SHA-256 mismatch: expected {expected} (http.sha256 in the spec), received {found}")
+    );
     assert_eq!(asked.lock().unwrap().len(), 1);
     assert!(names(dir.path()).is_empty());
 }
@@ -301,5 +305,5 @@ fn a_directory_that_is_missing_is_named() {
     let dir = tempfile::tempdir().unwrap();
     let missing = dir.path().join("missing");
     let error = fetch_cifar100(&source(&url, &archive), &missing).unwrap_err().to_string();
-    assert!(error.starts_with(&format!("{}: cannot be written: ", missing.display())), "{error}");
+    assert!(error.starts_with(&format!("I/O error on {}: ", missing.display())), "{error}");
 }

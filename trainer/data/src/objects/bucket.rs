@@ -60,7 +60,7 @@ impl Bucket {
         let unusable = |error| ObjectsError::Client { url: source.url.clone(), source: error };
         let (bucket, prefix) = source.bucket_and_prefix().ok_or_else(|| ObjectsError::Object {
             url: source.url.clone(),
-            problem: "is no bucket; write for example s3://bucket/datasets/imagenet".to_owned(),
+            problem: "invalid S3 URL; expected s3://bucket/prefix".to_owned(),
         })?;
         let client = ClientOptions::new()
             .with_allow_http(source.endpoint.as_ref().is_some_and(|endpoint| endpoint.starts_with("http://")))
@@ -118,25 +118,23 @@ impl Bucket {
             }
             let limit = names::file_limit(dataset);
             if meta.size > limit {
-                return Err(refused(format!(
-                    "has {} bytes, more than the {limit} that a file may have",
-                    meta.size
-                )));
+                return Err(refused(format!("too large: {} bytes; must be at most {limit}", meta.size)));
             }
             if let Some(other) = places.insert(place.clone(), name.clone()) {
-                return Err(refused(format!("and {other} would be the same file of the data set")));
+                let path = place.display();
+                return Err(refused(format!(
+                    "duplicate of {other}; both are the file {path} of the data set"
+                )));
             }
             if objects.len() == OBJECT_LIMIT {
-                return Err(refused(format!(
-                    "is one object more than the {OBJECT_LIMIT} that a data set may have"
-                )));
+                return Err(refused(format!("too many objects: a data set has at most {OBJECT_LIMIT}")));
             }
             let ObjectMeta { location: object, size, e_tag, .. } = meta;
             objects.insert(name, Wanted { object, size, e_tag, place, sha256: None });
         }
         for name in sums.names().filter(|name| names::place(dataset, name).is_some()) {
             let Some(object) = objects.get_mut(name) else {
-                let problem = format!("lists {name}, which is not there");
+                let problem = format!("the listed object {name} does not exist");
                 return Err(ObjectsError::Sums { url: self.url(&self.prefix.clone().join(SUMS)), problem });
             };
             object.sha256 = sums.of(name).map(str::to_owned);
@@ -153,7 +151,7 @@ impl Bucket {
     async fn sums(&self, meta: &ObjectMeta) -> Result<Sums, ObjectsError> {
         let unusable = |problem| ObjectsError::Sums { url: self.url(&meta.location), problem };
         if meta.size > SUMS_LIMIT {
-            return Err(unusable(format!("has {} bytes, more than {SUMS_LIMIT}", meta.size)));
+            return Err(unusable(format!("too large: {} bytes; must be at most {SUMS_LIMIT}", meta.size)));
         }
         let failed = |error| self.failed(&meta.location, error);
         let bytes = self.store.get_range(&meta.location, 0..meta.size.max(1)).await.map_err(failed)?;
@@ -169,7 +167,7 @@ impl Bucket {
         for _ in 1..self.retries.tries {
             match work().await {
                 Err(error) if error.is_transient() => {
-                    tracing::warn!(%error, ?wait, "The object store failed and is tried again.");
+                    tracing::warn!(%error, retry_in = ?wait, "Object store request failed; retrying.");
                     tokio::time::sleep(wait).await;
                     wait = wait.saturating_mul(2);
                 }
@@ -220,7 +218,7 @@ impl Bucket {
                         return Err(error);
                     }
                     tries += 1;
-                    tracing::warn!(%error, ?wait, "An object broke off and is tried again.");
+                    tracing::warn!(%error, retry_in = ?wait, "Download of an object failed; retrying.");
                     tokio::time::sleep(wait).await;
                     wait = wait.saturating_mul(2);
                 }

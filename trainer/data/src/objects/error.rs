@@ -13,13 +13,13 @@ use crate::{
 pub enum ObjectsError {
     /// The credentials are not there.
     #[error(
-        "spec.training.data.source.objectStore.secretName is given, but the environment variables {} and {} are not set",
+        "spec.training.data.source.objectStore.secretName is set: the environment variables {} and {} must be set too",
         ENV_AWS[0],
         ENV_AWS[1]
     )]
     NoCredentials,
     /// The source is none that can be asked.
-    #[error("{url}: cannot be asked: {}", causes(.source))]
+    #[error("{url}: cannot create an S3 client: {}", causes(.source))]
     Client {
         /// Bucket and prefix.
         url: String,
@@ -27,13 +27,13 @@ pub enum ObjectsError {
         source: object_store::Error,
     },
     /// The directory has the files of another source.
-    #[error("{}: holds what was fetched from another source; name an empty folder, or empty this one", dir.display())]
+    #[error("{}: contains data from another source; use another folder or empty this one", dir.display())]
     OtherSource {
         /// The directory.
         dir: PathBuf,
     },
     /// The store refuses, or does not answer.
-    #[error("{url}: {}{}", causes(.source), advice(.source))]
+    #[error("cannot read {url}: {}{}", causes(.source), advice(.source))]
     Store {
         /// The object, or bucket and prefix.
         url: String,
@@ -41,7 +41,7 @@ pub enum ObjectsError {
         source: object_store::Error,
     },
     /// The store sends something else than it announced.
-    #[error("{url}: {size} bytes were announced, {received} came")]
+    #[error("{url}: expected {size} bytes, received {received}")]
     Size {
         /// The object.
         url: String,
@@ -51,7 +51,7 @@ pub enum ObjectsError {
         received: u64,
     },
     /// An object is not what `SHA256SUMS` says.
-    #[error("{url}: its SHA-256 is {found}, SHA256SUMS says {expected}")]
+    #[error("{url}: SHA-256 mismatch: expected {expected} (SHA256SUMS), received {found}")]
     Hash {
         /// The object.
         url: String,
@@ -77,7 +77,7 @@ pub enum ObjectsError {
         problem: String,
     },
     /// The objects do not make up the data set.
-    #[error("{url}: after fetching: {source}")]
+    #[error("{url}: the data set is incomplete: {source}")]
     Incomplete {
         /// Bucket and prefix.
         url: String,
@@ -85,7 +85,7 @@ pub enum ObjectsError {
         source: DataError,
     },
     /// The directory cannot be written to.
-    #[error("{}: cannot be written: {source}", path.display())]
+    #[error("I/O error on {}: {source}", path.display())]
     Write {
         /// The file or directory.
         path: PathBuf,
@@ -93,7 +93,7 @@ pub enum ObjectsError {
         source: io::Error,
     },
     /// No threads can be had.
-    #[error("the objects cannot be fetched: {0}")]
+    #[error("cannot download the objects: {0}")]
     Start(io::Error),
 }
 
@@ -128,10 +128,10 @@ fn status(error: &object_store::Error) -> Option<u16> {
 fn advice(error: &object_store::Error) -> &'static str {
     match status(error) {
         Some(401 | 403) => {
-            "; the credentials of spec.training.data.source.objectStore.secretName must allow to list and to read"
+            "; the keys in spec.training.data.source.objectStore.secretName must allow s3:ListBucket and s3:GetObject"
         }
-        Some(404) => "; look at spec.training.data.source.objectStore.url",
-        Some(412) => "; the object has changed while it was fetched",
+        Some(404) => "; check spec.training.data.source.objectStore.url",
+        Some(412) => "; the object changed during the download",
         _ => "",
     }
 }

@@ -7,17 +7,16 @@ pub(crate) struct Sums(BTreeMap<String, String>);
 impl Sums {
     /// Reads such a file; an error says which line is none of it.
     pub(crate) fn parse(bytes: &[u8]) -> Result<Self, String> {
-        let text = str::from_utf8(bytes).map_err(|_| "is not UTF-8".to_owned())?;
+        let text = str::from_utf8(bytes).map_err(|_| "not valid UTF-8".to_owned())?;
         let mut sums = BTreeMap::new();
         for (number, line) in (1..).zip(text.split('\n')) {
             if line.is_empty() || line.starts_with('#') {
                 continue;
             }
-            let (sum, name) = entry(line).ok_or_else(|| {
-                format!("line {number} is none that sha256sum writes: {:?}", shortened(line))
-            })?;
+            let (sum, name) = entry(line)
+                .ok_or_else(|| format!("line {number} is not in sha256sum format: {:?}", shortened(line)))?;
             if sums.insert(name.clone(), sum.clone()).is_some_and(|before| before != sum) {
-                return Err(format!("line {number} contradicts an earlier one about {name}"));
+                return Err(format!("line {number} has another SHA-256 for {name} than an earlier line"));
             }
         }
         Ok(Self(sums))
@@ -89,7 +88,7 @@ mod tests {
     fn each_fault_has_its_sentence() {
         let sum = "0".repeat(64);
         let sentence = |text: &str| Sums::parse(text.as_bytes()).unwrap_err();
-        assert_eq!(sentence("\nhello"), "line 2 is none that sha256sum writes: \"hello\"");
+        assert_eq!(sentence("\nhello"), "line 2 is not in sha256sum format: \"hello\"");
         for line in [
             format!("SHA256 (x) = {sum}"),
             format!("{sum} x"),
@@ -98,11 +97,14 @@ mod tests {
             format!("\\{sum}  a\\tb"),
             format!("{}é  x", "0".repeat(63)),
         ] {
-            assert!(sentence(&line).starts_with("line 1 is none that sha256sum writes: "), "{line}");
+            assert!(sentence(&line).starts_with("line 1 is not in sha256sum format: "), "{line}");
         }
         let other = "1".repeat(64);
-        assert_eq!(sentence(&format!("{sum}  x\n{other}  x")), "line 2 contradicts an earlier one about x");
-        assert_eq!(Sums::parse(&[0xff]).unwrap_err(), "is not UTF-8");
+        assert_eq!(
+            sentence(&format!("{sum}  x\n{other}  x")),
+            "line 2 has another SHA-256 for x than an earlier line"
+        );
+        assert_eq!(Sums::parse(&[0xff]).unwrap_err(), "not valid UTF-8");
     }
 
     proptest! {

@@ -11,10 +11,10 @@ const MOST_OBJECTS: usize = 20_000_000;
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
 pub enum PickleError {
     /// It ends in the middle.
-    #[error("the pickle ends at byte {0}, in the middle of an instruction")]
+    #[error("truncated pickle: it ends at byte {0} within an instruction")]
     End(usize),
     /// An instruction that `torch.save` does not write.
-    #[error("the pickle has the unknown instruction {opcode:#04x} at byte {at}")]
+    #[error("unsupported pickle opcode {opcode:#04x} at byte {at}")]
     Opcode {
         /// The instruction.
         opcode: u8,
@@ -22,10 +22,10 @@ pub enum PickleError {
         at: usize,
     },
     /// An instruction that does not fit what came before.
-    #[error("the pickle's instruction at byte {0} does not fit what came before it")]
+    #[error("invalid pickle: unexpected instruction at byte {0}")]
     Malformed(usize),
     /// More objects than a dictionary of tensors needs.
-    #[error("the pickle makes more than {MOST_OBJECTS} objects")]
+    #[error("pickle too large: it has more than {MOST_OBJECTS} objects")]
     TooLarge,
 }
 

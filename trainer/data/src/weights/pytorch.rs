@@ -22,22 +22,22 @@ const MODULE: &str = "module.";
 #[derive(Debug, thiserror::Error)]
 pub enum PytorchError {
     /// The archive.
-    #[error("no PyTorch archive: {0}")]
+    #[error("invalid PyTorch archive: {0}")]
     Archive(#[from] ZipError),
     /// Reading it.
-    #[error("cannot be read: {0}")]
+    #[error("cannot read the archive: {0}")]
     Read(#[from] std::io::Error),
     /// It has no data.pkl.
-    #[error("no PyTorch archive: it has no data.pkl")]
+    #[error("invalid PyTorch archive: data.pkl is missing")]
     NoPickle,
     /// Numbers in another order of bytes.
-    #[error("its numbers are big-endian, which is not read")]
+    #[error("unsupported byte order: big-endian; expected little-endian")]
     BigEndian,
     /// The pickle.
     #[error(transparent)]
     Pickle(#[from] PickleError),
     /// No dictionary of tensors.
-    #[error("it holds no state dict: save model.state_dict()")]
+    #[error("state dict not found; save model.state_dict()")]
     NoStateDict,
     /// A tensor whose description makes no sense.
     #[error("tensor {name}: {problem}")]
@@ -82,7 +82,7 @@ fn entry<R: Read + Seek>(
     let mut content = Vec::new();
     let read = archive.by_name(name)?.take(most + 1).read_to_end(&mut content)?;
     if read as u64 > most {
-        let problem = format!("{name} has more than {most} bytes");
+        let problem = format!("{name} is too large: must be at most {most} bytes");
         return Err(std::io::Error::other(problem).into());
     }
     Ok(content)
@@ -121,10 +121,11 @@ fn tensor<R: Read + Seek>(
     name: &str,
 ) -> Result<RawTensor, PytorchError> {
     let problem = |problem: &str| PytorchError::Tensor { name: name.to_owned(), problem: problem.to_owned() };
-    let shapeless = || problem("its description is not one that torch.save writes");
+    let shapeless = || problem("unsupported description; expected the format of torch.save");
     let &[storage, offset, size, stride, ..] = arguments else { return Err(shapeless()) };
     let (kind, key) = storage_of(pickle, storage).ok_or_else(shapeless)?;
-    let kind = kind.ok_or_else(|| problem("its kind of numbers is not known here"))?;
+    let kind =
+        kind.ok_or_else(|| problem("unsupported type; expected floating-point numbers or integers"))?;
     let offset = integer(pickle, offset).ok_or_else(shapeless)?;
     let size = integers(pickle, size).ok_or_else(shapeless)?;
     let stride = integers(pickle, stride).ok_or_else(shapeless)?;
@@ -132,7 +133,7 @@ fn tensor<R: Read + Seek>(
     let width = kind.width();
     let numbers = (bytes.len() / width) as i64;
     if !lies_within(offset, &size, &stride, numbers) {
-        return Err(problem("it reaches beyond the numbers that the archive has for it"));
+        return Err(problem("out of range: the tensor exceeds its storage"));
     }
     let bytes = row_major(bytes, width, offset, &size, &stride);
     Ok(RawTensor { number_type: kind, shape: size, bytes })

@@ -8,7 +8,7 @@ use super::{NumberType, RawTensor};
 #[derive(Debug, thiserror::Error)]
 pub enum SafetensorsError {
     /// A type of numbers that is not used here.
-    #[error("tensor {name} has the kind {dtype}, which checkpoints do not hold")]
+    #[error("tensor {name}: unsupported type {dtype}; expected F32, F64 or I64")]
     NumberType {
         /// The tensor.
         name: String,
@@ -16,7 +16,7 @@ pub enum SafetensorsError {
         dtype: String,
     },
     /// No safetensors.
-    #[error("no safetensors file: {0}")]
+    #[error("invalid safetensors file: {0}")]
     Format(#[from] SafeTensorError),
 }
 
