@@ -1,10 +1,10 @@
 //! The data sets that the trainer reads, and what follows from each.
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 /// Data set in its standard files, or the user's images in a standard layout.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[cfg_attr(feature = "crd", derive(schemars::JsonSchema))]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum Dataset {
     /// MNIST: 28×28 grey images of digits, IDX files (gzipped or not).

@@ -16,7 +16,6 @@ pub mod datjob;
 pub mod epsilon;
 pub mod manifest;
 pub mod report;
-#[cfg(feature = "crd")]
 mod schema;
 pub mod training;
 

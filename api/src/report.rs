@@ -3,6 +3,7 @@
 //! The operator pulls the report from pod 0: a trainer pod needs no credentials for the cluster, and an operator that
 //! is down stops nothing. The report describes the whole job as it stands now; it is not a stream of events.
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 /// The state of a job, as its rank 0 sees it.
@@ -58,8 +59,7 @@ pub enum Phase {
 }
 
 /// Progress of the training.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[cfg_attr(feature = "crd", derive(schemars::JsonSchema))]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Progress {
     /// Number of completed epochs.
@@ -81,8 +81,7 @@ pub struct Progress {
 }
 
 /// Breakdown of the time of the last epoch, on rank 0.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[cfg_attr(feature = "crd", derive(schemars::JsonSchema))]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Timing {
     /// Duration of the epoch in seconds, excluding evaluations.
@@ -104,8 +103,7 @@ pub struct Timing {
 }
 
 /// Number of correctly classified images and of evaluated images.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[cfg_attr(feature = "crd", derive(schemars::JsonSchema))]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Count {
     /// Number of correctly classified images.
@@ -135,8 +133,7 @@ impl Count {
 }
 
 /// Evaluation on the validation split after an epoch.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[cfg_attr(feature = "crd", derive(schemars::JsonSchema))]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Accuracy {
     /// Epoch after which the evaluation ran, counted from 1.
@@ -160,8 +157,7 @@ pub struct Accuracy {
 }
 
 /// Accuracies of the trained weights and of the averaged weights.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[cfg_attr(feature = "crd", derive(schemars::JsonSchema))]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct BothWeights {
     /// Accuracy of the trained weights on the clean images.
@@ -175,8 +171,7 @@ pub struct BothWeights {
 }
 
 /// Images of an evaluation.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[cfg_attr(feature = "crd", derive(schemars::JsonSchema))]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum Split {
     /// Training images that are held out; they select the best weights.
@@ -186,8 +181,7 @@ pub enum Split {
 }
 
 /// Robust accuracy under one attack.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[cfg_attr(feature = "crd", derive(schemars::JsonSchema))]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct AttackCount {
     /// Name of the attack, for example `pgd-20` (20 steps) or `pgd-50-10` (50 steps, 10 restarts).
@@ -224,8 +218,7 @@ impl AttackResult {
 }
 
 /// Number of images that withstood a component of an attack and the previous ones.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[cfg_attr(feature = "crd", derive(schemars::JsonSchema))]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct StageCount {
     /// Name of the component, for example `apgd-ce`.
@@ -291,8 +284,7 @@ pub struct Results {
 }
 
 /// Accuracy under PGD for one radius and one number of steps.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[cfg_attr(feature = "crd", derive(schemars::JsonSchema))]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct SweepCount {
     /// Radius, as written in the spec.
@@ -306,8 +298,7 @@ pub struct SweepCount {
 }
 
 /// Certified accuracy at one radius.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[cfg_attr(feature = "crd", derive(schemars::JsonSchema))]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct CertifiedCount {
     /// Radius in ℓ2, in units of the pixel range [0, 1], for example "0.25".
@@ -333,8 +324,7 @@ pub struct CountsByClass {
 }
 
 /// Failure of the job or of a world.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[cfg_attr(feature = "crd", derive(schemars::JsonSchema))]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Failure {
     /// Kind of failure.
@@ -350,8 +340,7 @@ pub struct Failure {
 }
 
 /// Kind of failure, which determines whether the job fails or the world re-forms.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[cfg_attr(feature = "crd", derive(schemars::JsonSchema))]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub enum FailureReason {
     /// Invalid or unsupported configuration: the job fails.
     Configuration,

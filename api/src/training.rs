@@ -5,6 +5,7 @@
 //! refused everywhere. Bounds stand in the schema; [`Training::check`] repeats them for manifests that never met an
 //! API server, with what no schema can say.
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
@@ -43,9 +44,8 @@ pub use source::{
 };
 
 /// What to train and how. Immutable.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[cfg_attr(feature = "crd", derive(schemars::JsonSchema))]
-#[cfg_attr(feature = "crd", schemars(extend("x-kubernetes-validations" = [
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[schemars(extend("x-kubernetes-validations" = [
     {
         "rule": "self == oldSelf",
         "message": "spec.training is immutable; create a new DatJob for another training"
@@ -56,13 +56,13 @@ pub use source::{
             example \"2/255\"",
         "fieldPath": ".attack"
     }
-])))]
+]))]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct Training {
     /// Seed of all random numbers: initial weights, order of images, augmentation, attacks. From 0 to 9007199254740991;
     /// defaults to 0. The same seed and world give bitwise identical weights.
     #[serde(default)]
-    #[cfg_attr(feature = "crd", schemars(range(min = 0, max = 9_007_199_254_740_991_i64)))]
+    #[schemars(range(min = 0, max = 9_007_199_254_740_991_i64))]
     pub seed: u64,
     /// Network to train.
     pub model: Model,
@@ -126,13 +126,12 @@ impl Training {
 }
 
 /// Perturbations that the network must withstand.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[cfg_attr(feature = "crd", derive(schemars::JsonSchema))]
-#[cfg_attr(feature = "crd", schemars(extend("x-kubernetes-validations" = [{
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[schemars(extend("x-kubernetes-validations" = [{
     "rule": "self.norm != 'Linf' || !self.epsilon.matches('^[0-9]{1,6}(\\\\.[0-9]{1,12})?(/[1-9][0-9]{0,5})?$') || (self.epsilon.contains('/') ? double(self.epsilon.split('/')[0]) / double(self.epsilon.split('/')[1]) : double(self.epsilon)) <= 1.0",
     "message": "epsilon must be at most 1 with norm Linf, in units of the pixel range [0, 1]; for example \"8/255\"",
     "fieldPath": ".epsilon"
-}])))]
+}]))]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct ThreatModel {
     /// Norm of the perturbation: Linf or L2. Defaults to Linf.
@@ -145,8 +144,7 @@ pub struct ThreatModel {
 }
 
 /// Norm of a perturbation.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[cfg_attr(feature = "crd", derive(schemars::JsonSchema))]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub enum Norm {
     /// ℓ∞: the largest change of a pixel.
     #[default]
@@ -156,23 +154,21 @@ pub enum Norm {
 }
 
 /// Frequency and retention of checkpoints. The best weights on the validation split are always kept.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[cfg_attr(feature = "crd", derive(schemars::JsonSchema))]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields, default)]
 pub struct Checkpoint {
     /// Number of epochs between checkpoints, from 1 to 10000. Defaults to 1. The last epoch always writes a checkpoint.
-    #[cfg_attr(feature = "crd", schemars(range(min = 1, max = 10_000)))]
+    #[schemars(range(min = 1, max = 10_000))]
     pub every_epochs: u32,
     /// Retention of checkpoints. The best weights on the validation split are always kept.
     pub keep: Keep,
 }
 
 /// Retention of checkpoints.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[cfg_attr(feature = "crd", derive(schemars::JsonSchema))]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields, default)]
 pub struct Keep {
     /// Number of newest checkpoints to keep, from 1 to 1000. Defaults to 2.
-    #[cfg_attr(feature = "crd", schemars(range(min = 1, max = 1000)))]
+    #[schemars(range(min = 1, max = 1000))]
     pub last: u32,
 }

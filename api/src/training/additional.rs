@@ -1,10 +1,10 @@
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::{FileSource, Model};
 
 /// Additional images for training only, for example generated or unlabelled images.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[cfg_attr(feature = "crd", derive(schemars::JsonSchema))]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct Additional {
     /// NumPy archive (.npz) with the arrays `image` (uint8, [N, H, W, C] or [N, C, H, W], in the size of the data set)
@@ -16,7 +16,7 @@ pub struct Additional {
     /// Fraction of additional images in every batch, from 0.01 to 0.95. Defaults to 0.5. An epoch remains one pass over
     /// the data set.
     #[serde(default = "half")]
-    #[cfg_attr(feature = "crd", schemars(range(min = 0.01, max = 0.95)))]
+    #[schemars(range(min = 0.01, max = 0.95))]
     pub per_batch: f64,
 }
 
@@ -25,8 +25,7 @@ fn half() -> f64 {
 }
 
 /// Source of labels. Exactly one member.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[cfg_attr(feature = "crd", derive(schemars::JsonSchema))]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub enum Labels {
     /// Labels from the archive: those of generated images, or pseudo labels.
@@ -38,14 +37,12 @@ pub enum Labels {
 }
 
 /// Empty object.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[cfg_attr(feature = "crd", derive(schemars::JsonSchema))]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Nothing {}
 
 /// Network that labels images.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[cfg_attr(feature = "crd", derive(schemars::JsonSchema))]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct Teacher {
     /// Network of the teacher, without `initialWeights`.

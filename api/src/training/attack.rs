@@ -1,3 +1,4 @@
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::ThreatModel;
@@ -14,11 +15,10 @@ pub struct TrainingAttack {
 }
 
 /// Attack that generates adversarial examples during training.
-#[derive(Serialize, Deserialize)]
-#[cfg_attr(feature = "crd", derive(schemars::JsonSchema))]
-#[cfg_attr(feature = "crd", schemars(extend("oneOf" = [
+#[derive(Serialize, Deserialize, JsonSchema)]
+#[schemars(extend("oneOf" = [
     {"required": ["pgd"]}, {"required": ["fgsm"]}, {"required": ["nFgsm"]}
-])))]
+]))]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 struct Fields {
     /// Projected gradient descent from a random start (Madry et al.).
@@ -37,8 +37,7 @@ struct Fields {
     overlap: bool,
 }
 
-#[cfg(feature = "crd")]
-impl schemars::JsonSchema for TrainingAttack {
+impl JsonSchema for TrainingAttack {
     fn schema_name() -> std::borrow::Cow<'static, str> {
         "TrainingAttack".into()
     }
@@ -92,12 +91,11 @@ pub enum Attack {
 }
 
 /// Projected gradient descent from a uniformly random start in the ε-ball.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[cfg_attr(feature = "crd", derive(schemars::JsonSchema))]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields, default)]
 pub struct Pgd {
     /// Number of steps, from 1 to 1000. Defaults to 10.
-    #[cfg_attr(feature = "crd", schemars(range(min = 1, max = 1000)))]
+    #[schemars(range(min = 1, max = 1000))]
     pub steps: u32,
     /// Size of a step, in the format of epsilon. Defaults to 2.5 × epsilon / steps.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -105,8 +103,7 @@ pub struct Pgd {
 }
 
 /// The fast gradient sign method from a uniformly random start in the ε-ball.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
-#[cfg_attr(feature = "crd", derive(schemars::JsonSchema))]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields, default)]
 pub struct Fgsm {
     /// Size of the step, in the format of epsilon. Defaults to 1.25 × epsilon.
@@ -115,12 +112,11 @@ pub struct Fgsm {
 }
 
 /// N-FGSM: one step of FGSM from uniform noise, clipped to the pixel range and not to the ε-ball.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[cfg_attr(feature = "crd", derive(schemars::JsonSchema))]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields, default)]
 pub struct NFgsm {
     /// Radius of the uniform noise as a multiple of epsilon, from 0 to 10. Defaults to 2.
-    #[cfg_attr(feature = "crd", schemars(range(min = 0.0, max = 10.0)))]
+    #[schemars(range(min = 0.0, max = 10.0))]
     pub noise: f64,
     /// Size of the step, in the format of epsilon. Defaults to epsilon.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -129,15 +125,14 @@ pub struct NFgsm {
 
 /// Response to catastrophic overfitting (Wong et al., section 5.4): on the validation split, accuracy under PGD
 /// collapses while accuracy under a single step rises.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[cfg_attr(feature = "crd", derive(schemars::JsonSchema))]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields, default)]
 pub struct CatastrophicOverfitting {
     /// Report sets a condition and emits an event. GoBack also restores the best weights, resets the optimizer state
     /// and reduces the attack's step size. Defaults to Report.
     pub response: OverfittingResponse,
     /// Factor for the attack's step size with GoBack, from 0.1 to 1. Defaults to 0.5.
-    #[cfg_attr(feature = "crd", schemars(range(min = 0.1, max = 1.0)))]
+    #[schemars(range(min = 0.1, max = 1.0))]
     pub step_factor: f64,
 }
 
@@ -148,8 +143,7 @@ impl Default for CatastrophicOverfitting {
 }
 
 /// Response to catastrophic overfitting.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[cfg_attr(feature = "crd", derive(schemars::JsonSchema))]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub enum OverfittingResponse {
     /// Sets a condition and emits an event.
     #[default]

@@ -1,8 +1,8 @@
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 /// Gradient exchange between ranks.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[cfg_attr(feature = "crd", derive(schemars::JsonSchema))]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields, default)]
 pub struct Communication {
     /// Communication backend: Auto, NCCL or Gloo. Auto selects NCCL if every rank has a separate GPU, otherwise Gloo.
@@ -16,8 +16,7 @@ pub struct Communication {
 
 /// Compression of gradients. Each rank averages its part of the gradients in 32 bits and sends the average to all
 /// ranks. Exactly one member.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[cfg_attr(feature = "crd", derive(schemars::JsonSchema))]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub enum Compression {
     /// 8 bits per value, with one scale per block of values (QSGD, Alistarh et al., with the largest magnitude of the
@@ -30,16 +29,15 @@ pub enum Compression {
 }
 
 /// 8 bits per value.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[cfg_attr(feature = "crd", derive(schemars::JsonSchema))]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields, default)]
 pub struct Int8 {
     /// Number of values that share a scale, from 16 to 65536. Defaults to 512.
-    #[cfg_attr(feature = "crd", schemars(range(min = 16, max = 65536)))]
+    #[schemars(range(min = 16, max = 65536))]
     pub bucket: u32,
     /// 2 compresses the gradients and their average (a quarter of the bytes of 32 bits). 1 compresses only the
     /// gradients. Defaults to 2.
-    #[cfg_attr(feature = "crd", schemars(range(min = 1, max = 2)))]
+    #[schemars(range(min = 1, max = 2))]
     pub sides: u32,
     /// Whether to round to nearest and add the rounding error to the next step's gradient. If false, rounding is
     /// stochastic. Defaults to false.
@@ -53,8 +51,7 @@ impl Default for Int8 {
 }
 
 /// 16 bits per value, rounded to nearest.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[cfg_attr(feature = "crd", derive(schemars::JsonSchema))]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields, default)]
 pub struct Half {}
 
@@ -68,8 +65,7 @@ impl Communication {
 }
 
 /// Communication backend.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[cfg_attr(feature = "crd", derive(schemars::JsonSchema))]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub enum Backend {
     /// NCCL if every rank has a separate GPU, otherwise Gloo.
     #[default]

@@ -1,10 +1,10 @@
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::{Additional, Dataset, Source};
 
 /// Images for training, validation and test.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[cfg_attr(feature = "crd", derive(schemars::JsonSchema))]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct Data {
     /// Data set. image-folder: JPEG files in `train/CLASS/` and `val/CLASS/` (or `test/CLASS/`). webdataset: JPEG files
@@ -13,7 +13,7 @@ pub struct Data {
     /// Side length in pixels of the square input images, from 8 to 1024. Defaults to 224. Supported only with
     /// image-folder and webdataset; the other data sets have a fixed size.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[cfg_attr(feature = "crd", schemars(range(min = 8, max = 1024)))]
+    #[schemars(range(min = 8, max = 1024))]
     pub image_size: Option<u32>,
     /// Source of the data set's files. `dat-trainer run --data DIR` replaces a volume or an image by a local folder.
     pub source: Source,
@@ -29,25 +29,23 @@ pub struct Data {
 }
 
 /// Validation split: training images that are drawn by the seed and never augmented. It selects the best weights.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[cfg_attr(feature = "crd", derive(schemars::JsonSchema))]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields, default)]
 pub struct Validation {
     /// Number of held-out training images, from 1 to 40000. Defaults to 1000. They are drawn by the seed and never
     /// augmented.
-    #[cfg_attr(feature = "crd", schemars(range(min = 1, max = 40_000)))]
+    #[schemars(range(min = 1, max = 40_000))]
     pub count: u32,
 }
 
 /// Augmentation of the training images.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
-#[cfg_attr(feature = "crd", derive(schemars::JsonSchema))]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields, default)]
 pub struct Augmentation {
     /// Number of zero pixels to pad on each side before a random crop, from 0 to 16. Defaults to 4 for CIFAR, otherwise
     /// 0.
     #[serde(skip_serializing_if = "Option::is_none")]
-    #[cfg_attr(feature = "crd", schemars(range(min = 0, max = 16)))]
+    #[schemars(range(min = 0, max = 16))]
     pub crop: Option<u32>,
     /// Whether to flip images left to right with probability 1/2. Defaults to false for MNIST, otherwise true.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -59,7 +57,7 @@ pub struct Augmentation {
     /// Side length in pixels, from 1 to 1024, of a square that is set to zero around a random pixel and clipped at the
     /// image border (DeVries and Taylor, arXiv 1708.04552). Disabled if absent.
     #[serde(skip_serializing_if = "Option::is_none")]
-    #[cfg_attr(feature = "crd", schemars(range(min = 1, max = 1024)))]
+    #[schemars(range(min = 1, max = 1024))]
     pub cutout: Option<u32>,
     /// CutMix (Yun et al., arXiv 1905.04899): pastes a part of another training image into each image, and mixes the
     /// labels in proportion. Requires objective.crossEntropy or objective.trades, without smoothing. Disabled if
@@ -70,23 +68,21 @@ pub struct Augmentation {
 
 /// CutMix: the area of the pasted part has the distribution Beta(alpha, alpha) before it is clipped at the image
 /// border.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
-#[cfg_attr(feature = "crd", derive(schemars::JsonSchema))]
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields, default)]
 pub struct CutMix {
     /// Parameter of the distribution Beta(alpha, alpha) of the mixing ratio, from 0.1 to 10. Defaults to 1 (uniform);
     /// larger values give ratios closer to 1/2.
-    #[cfg_attr(feature = "crd", schemars(range(min = 0.1, max = 10.0)))]
+    #[schemars(range(min = 0.1, max = 10.0))]
     pub alpha: f64,
 }
 
 /// Random crop. Its area is uniform between `minArea` and 1; its aspect ratio is log-uniform between 3/4 and 4/3.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
-#[cfg_attr(feature = "crd", derive(schemars::JsonSchema))]
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields, default)]
 pub struct RandomResizedCrop {
     /// Minimum area of the crop as a fraction of the image, from 0.01 to 1. Defaults to 0.08.
-    #[cfg_attr(feature = "crd", schemars(range(min = 0.01, max = 1.0)))]
+    #[schemars(range(min = 0.01, max = 1.0))]
     pub min_area: f64,
 }
 

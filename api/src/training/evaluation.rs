@@ -1,25 +1,25 @@
 use std::str::FromStr;
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::Pgd;
 use crate::{epsilon::Epsilon, report::Results};
 
 /// Evaluations during training and at the end.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[cfg_attr(feature = "crd", derive(schemars::JsonSchema))]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields, default)]
 pub struct Evaluation {
     /// Number of epochs between evaluations on the validation split, from 1 to 10000. Defaults to 1. The last epoch is
     /// always evaluated. The weights with the highest robust accuracy become the job's result.
-    #[cfg_attr(feature = "crd", schemars(range(min = 1, max = 10_000)))]
+    #[schemars(range(min = 1, max = 10_000))]
     pub every_epochs: u32,
     /// Attack on the validation split. Defaults to `pgd: {steps: 10}`.
     pub during: DuringAttack,
     /// Attacks on the test set, which is evaluated once at the end. From 1 to 16 attacks with distinct names; defaults
     /// to `pgd: {steps: 20}`.
     #[serde(rename = "final")]
-    #[cfg_attr(feature = "crd", schemars(length(min = 1, max = 16)))]
+    #[schemars(length(min = 1, max = 16))]
     pub final_: Vec<FinalAttack>,
     /// Accuracy under PGD on the test set for several radii and numbers of steps, measured at the end. It is not part
     /// of the worst case. Disabled if absent.
@@ -35,17 +35,16 @@ pub struct Evaluation {
 }
 
 /// Accuracy under PGD for several radii and numbers of steps.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
-#[cfg_attr(feature = "crd", derive(schemars::JsonSchema))]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields, default)]
 pub struct Sweep {
     /// Radii in the format of `threatModel.epsilon`, at most 16. Each is measured with 20 steps.
     #[serde(skip_serializing_if = "Vec::is_empty")]
-    #[cfg_attr(feature = "crd", schemars(length(max = 16)))]
+    #[schemars(length(max = 16))]
     pub epsilon: Vec<Epsilon>,
     /// Numbers of steps, at most 16, each from 1 to 10000. Each is measured at `threatModel.epsilon`.
     #[serde(skip_serializing_if = "Vec::is_empty")]
-    #[cfg_attr(feature = "crd", schemars(length(max = 16), inner(range(min = 1, max = 10_000))))]
+    #[schemars(length(max = 16), inner(range(min = 1, max = 10_000)))]
     pub steps: Vec<u32>,
 }
 
@@ -62,27 +61,26 @@ impl Sweep {
 
 /// Certification by randomised smoothing (Cohen et al., "Certified adversarial robustness via randomized smoothing", arXiv
 /// 1902.02918).
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[cfg_attr(feature = "crd", derive(schemars::JsonSchema))]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields, default)]
 pub struct Certify {
     /// Number of test images, evenly spaced over the test set: from 1 to 1000000, at most the size of the test set.
     /// Defaults to 500.
-    #[cfg_attr(feature = "crd", schemars(range(min = 1, max = 1_000_000)))]
+    #[schemars(range(min = 1, max = 1_000_000))]
     pub images: u32,
     /// Standard deviation of the noise, in units of the pixel range [0, 1], from 0.001 to 10. Defaults to
     /// `smoothing.sigma`; required without it.
     #[serde(skip_serializing_if = "Option::is_none")]
-    #[cfg_attr(feature = "crd", schemars(range(min = 0.001, max = 10.0)))]
+    #[schemars(range(min = 0.001, max = 10.0))]
     pub sigma: Option<f64>,
     /// Number of noisy copies of an image that select its class, from 1 to 1000000. Defaults to 100.
-    #[cfg_attr(feature = "crd", schemars(range(min = 1, max = 1_000_000)))]
+    #[schemars(range(min = 1, max = 1_000_000))]
     pub selection_samples: u32,
     /// Number of further noisy copies that bound the probability of the class, from 1 to 100000000. Defaults to 100000.
-    #[cfg_attr(feature = "crd", schemars(range(min = 1, max = 100_000_000)))]
+    #[schemars(range(min = 1, max = 100_000_000))]
     pub samples: u32,
     /// Maximum probability that the certificate of an image is wrong, from 0.0001 to 0.5. Defaults to 0.001.
-    #[cfg_attr(feature = "crd", schemars(range(min = 0.0001, max = 0.5)))]
+    #[schemars(range(min = 0.0001, max = 0.5))]
     pub alpha: f64,
 }
 
@@ -93,17 +91,16 @@ impl Default for Certify {
 }
 
 /// Minimum robust accuracy on the test set.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[cfg_attr(feature = "crd", derive(schemars::JsonSchema))]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct Target {
     /// Name of an attack of `evaluation.final` as in the results, for example autoattack or pgd-20. Defaults to the
     /// worst case over all attacks.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[cfg_attr(feature = "crd", schemars(length(min = 1, max = 64)))]
+    #[schemars(length(min = 1, max = 64))]
     pub attack: Option<String>,
     /// Minimum accuracy under the attack in percent, from 0 to 100.
-    #[cfg_attr(feature = "crd", schemars(range(min = 0.0, max = 100.0)))]
+    #[schemars(range(min = 0.0, max = 100.0))]
     pub accuracy: f64,
 }
 
@@ -134,8 +131,7 @@ impl Target {
 }
 
 /// Attack on the validation split. Exactly one member.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[cfg_attr(feature = "crd", derive(schemars::JsonSchema))]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub enum DuringAttack {
     /// Projected gradient descent.
@@ -143,8 +139,7 @@ pub enum DuringAttack {
 }
 
 /// Attack on the test set. Exactly one member.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[cfg_attr(feature = "crd", derive(schemars::JsonSchema))]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub enum FinalAttack {
     /// Projected gradient descent on the cross-entropy.
@@ -225,23 +220,21 @@ impl FromStr for FinalAttack {
 }
 
 /// AutoAttack with its standard parameters.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[cfg_attr(feature = "crd", derive(schemars::JsonSchema))]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct AutoAttack {}
 
 /// Random search without gradients.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[cfg_attr(feature = "crd", derive(schemars::JsonSchema))]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct Square {
     /// Maximum number of queries to the network per image, from 1 to 100000. Defaults to 5000.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[cfg_attr(feature = "crd", schemars(range(min = 1, max = 100_000)))]
+    #[schemars(range(min = 1, max = 100_000))]
     pub queries: Option<u32>,
     /// Number of random starts, from 1 to 1000. Defaults to 1.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[cfg_attr(feature = "crd", schemars(range(min = 1, max = 1000)))]
+    #[schemars(range(min = 1, max = 1000))]
     pub restarts: Option<u32>,
 }
 
@@ -258,17 +251,16 @@ impl Square {
 }
 
 /// APGD on the cross-entropy.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[cfg_attr(feature = "crd", derive(schemars::JsonSchema))]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct ApgdCe {
     /// Number of steps, from 1 to 10000. Defaults to 100.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[cfg_attr(feature = "crd", schemars(range(min = 1, max = 10_000)))]
+    #[schemars(range(min = 1, max = 10_000))]
     pub steps: Option<u32>,
     /// Number of random starts, from 1 to 1000. Defaults to 1.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[cfg_attr(feature = "crd", schemars(range(min = 1, max = 1000)))]
+    #[schemars(range(min = 1, max = 1000))]
     pub restarts: Option<u32>,
 }
 
@@ -285,18 +277,17 @@ impl ApgdCe {
 }
 
 /// Attack towards several target classes in turn.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[cfg_attr(feature = "crd", derive(schemars::JsonSchema))]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct Targeted {
     /// Number of steps per target class, from 1 to 10000. Defaults to 100.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[cfg_attr(feature = "crd", schemars(range(min = 1, max = 10_000)))]
+    #[schemars(range(min = 1, max = 10_000))]
     pub steps: Option<u32>,
     /// Number of target classes, the most likely after the first. From 1 to the number of classes minus 1; defaults to
     /// 9.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[cfg_attr(feature = "crd", schemars(range(min = 1, max = 1000)))]
+    #[schemars(range(min = 1, max = 1000))]
     pub targets: Option<u32>,
 }
 
@@ -313,16 +304,15 @@ impl Targeted {
 }
 
 /// Projected gradient descent. An image counts as robust if it withstands every restart.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[cfg_attr(feature = "crd", derive(schemars::JsonSchema))]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct FinalPgd {
     /// Number of steps, from 1 to 10000.
-    #[cfg_attr(feature = "crd", schemars(range(min = 1, max = 10_000)))]
+    #[schemars(range(min = 1, max = 10_000))]
     pub steps: u32,
     /// Number of random starts, from 1 to 1000. Defaults to 1.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[cfg_attr(feature = "crd", schemars(range(min = 1, max = 1000)))]
+    #[schemars(range(min = 1, max = 1000))]
     pub restarts: Option<u32>,
     /// Size of a step, in the format of epsilon. Defaults to 2.5 × epsilon / steps.
     #[serde(default, skip_serializing_if = "Option::is_none")]

@@ -1,12 +1,12 @@
 use std::{fmt, str::FromStr};
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de::Error as _};
 
 use super::{Dataset, FileSource};
 
 /// Network to train.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[cfg_attr(feature = "crd", derive(schemars::JsonSchema))]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct Model {
     /// Architecture: small-cnn, resnet18, resnet34, resnet50, preact-resnet18 or wide-resnet-DEPTH-WIDTH, for example
@@ -30,8 +30,7 @@ pub struct Model {
 }
 
 /// Initial weights instead of random ones.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[cfg_attr(feature = "crd", derive(schemars::JsonSchema))]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct InitialWeights {
     /// File of the weights: safetensors (for example `status.results.weights` on the checkpoint volume of another job),
@@ -96,7 +95,6 @@ const DEEPEST: u16 = 106;
 const WIDEST: u16 = 20;
 const WIDE_RESNET: &str = "wide-resnet-";
 /// What [`Architecture`] is written as. Depth and width are bounded when it is read.
-#[cfg(feature = "crd")]
 pub(crate) const PATTERN: &str =
     "^(small-cnn|resnet18|resnet34|resnet50|preact-resnet18|wide-resnet-[1-9][0-9]{1,2}-[1-9][0-9]?)$";
 
@@ -168,8 +166,7 @@ impl<'de> Deserialize<'de> for Architecture {
 }
 
 /// First layers of a ResNet.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[cfg_attr(feature = "crd", derive(schemars::JsonSchema))]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub enum Stem {
     /// 3×3 convolution with stride 1, for small images.
     #[default]
@@ -179,8 +176,7 @@ pub enum Stem {
 }
 
 /// Activation function of a network.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[cfg_attr(feature = "crd", derive(schemars::JsonSchema))]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub enum Activation {
     /// max(x, 0).
     #[default]
@@ -190,8 +186,7 @@ pub enum Activation {
 }
 
 /// Normalization of pixels inside the network.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[cfg_attr(feature = "crd", derive(schemars::JsonSchema))]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub enum Normalization {
     /// No normalization.
     #[default]

@@ -1,8 +1,8 @@
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 /// Optimizer. Exactly one member.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[cfg_attr(feature = "crd", derive(schemars::JsonSchema))]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub enum Optimizer {
     /// Stochastic gradient descent with momentum.
@@ -35,20 +35,19 @@ impl Optimizer {
 }
 
 /// Stochastic gradient descent with momentum, as PyTorch defines it.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[cfg_attr(feature = "crd", derive(schemars::JsonSchema))]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields, default)]
 pub struct Sgd {
     /// Maximum learning rate of the schedule, from 0 to 1000. Defaults to 0.1.
-    #[cfg_attr(feature = "crd", schemars(range(min = 0.0, max = 1000.0)))]
+    #[schemars(range(min = 0.0, max = 1000.0))]
     pub learning_rate: f64,
     /// Momentum coefficient, from 0 to 0.9999. Defaults to 0.9.
-    #[cfg_attr(feature = "crd", schemars(range(min = 0.0, max = 0.9999)))]
+    #[schemars(range(min = 0.0, max = 0.9999))]
     pub momentum: f64,
     /// Whether to use Nesterov momentum. Defaults to true.
     pub nesterov: bool,
     /// ℓ2 penalty on all parameters, added to the gradient, from 0 to 1. Defaults to 0.0005.
-    #[cfg_attr(feature = "crd", schemars(range(min = 0.0, max = 1.0)))]
+    #[schemars(range(min = 0.0, max = 1.0))]
     pub weight_decay: f64,
 }
 
@@ -59,25 +58,24 @@ impl Default for Sgd {
 }
 
 /// Adam with decoupled weight decay, as PyTorch defines it.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[cfg_attr(feature = "crd", derive(schemars::JsonSchema))]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields, default)]
 pub struct AdamW {
     /// Maximum learning rate of the schedule, from 0 to 1000. Defaults to 0.001.
-    #[cfg_attr(feature = "crd", schemars(range(min = 0.0, max = 1000.0)))]
+    #[schemars(range(min = 0.0, max = 1000.0))]
     pub learning_rate: f64,
     /// Decay rate of the mean of gradients, from 0 to 0.999999. Defaults to 0.9.
-    #[cfg_attr(feature = "crd", schemars(range(min = 0.0, max = 0.999_999)))]
+    #[schemars(range(min = 0.0, max = 0.999_999))]
     pub beta1: f64,
     /// Decay rate of the mean of squared gradients, from 0 to 0.999999. Defaults to 0.999.
-    #[cfg_attr(feature = "crd", schemars(range(min = 0.0, max = 0.999_999)))]
+    #[schemars(range(min = 0.0, max = 0.999_999))]
     pub beta2: f64,
     /// Term added to the denominator for numerical stability, from 0 to 1. Defaults to 0.00000001.
     #[serde(skip_serializing_if = "Option::is_none")]
-    #[cfg_attr(feature = "crd", schemars(range(min = 0.0, max = 1.0)))]
+    #[schemars(range(min = 0.0, max = 1.0))]
     pub epsilon: Option<f64>,
     /// Coefficient of the decoupled weight decay, from 0 to 100. Defaults to 0.01.
-    #[cfg_attr(feature = "crd", schemars(range(min = 0.0, max = 100.0)))]
+    #[schemars(range(min = 0.0, max = 100.0))]
     pub weight_decay: f64,
 }
 
@@ -96,8 +94,7 @@ impl AdamW {
 }
 
 /// Parameters with a layer-wise learning rate and weight decay.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[cfg_attr(feature = "crd", derive(schemars::JsonSchema))]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub enum Adaptation {
     /// Weights only. Biases and BatchNorm parameters, which have one dimension, use the plain learning rate without
     /// weight decay.
@@ -108,25 +105,24 @@ pub enum Adaptation {
 }
 
 /// LAMB (You et al., "Large batch optimization for deep learning", arXiv 1904.00962).
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[cfg_attr(feature = "crd", derive(schemars::JsonSchema))]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields, default)]
 pub struct Lamb {
     /// Maximum learning rate of the schedule, from 0 to 1000. Defaults to 0.01.
-    #[cfg_attr(feature = "crd", schemars(range(min = 0.0, max = 1000.0)))]
+    #[schemars(range(min = 0.0, max = 1000.0))]
     pub learning_rate: f64,
     /// Decay rate of the mean of gradients, from 0 to 0.999999. Defaults to 0.9.
-    #[cfg_attr(feature = "crd", schemars(range(min = 0.0, max = 0.999_999)))]
+    #[schemars(range(min = 0.0, max = 0.999_999))]
     pub beta1: f64,
     /// Decay rate of the mean of squared gradients, from 0 to 0.999999. Defaults to 0.999.
-    #[cfg_attr(feature = "crd", schemars(range(min = 0.0, max = 0.999_999)))]
+    #[schemars(range(min = 0.0, max = 0.999_999))]
     pub beta2: f64,
     /// Term added to the denominator for numerical stability, from 0 to 1. Defaults to 0.000001.
     #[serde(skip_serializing_if = "Option::is_none")]
-    #[cfg_attr(feature = "crd", schemars(range(min = 0.0, max = 1.0)))]
+    #[schemars(range(min = 0.0, max = 1.0))]
     pub epsilon: Option<f64>,
     /// Coefficient of the weight decay that is added to Adam's direction, from 0 to 100. Defaults to 0.0001.
-    #[cfg_attr(feature = "crd", schemars(range(min = 0.0, max = 100.0)))]
+    #[schemars(range(min = 0.0, max = 100.0))]
     pub weight_decay: f64,
     /// Parameters with a layer-wise learning rate and weight decay: Customary (weights only) or Paper (all parameters).
     /// Defaults to Customary.
@@ -148,22 +144,21 @@ impl Lamb {
 }
 
 /// LARS (You et al., "Large batch training of convolutional networks", arXiv 1708.03888).
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[cfg_attr(feature = "crd", derive(schemars::JsonSchema))]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields, default)]
 pub struct Lars {
     /// Maximum learning rate of the schedule, from 0 to 1000. Defaults to 1.
-    #[cfg_attr(feature = "crd", schemars(range(min = 0.0, max = 1000.0)))]
+    #[schemars(range(min = 0.0, max = 1000.0))]
     pub learning_rate: f64,
     /// Momentum coefficient, from 0 to 0.9999. Defaults to 0.9.
-    #[cfg_attr(feature = "crd", schemars(range(min = 0.0, max = 0.9999)))]
+    #[schemars(range(min = 0.0, max = 0.9999))]
     pub momentum: f64,
     /// ℓ2 penalty, added to the gradient, from 0 to 1. Defaults to 0.0005.
-    #[cfg_attr(feature = "crd", schemars(range(min = 0.0, max = 1.0)))]
+    #[schemars(range(min = 0.0, max = 1.0))]
     pub weight_decay: f64,
     /// Trust coefficient, from 0 to 10. Defaults to 0.001. A layer's learning rate is multiplied by trust × ‖weights‖ /
     /// (‖gradient‖ + weightDecay × ‖weights‖).
-    #[cfg_attr(feature = "crd", schemars(range(min = 0.0, max = 10.0)))]
+    #[schemars(range(min = 0.0, max = 10.0))]
     pub trust: f64,
     /// Parameters with a layer-wise learning rate and weight decay: Customary (weights only) or Paper (all parameters).
     /// Defaults to Customary.
@@ -178,8 +173,7 @@ impl Default for Lars {
 }
 
 /// Averaging of weights. Exactly one member.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[cfg_attr(feature = "crd", derive(schemars::JsonSchema))]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub enum Averaging {
     /// Exponential moving average over steps.
@@ -187,13 +181,12 @@ pub enum Averaging {
 }
 
 /// Exponential moving average of the weights and of the BatchNorm statistics.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[cfg_attr(feature = "crd", derive(schemars::JsonSchema))]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields, default)]
 pub struct Ema {
     /// Decay rate of the average per step, from 0 to 0.999999. Defaults to 0.999. Step t uses (1 + t) / (10 + t) if
     /// that is less.
-    #[cfg_attr(feature = "crd", schemars(range(min = 0.0, max = 0.999_999)))]
+    #[schemars(range(min = 0.0, max = 0.999_999))]
     pub decay: f64,
 }
 

@@ -1,9 +1,9 @@
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 /// Epochs, batch size and learning rate.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[cfg_attr(feature = "crd", derive(schemars::JsonSchema))]
-#[cfg_attr(feature = "crd", schemars(extend("x-kubernetes-validations" = [
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[schemars(extend("x-kubernetes-validations" = [
     {
         "rule": "self.warmupEpochs == 0 || (has(self.decay) && !has(self.decay.cyclic))",
         "message": "warmupEpochs requires decay.piecewise or decay.cosine; decay.cyclic has no separate warm-up",
@@ -14,21 +14,21 @@ use serde::{Deserialize, Serialize};
         "message": "warmupEpochs must be at most epochs",
         "fieldPath": ".warmupEpochs"
     }
-])))]
+]))]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct Schedule {
     /// Number of passes over the training images, from 1 to 100000.
-    #[cfg_attr(feature = "crd", schemars(range(min = 1, max = 100_000)))]
+    #[schemars(range(min = 1, max = 100_000))]
     pub epochs: u32,
     /// Maximum number of images per step over all ranks: from 1 to 1000000, at least the world size. Defaults to 128.
     /// Steps of an epoch differ by at most one image, and an epoch uses every image exactly once.
     #[serde(default = "super::defaults::batch_size")]
-    #[cfg_attr(feature = "crd", schemars(range(min = 1, max = 1_000_000)))]
+    #[schemars(range(min = 1, max = 1_000_000))]
     pub batch_size: u32,
     /// Number of epochs in which the learning rate rises linearly from 0: from 0 to 10000, at most `epochs`. Defaults
     /// to 0. Requires `decay.piecewise` or `decay.cosine`.
     #[serde(default)]
-    #[cfg_attr(feature = "crd", schemars(range(min = 0, max = 10_000)))]
+    #[schemars(range(min = 0, max = 10_000))]
     pub warmup_epochs: u32,
     /// Learning rate schedule. Defaults to one cycle (`cyclic: {}`).
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -39,7 +39,7 @@ pub struct Schedule {
     /// Local SGD (Stich, arXiv 1805.09767): number of steps that each rank takes on its part of the batch before the
     /// ranks average their weights, from 1 to 1000. Defaults to 1, which averages gradients in every step.
     #[serde(default, skip_serializing_if = "is_one")]
-    #[cfg_attr(feature = "crd", schemars(range(min = 1, max = 1000)))]
+    #[schemars(range(min = 1, max = 1000))]
     pub local_steps: Option<u32>,
 }
 
@@ -51,20 +51,18 @@ fn is_one(local_steps: &Option<u32>) -> bool {
 
 /// Scaling of the learning rate with the batch size. The optimizer's learning rate applies to `baseBatchSize` images
 /// per step.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[cfg_attr(feature = "crd", derive(schemars::JsonSchema))]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct Scaling {
     /// Scaling rule: Linear (usual for SGD and LARS) or SquareRoot (usual for LAMB and AdamW).
     pub rule: ScalingRule,
     /// Batch size to which the optimizer's learning rate applies, from 1 to 1000000.
-    #[cfg_attr(feature = "crd", schemars(range(min = 1, max = 1_000_000)))]
+    #[schemars(range(min = 1, max = 1_000_000))]
     pub base_batch_size: u32,
 }
 
 /// Scaling rule of the learning rate.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[cfg_attr(feature = "crd", derive(schemars::JsonSchema))]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub enum ScalingRule {
     /// In proportion to the batch size (Goyal et al., arXiv 1706.02677).
     Linear,
@@ -73,8 +71,7 @@ pub enum ScalingRule {
 }
 
 /// Learning rate schedule. Exactly one member.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[cfg_attr(feature = "crd", derive(schemars::JsonSchema))]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub enum Decay {
     /// Constant learning rate that is multiplied by `factor` after the epochs in `at`.
@@ -87,27 +84,25 @@ pub enum Decay {
 }
 
 /// Half a cosine.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
-#[cfg_attr(feature = "crd", derive(schemars::JsonSchema))]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields, default)]
 pub struct Cosine {
     /// Final learning rate as a fraction of the maximum, from 0 to 1. Defaults to 0.
-    #[cfg_attr(feature = "crd", schemars(range(min = 0.0, max = 1.0)))]
+    #[schemars(range(min = 0.0, max = 1.0))]
     pub floor: f64,
 }
 
 /// Constant learning rate that is multiplied after given epochs.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[cfg_attr(feature = "crd", derive(schemars::JsonSchema))]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct Piecewise {
     /// Epochs after which the learning rate is multiplied, at most 64, each from 1 to 100000. If empty, it stays
     /// constant.
-    #[cfg_attr(feature = "crd", schemars(length(max = 64), inner(range(min = 1, max = 100_000))))]
+    #[schemars(length(max = 64), inner(range(min = 1, max = 100_000)))]
     pub at: Vec<u32>,
     /// Factor for the learning rate, from 0 to 1. Defaults to 0.1.
     #[serde(default = "tenth")]
-    #[cfg_attr(feature = "crd", schemars(range(min = 0.0, max = 1.0)))]
+    #[schemars(range(min = 0.0, max = 1.0))]
     pub factor: f64,
 }
 
@@ -116,12 +111,11 @@ fn tenth() -> f64 {
 }
 
 /// One cycle of the learning rate.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[cfg_attr(feature = "crd", derive(schemars::JsonSchema))]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields, default)]
 pub struct Cyclic {
     /// Position of the maximum as a fraction of all steps, from 0 to 1. Defaults to 0.4.
-    #[cfg_attr(feature = "crd", schemars(range(min = 0.0, max = 1.0)))]
+    #[schemars(range(min = 0.0, max = 1.0))]
     pub peak: f64,
 }
 

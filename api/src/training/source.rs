@@ -1,12 +1,12 @@
 //! Where data sets and files come from.
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::Training;
 
 /// Source of the data set's files. Exactly one member.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[cfg_attr(feature = "crd", derive(schemars::JsonSchema))]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub enum Source {
     /// Directory on a volume.
@@ -21,76 +21,68 @@ pub enum Source {
 }
 
 /// Directory on a volume.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[cfg_attr(feature = "crd", derive(schemars::JsonSchema))]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct VolumeSource {
     /// PersistentVolumeClaim in the job's namespace. Every pod mounts it read-only.
     pub persistent_volume_claim: ClaimReference,
     /// Directory on the volume, relative to its root and without `..`. Defaults to the root.
     #[serde(default)]
-    #[cfg_attr(feature = "crd", schemars(length(max = 1024)))]
+    #[schemars(length(max = 1024))]
     pub path: String,
 }
 
 /// Reference to a PersistentVolumeClaim.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[cfg_attr(feature = "crd", derive(schemars::JsonSchema))]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct ClaimReference {
     /// Name of the PersistentVolumeClaim, in the job's namespace.
-    #[cfg_attr(feature = "crd", schemars(length(min = 1, max = 253)))]
+    #[schemars(length(min = 1, max = 253))]
     pub claim_name: String,
 }
 
 /// OCI image with the data.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[cfg_attr(feature = "crd", derive(schemars::JsonSchema))]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct ImageSource {
     /// Reference of the image. Its entrypoint runs as the trainer's user with a read-only root file system.
-    #[cfg_attr(feature = "crd", schemars(length(min = 1, max = 1024)))]
+    #[schemars(length(min = 1, max = 1024))]
     pub reference: String,
 }
 
 /// File over HTTP or HTTPS.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[cfg_attr(feature = "crd", derive(schemars::JsonSchema))]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct HttpSource {
     /// URL of the file, without a user or a password. For a data set, the file is a tar or tar.gz archive.
-    #[cfg_attr(feature = "crd", schemars(length(max = 2048), regex(pattern = "^https?://")))]
+    #[schemars(length(max = 2048), regex(pattern = "^https?://"))]
     pub url: String,
     /// SHA-256 of the file, as 64 lower-case hexadecimal digits.
-    #[cfg_attr(feature = "crd", schemars(regex(pattern = "^[0-9a-f]{64}$")))]
+    #[schemars(regex(pattern = "^[0-9a-f]{64}$"))]
     pub sha256: String,
 }
 
 /// Objects in a bucket.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[cfg_attr(feature = "crd", derive(schemars::JsonSchema))]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct ObjectStoreSource {
     /// Bucket and prefix, for example s3://bucket/datasets/imagenet. Every pod downloads the data set's files below the
     /// prefix. If an object SHA256SUMS exists directly below the prefix, the files that it lists are verified.
-    #[cfg_attr(
-        feature = "crd",
-        schemars(length(max = 1024), regex(pattern = "^s3://[a-z0-9][a-z0-9.-]{1,61}[a-z0-9](/.*)?$"))
-    )]
+    #[schemars(length(max = 1024), regex(pattern = "^s3://[a-z0-9][a-z0-9.-]{1,61}[a-z0-9](/.*)?$"))]
     pub url: String,
     /// URL of a store other than AWS, for example https://minio.example.com:9000. Requests use path-style URLs.
     /// Defaults to AWS.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[cfg_attr(feature = "crd", schemars(length(max = 2048), regex(pattern = "^https?://")))]
+    #[schemars(length(max = 2048), regex(pattern = "^https?://"))]
     pub endpoint: Option<String>,
     /// Region of the bucket. Defaults to us-east-1.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[cfg_attr(feature = "crd", schemars(length(min = 1, max = 64)))]
+    #[schemars(length(min = 1, max = 64))]
     pub region: Option<String>,
     /// Name of a Secret in the job's namespace with the keys AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY. Requests are
     /// not signed if absent. `dat-trainer run` reads the environment variables of these names instead.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[cfg_attr(feature = "crd", schemars(length(min = 1, max = 253)))]
+    #[schemars(length(min = 1, max = 253))]
     pub secret_name: Option<String>,
 }
 
@@ -110,8 +102,7 @@ impl ObjectStoreSource {
 }
 
 /// Source of one file. Exactly one member.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[cfg_attr(feature = "crd", derive(schemars::JsonSchema))]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub enum FileSource {
     /// File on a volume.
@@ -121,14 +112,13 @@ pub enum FileSource {
 }
 
 /// File on a volume.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[cfg_attr(feature = "crd", derive(schemars::JsonSchema))]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct VolumeFile {
     /// PersistentVolumeClaim in the job's namespace. Every pod mounts it read-only.
     pub persistent_volume_claim: ClaimReference,
     /// Path of the file, relative to the root of the volume and without `..`.
-    #[cfg_attr(feature = "crd", schemars(length(min = 1, max = 1024)))]
+    #[schemars(length(min = 1, max = 1024))]
     pub path: String,
 }
 

@@ -22,16 +22,19 @@ mod attack;
 mod batch;
 mod counts;
 mod doubts;
+mod protocol;
 mod results;
 mod sweep;
 
 pub use attack::{EvalAttack, Method, Stage};
 pub use counts::{ByClass, Counts, CountsError};
 pub use doubts::doubts;
-pub use results::attack_results;
-pub use sweep::{sweep_attacks, sweep_results};
+pub use protocol::{TestMeasurements, TestResults, run_test_protocol};
 
 use batch::Batch;
+
+use results::attack_results;
+use sweep::{sweep_attacks, sweep_results};
 
 /// Images in a batch. Part of the definition of a result: never changes.
 pub const BATCH: usize = 250;

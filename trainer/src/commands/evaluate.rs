@@ -4,14 +4,17 @@ use std::{
     fmt::Write as _, num::NonZero, ops::ControlFlow, path::Path, process::ExitCode, thread, time::Instant,
 };
 
-use datjob_api::training::{Communication, InvalidTraining, Topology};
+use datjob_api::{
+    report::CertifiedCount,
+    training::{Communication, InvalidTraining, Topology},
+};
 use datjob_c10d::{C10dError, CudaError};
 use tch::Kind;
 
 use crate::{commands::Evaluate, outputs::estimates::Measured, placement::Placement};
 use datjob_adversarial::{
     certify::{self, Certification},
-    evaluate::{self, EvalAttack, EvaluateError, Evaluation},
+    evaluate::{self, Counts, EvalAttack, EvaluateError, Evaluation, TestMeasurements},
     model::{ModelError, Network},
     state_dict::{self, ReadError},
 };
@@ -86,48 +89,57 @@ fn run(options: &Evaluate) -> Result<(), Failed> {
     if !(1..=images.len()).contains(&count) {
         return Err(Failed::Images(images.len()));
     }
-    let attack = |attack| EvalAttack::at_end(attack, &training.threat_model, classes);
-    let attacks: Vec<EvalAttack> = training.evaluation.final_.iter().map(attack).collect();
     // Image folders and shards are often sorted by class: the first images would be those of the first classes.
     let place = |number: usize| if images.is_encoded() { number * images.len() / count } else { number };
     let indices: Vec<usize> = (0..count).map(place).collect();
-    let measure = |attacks: &[EvalAttack]| {
-        let evaluation = Evaluation {
-            images: &images,
-            indices: &indices,
-            classes,
-            seed: training.seed,
-            attacks,
-            device: placement.device(),
-        };
-        evaluate::evaluate(&network, &evaluation, 0, 1, &mut |_, _| ControlFlow::Continue(()))
-    };
     if let Some(path) = &options.predictions {
         write_predictions(path, &network, &images, &indices, placement)?;
     }
     let started = Instant::now();
-    let counts = measure(&attacks)?;
-    let results = evaluate::attack_results(&attacks, &counts);
-    let sweep = match &training.evaluation.sweep {
-        Some(sweep) => {
-            let counts = measure(&evaluate::sweep_attacks(sweep, &training.threat_model, classes))?;
-            evaluate::sweep_results(sweep, &training.threat_model, &counts)
-        }
-        None => Vec::new(),
+    let mut measurements = OneProcess {
+        network: &network,
+        images: &images,
+        indices: &indices,
+        classes,
+        seed: training.seed,
+        placement,
     };
-    let certified = match (&training.evaluation.certify, training.certified_sigma()) {
-        (Some(spec), Some(sigma)) => {
-            let images = (&images, spec.images as usize, placement.device());
-            let certification = Certification::new(spec, sigma);
-            certify::certified(&certify::counts(&network, &certification, images, training.seed, (0, 1))?)
-        }
-        _ => Vec::new(),
-    };
-    let (clean, worst_case) = (counts.clean(), counts.worst_case());
-    let measured = Measured { clean, attacks: &results, worst_case, sweep: &sweep, certified: &certified };
-    measured.lines().iter().for_each(|line| println!("{line}"));
+    let results = evaluate::run_test_protocol(&training, classes, &mut measurements)?;
+    Measured::from(&results).lines().iter().for_each(|line| println!("{line}"));
     println!("evaluation took {:.0} s", started.elapsed().as_secs_f64());
     Ok(())
+}
+
+/// Measures in this process alone.
+struct OneProcess<'a> {
+    network: &'a Network,
+    images: &'a Images,
+    /// The test images to attack.
+    indices: &'a [usize],
+    classes: i64,
+    seed: u64,
+    placement: Placement,
+}
+
+impl TestMeasurements for OneProcess<'_> {
+    type Error = EvaluateError;
+
+    fn accuracy(&mut self, attacks: &[EvalAttack]) -> Result<Counts, EvaluateError> {
+        let Self { images, indices, classes, seed, .. } = *self;
+        let device = self.placement.device();
+        let evaluation = Evaluation { images, indices, classes, seed, attacks, device };
+        evaluate::evaluate(self.network, &evaluation, 0, 1, &mut |_, _| ControlFlow::Continue(()))
+    }
+
+    fn certified(
+        &mut self,
+        certification: &Certification,
+        images: usize,
+    ) -> Result<Vec<CertifiedCount>, EvaluateError> {
+        let images = (self.images, images, self.placement.device());
+        let counts = certify::counts(self.network, certification, images, self.seed, (0, 1))?;
+        Ok(certify::certified(&counts))
+    }
 }
 
 fn write_predictions(

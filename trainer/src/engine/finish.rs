@@ -2,10 +2,7 @@
 
 use std::{path::Path, time::Instant};
 
-use datjob_api::{
-    Training,
-    report::{CertifiedCount, Results},
-};
+use datjob_api::report::{CertifiedCount, Results};
 use tch::{Device, Tensor};
 
 use super::{Rank, TrainError, accuracy};
@@ -18,7 +15,7 @@ use crate::{
 };
 use datjob_adversarial::{
     certify::Certification,
-    evaluate::{self, Counts, EvalAttack, Evaluation},
+    evaluate::{self, Counts, EvalAttack, Evaluation, TestMeasurements},
     state_dict::StateDict,
 };
 
@@ -34,20 +31,8 @@ impl Rank<'_> {
         }
         self.state.broadcast(&self.group)?;
 
-        let Training { threat_model, evaluation, .. } = self.training;
-        let classes = self.data.classes;
-        let attack = |attack| EvalAttack::at_end(attack, threat_model, classes);
-        let attacks: Vec<_> = evaluation.final_.iter().map(attack).collect();
         let begin = Instant::now();
-        let counts = self.on_test_set(&attacks)?;
-        let sweep = match &evaluation.sweep {
-            Some(sweep) => {
-                let counts = self.on_test_set(&evaluate::sweep_attacks(sweep, threat_model, classes))?;
-                evaluate::sweep_results(sweep, threat_model, &counts)
-            }
-            None => Vec::new(),
-        };
-        let certified = self.certify()?;
+        let test = evaluate::run_test_protocol(self.training, self.data.classes, self)?;
         if !self.is_first() {
             return Ok(());
         }
@@ -55,12 +40,12 @@ impl Rank<'_> {
         let results = Results {
             best_epoch: self.state.best.as_ref().map_or(self.state.epoch, |best| best.epoch),
             averaged: self.state.best.as_ref().is_some_and(|best| best.averaged),
-            clean: counts.clean(),
-            attacks: evaluate::attack_results(&attacks, &counts),
-            worst_case: counts.worst_case(),
-            sweep,
-            certified,
-            by_class: Some(counts.by_class()),
+            clean: test.clean,
+            attacks: test.attacks,
+            worst_case: test.worst_case,
+            sweep: test.sweep,
+            certified: test.certified,
+            by_class: Some(test.by_class),
             weights: assignment.checkpoints_below_volume.join(file).to_string_lossy().into_owned(),
             sha256,
             seed: self.training.seed,
@@ -112,8 +97,13 @@ impl Rank<'_> {
             sha256,
         })
     }
+}
 
-    fn on_test_set(&mut self, attacks: &[EvalAttack]) -> Result<Counts, TrainError> {
+/// Over all ranks, which share the images.
+impl TestMeasurements for Rank<'_> {
+    type Error = TrainError;
+
+    fn accuracy(&mut self, attacks: &[EvalAttack]) -> Result<Counts, TrainError> {
         let images: Vec<usize> = (0..self.data.test.len()).collect();
         let evaluation = Evaluation {
             images: &self.data.test,
@@ -131,15 +121,13 @@ impl Rank<'_> {
         })
     }
 
-    /// Certified accuracy on the test set, where the spec asks for it.
-    fn certify(&self) -> Result<Vec<CertifiedCount>, TrainError> {
-        let (Some(spec), Some(sigma)) = (&self.training.evaluation.certify, self.training.certified_sigma())
-        else {
-            return Ok(Vec::new());
-        };
-        let images = (&self.data.test, spec.images as usize, self.placement.device());
-        let certification = Certification::new(spec, sigma);
+    fn certified(
+        &mut self,
+        certification: &Certification,
+        images: usize,
+    ) -> Result<Vec<CertifiedCount>, TrainError> {
+        let images = (&self.data.test, images, self.placement.device());
         let network = &self.state.network;
-        accuracy::certify(network, &certification, images, self.training.seed, &self.evaluation)
+        accuracy::certify(network, certification, images, self.training.seed, &self.evaluation)
     }
 }

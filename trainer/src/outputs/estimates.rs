@@ -3,7 +3,7 @@
 use datjob_api::report::{AttackResult, CertifiedCount, Count, Results, StageCount, SweepCount};
 use serde::Serialize;
 
-use datjob_adversarial::certify::lower_bound;
+use datjob_adversarial::{certify::lower_bound, evaluate::TestResults};
 
 /// How confidence intervals are made: exact ones, from the binomial distribution (Clopper and Pearson, "The use of
 /// confidence or fiducial limits illustrated in the case of the binomial").
@@ -84,6 +84,13 @@ pub struct Measured<'a> {
 impl<'a> From<&'a Results> for Measured<'a> {
     fn from(results: &'a Results) -> Self {
         let Results { clean, attacks, worst_case, sweep, certified, .. } = results;
+        Self { clean: *clean, attacks, worst_case: *worst_case, sweep, certified }
+    }
+}
+
+impl<'a> From<&'a TestResults> for Measured<'a> {
+    fn from(results: &'a TestResults) -> Self {
+        let TestResults { clean, attacks, worst_case, sweep, certified, .. } = results;
         Self { clean: *clean, attacks, worst_case: *worst_case, sweep, certified }
     }
 }

@@ -1,6 +1,6 @@
 //! What `data` must satisfy, and what the numbers of a data set's images and classes must allow.
 
-use super::{InvalidTraining, count, number, refuse};
+use super::{InvalidTraining, at_most, refuse};
 use crate::training::{Contents, FinalAttack, HttpSource, ObjectStoreSource, Objective, Source, Training};
 
 impl Training {
@@ -16,8 +16,6 @@ impl Training {
                 ),
             );
         }
-        count("data.imageSize", data.image_size(), 8, 1024)?;
-        count("data.validation.count", data.validation.count, 1, 40_000)?;
         self.check_augmentation()?;
         match &data.source {
             Source::Http(http) => check_http("data.source.http", http),
@@ -28,23 +26,13 @@ impl Training {
 
     fn check_augmentation(&self) -> Result<(), InvalidTraining> {
         let written = &self.data.augmentation;
-        let variation = self.data.variation();
-        count("data.augmentation.crop", variation.crop, 0, 16)?;
-        if let Some(side) = written.cutout {
-            count("data.augmentation.cutout", side, 1, 1024)?;
-        }
-        if let Some(part) = variation.random_resized_crop {
-            number("data.augmentation.randomResizedCrop.minArea", part.min_area, 0.01, 1.0)?;
-        }
-        if let Some(mixing) = written.cut_mix {
-            number("data.augmentation.cutMix.alpha", mixing.alpha, 0.1, 10.0)?;
-            if matches!(self.objective, Objective::Mart(_)) || self.smoothing.is_some() {
-                return refuse(
-                    "data.augmentation.cutMix",
-                    "requires objective.crossEntropy or objective.trades, without smoothing; objective.mart and \
-                     smoothing need one label per image",
-                );
-            }
+        let needs_one_label = matches!(self.objective, Objective::Mart(_)) || self.smoothing.is_some();
+        if written.cut_mix.is_some() && needs_one_label {
+            return refuse(
+                "data.augmentation.cutMix",
+                "requires objective.crossEntropy or objective.trades, without smoothing; objective.mart and smoothing \
+                 need one label per image",
+            );
         }
         if written.random_resized_crop.is_some() && written.crop.is_some() {
             return refuse(
@@ -70,24 +58,26 @@ impl Training {
             );
         }
         if let Some(certify) = &self.evaluation.certify {
-            count("evaluation.certify.images", certify.images, 1, contents.test_images as u32)?;
+            let images = u32::try_from(contents.test_images).unwrap_or(u32::MAX);
+            at_most("evaluation.certify.images", certify.images, images, "the number of test images")?;
         }
-        for attack in &self.evaluation.final_ {
+        for (index, attack) in self.evaluation.final_.iter().enumerate() {
             if matches!(attack, FinalAttack::ApgdT(_) | FinalAttack::AutoAttack(_)) && contents.classes < 4 {
                 let classes = contents.classes;
                 let problem = format!(
                     "apgdT, a component of autoAttack, requires at least 4 classes, and the data set has {classes}; use \
                      pgd, apgdCe, cw, fabT or square"
                 );
-                return refuse("evaluation.final", &problem);
+                return refuse(&format!("evaluation.final[{index}]"), &problem);
             }
             let (method, targeted) = match attack {
                 FinalAttack::ApgdT(targeted) => ("apgdT", targeted),
                 FinalAttack::FabT(targeted) => ("fabT", targeted),
                 _ => continue,
             };
-            let field = format!("evaluation.final.{method}.targets");
-            count(&field, targeted.targets(), 1, contents.classes as u32 - 1)?;
+            let field = format!("evaluation.final[{index}].{method}.targets");
+            let others = u32::try_from(contents.classes).unwrap_or(u32::MAX).saturating_sub(1);
+            at_most(&field, targeted.targets(), others, "the number of classes, less one")?;
         }
         Ok(())
     }
@@ -110,16 +100,7 @@ fn check_object_store(store: &ObjectStoreSource) -> Result<(), InvalidTraining> 
         let problem = format!("invalid S3 URL {:?}; expected s3://bucket/prefix", store.url);
         return refuse(&field("url"), &problem);
     }
-    store.endpoint.as_deref().map_or(Ok(()), |endpoint| check_url(&field("endpoint"), endpoint))?;
-    let bounded = |name: &str, value: Option<&String>, most: usize| match value {
-        Some(value) if !(1..=most).contains(&value.len()) => {
-            refuse(&field(name), &format!("must have 1 to {most} characters; correct or remove the field"))
-        }
-        _ => Ok(()),
-    };
-    bounded("endpoint", store.endpoint.as_ref(), 2048)?;
-    bounded("region", store.region.as_ref(), 64)?;
-    bounded("secretName", store.secret_name.as_ref(), 253)
+    store.endpoint.as_deref().map_or(Ok(()), |endpoint| check_url(&field("endpoint"), endpoint))
 }
 
 fn check_url(field: &str, url: &str) -> Result<(), InvalidTraining> {

@@ -1,6 +1,6 @@
 //! What the files beside the data set must satisfy, and the images in one of them.
 
-use super::{InvalidTraining, data::check_http, number, refuse};
+use super::{InvalidTraining, data::check_http, refuse};
 use crate::training::{FileSource, Labels, Objective, Training, VolumeFile};
 
 impl Training {
@@ -28,7 +28,6 @@ impl Training {
 
     pub(super) fn check_additional(&self) -> Result<(), InvalidTraining> {
         let Some(additional) = &self.data.additional else { return Ok(()) };
-        number("data.additional.perBatch", additional.per_batch, 0.01, 0.95)?;
         if self.data.dataset.is_encoded() {
             return refuse(
                 "data.additional",

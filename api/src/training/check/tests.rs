@@ -42,7 +42,7 @@ fn each_refusal_names_its_field() {
     let nccl = problem(|t| t.communication.backend = Backend::Nccl);
     assert!(nccl.starts_with("spec.training.communication.backend: ") && nccl.contains("nvidia.com/gpu"));
     let sgd = crate::training::Sgd { learning_rate: f64::NAN, ..Default::default() };
-    assert!(problem(|t| t.optimizer = Optimizer::Sgd(sgd)).contains("learningRate"));
+    assert!(problem(|t| t.optimizer = crate::training::Optimizer::Sgd(sgd)).contains("learningRate"));
 }
 
 #[test]
@@ -108,7 +108,7 @@ fn attacks_norms_and_objectives_go_together() {
 fn targets_are_other_classes() {
     let apgd =
         |targets: u32| FinalAttack::ApgdT(crate::training::Targeted { steps: None, targets: Some(targets) });
-    assert!(problem(|t| t.evaluation.final_ = vec![apgd(10)]).contains("evaluation.final.apgdT.targets"));
+    assert!(problem(|t| t.evaluation.final_ = vec![apgd(10)]).contains("evaluation.final[0].apgdT.targets"));
     let mut training = example();
     training.evaluation.final_ = vec![apgd(9)];
     training.check(TWO).unwrap();
@@ -194,11 +194,9 @@ fn what_only_the_files_can_tell_is_checked_with_them() {
     };
     training.check_contents(&contents(1000, 5000), 2).unwrap();
     let sentence = |contents| training.check_contents(&contents, 2).unwrap_err().to_string();
-    assert!(
-        sentence(contents(100, 5000)).contains(
-            "evaluation.final.apgdT.targets: invalid value 500: must be between 1 and 99, inclusive"
-        )
-    );
+    assert!(sentence(contents(100, 5000)).contains(
+        "evaluation.final[0].apgdT.targets: invalid value 500: must be between 1 and 99, inclusive"
+    ));
     assert!(
         sentence(contents(1000, 1001)).contains("size 1, less than the world size 2 (training images: 1,")
     );

@@ -3,7 +3,7 @@ use datjob_api::report::{AttackResult, Count, CountsByClass, StageCount};
 use super::{ByClass, Counts, EvalAttack, doubts};
 
 /// What results say of each attack.
-pub fn attack_results(attacks: &[EvalAttack], counts: &Counts) -> Vec<AttackResult> {
+pub(super) fn attack_results(attacks: &[EvalAttack], counts: &Counts) -> Vec<AttackResult> {
     let total = counts.total.sum();
     let count = |(number, attack): (usize, &EvalAttack)| {
         let stages = attack.stages.iter().zip(&counts.attacks[number]);

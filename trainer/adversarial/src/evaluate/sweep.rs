@@ -7,7 +7,7 @@ use datjob_api::{
 use super::{Counts, EvalAttack};
 
 /// The attacks of a sweep, in the order of its points.
-pub fn sweep_attacks(sweep: &Sweep, threat_model: &ThreatModel, classes: i64) -> Vec<EvalAttack> {
+pub(super) fn sweep_attacks(sweep: &Sweep, threat_model: &ThreatModel, classes: i64) -> Vec<EvalAttack> {
     let attack = |(epsilon, steps): (Epsilon, u32)| {
         let threat_model = ThreatModel { epsilon, ..threat_model.clone() };
         let pgd = FinalAttack::Pgd(FinalPgd { steps, restarts: None, step_size: None });
@@ -17,7 +17,7 @@ pub fn sweep_attacks(sweep: &Sweep, threat_model: &ThreatModel, classes: i64) ->
 }
 
 /// The counts of [`sweep_attacks`], as results have them.
-pub fn sweep_results(sweep: &Sweep, threat_model: &ThreatModel, counts: &Counts) -> Vec<SweepCount> {
+pub(super) fn sweep_results(sweep: &Sweep, threat_model: &ThreatModel, counts: &Counts) -> Vec<SweepCount> {
     let total = counts.total.sum();
     let point = |(number, (epsilon, steps)): (usize, (Epsilon, u32))| SweepCount {
         epsilon: epsilon.to_string(),
