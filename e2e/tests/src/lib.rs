@@ -23,7 +23,7 @@ pub const OPERATOR_NAMESPACE: &str = "datjob-system";
 
 fn words(variable: &str) -> Vec<String> {
     let value = env::var(variable)
-        .unwrap_or_else(|_| panic!("{variable} is not set: run these tests with `make e2e`"));
+        .unwrap_or_else(|_| panic!("{variable} is not set; run these tests with `make e2e`"));
     value.split_whitespace().map(str::to_owned).collect()
 }
 
@@ -34,7 +34,7 @@ pub fn registry() -> String {
 
 /// The directory of the checkout.
 pub fn checkout() -> String {
-    let package = env::var("CARGO_MANIFEST_DIR").expect("cargo test says where the package is");
+    let package = env::var("CARGO_MANIFEST_DIR").expect("cargo test sets CARGO_MANIFEST_DIR");
     format!("{package}/../..")
 }
 
@@ -77,7 +77,7 @@ pub fn wait_until<T>(what: &str, seconds: u64, mut probe: impl FnMut() -> Result
         match probe() {
             Ok(value) => return value,
             Err(state) if started.elapsed() > Duration::from_secs(seconds) => {
-                panic!("no {what} after {seconds} s; {state}")
+                panic!("timed out after {seconds} s waiting for {what}: {state}")
             }
             Err(_) => thread::sleep(Duration::from_millis(500)),
         }
@@ -118,7 +118,7 @@ impl Namespace {
     fn made(test: &str, hold: Hold) -> Self {
         let namespace = Self { name: format!("datjob-e2e-{test}"), _hold: hold };
         namespace.remove();
-        kubectl(&["create", "namespace", &namespace.name], "").expect("the namespace is made");
+        kubectl(&["create", "namespace", &namespace.name], "").expect("the namespace is created");
         let label = "pod-security.kubernetes.io/enforce=restricted";
         kubectl(&["label", "namespace", &namespace.name, label], "").expect("the namespace is labelled");
         namespace
@@ -126,7 +126,7 @@ impl Namespace {
 
     fn remove(&self) {
         let arguments = ["delete", "namespace", &self.name, "--ignore-not-found", "--wait", "--timeout=120s"];
-        kubectl(&arguments, "").expect("the namespace is removed");
+        kubectl(&arguments, "").expect("the namespace is deleted");
     }
 
     /// kubectl in this namespace.
@@ -167,10 +167,10 @@ impl Namespace {
     /// Waits until a condition of a job is true; returns the job.
     pub fn wait_for_condition(&self, job: &str, condition: &str, seconds: u64) -> Value {
         wait_until(&format!("condition {condition} of {job}"), seconds, || {
-            let object = self.get("datjob", job).ok_or("there is no such job")?;
+            let object = self.get("datjob", job).ok_or("the job does not exist")?;
             match job::condition(&object, condition) {
                 Some(found) if found["status"] == "True" => Ok(object),
-                _ => Err(format!("its status is {}", object["status"])),
+                _ => Err(format!("the status is {}", object["status"])),
             }
         })
     }
@@ -178,10 +178,10 @@ impl Namespace {
     /// Waits until a job has completed so many epochs.
     pub fn wait_for_epoch(&self, job: &str, epochs: u64, seconds: u64) -> Value {
         wait_until(&format!("epoch {epochs} of {job}"), seconds, || {
-            let object = self.get("datjob", job).ok_or("there is no such job")?;
+            let object = self.get("datjob", job).ok_or("the job does not exist")?;
             match object["status"]["progress"]["epoch"].as_u64() {
                 Some(epoch) if epoch >= epochs => Ok(object),
-                _ => Err(format!("its status is {}", object["status"])),
+                _ => Err(format!("the status is {}", object["status"])),
             }
         })
     }
@@ -189,10 +189,10 @@ impl Namespace {
     /// Waits until a job's world has been re-formed so often.
     pub fn wait_until_restarted(&self, job: &str, restarts: u64, seconds: u64) -> Value {
         wait_until(&format!("restart {restarts} of {job}"), seconds, || {
-            let object = self.get("datjob", job).ok_or("there is no such job")?;
+            let object = self.get("datjob", job).ok_or("the job does not exist")?;
             match object["status"]["restarts"]["total"].as_u64() {
                 Some(total) if total >= restarts => Ok(object),
-                _ => Err(format!("its status is {}", object["status"])),
+                _ => Err(format!("the status is {}", object["status"])),
             }
         })
     }

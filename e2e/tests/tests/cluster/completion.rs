@@ -26,7 +26,7 @@ fn the_example_completes_and_its_accuracies_stand_in_the_status() {
         .expect("the example completes");
 
     // Complete means that the results can be read now, and not soon.
-    let object = namespace.get("datjob", "fashion-mnist").expect("the job is there");
+    let object = namespace.get("datjob", "fashion-mnist").expect("the job exists");
     let status = &object["status"];
     let results = &status["results"];
     assert_eq!(results["clean"]["total"], 10_000);
@@ -51,9 +51,9 @@ fn the_example_completes_and_its_accuracies_stand_in_the_status() {
     for reason in ["Created", "WorldFormed", "Completed"] {
         assert!(reasons.iter().any(|found| found == reason), "no event {reason} in {reasons:?}");
     }
-    wait_until("end of the pods", 120, || match namespace.pods("fashion-mnist").len() {
+    wait_until("termination of the pods", 120, || match namespace.pods("fashion-mnist").len() {
         0 => Ok(()),
-        left => Err(format!("{left} pods are left")),
+        left => Err(format!("{left} pods remain")),
     });
     assert!(namespace.get("poddisruptionbudget", "fashion-mnist").is_none());
 }

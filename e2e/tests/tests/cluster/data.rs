@@ -46,11 +46,11 @@ fn job_with(name: &str, source: Value) -> Value {
 fn a_directory_of_a_volume_is_trained_on() {
     let namespace = Namespace::new("volume");
     for claim in ["checkpoints", "data"] {
-        namespace.apply(&job::claim(claim)).expect("the claim is made");
+        namespace.apply(&job::claim(claim)).expect("the claim is created");
     }
     let volume = json!({"persistentVolumeClaim": {"claimName": "data"}});
     let fill = pod_of_the_data_image("fill", volume, "DATJOB_DATA=/work/sets/fm /bin/sh /bin/copy-data");
-    namespace.apply(&fill).expect("the pod is made");
+    namespace.apply(&fill).expect("the pod is created");
     wait_until("filled volume", 120, || match namespace.get("pod", "fill") {
         Some(pod) if pod["status"]["phase"] == "Succeeded" => Ok(()),
         other => Err(format!("the pod is {other:?}")),
@@ -63,18 +63,18 @@ fn a_directory_of_a_volume_is_trained_on() {
 #[test]
 fn an_archive_over_http_is_fetched_checked_and_trained_on() {
     let namespace = Namespace::new("http");
-    namespace.apply(&job::claim("checkpoints")).expect("the claim is made");
+    namespace.apply(&job::claim("checkpoints")).expect("the claim is created");
     let script = "/bin/busybox tar -cf /work/fm.tar -C /fashion-mnist . && \
         /bin/busybox sha256sum /work/fm.tar && exec /bin/busybox httpd -f -p 8000 -h /work";
     let server = pod_of_the_data_image("server", json!({"emptyDir": {}}), script);
-    namespace.apply(&server).expect("the pod is made");
+    namespace.apply(&server).expect("the pod is created");
     let service = json!({
         "apiVersion": "v1",
         "kind": "Service",
         "metadata": {"name": "server"},
         "spec": {"selector": {"app": "server"}, "ports": [{"port": 8000}]}
     });
-    namespace.apply(&service).expect("the service is made");
+    namespace.apply(&service).expect("the service is created");
     let sha256 = wait_until("checksum", 120, || {
         let logs = namespace.kubectl(&["logs", "server"])?;
         logs.split_whitespace().next().map(str::to_owned).ok_or("the log is empty".to_owned())
@@ -83,7 +83,7 @@ fn an_archive_over_http_is_fetched_checked_and_trained_on() {
 
     namespace.apply(&job_with("altered", source(&"0".repeat(64)))).expect("the job is accepted");
     let object = namespace.wait_for_condition("altered", "Failed", 300);
-    let message = job::condition(&object, "Failed").expect("it is there")["message"].to_string();
+    let message = job::condition(&object, "Failed").expect("the condition exists")["message"].to_string();
     assert!(message.contains(&sha256) && message.contains("http://server:8000/fm.tar"), "{message}");
 
     namespace.apply(&job_with("from-http", source(&sha256))).expect("the job is accepted");

@@ -8,19 +8,19 @@ const CHILDREN: [&str; 6] =
 #[test]
 fn a_deleted_job_leaves_nothing_but_its_claim_and_the_next_of_its_name_starts_from_nothing() {
     let namespace = Namespace::new("delete");
-    namespace.apply(&job::claim("checkpoints")).expect("the claim is made");
+    namespace.apply(&job::claim("checkpoints")).expect("the claim is created");
     namespace.apply(&job::quick("same")).expect("the job is accepted");
     let first = namespace.wait_for_epoch("same", 1, 300);
     for kind in CHILDREN {
         assert!(!namespace.list(kind, "datjob.io/job-name=same").is_empty(), "no {kind}");
     }
     namespace.kubectl(&["delete", "datjob", "same", "--wait", "--timeout=120s"]).expect("the job is deleted");
-    wait_until("end of all children", 120, || {
+    wait_until("deletion of all children", 120, || {
         let left: Vec<&str> = CHILDREN
             .into_iter()
             .filter(|kind| !namespace.list(kind, "datjob.io/job-name=same").is_empty())
             .collect();
-        if left.is_empty() { Ok(()) } else { Err(format!("{left:?} are left")) }
+        if left.is_empty() { Ok(()) } else { Err(format!("{left:?} remain")) }
     });
     assert!(namespace.get("persistentvolumeclaim", "checkpoints").is_some());
 
@@ -39,17 +39,17 @@ fn a_deleted_job_leaves_nothing_but_its_claim_and_the_next_of_its_name_starts_fr
 #[test]
 fn a_job_without_its_data_fails_with_a_sentence() {
     let namespace = Namespace::new("no-data");
-    namespace.apply(&job::claim("checkpoints")).expect("the claim is made");
-    namespace.apply(&job::claim("empty")).expect("the claim is made");
+    namespace.apply(&job::claim("checkpoints")).expect("the claim is created");
+    namespace.apply(&job::claim("empty")).expect("the claim is created");
     let mut document = job::quick("no-data");
     document["spec"]["training"]["data"]["source"] =
         serde_json::json!({"volume": {"persistentVolumeClaim": {"claimName": "empty"}}});
     namespace.apply(&document).expect("the job is accepted");
     let object = namespace.wait_for_condition("no-data", "Failed", 180);
-    let failed = job::condition(&object, "Failed").expect("the condition is there");
+    let failed = job::condition(&object, "Failed").expect("the condition exists");
     let message = failed["message"].as_str().expect("a sentence");
     assert!(message.contains("train-images-idx3-ubyte"), "{message}");
-    assert_eq!(job::condition(&object, "Finished").expect("the condition is there")["status"], "True");
+    assert_eq!(job::condition(&object, "Finished").expect("the condition exists")["status"], "True");
     let events = namespace.events("no-data");
     assert!(
         events.iter().any(|(reason, note)| reason == "Failed" && note.contains("train-images-idx3-ubyte")),
@@ -60,15 +60,15 @@ fn a_job_without_its_data_fails_with_a_sentence() {
 #[test]
 fn a_job_that_misses_its_target_fails_and_keeps_its_results() {
     let namespace = Namespace::new("target");
-    namespace.apply(&job::claim("checkpoints")).expect("the claim is made");
+    namespace.apply(&job::claim("checkpoints")).expect("the claim is created");
     let mut document = job::quick("target");
     document["spec"]["training"]["schedule"]["epochs"] = 1.into();
     let evaluation = &mut document["spec"]["training"]["evaluation"];
     evaluation["final"] = serde_json::json!([{"square": {"queries": 2}}]);
     evaluation["target"] = serde_json::json!({"attack": "square-3", "accuracy": 100});
-    namespace.apply(&document).expect("the schema cannot know the names");
+    namespace.apply(&document).expect("the schema does not check attack names");
     let object = namespace.wait_for_condition("target", "Failed", 60);
-    let failed = job::condition(&object, "Failed").expect("the condition is there");
+    let failed = job::condition(&object, "Failed").expect("the condition exists");
     assert_eq!(failed["reason"], "InvalidSpec");
     let message = failed["message"].as_str().expect("a sentence");
     assert!(message.contains("evaluation.target.attack: unknown attack \"square-3\""), "{message}");
@@ -77,7 +77,7 @@ fn a_job_that_misses_its_target_fails_and_keeps_its_results() {
     document["spec"]["training"]["evaluation"]["target"]["attack"] = "square-2".into();
     namespace.apply(&document).expect("the job is accepted");
     let object = namespace.wait_for_condition("missed", "Failed", 600);
-    let failed = job::condition(&object, "Failed").expect("the condition is there");
+    let failed = job::condition(&object, "Failed").expect("the condition exists");
     assert_eq!(failed["reason"], "TargetMissed");
     assert_eq!(object["status"]["results"]["attacks"][0]["name"], "square-2");
     assert_eq!(object["status"]["failure"]["reason"], "TargetMissed");
@@ -88,39 +88,39 @@ fn a_missing_claim_is_named_in_a_condition() {
     let namespace = Namespace::new("no-claim");
     namespace.apply(&job::quick("no-claim")).expect("the job is accepted");
     let object = namespace.wait_for_condition("no-claim", "Stalled", 120);
-    let message = job::condition(&object, "Stalled").expect("the condition is there")["message"].to_string();
+    let message = job::condition(&object, "Stalled").expect("the condition exists")["message"].to_string();
     assert!(message.contains("checkpoints"), "{message}");
     // It is only blocked: with the claim it goes on.
-    namespace.apply(&job::claim("checkpoints")).expect("the claim is made");
+    namespace.apply(&job::claim("checkpoints")).expect("the claim is created");
     namespace.wait_for_epoch("no-claim", 1, 300);
 }
 
 #[test]
 fn a_missing_image_is_named_in_a_condition() {
     let namespace = Namespace::new("no-image");
-    namespace.apply(&job::claim("checkpoints")).expect("the claim is made");
+    namespace.apply(&job::claim("checkpoints")).expect("the claim is created");
     let mut document = job::quick("no-image");
     document["spec"]["pod"]["image"] = "localhost/datjob/none:1".into();
     namespace.apply(&document).expect("the job is accepted");
     let object = namespace.wait_for_condition("no-image", "Stalled", 120);
-    let message = job::condition(&object, "Stalled").expect("the condition is there")["message"].to_string();
+    let message = job::condition(&object, "Stalled").expect("the condition exists")["message"].to_string();
     assert!(message.contains("localhost/datjob/none:1"), "{message}");
 }
 
 #[test]
 fn a_quota_that_forbids_pods_is_named_in_a_condition() {
     let namespace = Namespace::new("quota");
-    namespace.apply(&job::claim("checkpoints")).expect("the claim is made");
+    namespace.apply(&job::claim("checkpoints")).expect("the claim is created");
     let quota = serde_json::json!({
         "apiVersion": "v1",
         "kind": "ResourceQuota",
         "metadata": {"name": "few-pods"},
         "spec": {"hard": {"pods": "1"}}
     });
-    namespace.apply(&quota).expect("the quota is made");
+    namespace.apply(&quota).expect("the quota is created");
     namespace.apply(&job::quick("quota")).expect("the job is accepted");
     let object = namespace.wait_for_condition("quota", "Stalled", 120);
-    let message = job::condition(&object, "Stalled").expect("the condition is there")["message"].to_string();
+    let message = job::condition(&object, "Stalled").expect("the condition exists")["message"].to_string();
     assert!(message.contains("few-pods"), "{message}");
     // With room it goes on.
     namespace.kubectl(&["delete", "resourcequota", "few-pods"]).expect("the quota is deleted");

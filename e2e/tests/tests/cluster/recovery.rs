@@ -25,7 +25,7 @@ fn scale_operator(replicas: u32) {
 #[test]
 fn training_goes_on_without_the_operator_and_the_status_catches_up() {
     let namespace = Namespace::alone("operator");
-    namespace.apply(&job::claim("checkpoints")).expect("the claim is made");
+    namespace.apply(&job::claim("checkpoints")).expect("the claim is created");
     let mut document = job::quick("alone");
     document["spec"]["training"]["schedule"]["epochs"] = 6.into();
     namespace.apply(&document).expect("the job is accepted");
@@ -39,7 +39,7 @@ fn training_goes_on_without_the_operator_and_the_status_catches_up() {
         Some(report) if epoch_of(&report) > epoch_of(&before) => Ok(()),
         other => Err(format!("the report is {other:?}")),
     });
-    assert_eq!(job::identities(&namespace.pods("alone")), pods, "the pods are those of before");
+    assert_eq!(job::identities(&namespace.pods("alone")), pods, "the pods are unchanged");
     scale_operator(1);
 
     let object = namespace.wait_for_condition("alone", "Complete", 600);
@@ -56,11 +56,11 @@ fn hash_and_restarts(object: &Value) -> (String, u64) {
 #[test]
 fn a_lost_pod_costs_one_restart_and_leaves_the_result_as_it_would_have_been() {
     let namespace = Namespace::new("lost-pod");
-    namespace.apply(&job::claim("checkpoints")).expect("the claim is made");
+    namespace.apply(&job::claim("checkpoints")).expect("the claim is created");
     namespace.apply(&job::quick("undisturbed")).expect("the job is accepted");
     let object = namespace.wait_for_condition("undisturbed", "Complete", 600);
     let best = object["status"]["results"]["bestEpoch"].as_u64();
-    assert!(best > Some(1), "weights from before the loss tell nothing: {best:?}");
+    assert!(best > Some(1), "the best epoch must be after the loss: {best:?}");
     let undisturbed = hash_and_restarts(&object);
     assert_eq!(undisturbed.1, 0);
 
@@ -78,7 +78,7 @@ fn a_lost_pod_costs_one_restart_and_leaves_the_result_as_it_would_have_been() {
 #[test]
 fn a_job_that_ended_and_lost_its_pods_while_the_operator_was_away_is_complete() {
     let namespace = Namespace::alone("ended-alone");
-    namespace.apply(&job::claim("checkpoints")).expect("the claim is made");
+    namespace.apply(&job::claim("checkpoints")).expect("the claim is created");
     let mut document = job::quick("ended");
     document["spec"]["training"]["schedule"]["epochs"] = 1.into();
     namespace.apply(&document).expect("the job is accepted");
@@ -93,12 +93,12 @@ fn a_job_that_ended_and_lost_its_pods_while_the_operator_was_away_is_complete() 
     namespace
         .kubectl(&["delete", "pods", "-l", "datjob.io/job-name=ended", "--wait=false"])
         .expect("the pods are deleted");
-    wait_until("other pods", 120, || {
+    wait_until("replacement pods", 120, || {
         let now = job::identities(&namespace.pods("ended"));
         let all_new = now.len() == before.len() && now.iter().all(|pod| !before.contains(pod));
         if all_new { Ok(()) } else { Err(format!("the pods are {now:?}")) }
     });
-    let second = wait_until("results told again", 120, succeeded);
+    let second = wait_until("results from the replacement pods", 120, succeeded);
     assert_eq!(second["results"], first["results"]);
     scale_operator(1);
     let object = namespace.wait_for_condition("ended", "Complete", 120);
@@ -122,7 +122,7 @@ fn leader() -> Option<String> {
 #[test]
 fn another_operator_takes_over_from_a_leader_that_is_killed() {
     let namespace = Namespace::alone("leader");
-    namespace.apply(&job::claim("checkpoints")).expect("the claim is made");
+    namespace.apply(&job::claim("checkpoints")).expect("the claim is created");
     scale_operator(2);
     wait_until("second operator", 120, || {
         kubectl(
@@ -154,29 +154,29 @@ fn another_operator_takes_over_from_a_leader_that_is_killed() {
 #[test]
 fn a_finished_job_whose_lifetime_is_edited_runs_nothing() {
     let namespace = Namespace::new("finished");
-    namespace.apply(&job::claim("checkpoints")).expect("the claim is made");
+    namespace.apply(&job::claim("checkpoints")).expect("the claim is created");
     let mut document = job::quick("done");
     document["spec"]["training"]["schedule"]["epochs"] = 1.into();
     namespace.apply(&document).expect("the job is accepted");
     let before = namespace.wait_for_condition("done", "Complete", 600);
-    wait_until("end of the pods", 120, || match namespace.pods("done").len() {
+    wait_until("termination of the pods", 120, || match namespace.pods("done").len() {
         0 => Ok(()),
-        left => Err(format!("{left} pods are left")),
+        left => Err(format!("{left} pods remain")),
     });
     let patch = r#"{"spec":{"lifecycle":{"maxRestarts":20,"activeDeadlineSeconds":100000}}}"#;
     namespace
         .kubectl(&["patch", "datjob", "done", "--type=merge", "-p", patch])
         .expect("lifecycle may change");
-    wait_until("look at the change", 60, || {
-        let object = namespace.get("datjob", "done").ok_or("the job is gone")?;
+    wait_until("reconciliation of the change", 60, || {
+        let object = namespace.get("datjob", "done").ok_or("the job does not exist")?;
         if object["status"]["observedGeneration"] == object["metadata"]["generation"] {
             return Ok(());
         }
-        Err(format!("its status is {}", object["status"]))
+        Err(format!("the status is {}", object["status"]))
     });
     thread::sleep(Duration::from_secs(10));
     assert!(namespace.pods("done").is_empty());
-    let after = namespace.get("datjob", "done").expect("the job is there");
+    let after = namespace.get("datjob", "done").expect("the job exists");
     assert_eq!(after["status"]["results"], before["status"]["results"]);
     assert_eq!(after["status"]["completionTime"], before["status"]["completionTime"]);
 }

@@ -93,7 +93,7 @@ fn what_may_not_change_does_not() {
 /// next upgrade would otherwise find a field that is somebody else's.
 fn redefine(change: impl FnOnce(&mut Value)) -> Value {
     let text =
-        kubectl(&["get", "crd", "datjobs.datjob.io", "-o", "json"], "").expect("the definition is there");
+        kubectl(&["get", "crd", "datjobs.datjob.io", "-o", "json"], "").expect("the definition exists");
     let live: Value = serde_json::from_str(&text).expect("kubectl prints JSON");
     let metadata = &live["metadata"];
     let before = json!({
@@ -115,8 +115,8 @@ fn a_job_of_another_release_that_cannot_be_decoded_says_so() {
     let training = "/spec/versions/0/schema/openAPIV3Schema/properties/spec/properties/training";
     let before = redefine(|definition| {
         let norm = format!("{training}/properties/threatModel/properties/norm");
-        let norm = definition.pointer_mut(&norm).and_then(Value::as_object_mut).expect("the field is there");
-        norm.remove("enum").expect("its values are told");
+        let norm = definition.pointer_mut(&norm).and_then(Value::as_object_mut).expect("the field exists");
+        norm.remove("enum").expect("the field is an enum");
     });
     let mut document = job::quick("of-another-release");
     document["spec"]["training"]["threatModel"]["norm"] = "L7".into();
@@ -124,7 +124,7 @@ fn a_job_of_another_release_that_cannot_be_decoded_says_so() {
     redefine(|definition| *definition = before);
     accepted.expect("the patched definition accepts it");
     let object = namespace.wait_for_condition("of-another-release", "Stalled", 60);
-    let stalled = job::condition(&object, "Stalled").expect("the condition is there");
+    let stalled = job::condition(&object, "Stalled").expect("the condition exists");
     assert_eq!(stalled["reason"], "Undecodable");
     let message = stalled["message"].as_str().expect("a sentence");
     assert!(message.contains("L7"), "{message}");

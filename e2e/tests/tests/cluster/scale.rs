@@ -16,7 +16,7 @@ fn operator_metric(name: &str) -> f64 {
     let pod = pods.lines().next().expect("the operator runs").trim_start_matches("pod/").to_owned();
     let path = format!("/api/v1/namespaces/{OPERATOR_NAMESPACE}/pods/{pod}:8080/proxy/metrics");
     let text = kubectl(&["get", "--raw", &path], "").expect("the operator serves metrics");
-    let line = text.lines().find(|line| line.starts_with(&format!("{name} "))).expect("the metric is there");
+    let line = text.lines().find(|line| line.starts_with(&format!("{name} "))).expect("the metric exists");
     line.rsplit(' ').next().expect("a value").parse().expect("a number")
 }
 
@@ -49,14 +49,14 @@ fn a_hundred_jobs_need_little_memory_and_no_writes_while_nothing_changes() {
     namespace
         .apply(&json!({"apiVersion": "v1", "kind": "List", "items": jobs}))
         .expect("the jobs are accepted");
-    wait_until("word on all jobs", 300, || {
+    wait_until("condition Stalled of all jobs", 300, || {
         let jobs = namespace.list("datjobs", "");
         let told = jobs.iter().filter(|object| {
             job::condition(object, "Stalled").is_some_and(|stalled| stalled["status"] == "True")
         });
         match told.count() {
             JOBS => Ok(()),
-            some => Err(format!("{some} of {JOBS} jobs say that their pods cannot be scheduled")),
+            some => Err(format!("{some} of {JOBS} jobs report unschedulable pods")),
         }
     });
     thread::sleep(Duration::from_secs(20));

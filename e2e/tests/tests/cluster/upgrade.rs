@@ -31,19 +31,19 @@ fn images(pods: &[Value]) -> Vec<String> {
 #[test]
 fn an_upgrade_to_another_template_leaves_running_pods_and_their_replacements_as_they_are() {
     let namespace = Namespace::alone("upgrade");
-    namespace.apply(&job::claim("checkpoints")).expect("the claim is made");
+    namespace.apply(&job::claim("checkpoints")).expect("the claim is created");
     let mut document = job::quick("upgraded");
     // More epochs than the fastest machine trains in the time of two upgrades: nobody waits for the last one.
     document["spec"]["training"]["schedule"]["epochs"] = 1000.into();
     namespace.apply(&document).expect("the job is accepted");
     namespace.wait_for_epoch("upgraded", 1, 300);
     let pods = namespace.pods("upgraded");
-    let template = namespace.get("statefulset", "upgraded").expect("it is there")["spec"]["template"].clone();
+    let template = namespace.get("statefulset", "upgraded").expect("it exists")["spec"]["template"].clone();
 
     // The next operator would give every pod an image that does not exist.
     upgrade(&["trainerImage.tag=of-another-release"]);
     let epochs_done = || {
-        let job = namespace.get("datjob", "upgraded").expect("it is there");
+        let job = namespace.get("datjob", "upgraded").expect("it exists");
         job["status"]["progress"]["epoch"].as_u64().expect("epochs are done")
     };
     namespace.wait_for_epoch("upgraded", epochs_done() + 1, 300);
@@ -55,7 +55,7 @@ fn an_upgrade_to_another_template_leaves_running_pods_and_their_replacements_as_
     upgrade(&["trainerImage.tag="]);
     assert_eq!(object["status"]["restarts"]["total"], 1, "{}", object["status"]);
     assert_eq!(object["status"]["attempt"], 1);
-    let after = namespace.get("statefulset", "upgraded").expect("it is there")["spec"]["template"].clone();
+    let after = namespace.get("statefulset", "upgraded").expect("it exists")["spec"]["template"].clone();
     assert_eq!(after, template);
     assert!(images(&pods).iter().all(|image| image.starts_with(&registry())), "{pods:?}");
 }
@@ -63,7 +63,7 @@ fn an_upgrade_to_another_template_leaves_running_pods_and_their_replacements_as_
 #[test]
 fn gpus_are_asked_for_only_where_the_installation_has_them() {
     let namespace = Namespace::alone("gpu");
-    namespace.apply(&job::claim("checkpoints")).expect("the claim is made");
+    namespace.apply(&job::claim("checkpoints")).expect("the claim is created");
     let with_gpus = |name: &str| {
         let mut document = job::quick(name);
         document["spec"]["pod"]["resources"]["limits"]["nvidia.com/gpu"] = 64.into();
@@ -71,7 +71,7 @@ fn gpus_are_asked_for_only_where_the_installation_has_them() {
     };
     namespace.apply(&with_gpus("refused")).expect("the job is accepted");
     let object = namespace.wait_for_condition("refused", "Failed", 60);
-    let message = job::condition(&object, "Failed").expect("it is there")["message"].to_string();
+    let message = job::condition(&object, "Failed").expect("it exists")["message"].to_string();
     assert!(message.contains("spec.pod.resources") && message.contains("gpu.enabled=true"), "{message}");
     assert!(namespace.get("statefulset", "refused").is_none());
 
@@ -80,7 +80,7 @@ fn gpus_are_asked_for_only_where_the_installation_has_them() {
     namespace.apply(&with_gpus("asked")).expect("the job is accepted");
     let object = namespace.wait_for_condition("asked", "Stalled", 120);
     upgrade(&["gpu.enabled=false"]);
-    let message = job::condition(&object, "Stalled").expect("it is there")["message"].to_string();
+    let message = job::condition(&object, "Stalled").expect("it exists")["message"].to_string();
     assert!(message.contains("nvidia.com/gpu"), "{message}");
     let pods = namespace.pods("asked");
     assert!(images(&pods).iter().all(|image| image.starts_with("example.com/trainer-cuda:")), "{pods:?}");
@@ -96,7 +96,7 @@ fn an_uninstalled_operator_leaves_jobs_and_their_definition() {
     let mut document = job::quick("kept");
     document["spec"]["pod"]["nodeSelector"] = serde_json::json!({"datjob.io/none": "none"});
     namespace.apply(&document).expect("the job is accepted");
-    wait_until("a look at the job", 60, || match namespace.get("statefulset", "kept") {
+    wait_until("StatefulSet of the job", 60, || match namespace.get("statefulset", "kept") {
         Some(_) => Ok(()),
         None => Err("it has no StatefulSet".to_owned()),
     });
