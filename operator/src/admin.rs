@@ -19,7 +19,7 @@ pub struct Readiness(Mutex<Result<&'static str, String>>);
 
 impl Default for Readiness {
     fn default() -> Self {
-        Self(Mutex::new(Err("The operator starts.".to_owned())))
+        Self(Mutex::new(Err("The operator is starting.".to_owned())))
     }
 }
 
@@ -52,7 +52,7 @@ pub async fn serve(
     let router = Router::new()
         .route("/metrics", get(text).with_state(metrics))
         .route("/readyz", get(ready).with_state(readiness))
-        .route("/healthz", get(async || "The operator runs.\n"));
+        .route("/healthz", get(async || "The operator is running.\n"));
     axum::serve(listener, router).await
 }
 

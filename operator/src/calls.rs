@@ -11,13 +11,13 @@ pub const DEADLINE: Duration = Duration::from_secs(10);
 #[derive(Debug, thiserror::Error)]
 pub enum CallError {
     /// No answer in time.
-    #[error("the API server did not {what} within {} s; it is tried again", DEADLINE.as_secs())]
+    #[error("cannot {what}: timed out after {} s", DEADLINE.as_secs())]
     Timeout {
         /// What was asked for.
         what: String,
     },
     /// A refusal, or no connection.
-    #[error("could not {what}: {}", describe(source))]
+    #[error("cannot {what}: {}", describe(source))]
     Api {
         /// What was asked for.
         what: String,
@@ -62,7 +62,7 @@ fn describe(error: &kube::Error) -> String {
     }
 }
 
-/// Waits for an answer of the API server, at most [`DEADLINE`]. `what` completes "could not …".
+/// Waits for an answer of the API server, at most [`DEADLINE`]. `what` completes "cannot …".
 pub async fn call<T>(
     what: impl Into<String>,
     request: impl Future<Output = kube::Result<T>>,
@@ -90,10 +90,10 @@ mod tests {
     fn errors_say_what_was_asked_for_and_what_came_back() {
         assert_eq!(
             refused(403, "Forbidden").to_string(),
-            "could not apply StatefulSet a/b: exceeded quota: gpus"
+            "cannot apply StatefulSet a/b: exceeded quota: gpus"
         );
         let timeout = CallError::Timeout { what: "list the pods of a/b".into() }.to_string();
-        assert_eq!(timeout, "the API server did not list the pods of a/b within 10 s; it is tried again");
+        assert_eq!(timeout, "cannot list the pods of a/b: timed out after 10 s");
     }
 
     #[test]

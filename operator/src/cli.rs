@@ -4,21 +4,21 @@ use std::net::SocketAddr;
 
 use clap::{ArgAction, Parser, Subcommand, ValueEnum};
 
-/// The operator of DatJob: makes StatefulSets of trainer pods and keeps the jobs' status.
+/// DatJob operator: creates the StatefulSets of trainer pods and updates the status of jobs.
 #[derive(Debug, Parser)]
 #[command(name = "datjob-operator", version)]
 pub struct Cli {
-    /// What to do.
+    /// Command to run.
     #[command(subcommand)]
     pub command: Command,
 }
 
-/// What to do.
+/// Command to run.
 #[derive(Debug, Subcommand)]
 pub enum Command {
     /// Print the CustomResourceDefinition as YAML.
     Crd,
-    /// Print the reference of the API as Markdown.
+    /// Print the API reference as Markdown.
     Reference,
     /// Run the operator.
     Run(Run),
@@ -27,43 +27,43 @@ pub enum Command {
 /// Options of `run`.
 #[derive(Debug, clap::Args)]
 pub struct Run {
-    /// The namespace whose jobs are reconciled; all where empty.
+    /// Namespace to watch for jobs; all namespaces if empty.
     #[arg(long, env = "DATJOB_WATCH_NAMESPACE", default_value = "")]
     pub watch_namespace: String,
-    /// The trainer's image for jobs that name none.
+    /// Trainer image for jobs without spec.pod.image.
     #[arg(long, env = "DATJOB_TRAINER_IMAGE", value_parser = not_empty)]
     pub trainer_image: String,
-    /// The trainer's image for jobs that ask for GPUs and name none; where empty, such jobs are refused.
+    /// Trainer image for jobs that request GPUs and have no spec.pod.image; if empty, jobs that request GPUs are rejected.
     #[arg(long, env = "DATJOB_TRAINER_CUDA_IMAGE", default_value = "")]
     pub trainer_cuda_image: String,
-    /// Whether several operators elect one that reconciles.
+    /// Whether operators elect a leader; only the leader reconciles jobs.
     #[arg(long, env = "DATJOB_LEADER_ELECTION", default_value_t = true, action = ArgAction::Set)]
     pub leader_election: bool,
-    /// The lease of the election.
+    /// Name of the Lease for leader election.
     #[arg(long, env = "DATJOB_LEASE_NAME", default_value = "datjob-operator")]
     pub lease_name: String,
-    /// The namespace of the lease, and of the operator; needed for the election.
+    /// Namespace of the Lease and of the operator; required for leader election.
     #[arg(long, env = "POD_NAMESPACE", default_value = "")]
     pub lease_namespace: String,
-    /// The name of this operator in the election; the host's name where empty.
+    /// Identity of this operator in leader election; host name and process ID if empty.
     #[arg(long, env = "POD_NAME", default_value = "")]
     pub identity: String,
-    /// Where /metrics, /healthz and /readyz are served.
+    /// Address that serves /metrics, /healthz and /readyz.
     #[arg(long, env = "DATJOB_ADMIN_ADDRESS", default_value = "0.0.0.0:8080")]
     pub admin_address: SocketAddr,
-    /// How logs are written; what is logged is said by DATJOB_LOG (a filter, default "info").
+    /// Log format. The environment variable DATJOB_LOG sets the log filter (default: info).
     #[arg(long, env = "DATJOB_LOG_FORMAT", value_enum, default_value_t = LogFormat::Auto)]
     pub log_format: LogFormat,
 }
 
-/// How logs are written.
+/// Log format.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum LogFormat {
-    /// JSON in a cluster, pretty elsewhere.
+    /// JSON in a cluster, human-readable elsewhere.
     Auto,
-    /// A JSON object a line.
+    /// One JSON object per line.
     Json,
-    /// For people.
+    /// Human-readable.
     Pretty,
 }
 

@@ -106,14 +106,14 @@ pub async fn run(
             match result {
                 Ok(_) => {}
                 // Deleted between the trigger and its turn.
-                Err(controller::Error::ObjectNotFound(job)) => debug!(%job, "Job is gone."),
+                Err(controller::Error::ObjectNotFound(job)) => debug!(%job, "Job not found; it was deleted."),
                 Err(controller::Error::ReconcilerFailed(error, job)) => match error {
                     ReconcileError::Apply(ApplyError::Stale) => {
-                        debug!(%job, %error, "Job is looked at again.");
+                        debug!(%job, %error, "Job changed; reconciling again.");
                     }
-                    error => warn!(%job, %error, "Job could not be reconciled."),
+                    error => warn!(%job, %error, "Cannot reconcile the job; retrying."),
                 },
-                Err(error) => warn!(%error, "Watch failed; it is started again."),
+                Err(error) => warn!(%error, "Watch failed; restarting it."),
             }
         })
         .await;

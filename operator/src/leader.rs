@@ -32,13 +32,18 @@ const PERIOD: Duration = Duration::from_secs(3);
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
 pub enum Lost {
     /// Another wrote the lease.
-    #[error("another operator took the lease {lease}; this one ends, and stands by when it is started again")]
+    #[error(
+        "another operator acquired the lease {lease}; this operator exits and becomes a standby after its restart"
+    )]
     Taken {
         /// The lease.
         lease: String,
     },
     /// The API server was out of reach for too long.
-    #[error("the lease {lease} could not be renewed for {} s ({last}); this operator ends before another may begin", RENEW_DEADLINE.as_secs())]
+    #[error(
+        "cannot renew the lease {lease} for {} s ({last}); this operator exits before another one takes over",
+        RENEW_DEADLINE.as_secs()
+    )]
     NotRenewed {
         /// The lease.
         lease: String,
@@ -88,14 +93,14 @@ impl Candidate {
         loop {
             match self.try_acquire(&mut seen).await {
                 Ok(Some(lease)) => {
-                    info!(lease = %self.path(), identity = %self.identity, "This operator leads.");
+                    info!(lease = %self.path(), identity = %self.identity, "Acquired the lease; this operator is the leader.");
                     return Held { candidate: self.clone(), lease, renewed: Instant::now() };
                 }
                 // Somebody else was faster.
-                Err(error) if error.is_conflict() => debug!(%error, "Lease was taken by another."),
+                Err(error) if error.is_conflict() => debug!(%error, "Another operator acquired the lease."),
                 Err(error) if error.to_string() != reported => {
                     reported = error.to_string();
-                    warn!(%error, "Lease could not be read or written; it is tried again.");
+                    warn!(%error, "Cannot acquire the lease; retrying.");
                 }
                 Ok(None) | Err(_) => {}
             }
@@ -179,9 +184,9 @@ impl Held {
                     return Lost::Taken { lease: self.candidate.path() };
                 }
                 Ok(Err(error)) => error.to_string(),
-                Err(_) => "no answer in time".to_owned(),
+                Err(_) => "timed out".to_owned(),
             };
-            warn!(%error, "Lease could not be renewed; it is tried again.");
+            warn!(%error, "Cannot renew the lease; retrying.");
             if self.renewed.elapsed() >= RENEW_DEADLINE {
                 return Lost::NotRenewed { lease: self.candidate.path(), last: error };
             }
@@ -205,7 +210,7 @@ impl Held {
         }
         match self.candidate.replace(&lease).await {
             Ok(_) => info!(lease = %self.candidate.path(), "Lease released."),
-            Err(error) => warn!(%error, "Lease could not be released; it ends by itself."),
+            Err(error) => warn!(%error, "Cannot release the lease; it expires instead."),
         }
     }
 }

@@ -29,7 +29,7 @@ fn operator(options: Run) -> anyhow::Result<ExitCode> {
     match runtime.block_on(run::run(options)) {
         Ok(()) => Ok(ExitCode::SUCCESS),
         Err(error) => {
-            tracing::error!(error = format!("{error:#}"), "Operator ends.");
+            tracing::error!(error = format!("{error:#}"), "Operator failed.");
             Ok(ExitCode::FAILURE)
         }
     }

@@ -51,21 +51,37 @@ impl Default for Metrics {
         let reconcile_seconds = Family::new_with_constructor(buckets);
         registry.register(
             "reconcile_duration_seconds",
-            "Time of one look at a job, by result (ok, error)",
+            "Duration of a reconciliation in seconds, by result (ok, error)",
             reconcile_seconds.clone(),
         );
         let reports = Family::<OutcomeLabel, Counter>::default();
-        registry.register("report_reads", "Reports asked of trainer pods, by outcome", reports.clone());
+        registry.register(
+            "report_reads",
+            "Attempts to read a report from a trainer pod, by outcome",
+            reports.clone(),
+        );
         let undecodable = Counter::default();
-        registry.register("undecodable_jobs", "Times that a job could not be decoded", undecodable.clone());
+        registry.register(
+            "undecodable_jobs",
+            "Reconciliations of jobs that cannot be decoded",
+            undecodable.clone(),
+        );
         let jobs = Family::<StateLabel, Gauge>::default();
-        registry.register("jobs", "Jobs by state", jobs.clone());
+        registry.register("jobs", "Number of jobs, by state", jobs.clone());
         let leader = Gauge::default();
-        registry.register("leader", "1 on the operator that reconciles", leader.clone());
+        registry.register(
+            "leader",
+            "Whether this operator is the leader (1) or a standby (0)",
+            leader.clone(),
+        );
         let memory = Gauge::default();
-        registry.register("memory_bytes", "Resident memory of this process", memory.clone());
+        registry.register("memory_bytes", "Resident memory of this process in bytes", memory.clone());
         let peak_memory = Gauge::default();
-        registry.register("peak_memory_bytes", "Most resident memory so far", peak_memory.clone());
+        registry.register(
+            "peak_memory_bytes",
+            "Peak resident memory of this process in bytes",
+            peak_memory.clone(),
+        );
         let store = Mutex::default();
         Self { registry, reconcile_seconds, reports, undecodable, jobs, leader, memory, peak_memory, store }
     }

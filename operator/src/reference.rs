@@ -12,9 +12,9 @@ const KUBERNETES_OWN: [&str; 2] = ["spec.networkPolicy.egress[]", "spec.pod."];
 const INTRODUCTION: &str = "\
 # DatJob reference
 
-Made from the types by `make generate`; `kubectl explain datjob.spec` says the same. A field without a default that is not
-required may be absent. What is in `spec.pod` and in `spec.networkPolicy.egress` are types of Kubernetes itself; there
-`kubectl explain` tells more.
+Generated from the Rust types by `make generate`; `kubectl explain datjob.spec` shows the same texts. A field without a
+default is optional unless it is marked as required. Fields in `spec.pod` and `spec.networkPolicy.egress` have types of
+Kubernetes; `kubectl explain` documents these.
 ";
 
 /// The reference of the definition's newest version.
@@ -40,7 +40,7 @@ fn section(text: &mut String, path: &str, schema: &JSONSchemaProps) {
         let _ =
             writeln!(text, "\nExactly one of: {}.", members.iter().map(code).collect::<Vec<_>>().join(", "));
     }
-    let _ = writeln!(text, "\n| Field | Type | |\n|---|---|---|");
+    let _ = writeln!(text, "\n| Field | Type | Description |\n|---|---|---|");
     let required = object(schema).and_then(|object| object.required.as_deref()).unwrap_or_default();
     for (name, field) in fields {
         let mut kind = cell(&kind(field, required.contains(name)));
@@ -57,7 +57,7 @@ fn section(text: &mut String, path: &str, schema: &JSONSchemaProps) {
     let told = rules.iter().filter_map(|rule| rule.message.as_deref());
     let told: Vec<&str> = told.filter(|message| !message.starts_with("set exactly one of")).collect();
     if !told.is_empty() {
-        let _ = writeln!(text, "\nChecked when a job is created or changed:\n");
+        let _ = writeln!(text, "\nValidation rules:\n");
     }
     for message in told {
         let _ = writeln!(text, "- {}", one_line(message));
@@ -140,7 +140,7 @@ fn name_of_type(schema: &JSONSchemaProps) -> String {
         (_, None) if integer_or_string => "integer or string".to_owned(),
         (Some(JSONSchemaPropsOrBool::Schema(values)), _) => format!("map to {}", name_of_type(values)),
         (_, Some(name)) => name.to_owned(),
-        (_, None) => "anything".to_owned(),
+        (_, None) => "any value".to_owned(),
     }
 }
 

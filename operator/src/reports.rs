@@ -32,7 +32,7 @@ pub struct Asked<'a> {
 pub enum ReportError {
     /// No connection, or no answer in time.
     #[error(
-        "no answer from {address}: {message}; is a NetworkPolicy or a service mesh between the operator and the pod?"
+        "no response from {address}: {message}; check whether a NetworkPolicy or a service mesh blocks the operator"
     )]
     Unreachable {
         /// The pod's address.
@@ -41,7 +41,7 @@ pub enum ReportError {
         message: String,
     },
     /// Another status than 200.
-    #[error("{address} answered {status} instead of a report; does the pod run a DatJob trainer?")]
+    #[error("unexpected HTTP status {status} from {address}; check that spec.pod.image is a DatJob trainer")]
     Status {
         /// The pod's address.
         address: SocketAddr,
@@ -50,7 +50,7 @@ pub enum ReportError {
     },
     /// More bytes than a report may have.
     #[error(
-        "{address} answered with more than {} bytes; does the pod run a DatJob trainer?",
+        "the response from {address} exceeds {} bytes; check that spec.pod.image is a DatJob trainer",
         contract::REPORT_MAX_BYTES
     )]
     TooLarge {
@@ -58,9 +58,7 @@ pub enum ReportError {
         address: SocketAddr,
     },
     /// No report, or one that contradicts itself.
-    #[error(
-        "{address} answered with something that is no report: {message}; are the trainer and the operator of one release?"
-    )]
+    #[error("invalid report from {address}: {message}; operator and trainer versions may differ")]
     Malformed {
         /// The pod's address.
         address: SocketAddr,
@@ -68,7 +66,7 @@ pub enum ReportError {
         message: String,
     },
     /// The report of another job, pod or attempt.
-    #[error("{address} answered for another {what} than was asked; dropped")]
+    #[error("the report from {address} belongs to another {what}; ignoring it")]
     Mismatch {
         /// The pod's address.
         address: SocketAddr,
@@ -153,8 +151,8 @@ fn check(address: SocketAddr, body: &[u8], asked: Asked<'_>) -> Result<Report, R
         return mismatch("attempt");
     }
     match report.phase {
-        Phase::Succeeded if report.results.is_none() => Err(malformed("it succeeded, but has no results")),
-        Phase::Failed if report.failure.is_none() => Err(malformed("it failed, but says no reason")),
+        Phase::Succeeded if report.results.is_none() => Err(malformed("phase Succeeded without results")),
+        Phase::Failed if report.failure.is_none() => Err(malformed("phase Failed without a failure")),
         _ => Ok(report),
     }
 }

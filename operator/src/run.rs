@@ -63,7 +63,7 @@ pub async fn run(options: Run) -> anyhow::Result<()> {
         .with_context(|| format!("cannot listen on {admin_address}"))?;
     tokio::spawn(admin::serve(listener, Arc::clone(&metrics), Arc::clone(&readiness)));
 
-    let client = Client::try_default().await.context("found no way to an API server")?;
+    let client = Client::try_default().await.context("cannot configure a Kubernetes client")?;
     let watch_namespace = Some(watch_namespace).filter(|name| !name.is_empty());
     let operator_namespace = Some(lease_namespace).filter(|name| !name.is_empty());
     let identity = if identity.is_empty() { host_name() } else { identity };
@@ -73,7 +73,7 @@ pub async fn run(options: Run) -> anyhow::Result<()> {
         trainer_cuda_image,
         identity,
         namespace = watch_namespace.as_deref().unwrap_or("*"),
-        "Operator starts."
+        "Starting the operator."
     );
 
     let reporter = Reporter { controller: MANAGER.to_owned(), instance: Some(identity.clone()) };
@@ -84,14 +84,14 @@ pub async fn run(options: Run) -> anyhow::Result<()> {
             trainer_cuda_image: Some(trainer_cuda_image).filter(|image| !image.is_empty()),
             operator_namespace: operator_namespace.clone(),
         },
-        reports: Reader::new().context("cannot make an HTTP client")?,
+        reports: Reader::new().context("cannot create an HTTP client")?,
         recorder: Recorder::new(client.clone(), reporter),
         memory: Memory::default(),
         metrics: Arc::clone(&metrics),
     });
     let candidate = if leader_election {
         let namespace = operator_namespace.context(
-            "leader election needs --lease-namespace (or POD_NAMESPACE); or say --leader-election false",
+            "leader election requires --lease-namespace (or POD_NAMESPACE); set it, or use --leader-election false",
         )?;
         Some(Candidate::new(client.clone(), &namespace, &lease_name, &identity))
     } else {
@@ -101,7 +101,7 @@ pub async fn run(options: Run) -> anyhow::Result<()> {
     let turn = async {
         definition_is_there(&client, &readiness).await;
         jobs_can_be_listed(&client, watch_namespace.as_deref(), &readiness).await;
-        readiness.ready("Standing by.");
+        readiness.ready("Standby.");
         match candidate {
             Some(candidate) => Some(candidate.acquire().await),
             None => None,
@@ -142,17 +142,17 @@ async fn lead(
         let mut lost = Box::pin(lost);
         tokio::select! {
             () = terminated => {}
-            () = &mut controller => anyhow::bail!("the controller ended by itself"),
+            () = &mut controller => anyhow::bail!("the controller stopped unexpectedly"),
             lost = &mut lost => return Err(lost.into()),
         }
-        info!("Operator stops.");
-        readiness.waiting("The operator stops.");
+        info!("Stopping the operator.");
+        readiness.waiting("The operator is stopping.");
         let _ = stop.send(true);
         // The lease is renewed until the last write.
         tokio::select! {
             drained = tokio::time::timeout(DRAIN, &mut controller) => {
                 if drained.is_err() {
-                    warn!("Reconciliations did not end in time; they are cut off.");
+                    warn!("Reconciliations did not finish in time; aborting them.");
                 }
             }
             lost = &mut lost => return Err(lost.into()),
@@ -187,16 +187,19 @@ async fn definition_is_there(client: &Client, readiness: &Readiness) {
     let group_version = DatJob::api_version(&());
     let mut reported = String::new();
     loop {
-        let discovered =
-            call("look for the definition", client.list_api_group_resources(&group_version)).await;
+        let discovered = call(
+            format!("list the resources of {group_version}"),
+            client.list_api_group_resources(&group_version),
+        )
+        .await;
         let problem = match discovered {
             Ok(list) if list.resources.iter().any(|resource| resource.name == DatJob::plural(&())) => return,
             Ok(_) => missing(),
             Err(error) if error.is_not_found() => missing(),
-            Err(error) => format!("The definition could not be looked for: {error}."),
+            Err(error) => format!("Waiting for the API server: {error}."),
         };
         if problem != reported {
-            warn!(problem, "Operator waits.");
+            warn!(problem, "Operator is waiting.");
             reported.clone_from(&problem);
         }
         readiness.waiting(problem);
@@ -206,7 +209,7 @@ async fn definition_is_there(client: &Client, readiness: &Readiness) {
 
 fn missing() -> String {
     format!(
-        "The CustomResourceDefinition {}.{GROUP} is not installed; apply it (datjob-operator crd prints it).",
+        "The CustomResourceDefinition {}.{GROUP} is not installed; apply the output of `datjob-operator crd`.",
         DatJob::plural(&())
     )
 }
@@ -221,9 +224,9 @@ async fn jobs_can_be_listed(client: &Client, namespace: Option<&str>, readiness:
         None => Api::all(client.clone()),
     };
     let params = ListParams::default().limit(1);
-    while let Err(error) = call("list jobs", jobs.list_metadata(&params)).await {
-        warn!(%error, "Operator waits.");
-        readiness.waiting(format!("DatJobs cannot be listed: {error}."));
+    while let Err(error) = call("list DatJobs", jobs.list_metadata(&params)).await {
+        warn!(%error, "Operator is waiting.");
+        readiness.waiting(format!("Waiting for the API server: {error}."));
         sleep(DEFINITION_PERIOD).await;
     }
 }

@@ -5,7 +5,7 @@ use datjob_api::datjob::{DatJob, definition};
 fn assert_fresh(file: &str, expected: &str) {
     let path = format!("{}/../{file}", env!("CARGO_MANIFEST_DIR"));
     let written = std::fs::read_to_string(path).unwrap_or_default();
-    assert!(written == expected, "{file} is stale: write it by `make generate`");
+    assert!(written == expected, "{file} is stale; run `make generate`");
 }
 
 #[test]

@@ -77,7 +77,7 @@ pub enum ApplyError {
     #[error(transparent)]
     Call(#[from] CallError),
     /// The job in the operator's cache is not the newest; the newest comes by the watch.
-    #[error("the job changed while it was looked at; it is looked at again")]
+    #[error("the job changed during the reconciliation; reconciling again")]
     Stale,
     /// Something is in the way.
     #[error("{}", .0.sentence())]
@@ -135,7 +135,7 @@ async fn run(
             if let Some(set) = &children.stateful_set {
                 // The last: its pods need all others.
                 write(context, set.as_ref()).await?;
-                info!(job = %identity.name, namespace = %identity.namespace, attempt, "StatefulSet written.");
+                info!(job = %identity.name, namespace = %identity.namespace, attempt, "StatefulSet applied.");
             }
         }
         Step::Release => {

@@ -143,9 +143,9 @@ fn crashing(pod: &Pod, container: &ContainerStatus, init: bool, now: Timestamp) 
     if !(waits || state.terminated.is_some() && (init || often) || again && often) {
         return None;
     }
-    let what = if init { "data container" } else { "trainer container" };
+    let (what, fails) = if init { ("Data", "failed") } else { ("Trainer", "fails repeatedly") };
     let head = format!(
-        "The {what} {:?} of pod {} (image {:?}) ends again and again, with exit code {}",
+        "{what} container {:?} of pod {} (image {:?}) {fails} with exit code {}",
         container.name,
         pod.name_any(),
         container.image,
@@ -235,14 +235,14 @@ mod tests {
                 json!({"containerStatuses": [trainer(&back_off, &crash, 1)]}),
                 Some((
                     "TrainerCrashes",
-                    "The trainer container \"trainer\" of pod job-1 (image \"img:1\") ends again and again, with exit code 3: no such file.",
+                    "Trainer container \"trainer\" of pod job-1 (image \"img:1\") fails repeatedly with exit code 3: no such file.",
                 )),
             ),
             (
                 json!({"containerStatuses": [trainer(&json!({"running": {"startedAt": "2026-01-01T00:00:50Z"}}), &crash, 2)]}),
                 Some((
                     "TrainerCrashes",
-                    "The trainer container \"trainer\" of pod job-1 (image \"img:1\") ends again and again, with exit code 3: no such file.",
+                    "Trainer container \"trainer\" of pod job-1 (image \"img:1\") fails repeatedly with exit code 3: no such file.",
                 )),
             ),
             (
@@ -254,7 +254,7 @@ mod tests {
                 json!({"initContainerStatuses": [trainer(&crash, &json!({}), 0)]}),
                 Some((
                     "DataContainerFailed",
-                    "The data container \"trainer\" of pod job-1 (image \"img:1\") ends again and again, with exit code 3: no such file.",
+                    "Data container \"trainer\" of pod job-1 (image \"img:1\") failed with exit code 3: no such file.",
                 )),
             ),
             (json!({}), None),

@@ -190,7 +190,7 @@ async fn read_report(
         }
         Err(error) => {
             context.metrics.report(error.outcome());
-            debug!(job = %identity.name, namespace = %identity.namespace, pod = %answering.pod, %error, "No report was read.");
+            debug!(job = %identity.name, namespace = %identity.namespace, pod = %answering.pod, %error, "Cannot read the report.");
             // A pod that is not ready yet need not answer; one that is must.
             let ready = observation.pods.iter().any(|pod| pod.name_any() == answering.pod && is_ready(pod));
             let before = context.memory.of(&identity.uid).unread_reports;

@@ -46,13 +46,16 @@ impl Obstacle {
     pub fn sentence(&self) -> String {
         match self {
             Self::Leftover { object } => {
-                format!("{object} of an earlier job of this name is still there; waiting until it is gone.")
+                format!("{object} of a deleted job with this name still exists; waiting for its deletion.")
             }
             Self::Foreign { object } => format!(
-                "{object} is already there and not this job's; remove it, or create the job under another name."
+                "{object} already exists and does not belong to this job; delete it, or create the job with another name."
             ),
             Self::Refused { message } => {
-                format!("The API server refused: {}. It is tried again.", crate::text::clause(message))
+                format!(
+                    "The API server rejected a request: {}. The operator retries it.",
+                    crate::text::clause(message)
+                )
             }
         }
     }

@@ -159,7 +159,7 @@ impl<'a> Draft<'a> {
         match &observation.report {
             ReportRead::Read(report) if state::is_formed(report.phase) => return None,
             ReportRead::Unread { pod, message, times } if *times >= UNREAD_LIMIT => {
-                let head = format!("The report of pod {pod} cannot be read");
+                let head = format!("Cannot read the report of pod {pod}");
                 return Some(Blocker::new("ReportUnreadable", head, message));
             }
             _ => {}

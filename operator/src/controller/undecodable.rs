@@ -26,7 +26,7 @@ pub(super) async fn report(context: &Context, invalid: &InvalidObject) -> Result
     let (name, namespace) = (invalid.metadata.name.clone(), invalid.metadata.namespace.clone());
     let (Some(name), Some(namespace)) = (name, namespace) else { return Ok(Action::await_change()) };
     context.metrics.undecodable();
-    error!(job = %name, %namespace, error = %invalid.error, "Job cannot be decoded; it is left alone.");
+    error!(job = %name, %namespace, error = %invalid.error, "Cannot decode the job; skipping it.");
     let kind = ApiResource::erase::<DatJob>(&());
     let api = Api::<DynamicObject>::namespaced_with(context.client.clone(), &namespace, &kind);
     let found = call(format!("get DatJob {namespace}/{name}"), api.get_opt(&name)).await?;
@@ -39,7 +39,7 @@ pub(super) async fn report(context: &Context, invalid: &InvalidObject) -> Result
     };
     let unchanged = status.conditions.clone();
     let message = format!(
-        "The operator cannot decode this job: {}. Correct it, or delete it and create it again under this release.",
+        "The operator cannot decode this job: {}. Correct it, or delete it and create it again with this release.",
         invalid.error
     );
     let generation = found.metadata.generation.unwrap_or_default();

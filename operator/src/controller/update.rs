@@ -61,13 +61,13 @@ pub async fn update(
     }
     context.memory.change(&identity.uid, |job| job.progress_written = Some(Instant::now()));
     if before != outcome.status.state {
-        info!(job = %identity.name, namespace = %identity.namespace, before, state = %outcome.status.state, attempt = outcome.status.attempt, generation = outcome.status.generation, "Job changed its state.");
+        info!(job = %identity.name, namespace = %identity.namespace, before, state = %outcome.status.state, attempt = outcome.status.attempt, generation = outcome.status.generation, "Job state changed.");
     }
     let about = job.object_ref(&());
     for event in &outcome.events {
         // The status has the story; an event that is lost is no reason to do anything again.
         if let Err(error) = events::publish(&context.recorder, event, &about).await {
-            warn!(job = %identity.name, namespace = %identity.namespace, %error, "Event was not published.");
+            warn!(job = %identity.name, namespace = %identity.namespace, %error, "Cannot publish the event.");
         }
     }
     Ok(true)

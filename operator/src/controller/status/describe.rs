@@ -17,7 +17,7 @@ impl Draft<'_> {
             self.events.push(Event::normal(
                 "Evaluating",
                 token,
-                "Training is done; the final evaluation on the test set begins.",
+                "Training finished; the final evaluation on the test set started.",
             ));
         }
         state.word().clone_into(&mut self.next.state);
@@ -92,12 +92,12 @@ impl Draft<'_> {
             return obstacle.sentence();
         }
         match active.step {
-            Step::Start(attempt) => return format!("The pods of attempt {attempt} are being created."),
+            Step::Start(attempt) => return format!("Creating the pods of attempt {attempt}."),
             Step::AwaitPods(left) => {
-                return format!("Waiting until {left} pods of an earlier attempt are gone.");
+                return format!("Waiting for {left} old pods to terminate.");
             }
             Step::Release | Step::AwaitTurn(_) => {
-                return self.kept_message("The next attempt follows in a minute.");
+                return self.kept_message("The next attempt starts in about a minute.");
             }
             Step::Keep => {}
         }
@@ -112,18 +112,18 @@ impl Draft<'_> {
                 )
             }
             (ReportRead::Read(report), _) if report.phase == Phase::Preparing => {
-                "The pods prepare the data.".to_owned()
+                "The pods are preparing the data.".to_owned()
             }
             (ReportRead::Read(report), _) => {
-                format!("The world forms: {} of {replicas} pods joined.", report.pods_joined)
+                format!("The world is forming: {} of {replicas} pods joined.", report.pods_joined)
             }
             (ReportRead::Unread { .. }, _) if self.before.state == state.word() => {
-                self.kept_message("No report was read yet.")
+                self.kept_message("No report received yet.")
             }
-            (ReportRead::Unread { .. }, _) => "The first pod runs; its report is awaited.".to_owned(),
+            (ReportRead::Unread { .. }, _) => "Pod 0 is running; waiting for its report.".to_owned(),
             (ReportRead::NoPod, _) => {
                 let running = active.observation.pods.iter().filter(|pod| runs(pod)).count();
-                format!("{running} of {replicas} pods run; the first one is awaited.")
+                format!("{running} of {replicas} pods are running; waiting for pod 0.")
             }
         }
     }

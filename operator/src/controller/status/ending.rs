@@ -39,12 +39,12 @@ impl Draft<'_> {
         // At a restart only: a limit that is lowered ends no world that trains.
         if restarts > most && restarts > self.before.restarts.total {
             let last = self.next.failure.as_ref().map_or_else(
-                || "the last world lost a pod, or none formed in time".to_owned(),
+                || "the last world lost a pod, or no world formed in time".to_owned(),
                 |failure| clause(&failure_sentence(failure)),
             );
             self.fail(
                 "RestartLimitExceeded",
-                &format!("Restart {restarts} is more than lifecycle.maxRestarts ({most}) allows. The last failure: {last}."),
+                &format!("Restart {restarts} exceeds lifecycle.maxRestarts ({most}). Last failure: {last}."),
             );
             return true;
         }
@@ -53,7 +53,7 @@ impl Draft<'_> {
         {
             self.fail(
                 "DeadlineExceeded",
-                &format!("The job has run for more than lifecycle.activeDeadlineSeconds ({limit})."),
+                &format!("The job exceeded lifecycle.activeDeadlineSeconds ({limit} s)."),
             );
             return true;
         }
@@ -71,13 +71,13 @@ impl Draft<'_> {
         });
         self.fail(
             "InvalidSpec",
-            &format!("{message} Nothing was created; delete this job and create a corrected one."),
+            &format!("{message} Nothing was created. Delete this job and create a corrected one."),
         );
     }
 
     /// Ends the job with results that are too low.
     fn miss(&mut self, sentence: &str) {
-        let message = format!("{sentence}. Results and weights are kept.");
+        let message = format!("{sentence}. The results and weights are kept.");
         self.next.failure = Some(Failure {
             reason: FailureReason::TargetMissed,
             rank: None,
@@ -89,7 +89,7 @@ impl Draft<'_> {
 
     fn complete(&mut self) {
         let message = format!(
-            "Done: clean accuracy {} %, robust accuracy {} % on the test set.",
+            "Completed: clean accuracy {} %, robust accuracy {} % on the test set.",
             self.next.clean, self.next.robust
         );
         self.set(READY, true, "Complete", &message);
@@ -133,8 +133,8 @@ impl Draft<'_> {
         let limit = self.job.spec.lifecycle.startup_deadline_seconds;
         let given_up = self.next.attempt;
         let message = format!(
-            "No world formed within lifecycle.startupDeadlineSeconds ({limit}) in attempt {given_up}: {}. The pods \
-             were given back; attempt {} follows in a minute.",
+            "Attempt {given_up} formed no world within lifecycle.startupDeadlineSeconds ({limit} s): {}. The operator \
+             scales the pods to 0 and starts attempt {} in about a minute.",
             self.missing(active, blocker),
             given_up + 1
         );
@@ -155,8 +155,8 @@ impl Draft<'_> {
             self.fail(
                 "RestartLimitExceeded",
                 &format!(
-                    "Restart {restarts} is more than lifecycle.maxRestarts ({most}) allows. No world formed within \
-                     lifecycle.startupDeadlineSeconds ({limit}): {}.",
+                    "Restart {restarts} exceeds lifecycle.maxRestarts ({most}). No world formed within \
+                     lifecycle.startupDeadlineSeconds ({limit} s): {}.",
                     self.missing(active, blocker)
                 ),
             );
@@ -178,7 +178,7 @@ impl Draft<'_> {
             }
             ReportRead::NoPod | ReportRead::Unread { .. } => {
                 let running = observation.pods.iter().filter_map(observe::running_since).count();
-                parts.push(format!("{running} of {replicas} pods run"));
+                parts.push(format!("{running} of {replicas} pods are running"));
             }
         }
         if let Some(blocker) = blocker {

@@ -88,7 +88,7 @@ impl Draft<'_> {
         self.next.robust = accuracy.robust.count().percent();
         if self.next.best.as_ref().is_none_or(|best| is_better(&accuracy, best)) {
             let note = format!(
-                "Epoch {}: best robust accuracy so far, {} % under {} (clean {} %) on the validation split.",
+                "Epoch {}: best robust accuracy so far: {} % under {} (clean {} %) on the validation split.",
                 accuracy.epoch, self.next.robust, accuracy.robust.attack, self.next.clean
             );
             self.events.push(Event::normal("Evaluated", format!("epoch {}", accuracy.epoch), note));
@@ -109,7 +109,7 @@ impl Draft<'_> {
                 self.events.push(Event::warning(OVERFITTING, format!("epoch {}", accuracy.epoch), sentence));
             }
             None if conditions::is_true(&self.next, OVERFITTING) => {
-                let sentence = format!("Epoch {}: no longer.", accuracy.epoch);
+                let sentence = format!("Epoch {}: no catastrophic overfitting.", accuracy.epoch);
                 self.set(OVERFITTING, false, "Recovered", &sentence);
             }
             None => {}
@@ -143,12 +143,12 @@ impl Draft<'_> {
 fn why(failure: Option<&Failure>) -> String {
     match failure {
         Some(Failure { reason, rank: Some(rank), message, .. }) => {
-            format!("the one before ended with {reason:?} on rank {rank}: {}", clause(message))
+            format!("the previous world failed with {reason:?} on rank {rank}: {}", clause(message))
         }
         Some(Failure { reason, message, .. }) => {
-            format!("the one before ended with {reason:?}: {}", clause(message))
+            format!("the previous world failed with {reason:?}: {}", clause(message))
         }
-        None => "the one before lost a pod".to_owned(),
+        None => "the previous world lost a pod".to_owned(),
     }
 }
 

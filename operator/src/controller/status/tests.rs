@@ -387,7 +387,7 @@ fn a_missed_startup_deadline_gives_the_pods_back_and_counts_once() {
     let (ready, reason, message) = story.condition(READY);
     assert_eq!((ready, reason), ("False", "StartupDeadlineMissed"));
     assert!(
-        message.contains("1 of 2 pods run") && message.contains("\"checkpoints\" not found"),
+        message.contains("1 of 2 pods are running") && message.contains("\"checkpoints\" not found"),
         "{message}"
     );
     assert!(story.reasons().contains(&"StartupDeadlineMissed"));
@@ -442,7 +442,7 @@ fn a_report_that_cannot_be_read_changes_nothing() {
     story.look(pods(), unread(6));
     assert_eq!(
         story.condition(STALLED),
-        ("True", "ReportUnreadable", "The report of pod fashion-0 cannot be read: no answer.")
+        ("True", "ReportUnreadable", "Cannot read the report of pod fashion-0: no answer.")
     );
     assert_eq!(story.status().state, "Running");
     story.report(|_| {});
@@ -479,7 +479,7 @@ fn what_stands_in_the_way_of_a_child_is_said() {
     // Nothing was started.
     assert_eq!((status.attempt, &status.waiting_since), (0, &None));
     assert_eq!((story.condition(STALLED).0, story.condition(STALLED).1), ("True", "NameTaken"));
-    assert!(story.condition(STALLED).2.starts_with("Service fashion is already there"));
+    assert!(story.condition(STALLED).2.starts_with("Service fashion already exists"));
     assert_eq!(story.reasons(), ["Blocked"]);
 }
 
