@@ -26,7 +26,7 @@ use self::{
     apply::{ApplyError, Plan},
     build::Settings,
     identity::{Identity, MANAGER, Watched},
-    validate::Validated,
+    validate::Validation,
 };
 use crate::{calls::CallError, conditions, jitter, memory::Memory, metrics::Metrics, reports::Reader};
 
@@ -144,12 +144,12 @@ async fn reconcile(job: &DatJob, context: &Context) -> Result<Action, ReconcileE
         job.status.as_ref().is_some_and(|status| conditions::is_true(status, conditions::FINISHED));
     let observation = observe::observe(context, job, &identity, finished).await?;
     let plan = match validate::validate(job, &identity, context.settings.trainer_cuda_image.is_some()) {
-        Validated::Run(valid) => {
+        Validation::Valid(valid) => {
             let step = attempt::next_step(&identity, job.status.as_ref(), &observation, Timestamp::now());
             Plan::Run(Box::new(build::build(&valid, step, &context.settings)))
         }
-        Validated::Finished => Plan::CleanUp,
-        Validated::Invalid(invalid) => Plan::Refuse(invalid),
+        Validation::Finished => Plan::CleanUp,
+        Validation::Invalid(invalid) => Plan::Refuse(invalid),
     };
     let applied = apply::apply(context, job, &identity, plan, observation).await?;
     let outcome = status::status(job, &applied, Timestamp::now());

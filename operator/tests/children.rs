@@ -5,7 +5,7 @@ use datjob_operator::controller::{
     attempt::Step,
     build::{Children, Settings, build},
     identity::Identity,
-    validate::{Validated, validate},
+    validate::{Validation, validate},
 };
 
 fn job(manifest: &str) -> DatJob {
@@ -26,7 +26,7 @@ fn children(manifest: &str, namespace: Option<&str>) -> Children {
         operator_namespace: namespace.map(Into::into),
     };
     match validate(&job, &identity, true) {
-        Validated::Run(valid) => build(&valid, Step::Start(1), &settings),
+        Validation::Valid(valid) => build(&valid, Step::Start(1), &settings),
         other => panic!("{other:?}"),
     }
 }

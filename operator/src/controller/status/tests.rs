@@ -519,12 +519,12 @@ fn the_active_deadline_counts_from_the_first_pod() {
 #[test]
 fn a_spec_that_cannot_be_run_is_final_and_named() {
     let mut story = Story::new();
-    let invalid = InvalidSpec::GpusOff { resource: "nvidia.com/gpu".into() };
+    let invalid = InvalidSpec::new("spec.pod.resources", "cannot request nvidia.com/gpu");
     let status = story.apply(&Applied::Refused(invalid));
     assert_eq!((status.state.as_str(), status.attempt), ("Failed", 0));
     let (_, reason, message) = story.condition(FAILED);
     assert_eq!(reason, "InvalidSpec");
-    assert!(message.starts_with("spec.pod.resources: asks for nvidia.com/gpu"), "{message}");
+    assert!(message.starts_with("spec.pod.resources: cannot request nvidia.com/gpu"), "{message}");
     assert_eq!(story.reasons(), ["Failed"]);
 }
 

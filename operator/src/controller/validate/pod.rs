@@ -1,0 +1,63 @@
+//! Pull policy, environment variables, labels and annotations of the pods. Pure.
+
+use datjob_api::{contract, datjob::PodOptions};
+
+use super::{InvalidSpec, check_unique, refuse};
+
+const RESERVED_PREFIXES: [&str; 5] = [
+    "datjob.io",
+    "app.kubernetes.io",
+    "apps.kubernetes.io",
+    "statefulset.kubernetes.io",
+    "controller-revision-hash",
+];
+
+pub(super) fn check(pod: &PodOptions) -> Result<(), InvalidSpec> {
+    check_pull_policy(pod)?;
+    check_env(pod)?;
+    check_keys("spec.pod.labels", pod.labels.keys(), &RESERVED_PREFIXES)?;
+    check_keys("spec.pod.annotations", pod.annotations.keys(), &RESERVED_PREFIXES[..1])
+}
+
+fn check_pull_policy(pod: &PodOptions) -> Result<(), InvalidSpec> {
+    match pod.image_pull_policy.as_deref() {
+        None | Some("Always" | "IfNotPresent" | "Never") => Ok(()),
+        Some(policy) => refuse(
+            "spec.pod.imagePullPolicy",
+            format!("unknown pull policy {policy:?}; expected Always, IfNotPresent or Never"),
+        ),
+    }
+}
+
+fn check_env(pod: &PodOptions) -> Result<(), InvalidSpec> {
+    let is_reserved = |name: &str| name.starts_with(contract::ENV_PREFIX) && name != contract::ENV_LOG;
+    if let Some(variable) = pod.env.iter().find(|variable| is_reserved(&variable.name)) {
+        let problem = format!(
+            "{} has the reserved prefix {}; choose another name",
+            variable.name,
+            contract::ENV_PREFIX
+        );
+        return refuse("spec.pod.env", problem);
+    }
+    check_unique("spec.pod.env", pod.env.iter().map(|variable| variable.name.as_str()))
+}
+
+fn check_keys<'a>(
+    field: &str,
+    mut keys: impl Iterator<Item = &'a String>,
+    reserved: &[&str],
+) -> Result<(), InvalidSpec> {
+    let is_reserved = |key: &str| {
+        let prefix = key.split('/').next().unwrap_or_default();
+        reserved.iter().any(|name| prefix == *name || prefix.ends_with(&format!(".{name}")))
+    };
+    match keys.find(|key| is_reserved(key)) {
+        Some(key) => refuse(
+            field,
+            format!(
+                "{key:?} has a prefix that is reserved for the operator or Kubernetes; choose another key"
+            ),
+        ),
+        None => Ok(()),
+    }
+}
