@@ -25,13 +25,13 @@ impl Default for Readiness {
 
 impl Readiness {
     /// The operator is ready; the sentence says as what.
-    pub fn ready(&self, as_what: &'static str) {
-        self.set(Ok(as_what));
+    pub fn set_ready(&self, state: &'static str) {
+        self.set(Ok(state));
     }
 
-    /// The operator is not ready; the sentence says why.
-    pub fn waiting(&self, why: impl Into<String>) {
-        self.set(Err(why.into()));
+    /// The operator is not ready; the sentence says reason.
+    pub fn set_waiting(&self, reason: impl Into<String>) {
+        self.set(Err(reason.into()));
     }
 
     fn set(&self, value: Result<&'static str, String>) {
@@ -50,21 +50,21 @@ pub async fn serve(
     readiness: Arc<Readiness>,
 ) -> std::io::Result<()> {
     let router = Router::new()
-        .route("/metrics", get(text).with_state(metrics))
-        .route("/readyz", get(ready).with_state(readiness))
+        .route("/metrics", get(metrics_text).with_state(metrics))
+        .route("/readyz", get(readyz).with_state(readiness))
         .route("/healthz", get(async || "The operator is running.\n"));
     axum::serve(listener, router).await
 }
 
-async fn text(State(metrics): State<Arc<Metrics>>) -> impl IntoResponse {
+async fn metrics_text(State(metrics): State<Arc<Metrics>>) -> impl IntoResponse {
     let kind = "application/openmetrics-text; version=1.0.0; charset=utf-8";
-    ([(header::CONTENT_TYPE, kind)], metrics.text())
+    ([(header::CONTENT_TYPE, kind)], metrics.encode())
 }
 
-async fn ready(State(readiness): State<Arc<Readiness>>) -> impl IntoResponse {
+async fn readyz(State(readiness): State<Arc<Readiness>>) -> impl IntoResponse {
     match readiness.get() {
-        Ok(as_what) => (StatusCode::OK, format!("{as_what}\n")),
-        Err(why) => (StatusCode::SERVICE_UNAVAILABLE, format!("{why}\n")),
+        Ok(state) => (StatusCode::OK, format!("{state}\n")),
+        Err(reason) => (StatusCode::SERVICE_UNAVAILABLE, format!("{reason}\n")),
     }
 }
 
@@ -79,15 +79,15 @@ mod tests {
         let readiness = Arc::new(Readiness::default());
         tokio::spawn(serve(listener, Arc::default(), Arc::clone(&readiness)));
         let client = crate::reports::client_builder().build().unwrap();
-        let ask = async |path: &str| {
+        let get_path = async |path: &str| {
             let response = client.get(format!("http://{address}{path}")).send().await.unwrap();
             (response.status().as_u16(), response.text().await.unwrap())
         };
-        readiness.waiting("The definition is not installed.");
-        assert_eq!(ask("/readyz").await, (503, "The definition is not installed.\n".to_owned()));
-        readiness.ready("Leader.");
-        assert_eq!(ask("/readyz").await, (200, "Leader.\n".to_owned()));
-        assert_eq!(ask("/healthz").await.0, 200);
-        assert!(ask("/metrics").await.1.ends_with("# EOF\n"));
+        readiness.set_waiting("The definition is not installed.");
+        assert_eq!(get_path("/readyz").await, (503, "The definition is not installed.\n".to_owned()));
+        readiness.set_ready("Leader.");
+        assert_eq!(get_path("/readyz").await, (200, "Leader.\n".to_owned()));
+        assert_eq!(get_path("/healthz").await.0, 200);
+        assert!(get_path("/metrics").await.1.ends_with("# EOF\n"));
     }
 }

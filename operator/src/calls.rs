@@ -5,22 +5,22 @@ use std::time::Duration;
 use kube::core::Status;
 
 /// How long the API server may take for one answer, the client's own retries included.
-pub const DEADLINE: Duration = Duration::from_secs(10);
+pub const TIMEOUT: Duration = Duration::from_secs(10);
 
 /// A call to the API server that brought no answer or a refusal.
 #[derive(Debug, thiserror::Error)]
 pub enum CallError {
     /// No answer in time.
-    #[error("cannot {what}: timed out after {} s", DEADLINE.as_secs())]
+    #[error("cannot {operation}: timed out after {} s", TIMEOUT.as_secs())]
     Timeout {
         /// What was asked for.
-        what: String,
+        operation: String,
     },
     /// A refusal, or no connection.
-    #[error("cannot {what}: {}", describe(source))]
+    #[error("cannot {operation}: {}", display_message(source))]
     Api {
         /// What was asked for.
-        what: String,
+        operation: String,
         /// The client's error.
         source: Box<kube::Error>,
     },
@@ -49,28 +49,28 @@ impl CallError {
     }
 
     /// Whether the API server understood and will not do it: trying again at once is pointless.
-    pub fn is_refusal(&self) -> bool {
+    pub fn is_rejection(&self) -> bool {
         self.status().is_some_and(|status| matches!(status.code, 400 | 403 | 422))
     }
 }
 
 /// The client's error without the debug print of the whole status object.
-fn describe(error: &kube::Error) -> String {
+fn display_message(error: &kube::Error) -> String {
     match error {
         kube::Error::Api(status) => status.message.clone(),
         other => other.to_string(),
     }
 }
 
-/// Waits for an answer of the API server, at most [`DEADLINE`]. `what` completes "cannot …".
+/// Waits for an answer of the API server, at most [`TIMEOUT`]. `operation` completes "cannot …".
 pub async fn call<T>(
-    what: impl Into<String>,
+    operation: impl Into<String>,
     request: impl Future<Output = kube::Result<T>>,
 ) -> Result<T, CallError> {
-    match tokio::time::timeout(DEADLINE, request).await {
+    match tokio::time::timeout(TIMEOUT, request).await {
         Ok(Ok(answer)) => Ok(answer),
-        Ok(Err(source)) => Err(CallError::Api { what: what.into(), source: Box::new(source) }),
-        Err(_) => Err(CallError::Timeout { what: what.into() }),
+        Ok(Err(source)) => Err(CallError::Api { operation: operation.into(), source: Box::new(source) }),
+        Err(_) => Err(CallError::Timeout { operation: operation.into() }),
     }
 }
 
@@ -81,7 +81,7 @@ mod tests {
     fn refused(code: u16, reason: &str) -> CallError {
         let status = Status::failure("exceeded quota: gpus", reason).with_code(code);
         CallError::Api {
-            what: "apply StatefulSet a/b".into(),
+            operation: "apply StatefulSet a/b".into(),
             source: Box::new(kube::Error::Api(status.boxed())),
         }
     }
@@ -92,17 +92,17 @@ mod tests {
             refused(403, "Forbidden").to_string(),
             "cannot apply StatefulSet a/b: exceeded quota: gpus"
         );
-        let timeout = CallError::Timeout { what: "list the pods of a/b".into() }.to_string();
+        let timeout = CallError::Timeout { operation: "list the pods of a/b".into() }.to_string();
         assert_eq!(timeout, "cannot list the pods of a/b: timed out after 10 s");
     }
 
     #[test]
     fn refusals_are_told_apart() {
-        assert!(refused(403, "Forbidden").is_refusal());
-        assert!(refused(422, "Invalid").is_refusal());
-        assert!(!refused(409, "Conflict").is_refusal());
+        assert!(refused(403, "Forbidden").is_rejection());
+        assert!(refused(422, "Invalid").is_rejection());
+        assert!(!refused(409, "Conflict").is_rejection());
         assert!(refused(409, "Conflict").is_conflict());
         assert!(refused(404, "NotFound").is_not_found());
-        assert!(!refused(500, "InternalError").is_refusal());
+        assert!(!refused(500, "InternalError").is_rejection());
     }
 }

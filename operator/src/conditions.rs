@@ -4,7 +4,7 @@ use datjob_api::datjob::DatJobStatus;
 use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 
-use crate::text::shorten;
+use crate::text::truncate;
 
 /// The world runs (or the job is complete): nothing is asked of anyone.
 pub const READY: &str = "Ready";
@@ -23,7 +23,7 @@ pub const FAILED: &str = "Failed";
 pub const OVERFITTING: &str = "CatastrophicOverfitting";
 
 /// Longest message that the operator writes into a condition.
-const LONGEST_MESSAGE: usize = 4096;
+const MAX_MESSAGE_BYTES: usize = 4096;
 
 /// The condition of that type, if there is one.
 pub fn find<'a>(status: &'a DatJobStatus, kind: &str) -> Option<&'a Condition> {
@@ -54,7 +54,7 @@ pub fn set(
         type_: kind.to_owned(),
         status: value.to_owned(),
         reason: reason.to_owned(),
-        message: shorten(message, LONGEST_MESSAGE),
+        message: truncate(message, MAX_MESSAGE_BYTES),
         observed_generation: Some(generation),
         last_transition_time: since,
     };

@@ -25,10 +25,10 @@ use tracing::{debug, info, warn};
 use self::{
     apply::{ApplyError, Plan},
     build::Settings,
-    identity::{Identity, MANAGER, Watched},
+    identity::{FIELD_MANAGER, Identity, Watched},
     validate::Validation,
 };
-use crate::{calls::CallError, conditions, jitter, memory::Memory, metrics::Metrics, reports::Reader};
+use crate::{cache::JobCache, calls::CallError, conditions, jitter, metrics::Metrics, reports::ReportReader};
 
 pub mod apply;
 pub mod attempt;
@@ -45,9 +45,9 @@ pub mod validate;
 /// Jobs that are looked at at the same time.
 const CONCURRENCY: u16 = 16;
 /// When a job is looked at again that changed while it was looked at.
-const AGAIN: Duration = Duration::from_millis(500);
+const REQUEUE_DELAY: Duration = Duration::from_millis(500);
 /// The longest pause after errors.
-const LONGEST_PAUSE: Duration = Duration::from_mins(1);
+const MAX_BACKOFF: Duration = Duration::from_mins(1);
 
 /// What all reconciliations share.
 pub struct Context {
@@ -56,11 +56,11 @@ pub struct Context {
     /// What the installation says about all jobs.
     pub settings: Settings,
     /// Reads reports.
-    pub reports: Reader,
+    pub reports: ReportReader,
     /// Publishes events; one for the process, since it joins repeated ones.
     pub recorder: Recorder,
     /// What is remembered between reconciliations.
-    pub memory: Memory,
+    pub cache: JobCache,
     /// Metrics.
     pub metrics: Arc<Metrics>,
 }
@@ -90,7 +90,7 @@ pub async fn run(
         }
         None => (Api::all(client.clone()), Api::all(client.clone())),
     };
-    let ours = watcher::Config::default().labels(&format!("app.kubernetes.io/managed-by={MANAGER}"));
+    let ours = watcher::Config::default().labels(&format!("app.kubernetes.io/managed-by={FIELD_MANAGER}"));
     let controller = Controller::new(jobs, watcher::Config::default())
         .with_config(controller::Config::default().concurrency(CONCURRENCY))
         .owns(sets, ours)
@@ -98,8 +98,8 @@ pub async fn run(
     started(controller.store());
     controller
         .run(
-            |job, context| timed(job, context).boxed(),
-            |job, error, context| pause_after_error(&job, error, &context),
+            |job, context| reconcile_timed(job, context).boxed(),
+            |job, error, context| error_policy(&job, error, &context),
             context,
         )
         .for_each(|result| async move {
@@ -120,17 +120,17 @@ pub async fn run(
     info!("Controller stopped.");
 }
 
-async fn timed(watched: Arc<Watched>, context: Arc<Context>) -> Result<Action, ReconcileError> {
-    let begin = Instant::now();
+async fn reconcile_timed(watched: Arc<Watched>, context: Arc<Context>) -> Result<Action, ReconcileError> {
+    let start = Instant::now();
     let uid = watched.meta().uid.clone().unwrap_or_default();
     let result = match &watched.0 {
         Ok(job) => reconcile(job, &context).await,
         Err(invalid) => undecodable::report(&context, invalid).await.map_err(ReconcileError::from),
     };
-    context.metrics.reconciled(result.is_ok(), begin.elapsed());
+    context.metrics.record_reconcile(result.is_ok(), start.elapsed());
     context
-        .memory
-        .change(&uid, |job| job.errors = if result.is_ok() { 0 } else { job.errors.saturating_add(1) });
+        .cache
+        .update(&uid, |job| job.errors = if result.is_ok() { 0 } else { job.errors.saturating_add(1) });
     result
 }
 
@@ -145,27 +145,27 @@ async fn reconcile(job: &DatJob, context: &Context) -> Result<Action, ReconcileE
     let observation = observe::observe(context, job, &identity, finished).await?;
     let plan = match validate::validate(job, &identity, context.settings.trainer_cuda_image.is_some()) {
         Validation::Valid(valid) => {
-            let step = attempt::next_step(&identity, job.status.as_ref(), &observation, Timestamp::now());
-            Plan::Run(Box::new(build::build(&valid, step, &context.settings)))
+            let action = attempt::next_action(&identity, job.status.as_ref(), &observation, Timestamp::now());
+            Plan::Run(Box::new(build::build(&valid, action, &context.settings)))
         }
         Validation::Finished => Plan::CleanUp,
-        Validation::Invalid(invalid) => Plan::Refuse(invalid),
+        Validation::Invalid(invalid) => Plan::Reject(invalid),
     };
     let applied = apply::apply(context, job, &identity, plan, observation).await?;
     let outcome = status::status(job, &applied, Timestamp::now());
-    if !update::update(context, job, &identity, &outcome).await? {
-        return Ok(Action::requeue(AGAIN));
+    if !update::write_status(context, job, &identity, &outcome).await? {
+        return Ok(Action::requeue(REQUEUE_DELAY));
     }
     Ok(outcome.requeue.map_or_else(Action::await_change, Action::requeue))
 }
 
 /// 1, 2, 4 … 60 seconds, give or take a quarter.
-fn pause_after_error(watched: &Watched, error: &ReconcileError, context: &Context) -> Action {
+fn error_policy(watched: &Watched, error: &ReconcileError, context: &Context) -> Action {
     if matches!(error, ReconcileError::Apply(ApplyError::Stale)) {
-        return Action::requeue(AGAIN);
+        return Action::requeue(REQUEUE_DELAY);
     }
     let uid = watched.uid().unwrap_or_default();
-    let errors = context.memory.of(&uid).errors.clamp(1, 7);
-    let pause = Duration::from_secs(1 << (errors - 1)).min(LONGEST_PAUSE);
-    Action::requeue(jitter::within(&format!("{uid}/{errors}"), pause * 3 / 4, pause * 5 / 4))
+    let errors = context.cache.get(&uid).errors.clamp(1, 7);
+    let pause = Duration::from_secs(1 << (errors - 1)).min(MAX_BACKOFF);
+    Action::requeue(jitter::jittered(&format!("{uid}/{errors}"), pause * 3 / 4, pause * 5 / 4))
 }

@@ -2,10 +2,10 @@
 
 use std::time::Duration;
 
-/// A time within `least` and `most`, always the same for the same `key`.
-pub fn within(key: &str, least: Duration, most: Duration) -> Duration {
-    let span = most.saturating_sub(least).as_millis().max(1);
-    least + Duration::from_millis((u128::from(fnv1a(key.as_bytes())) % span) as u64)
+/// A time within `min` and `max`, always the same for the same `key`.
+pub fn jittered(key: &str, min: Duration, max: Duration) -> Duration {
+    let span = max.saturating_sub(min).as_millis().max(1);
+    min + Duration::from_millis((u128::from(fnv1a(key.as_bytes())) % span) as u64)
 }
 
 /// FNV-1a, a hash that never changes between releases (unlike the standard library's).
@@ -23,11 +23,11 @@ mod tests {
 
     proptest! {
         #[test]
-        fn lies_within_its_bounds_and_is_repeatable(key in ".*", least in 0_u64..100, more in 0_u64..100) {
-            let (least, most) = (Duration::from_secs(least), Duration::from_secs(least + more));
-            let jitter = within(&key, least, most);
-            prop_assert!(jitter >= least && (jitter < most || more == 0));
-            prop_assert_eq!(jitter, within(&key, least, most));
+        fn lies_within_its_bounds_and_is_repeatable(key in ".*", min in 0_u64..100, more in 0_u64..100) {
+            let (min, max) = (Duration::from_secs(min), Duration::from_secs(min + more));
+            let jitter = jittered(&key, min, max);
+            prop_assert!(jitter >= min && (jitter < max || more == 0));
+            prop_assert_eq!(jitter, jittered(&key, min, max));
         }
     }
 
@@ -35,7 +35,7 @@ mod tests {
     fn keys_spread() {
         let second = Duration::from_secs(1);
         let times: std::collections::HashSet<_> =
-            (0..100).map(|n| within(&n.to_string(), second, 50 * second)).collect();
+            (0..100).map(|n| jittered(&n.to_string(), second, 50 * second)).collect();
         assert!(times.len() > 90);
     }
 }

@@ -5,6 +5,7 @@
 //! serves metrics and health, [`run`] starts all of it. [`reference`] writes docs/reference.md.
 
 pub mod admin;
+pub mod cache;
 pub mod calls;
 pub mod cli;
 pub mod conditions;
@@ -12,7 +13,6 @@ pub mod controller;
 pub mod events;
 pub mod jitter;
 pub mod leader;
-pub mod memory;
 pub mod metrics;
 pub mod reference;
 pub mod reports;

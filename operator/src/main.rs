@@ -18,12 +18,12 @@ fn main() -> anyhow::Result<ExitCode> {
             print!("{}", reference::markdown(&datjob_api::datjob::definition()));
             Ok(ExitCode::SUCCESS)
         }
-        Command::Run(options) => operator(options),
+        Command::Run(options) => run_operator(options),
     }
 }
 
-fn operator(options: Run) -> anyhow::Result<ExitCode> {
-    telemetry::start(options.log_format);
+fn run_operator(options: Run) -> anyhow::Result<ExitCode> {
+    telemetry::init(options.log_format);
     // Two threads do for thousands of jobs; each further one costs memory.
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
     match runtime.block_on(run::run(options)) {

@@ -89,18 +89,18 @@ impl Default for Metrics {
 
 impl Metrics {
     /// Counts one look at a job.
-    pub fn reconciled(&self, ok: bool, duration: Duration) {
+    pub fn record_reconcile(&self, ok: bool, duration: Duration) {
         let label = ResultLabel { result: if ok { "ok" } else { "error" } };
         self.reconcile_seconds.get_or_create(&label).observe(duration.as_secs_f64());
     }
 
     /// Counts a report that was asked for.
-    pub fn report(&self, outcome: &'static str) {
+    pub fn record_report_read(&self, outcome: &'static str) {
         self.reports.get_or_create(&OutcomeLabel { outcome }).inc();
     }
 
     /// Counts a job that could not be decoded.
-    pub fn undecodable(&self) {
+    pub fn record_undecodable(&self) {
         self.undecodable.inc();
     }
 
@@ -115,7 +115,7 @@ impl Metrics {
     }
 
     /// All metrics in the OpenMetrics text format.
-    pub fn text(&self) -> String {
+    pub fn encode(&self) -> String {
         self.count_jobs();
         self.measure_memory();
         let mut text = String::new();
@@ -142,9 +142,9 @@ impl Metrics {
             let count = jobs
                 .iter()
                 .filter_map(|job| job.0.as_ref().ok())
-                .filter(|job| State::of(job.status.as_ref().map_or("", |status| &status.state)) == state)
+                .filter(|job| State::parse(job.status.as_ref().map_or("", |status| &status.state)) == state)
                 .count();
-            self.jobs.get_or_create(&StateLabel { state: state.word() }).set(count as i64);
+            self.jobs.get_or_create(&StateLabel { state: state.as_str() }).set(count as i64);
         }
     }
 }
@@ -156,10 +156,10 @@ mod tests {
     #[test]
     fn the_text_has_all_metrics() {
         let metrics = Metrics::default();
-        metrics.reconciled(true, Duration::from_millis(3));
-        metrics.report("read");
+        metrics.record_reconcile(true, Duration::from_millis(3));
+        metrics.record_report_read("read");
         metrics.set_leader(true);
-        let text = metrics.text();
+        let text = metrics.encode();
         for line in [
             "datjob_operator_reconcile_duration_seconds_count{result=\"ok\"} 1",
             "datjob_operator_report_reads_total{outcome=\"read\"} 1",

@@ -43,23 +43,23 @@ fn section(text: &mut String, path: &str, schema: &JSONSchemaProps) {
     let _ = writeln!(text, "\n| Field | Type | Description |\n|---|---|---|");
     let required = object(schema).and_then(|object| object.required.as_deref()).unwrap_or_default();
     for (name, field) in fields {
-        let mut kind = cell(&kind(field, required.contains(name)));
+        let mut type_column = table_cell(&type_and_bounds(field, required.contains(name)));
         let below = path_below(path, name, field);
         if self::fields(&below, field).is_some() {
-            kind = kind.replacen("object", &format!("[object](#{})", anchor(&below)), 1);
+            type_column = type_column.replacen("object", &format!("[object](#{})", anchor(&below)), 1);
         }
         let description = field.description.as_deref().unwrap_or_default();
-        let _ = writeln!(text, "| `{name}` | {kind} | {} |", cell(description));
+        let _ = writeln!(text, "| `{name}` | {type_column} | {} |", table_cell(description));
     }
     let rules =
         object(schema).and_then(|object| object.x_kubernetes_validations.as_deref()).unwrap_or_default();
     // That a union has one member was said.
-    let told = rules.iter().filter_map(|rule| rule.message.as_deref());
-    let told: Vec<&str> = told.filter(|message| !message.starts_with("set exactly one of")).collect();
-    if !told.is_empty() {
+    let messages = rules.iter().filter_map(|rule| rule.message.as_deref());
+    let messages: Vec<&str> = messages.filter(|message| !message.starts_with("set exactly one of")).collect();
+    if !messages.is_empty() {
         let _ = writeln!(text, "\nValidation rules:\n");
     }
-    for message in told {
+    for message in messages {
         let _ = writeln!(text, "- {}", one_line(message));
     }
     for (name, field) in fields {
@@ -103,15 +103,15 @@ fn members(schema: &JSONSchemaProps) -> Vec<&str> {
 }
 
 /// Type, bounds, default, and whether a field is required.
-fn kind(field: &JSONSchemaProps, required: bool) -> String {
+fn type_and_bounds(field: &JSONSchemaProps, required: bool) -> String {
     let items = object(field).filter(|_| is_array(field));
     let mut parts = vec![match items {
-        Some(items) => format!("list of {}", name_of_type(items)),
-        None => name_of_type(field),
+        Some(items) => format!("list of {}", type_name(items)),
+        None => type_name(field),
     }];
-    let counted = |what: &str, least: Option<i64>, most: Option<i64>| {
+    let counted = |what: &str, min: Option<i64>, max: Option<i64>| {
         let number = |number: i64| number as f64;
-        bounds(least.filter(|&least| least > 0).map(number), most.map(number))
+        bounds(min.filter(|&min| min > 0).map(number), max.map(number))
             .map(|bounds| format!("{bounds} {what}"))
     };
     parts.extend(bounds(field.minimum, field.maximum));
@@ -127,7 +127,7 @@ fn kind(field: &JSONSchemaProps, required: bool) -> String {
     parts.join(", ")
 }
 
-fn name_of_type(schema: &JSONSchemaProps) -> String {
+fn type_name(schema: &JSONSchemaProps) -> String {
     if let Some(values) = &schema.enum_ {
         let values = values.iter().filter(|value| !value.0.is_null());
         return values
@@ -138,17 +138,17 @@ fn name_of_type(schema: &JSONSchemaProps) -> String {
     let integer_or_string = schema.x_kubernetes_int_or_string == Some(true);
     match (&schema.additional_properties, schema.type_.as_deref()) {
         (_, None) if integer_or_string => "integer or string".to_owned(),
-        (Some(JSONSchemaPropsOrBool::Schema(values)), _) => format!("map to {}", name_of_type(values)),
+        (Some(JSONSchemaPropsOrBool::Schema(values)), _) => format!("map to {}", type_name(values)),
         (_, Some(name)) => name.to_owned(),
         (_, None) => "any value".to_owned(),
     }
 }
 
-fn bounds(least: Option<f64>, most: Option<f64>) -> Option<String> {
-    match (least, most) {
-        (Some(least), Some(most)) => Some(format!("{least} to {most}")),
-        (Some(least), None) => Some(format!("at least {least}")),
-        (None, Some(most)) => Some(format!("at most {most}")),
+fn bounds(min: Option<f64>, max: Option<f64>) -> Option<String> {
+    match (min, max) {
+        (Some(min), Some(max)) => Some(format!("{min} to {max}")),
+        (Some(min), None) => Some(format!("at least {min}")),
+        (None, Some(max)) => Some(format!("at most {max}")),
         (None, None) => None,
     }
 }
@@ -158,7 +158,7 @@ fn code(text: impl std::fmt::Display) -> String {
 }
 
 /// Text within a table.
-fn cell(text: &str) -> String {
+fn table_cell(text: &str) -> String {
     one_line(text).replace('|', "\\|")
 }
 
@@ -172,7 +172,7 @@ mod tests {
 
     use super::*;
 
-    fn of(spec: serde_json::Value) -> String {
+    fn render(spec: serde_json::Value) -> String {
         let schema: JSONSchemaProps = serde_json::from_value(spec).unwrap();
         let mut text = String::new();
         section(&mut text, "spec", &schema);
@@ -181,7 +181,7 @@ mod tests {
 
     #[test]
     fn a_field_has_its_bounds_its_default_and_whether_it_is_required() {
-        let text = of(json!({
+        let text = render(json!({
             "description": "What.",
             "type": "object",
             "required": ["count"],
@@ -199,7 +199,7 @@ mod tests {
 
     #[test]
     fn a_union_and_the_objects_in_it_have_sections() {
-        let text = of(json!({
+        let text = render(json!({
             "type": "object",
             "oneOf": [{"required": ["a"]}, {"required": ["b"]}],
             "x-kubernetes-validations": [
@@ -222,7 +222,7 @@ mod tests {
         let volume = json!({"type": "object", "properties": {"name": {"type": "string"}}});
         let volumes = json!({"type": "array", "items": volume, "description": "Volumes."});
         let pod = json!({"type": "object", "properties": {"volumes": volumes}});
-        let text = of(json!({"type": "object", "properties": {"pod": pod}}));
+        let text = render(json!({"type": "object", "properties": {"pod": pod}}));
         assert!(text.contains("| `volumes` | list of object | Volumes. |"), "{text}");
         assert!(!text.contains("## spec.pod.volumes"), "{text}");
     }

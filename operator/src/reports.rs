@@ -1,7 +1,7 @@
 //! Reads the report of a job from one of its pods.
 //!
 //! The pod's image is the tenant's: the answer is bounded in time and size, redirects are not followed, and what comes
-//! back must name the job, the pod and the attempt that were asked.
+//! back must name the job, the pod and the attempt that were expected.
 
 use std::{
     net::{IpAddr, SocketAddr},
@@ -14,11 +14,11 @@ use datjob_api::{
 };
 
 /// How long a pod may take to answer.
-pub const DEADLINE: Duration = Duration::from_secs(2);
+pub const TIMEOUT: Duration = Duration::from_secs(2);
 
 /// Who must answer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Asked<'a> {
+pub struct ExpectedSender<'a> {
     /// UID of the job.
     pub job_uid: &'a str,
     /// UID of the pod, from the API server's record.
@@ -98,15 +98,15 @@ pub(crate) fn client_builder() -> reqwest::ClientBuilder {
 
 /// Reads reports.
 #[derive(Clone, Debug)]
-pub struct Reader(reqwest::Client);
+pub struct ReportReader(reqwest::Client);
 
-impl Reader {
+impl ReportReader {
     /// A reader; fails only where the process cannot make sockets.
     pub fn new() -> Result<Self, reqwest::Error> {
         client_builder()
             .redirect(reqwest::redirect::Policy::none())
             .no_proxy()
-            .timeout(DEADLINE)
+            .timeout(TIMEOUT)
             // Connections are not kept: the next poll comes later than an agent keeps one open.
             .pool_max_idle_per_host(0)
             .build()
@@ -114,11 +114,15 @@ impl Reader {
     }
 
     /// Reads the report of the pod at `address`.
-    pub async fn read(&self, address: IpAddr, asked: Asked<'_>) -> Result<Report, ReportError> {
-        self.read_at(SocketAddr::new(address, contract::AGENT_PORT), asked).await
+    pub async fn read(&self, address: IpAddr, expected: ExpectedSender<'_>) -> Result<Report, ReportError> {
+        self.read_at(SocketAddr::new(address, contract::AGENT_PORT), expected).await
     }
 
-    async fn read_at(&self, address: SocketAddr, asked: Asked<'_>) -> Result<Report, ReportError> {
+    async fn read_at(
+        &self,
+        address: SocketAddr,
+        expected: ExpectedSender<'_>,
+    ) -> Result<Report, ReportError> {
         let unreachable =
             |error: reqwest::Error| ReportError::Unreachable { address, message: root_cause(&error) };
         let url = format!("http://{address}{}", contract::REPORT_PATH);
@@ -133,21 +137,21 @@ impl Reader {
             }
             body.extend_from_slice(&chunk);
         }
-        check(address, &body, asked)
+        check(address, &body, expected)
     }
 }
 
-fn check(address: SocketAddr, body: &[u8], asked: Asked<'_>) -> Result<Report, ReportError> {
+fn check(address: SocketAddr, body: &[u8], expected: ExpectedSender<'_>) -> Result<Report, ReportError> {
     let malformed = |message: &str| ReportError::Malformed { address, message: message.to_owned() };
     let report: Report = serde_json::from_slice(body).map_err(|error| malformed(&error.to_string()))?;
     let mismatch = |what| Err(ReportError::Mismatch { address, what });
-    if report.job_uid != asked.job_uid {
+    if report.job_uid != expected.job_uid {
         return mismatch("job");
     }
-    if report.pod_uid != asked.pod_uid {
+    if report.pod_uid != expected.pod_uid {
         return mismatch("pod");
     }
-    if report.attempt != asked.attempt {
+    if report.attempt != expected.attempt {
         return mismatch("attempt");
     }
     match report.phase {
@@ -160,7 +164,7 @@ fn check(address: SocketAddr, body: &[u8], asked: Asked<'_>) -> Result<Report, R
 /// The innermost error: reqwest's own sentence is only "error sending request".
 fn root_cause(error: &reqwest::Error) -> String {
     if error.is_timeout() {
-        return format!("timed out after {} s", DEADLINE.as_secs());
+        return format!("timed out after {} s", TIMEOUT.as_secs());
     }
     let mut cause: &dyn std::error::Error = error;
     while let Some(source) = cause.source() {
@@ -178,7 +182,7 @@ mod tests {
 
     use super::*;
 
-    const ASKED: Asked<'static> = Asked { job_uid: "job", pod_uid: "pod", attempt: 2 };
+    const EXPECTED: ExpectedSender<'static> = ExpectedSender { job_uid: "job", pod_uid: "pod", attempt: 2 };
 
     fn report(change: impl FnOnce(&mut serde_json::Value)) -> Vec<u8> {
         let mut json = serde_json::json!({
@@ -190,7 +194,7 @@ mod tests {
     }
 
     /// Serves one answer and reads it.
-    async fn ask(answer: Vec<u8>) -> Result<Report, ReportError> {
+    async fn serve_and_read(answer: Vec<u8>) -> Result<Report, ReportError> {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = listener.local_addr().unwrap();
         std::thread::spawn(move || {
@@ -199,7 +203,7 @@ mod tests {
             let _ = stream.read(&mut request);
             let _ = stream.write_all(&answer);
         });
-        Reader::new().unwrap().read_at(address, ASKED).await
+        ReportReader::new().unwrap().read_at(address, EXPECTED).await
     }
 
     fn ok(body: &[u8]) -> Vec<u8> {
@@ -209,7 +213,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_report_is_read() {
-        assert_eq!(ask(ok(&report(|_| {}))).await.unwrap().phase, Phase::Training);
+        assert_eq!(serve_and_read(ok(&report(|_| {}))).await.unwrap().phase, Phase::Training);
     }
 
     #[tokio::test]
@@ -219,7 +223,7 @@ mod tests {
             ("podUid", serde_json::json!("other"), "pod"),
             ("attempt", serde_json::json!(1), "attempt"),
         ] {
-            let error = ask(ok(&report(|json| json[field] = value))).await.unwrap_err();
+            let error = serve_and_read(ok(&report(|json| json[field] = value))).await.unwrap_err();
             assert!(error.outcome() == "mismatch" && error.to_string().contains(what), "{error}");
         }
     }
@@ -227,19 +231,19 @@ mod tests {
     #[tokio::test]
     async fn contradictions_and_other_answers_are_refused() {
         let succeeded = report(|json| json["phase"] = "Succeeded".into());
-        assert_eq!(ask(ok(&succeeded)).await.unwrap_err().outcome(), "malformed");
+        assert_eq!(serve_and_read(ok(&succeeded)).await.unwrap_err().outcome(), "malformed");
         let failed = report(|json| json["phase"] = "Failed".into());
-        assert_eq!(ask(ok(&failed)).await.unwrap_err().outcome(), "malformed");
-        assert_eq!(ask(ok(b"<html>")).await.unwrap_err().outcome(), "malformed");
+        assert_eq!(serve_and_read(ok(&failed)).await.unwrap_err().outcome(), "malformed");
+        assert_eq!(serve_and_read(ok(b"<html>")).await.unwrap_err().outcome(), "malformed");
         let redirect =
             b"HTTP/1.1 302 Found\r\nlocation: http://169.254.169.254/\r\ncontent-length: 0\r\n\r\n";
-        assert_eq!(ask(redirect.to_vec()).await.unwrap_err().outcome(), "status");
+        assert_eq!(serve_and_read(redirect.to_vec()).await.unwrap_err().outcome(), "status");
     }
 
     #[tokio::test]
     async fn endless_answers_are_cut_off() {
         let endless = [b"HTTP/1.1 200 OK\r\n\r\n".as_slice(), &vec![b' '; 1 << 20]].concat();
-        assert_eq!(ask(endless).await.unwrap_err().outcome(), "too_large");
+        assert_eq!(serve_and_read(endless).await.unwrap_err().outcome(), "too_large");
     }
 
     #[tokio::test]
@@ -247,7 +251,7 @@ mod tests {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = listener.local_addr().unwrap();
         drop(listener);
-        let error = Reader::new().unwrap().read_at(address, ASKED).await.unwrap_err();
+        let error = ReportReader::new().unwrap().read_at(address, EXPECTED).await.unwrap_err();
         assert!(error.outcome() == "unreachable" && error.to_string().contains("refused"), "{error}");
     }
 }

@@ -22,25 +22,25 @@ use tracing::{info, warn};
 
 use crate::{
     admin::{self, Readiness},
+    cache::JobCache,
     calls::call,
     cli::Run,
     controller::{
         self, Context,
         build::Settings,
-        identity::{MANAGER, Watched},
+        identity::{FIELD_MANAGER, Watched},
     },
-    leader::{Candidate, Held},
-    memory::Memory,
+    leader::{Candidate, LeaseGuard},
     metrics::Metrics,
-    reports::Reader,
+    reports::ReportReader,
 };
 
 /// How often a missing definition is looked for.
-const DEFINITION_PERIOD: Duration = Duration::from_secs(5);
+const RETRY_PERIOD: Duration = Duration::from_secs(5);
 /// How long reconciliations may take to end after SIGTERM.
-const DRAIN: Duration = Duration::from_secs(15);
+const DRAIN_TIMEOUT: Duration = Duration::from_secs(15);
 /// How often jobs that are gone are forgotten.
-const SWEEP: Duration = Duration::from_mins(10);
+const EVICTION_INTERVAL: Duration = Duration::from_mins(10);
 
 /// Runs the operator until SIGTERM, or until its lease is lost.
 pub async fn run(options: Run) -> anyhow::Result<()> {
@@ -55,7 +55,7 @@ pub async fn run(options: Run) -> anyhow::Result<()> {
         admin_address,
         log_format: _,
     } = options;
-    let mut terminated = Box::pin(termination()?);
+    let mut terminated = Box::pin(termination_signal()?);
     let metrics = Arc::new(Metrics::default());
     let readiness = Arc::new(Readiness::default());
     let listener = TcpListener::bind(admin_address)
@@ -66,7 +66,7 @@ pub async fn run(options: Run) -> anyhow::Result<()> {
     let client = Client::try_default().await.context("cannot configure a Kubernetes client")?;
     let watch_namespace = Some(watch_namespace).filter(|name| !name.is_empty());
     let operator_namespace = Some(lease_namespace).filter(|name| !name.is_empty());
-    let identity = if identity.is_empty() { host_name() } else { identity };
+    let identity = if identity.is_empty() { default_identity() } else { identity };
     info!(
         version = env!("CARGO_PKG_VERSION"),
         trainer_image,
@@ -76,7 +76,7 @@ pub async fn run(options: Run) -> anyhow::Result<()> {
         "Starting the operator."
     );
 
-    let reporter = Reporter { controller: MANAGER.to_owned(), instance: Some(identity.clone()) };
+    let reporter = Reporter { controller: FIELD_MANAGER.to_owned(), instance: Some(identity.clone()) };
     let context = Arc::new(Context {
         client: client.clone(),
         settings: Settings {
@@ -84,9 +84,9 @@ pub async fn run(options: Run) -> anyhow::Result<()> {
             trainer_cuda_image: Some(trainer_cuda_image).filter(|image| !image.is_empty()),
             operator_namespace: operator_namespace.clone(),
         },
-        reports: Reader::new().context("cannot create an HTTP client")?,
+        reports: ReportReader::new().context("cannot create an HTTP client")?,
         recorder: Recorder::new(client.clone(), reporter),
-        memory: Memory::default(),
+        cache: JobCache::default(),
         metrics: Arc::clone(&metrics),
     });
     let candidate = if leader_election {
@@ -98,22 +98,22 @@ pub async fn run(options: Run) -> anyhow::Result<()> {
         None
     };
 
-    let turn = async {
-        definition_is_there(&client, &readiness).await;
-        jobs_can_be_listed(&client, watch_namespace.as_deref(), &readiness).await;
-        readiness.ready("Standby.");
+    let startup = async {
+        wait_for_definition(&client, &readiness).await;
+        wait_for_list_access(&client, watch_namespace.as_deref(), &readiness).await;
+        readiness.set_ready("Standby.");
         match candidate {
             Some(candidate) => Some(candidate.acquire().await),
             None => None,
         }
     };
-    let held = tokio::select! {
-        held = turn => held,
+    let lease = tokio::select! {
+        lease = startup => lease,
         () = &mut terminated => return Ok(()),
     };
     metrics.set_leader(true);
-    readiness.ready("Leader.");
-    lead(context, watch_namespace.as_deref(), held, terminated, &readiness).await
+    readiness.set_ready("Leader.");
+    lead(context, watch_namespace.as_deref(), lease, terminated, &readiness).await
 }
 
 /// Reconciles until SIGTERM, then lets the reconciliations under way end and gives the lease back. Who loses the lease
@@ -121,21 +121,21 @@ pub async fn run(options: Run) -> anyhow::Result<()> {
 async fn lead(
     context: Arc<Context>,
     namespace: Option<&str>,
-    mut held: Option<Held>,
+    mut lease: Option<LeaseGuard>,
     terminated: impl Future<Output = ()>,
     readiness: &Readiness,
 ) -> anyhow::Result<()> {
     let (stop, stopped) = watch::channel(false);
     let started = |store: Store<Watched>| {
         context.metrics.set_store(store.clone());
-        tokio::spawn(sweep(store, Arc::clone(&context)));
+        tokio::spawn(evict_deleted_jobs(store, Arc::clone(&context)));
     };
-    let controller = controller::run(Arc::clone(&context), namespace, stop_signal(stopped), started);
+    let controller = controller::run(Arc::clone(&context), namespace, wait_for_stop(stopped), started);
     let mut controller = Box::pin(controller);
     {
         let lost = async {
-            match &mut held {
-                Some(held) => held.keep().await,
+            match &mut lease {
+                Some(lease) => lease.renew_until_lost().await,
                 None => std::future::pending().await,
             }
         };
@@ -146,11 +146,11 @@ async fn lead(
             lost = &mut lost => return Err(lost.into()),
         }
         info!("Stopping the operator.");
-        readiness.waiting("The operator is stopping.");
+        readiness.set_waiting("The operator is stopping.");
         let _ = stop.send(true);
         // The lease is renewed until the last write.
         tokio::select! {
-            drained = tokio::time::timeout(DRAIN, &mut controller) => {
+            drained = tokio::time::timeout(DRAIN_TIMEOUT, &mut controller) => {
                 if drained.is_err() {
                     warn!("Reconciliations did not finish in time; aborting them.");
                 }
@@ -159,14 +159,14 @@ async fn lead(
         }
     }
     drop(controller);
-    if let Some(held) = held {
-        held.release().await;
+    if let Some(lease) = lease {
+        lease.release().await;
     }
     Ok(())
 }
 
 /// Resolves at SIGTERM or SIGINT.
-fn termination() -> anyhow::Result<impl Future<Output = ()>> {
+fn termination_signal() -> anyhow::Result<impl Future<Output = ()>> {
     let mut terminate = signal(SignalKind::terminate()).context("cannot listen for SIGTERM")?;
     let mut interrupt = signal(SignalKind::interrupt()).context("cannot listen for SIGINT")?;
     Ok(async move {
@@ -177,13 +177,13 @@ fn termination() -> anyhow::Result<impl Future<Output = ()>> {
     })
 }
 
-async fn stop_signal(mut stopped: watch::Receiver<bool>) {
+async fn wait_for_stop(mut stopped: watch::Receiver<bool>) {
     // An error means that the sender is gone, which is a stop too.
     let _ = stopped.wait_for(|stop| *stop).await;
 }
 
 /// Waits until the API server knows DatJob: an operator that is installed before its definition does not crash.
-async fn definition_is_there(client: &Client, readiness: &Readiness) {
+async fn wait_for_definition(client: &Client, readiness: &Readiness) {
     let group_version = DatJob::api_version(&());
     let mut reported = String::new();
     loop {
@@ -194,20 +194,20 @@ async fn definition_is_there(client: &Client, readiness: &Readiness) {
         .await;
         let problem = match discovered {
             Ok(list) if list.resources.iter().any(|resource| resource.name == DatJob::plural(&())) => return,
-            Ok(_) => missing(),
-            Err(error) if error.is_not_found() => missing(),
+            Ok(_) => missing_definition(),
+            Err(error) if error.is_not_found() => missing_definition(),
             Err(error) => format!("Waiting for the API server: {error}."),
         };
         if problem != reported {
             warn!(problem, "Operator is waiting.");
             reported.clone_from(&problem);
         }
-        readiness.waiting(problem);
-        sleep(DEFINITION_PERIOD).await;
+        readiness.set_waiting(problem);
+        sleep(RETRY_PERIOD).await;
     }
 }
 
-fn missing() -> String {
+fn missing_definition() -> String {
     format!(
         "The CustomResourceDefinition {}.{GROUP} is not installed; apply the output of `datjob-operator crd`.",
         DatJob::plural(&())
@@ -218,7 +218,7 @@ fn missing() -> String {
 ///
 /// The watch itself cannot be asked: kube's store wakes only one of those who wait for its first list, and the
 /// controller is one of them.
-async fn jobs_can_be_listed(client: &Client, namespace: Option<&str>, readiness: &Readiness) {
+async fn wait_for_list_access(client: &Client, namespace: Option<&str>, readiness: &Readiness) {
     let jobs: Api<DatJob> = match namespace {
         Some(namespace) => Api::namespaced(client.clone(), namespace),
         None => Api::all(client.clone()),
@@ -226,20 +226,20 @@ async fn jobs_can_be_listed(client: &Client, namespace: Option<&str>, readiness:
     let params = ListParams::default().limit(1);
     while let Err(error) = call("list DatJobs", jobs.list_metadata(&params)).await {
         warn!(%error, "Operator is waiting.");
-        readiness.waiting(format!("Waiting for the API server: {error}."));
-        sleep(DEFINITION_PERIOD).await;
+        readiness.set_waiting(format!("Waiting for the API server: {error}."));
+        sleep(RETRY_PERIOD).await;
     }
 }
 
-async fn sweep(store: Store<Watched>, context: Arc<Context>) {
+async fn evict_deleted_jobs(store: Store<Watched>, context: Arc<Context>) {
     loop {
-        sleep(SWEEP).await;
+        sleep(EVICTION_INTERVAL).await;
         let uids: HashSet<String> = store.state().iter().filter_map(|job| job.meta().uid.clone()).collect();
-        context.memory.retain(&uids);
+        context.cache.retain(&uids);
     }
 }
 
-fn host_name() -> String {
+fn default_identity() -> String {
     let name = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
     format!("{}-{}", name.trim(), std::process::id())
 }

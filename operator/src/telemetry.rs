@@ -10,7 +10,7 @@ use crate::cli::LogFormat;
 const DEFAULT_FILTER: &str = "info,kube_runtime::controller=warn";
 
 /// Starts logging; what is logged is said by `DATJOB_LOG`.
-pub fn start(format: LogFormat) {
+pub fn init(format: LogFormat) {
     let filter = std::env::var("DATJOB_LOG").ok().filter(|filter| !filter.is_empty());
     let filter = EnvFilter::builder().parse_lossy(filter.as_deref().unwrap_or(DEFAULT_FILTER));
     let in_cluster = std::env::var_os("KUBERNETES_SERVICE_HOST").is_some();

@@ -1,11 +1,11 @@
 //! Texts from elsewhere, cut to what a status or an event can hold.
 
-/// At most `most` bytes of `text`, cut between characters, with "…" where something was left out.
-pub fn shorten(text: &str, most: usize) -> String {
-    if text.len() <= most {
+/// At most `max_bytes` bytes of `text`, cut between characters, with "…" where something was left out.
+pub fn truncate(text: &str, max_bytes: usize) -> String {
+    if text.len() <= max_bytes {
         return text.to_owned();
     }
-    let mut end = most.saturating_sub('…'.len_utf8());
+    let mut end = max_bytes.saturating_sub('…'.len_utf8());
     while !text.is_char_boundary(end) {
         end -= 1;
     }
@@ -25,9 +25,9 @@ mod tests {
 
     proptest! {
         #[test]
-        fn shortened_texts_fit_and_begin_as_before(text in ".*", most in 3_usize..40) {
-            let short = shorten(&text, most);
-            prop_assert!(short.len() <= most);
+        fn shortened_texts_fit_and_begin_as_before(text in ".*", max_bytes in 3_usize..40) {
+            let short = truncate(&text, max_bytes);
+            prop_assert!(short.len() <= max_bytes);
             prop_assert!(text.starts_with(short.trim_end_matches('…')));
         }
     }

@@ -2,7 +2,7 @@
 
 use datjob_api::datjob::DatJob;
 use datjob_operator::controller::{
-    attempt::Step,
+    attempt::AttemptAction,
     build::{Children, Settings, build},
     identity::Identity,
     validate::{Validation, validate},
@@ -26,7 +26,7 @@ fn children(manifest: &str, namespace: Option<&str>) -> Children {
         operator_namespace: namespace.map(Into::into),
     };
     match validate(&job, &identity, true) {
-        Validation::Valid(valid) => build(&valid, Step::Start(1), &settings),
+        Validation::Valid(valid) => build(&valid, AttemptAction::Start(1), &settings),
         other => panic!("{other:?}"),
     }
 }

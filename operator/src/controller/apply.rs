@@ -20,11 +20,11 @@ use tracing::info;
 
 use super::{
     Context,
-    attempt::Step,
+    attempt::AttemptAction,
     build::Children,
-    identity::{Identity, MANAGER},
+    identity::{FIELD_MANAGER, Identity},
     observe::Observation,
-    ownership::{self, Obstacle},
+    ownership::{self, ApplyConflict},
     validate::InvalidSpec,
 };
 use crate::{
@@ -35,7 +35,7 @@ use crate::{
 /// Annotation with a hash of what was applied, where an object may change during a job.
 const ANNOTATION_HASH: &str = "datjob.io/applied-hash";
 /// How long children that were as they should be are not looked at again.
-const CHILDREN_LIFETIME: Duration = Duration::from_mins(5);
+const CHILDREN_CHECK_INTERVAL: Duration = Duration::from_mins(5);
 
 /// What is to be written.
 #[derive(Debug)]
@@ -45,29 +45,29 @@ pub enum Plan {
     /// The job is over: give its resources back.
     CleanUp,
     /// The spec cannot be run: nothing is written.
-    Refuse(InvalidSpec),
+    Reject(InvalidSpec),
 }
 
 /// What was done.
 #[derive(Debug)]
 pub enum Applied {
     /// The job runs, or is on its way.
-    Active(Box<Active>),
+    Active(Box<ActiveJob>),
     /// The job is over and holds nothing.
-    Settled,
+    Finished,
     /// The spec cannot be run.
-    Refused(InvalidSpec),
+    Rejected(InvalidSpec),
 }
 
 /// What was found and done for a job that runs.
 #[derive(Debug)]
-pub struct Active {
+pub struct ActiveJob {
     /// What was found.
     pub observation: Observation,
     /// What was asked for.
-    pub step: Step,
+    pub action: AttemptAction,
     /// Why it was not done.
-    pub obstacle: Option<Obstacle>,
+    pub conflict: Option<ApplyConflict>,
 }
 
 /// Why a stage ended early.
@@ -80,8 +80,8 @@ pub enum ApplyError {
     #[error("the job changed during the reconciliation; reconciling again")]
     Stale,
     /// Something is in the way.
-    #[error("{}", .0.sentence())]
-    Obstacle(Obstacle),
+    #[error("{}", .0.message())]
+    Conflict(ApplyConflict),
 }
 
 /// Writes what is to be written.
@@ -93,32 +93,32 @@ pub async fn apply(
     observation: Observation,
 ) -> Result<Applied, ApplyError> {
     match plan {
-        Plan::Refuse(invalid) => Ok(Applied::Refused(invalid)),
+        Plan::Reject(invalid) => Ok(Applied::Rejected(invalid)),
         Plan::CleanUp => {
             if observation.stateful_set.is_some_and(|set| set.replicas != 0) {
                 scale_to_zero(context, identity).await?;
             }
-            remove::<PodDisruptionBudget>(context, identity, &identity.name).await?;
-            Ok(Applied::Settled)
+            delete::<PodDisruptionBudget>(context, identity, &identity.name).await?;
+            Ok(Applied::Finished)
         }
         Plan::Run(children) => {
-            let step = children.step;
-            let written = match observation.obstacle.clone() {
-                Some(obstacle) => Err(ApplyError::Obstacle(obstacle)),
-                None => run(context, job, identity, *children).await,
+            let action = children.action;
+            let written = match observation.conflict.clone() {
+                Some(conflict) => Err(ApplyError::Conflict(conflict)),
+                None => apply_children(context, job, identity, *children).await,
             };
-            let obstacle = match written {
+            let conflict = match written {
                 Ok(()) => None,
-                Err(ApplyError::Obstacle(obstacle)) => Some(obstacle),
-                Err(ApplyError::Call(error)) => Some(Obstacle::refused(error)?),
+                Err(ApplyError::Conflict(conflict)) => Some(conflict),
+                Err(ApplyError::Call(error)) => Some(ApplyConflict::from_rejection(error)?),
                 Err(ApplyError::Stale) => return Err(ApplyError::Stale),
             };
-            Ok(Applied::Active(Box::new(Active { observation, step, obstacle })))
+            Ok(Applied::Active(Box::new(ActiveJob { observation, action, conflict })))
         }
     }
 }
 
-async fn run(
+async fn apply_children(
     context: &Context,
     job: &DatJob,
     identity: &Identity,
@@ -128,29 +128,29 @@ async fn run(
     if let Some(policy) = &mut children.network_policy {
         policy.annotations_mut().insert(ANNOTATION_HASH.to_owned(), format!("{hash:016x}"));
     }
-    match children.step {
-        Step::Start(attempt) => {
-            confirm_newest(context, job, identity).await?;
-            supporting(context, identity, &children, true).await?;
+    match children.action {
+        AttemptAction::Start(attempt) => {
+            confirm_current(context, job, identity).await?;
+            ensure_supporting(context, identity, &children, true).await?;
             if let Some(set) = &children.stateful_set {
                 // The last: its pods need all others.
-                write(context, set.as_ref()).await?;
+                server_side_apply(context, set.as_ref()).await?;
                 info!(job = %identity.name, namespace = %identity.namespace, attempt, "StatefulSet applied.");
             }
         }
-        Step::Release => {
-            supporting_if_due(context, identity, &children, hash).await?;
+        AttemptAction::ScaleDown => {
+            ensure_supporting_if_due(context, identity, &children, hash).await?;
             scale_to_zero(context, identity).await?;
         }
-        Step::Keep | Step::AwaitPods(_) | Step::AwaitTurn(_) => {
-            return supporting_if_due(context, identity, &children, hash).await;
+        AttemptAction::Keep | AttemptAction::AwaitTermination(_) | AttemptAction::BackOff(_) => {
+            return ensure_supporting_if_due(context, identity, &children, hash).await;
         }
     }
     Ok(())
 }
 
 /// Reads the job before anything is created for it: a cache that lags behind could revive one that just ended.
-async fn confirm_newest(context: &Context, job: &DatJob, identity: &Identity) -> Result<(), ApplyError> {
+async fn confirm_current(context: &Context, job: &DatJob, identity: &Identity) -> Result<(), ApplyError> {
     let api = Api::<DatJob>::namespaced(context.client.clone(), &identity.namespace);
     let what = format!("get DatJob {}/{}", identity.namespace, identity.name);
     let newest = call(what, api.get_metadata_opt(&identity.name)).await?;
@@ -166,39 +166,39 @@ async fn confirm_newest(context: &Context, job: &DatJob, identity: &Identity) ->
 }
 
 /// Looks after the other children, unless they were looked after a moment ago.
-async fn supporting_if_due(
+async fn ensure_supporting_if_due(
     context: &Context,
     identity: &Identity,
     children: &Children,
     hash: u64,
 ) -> Result<(), ApplyError> {
-    let checked = context.memory.of(&identity.uid).children_checked;
-    if checked.is_some_and(|(before, when)| before == hash && when.elapsed() < CHILDREN_LIFETIME) {
+    let checked = context.cache.get(&identity.uid).children_checked;
+    if checked.is_some_and(|(before, when)| before == hash && when.elapsed() < CHILDREN_CHECK_INTERVAL) {
         return Ok(());
     }
-    supporting(context, identity, children, false).await?;
-    context.memory.change(&identity.uid, |job| job.children_checked = Some((hash, Instant::now())));
+    ensure_supporting(context, identity, children, false).await?;
+    context.cache.update(&identity.uid, |job| job.children_checked = Some((hash, Instant::now())));
     Ok(())
 }
 
 /// The children beside the StatefulSet: made again where they are missing; written anew with a new attempt. The
 /// NetworkPolicy follows the spec at all times.
-async fn supporting(
+async fn ensure_supporting(
     context: &Context,
     identity: &Identity,
     children: &Children,
-    anew: bool,
+    force: bool,
 ) -> Result<(), ApplyError> {
     ensure(context, identity, &children.config_map, |_| false).await?;
-    ensure(context, identity, &children.service, |_| anew).await?;
-    ensure(context, identity, &children.disruption_budget, |_| anew).await?;
+    ensure(context, identity, &children.service, |_| force).await?;
+    ensure(context, identity, &children.disruption_budget, |_| force).await?;
     match &children.network_policy {
         Some(policy) => {
             let wanted = policy.annotations().get(ANNOTATION_HASH);
             ensure(context, identity, policy, |found| found.annotations().get(ANNOTATION_HASH) != wanted)
                 .await
         }
-        None => Ok(remove::<NetworkPolicy>(context, identity, &children.network_policy_name).await?),
+        None => Ok(delete::<NetworkPolicy>(context, identity, &children.network_policy_name).await?),
     }
 }
 
@@ -212,25 +212,25 @@ async fn ensure<K>(
 where
     K: Child,
 {
-    let found = metadata::<K>(context, identity, &desired.name_any()).await?;
+    let found = get_metadata::<K>(context, identity, &desired.name_any()).await?;
     if let Some(found) = found {
-        if let Some(obstacle) = ownership::obstacle_at(&K::kind(&()), &found, identity) {
-            return Err(ApplyError::Obstacle(obstacle));
+        if let Some(conflict) = ownership::find_conflict_of_kind(&K::kind(&()), &found, identity) {
+            return Err(ApplyError::Conflict(conflict));
         }
         if !outdated(&found) {
             return Ok(());
         }
     }
-    Ok(write(context, desired).await?)
+    Ok(server_side_apply(context, desired).await?)
 }
 
 /// Deletes a child, if it is there and the job's own.
-async fn remove<K>(context: &Context, identity: &Identity, name: &str) -> Result<(), CallError>
+async fn delete<K>(context: &Context, identity: &Identity, name: &str) -> Result<(), CallError>
 where
     K: Child,
 {
-    let Some(found) = metadata::<K>(context, identity, name).await? else { return Ok(()) };
-    if ownership::obstacle_at(&K::kind(&()), &found, identity).is_some() {
+    let Some(found) = get_metadata::<K>(context, identity, name).await? else { return Ok(()) };
+    if ownership::find_conflict_of_kind(&K::kind(&()), &found, identity).is_some() {
         return Ok(());
     }
     let api = Api::<K>::namespaced(context.client.clone(), &identity.namespace);
@@ -243,7 +243,7 @@ where
     }
 }
 
-async fn metadata<K>(
+async fn get_metadata<K>(
     context: &Context,
     identity: &Identity,
     name: &str,
@@ -256,13 +256,13 @@ where
 }
 
 /// Server-side apply, with one field manager for all that the operator writes.
-async fn write<K>(context: &Context, desired: &K) -> Result<(), CallError>
+async fn server_side_apply<K>(context: &Context, desired: &K) -> Result<(), CallError>
 where
     K: Child,
 {
     let (name, namespace) = (desired.name_any(), desired.namespace().unwrap_or_default());
     let api = Api::<K>::namespaced(context.client.clone(), &namespace);
-    let params = PatchParams::apply(MANAGER).force();
+    let params = PatchParams::apply(FIELD_MANAGER).force();
     let what = format!("apply {} {namespace}/{name}", K::kind(&()));
     call(what, api.patch(&name, &params, &Patch::Apply(desired))).await.map(drop)
 }
@@ -270,7 +270,7 @@ where
 async fn scale_to_zero(context: &Context, identity: &Identity) -> Result<(), CallError> {
     let api = Api::<StatefulSet>::namespaced(context.client.clone(), &identity.namespace);
     let scale = serde_json::json!({"spec": {"replicas": 0}});
-    let params = PatchParams { field_manager: Some(MANAGER.to_owned()), ..PatchParams::default() };
+    let params = PatchParams { field_manager: Some(FIELD_MANAGER.to_owned()), ..PatchParams::default() };
     let what = format!("scale StatefulSet {}/{} to 0", identity.namespace, identity.name);
     match call(what, api.patch_scale(&identity.name, &params, &Patch::Merge(scale))).await {
         Err(error) if !error.is_not_found() => Err(error),

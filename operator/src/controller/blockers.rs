@@ -14,67 +14,67 @@ pub struct Blocker {
     /// One word.
     pub reason: &'static str,
     /// The beginning of the sentence: what cannot happen, to what. Stays the same while the blocker does.
-    pub head: String,
+    pub summary: String,
     /// Details from the cluster, which may come and go.
     pub detail: String,
 }
 
 impl Blocker {
     /// A blocker with details from the cluster.
-    pub fn new(reason: &'static str, head: impl Into<String>, detail: &str) -> Self {
-        Self { reason, head: head.into(), detail: clause(detail) }
+    pub fn new(reason: &'static str, summary: impl Into<String>, detail: &str) -> Self {
+        Self { reason, summary: summary.into(), detail: clause(detail) }
     }
 
     /// The sentence.
-    pub fn sentence(&self) -> String {
+    pub fn message(&self) -> String {
         if self.detail.is_empty() {
-            return format!("{}.", self.head);
+            return format!("{}.", self.summary);
         }
-        format!("{}: {}.", self.head, self.detail)
+        format!("{}: {}.", self.summary, self.detail)
     }
 
     /// The sentence, or `before` where that says the same with more detail: the kubelet alternates between a message
     /// with the cause and one without.
-    pub fn sentence_after(&self, before: &str) -> String {
-        if self.detail.is_empty() && before.starts_with(&self.head) {
+    pub fn message_replacing(&self, before: &str) -> String {
+        if self.detail.is_empty() && before.starts_with(&self.summary) {
             return before.to_owned();
         }
-        self.sentence()
+        self.message()
     }
 }
 
-/// A warning of the cluster about an object, from its events.
+/// A warning of the cluster object an object, from its events.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Warning {
+pub struct WarningEvent {
     /// Name of the pod, or of the StatefulSet where it could not make a pod.
-    pub about: String,
+    pub object: String,
     /// What is said.
     pub message: String,
 }
 
 /// How long a pod may be without a node before it counts as blocked: volumes are bound and nodes are added meanwhile.
-const SCHEDULING_SECONDS: i64 = 10;
+const SCHEDULING_GRACE_SECONDS: i64 = 10;
 /// How long after a crash a container that runs again still counts as crashing.
-const CRASH_SECONDS: i64 = 30;
+const CRASH_WINDOW_SECONDS: i64 = 30;
 
 /// The first blocker among the pods, lowest name first.
-pub fn find(pods: &[Pod], warning: Option<&Warning>, now: Timestamp) -> Option<Blocker> {
+pub fn find(pods: &[Pod], warning: Option<&WarningEvent>, now: Timestamp) -> Option<Blocker> {
     pods.iter()
         .filter(|pod| pod.metadata.deletion_timestamp.is_none())
         .find_map(|pod| unschedulable(pod, now).or_else(|| container_blocker(pod, now)))
-        .or_else(|| warning.map(warned))
+        .or_else(|| warning.map(blocker_from_event))
 }
 
-fn warned(warning: &Warning) -> Blocker {
-    let Warning { about, message } = warning;
+fn blocker_from_event(warning: &WarningEvent) -> Blocker {
+    let WarningEvent { object, message } = warning;
     if message.contains("create Pod") {
         return Blocker::new(
             "PodsNotCreated",
-            format!("StatefulSet {about} cannot create its pods"),
+            format!("StatefulSet {object} cannot create its pods"),
             message,
         );
     }
-    Blocker::new("VolumeNotMounted", format!("Pod {about} cannot mount a volume"), message)
+    Blocker::new("VolumeNotMounted", format!("Pod {object} cannot mount a volume"), message)
 }
 
 fn unschedulable(pod: &Pod, now: Timestamp) -> Option<Blocker> {
@@ -82,7 +82,7 @@ fn unschedulable(pod: &Pod, now: Timestamp) -> Option<Blocker> {
     let condition = conditions.iter().find(|condition| condition.type_ == "PodScheduled")?;
     let blocked = condition.status == "False" && condition.reason.as_deref() == Some("Unschedulable");
     let since = condition.last_transition_time.as_ref().map_or(now, |time| time.0);
-    (blocked && now.as_second() - since.as_second() >= SCHEDULING_SECONDS).then(|| {
+    (blocked && now.as_second() - since.as_second() >= SCHEDULING_GRACE_SECONDS).then(|| {
         Blocker::new(
             "Unschedulable",
             format!("Pod {} is unschedulable", pod.name_any()),
@@ -98,10 +98,12 @@ fn container_blocker(pod: &Pod, now: Timestamp) -> Option<Blocker> {
         .iter()
         .map(|container| (container, true))
         .chain(containers(&status.container_statuses).iter().map(|container| (container, false)))
-        .find_map(|(container, init)| waiting(pod, container).or_else(|| crashing(pod, container, init, now)))
+        .find_map(|(container, init)| {
+            waiting_container(pod, container).or_else(|| crashing_container(pod, container, init, now))
+        })
 }
 
-fn waiting(pod: &Pod, container: &ContainerStatus) -> Option<Blocker> {
+fn waiting_container(pod: &Pod, container: &ContainerStatus) -> Option<Blocker> {
     let waiting = container.state.as_ref()?.waiting.as_ref()?;
     let message = waiting.message.as_deref().unwrap_or_default();
     let name = pod.name_any();
@@ -125,7 +127,7 @@ fn waiting(pod: &Pod, container: &ContainerStatus) -> Option<Blocker> {
     }
 }
 
-fn crashing(pod: &Pod, container: &ContainerStatus, init: bool, now: Timestamp) -> Option<Blocker> {
+fn crashing_container(pod: &Pod, container: &ContainerStatus, init: bool, now: Timestamp) -> Option<Blocker> {
     let failed = |state: Option<&ContainerState>| -> Option<ContainerStateTerminated> {
         state?.terminated.clone().filter(|end| end.exit_code != 0)
     };
@@ -136,15 +138,17 @@ fn crashing(pod: &Pod, container: &ContainerStatus, init: bool, now: Timestamp) 
     let up_for = |running: &k8s_openapi::api::core::v1::ContainerStateRunning| {
         running.started_at.as_ref().map_or(0, |time| now.as_second() - time.0.as_second())
     };
-    let again =
-        state.running.as_ref().is_some_and(|running| !container.ready && up_for(running) < CRASH_SECONDS);
+    let again = state
+        .running
+        .as_ref()
+        .is_some_and(|running| !container.ready && up_for(running) < CRASH_WINDOW_SECONDS);
     // An agent that ends once is restarted and that is that; a data image that fails once has failed.
     let often = container.restart_count >= 2;
     if !(waits || state.terminated.is_some() && (init || often) || again && often) {
         return None;
     }
     let (what, fails) = if init { ("Data", "failed") } else { ("Trainer", "fails repeatedly") };
-    let head = format!(
+    let summary = format!(
         "{what} container {:?} of pod {} (image {:?}) {fails} with exit code {}",
         container.name,
         pod.name_any(),
@@ -152,7 +156,7 @@ fn crashing(pod: &Pod, container: &ContainerStatus, init: bool, now: Timestamp) 
         end.exit_code
     );
     let detail = end.message.or(end.reason.filter(|reason| reason != "Error")).unwrap_or_default();
-    Some(Blocker::new(if init { "DataContainerFailed" } else { "TrainerCrashes" }, head, &detail))
+    Some(Blocker::new(if init { "DataContainerFailed" } else { "TrainerCrashes" }, summary, &detail))
 }
 
 #[cfg(test)]
@@ -175,7 +179,7 @@ mod tests {
     }
 
     fn blocker(status: &Value) -> Option<(&'static str, String)> {
-        find(&[pod(status)], None, at("2026-01-01T00:01:00Z")).map(|found| (found.reason, found.sentence()))
+        find(&[pod(status)], None, at("2026-01-01T00:01:00Z")).map(|found| (found.reason, found.message()))
     }
 
     #[test]
@@ -267,21 +271,22 @@ mod tests {
 
     #[test]
     fn warnings_name_what_is_missing() {
-        let warning = |about: &str, message: &str| Warning { about: about.into(), message: message.into() };
+        let warning =
+            |object: &str, message: &str| WarningEvent { object: object.into(), message: message.into() };
         let now = at("2026-01-01T00:01:00Z");
         let mount = warning("job-0", "MountVolume.SetUp failed for volume \"v\" : secret \"s\" not found");
-        assert!(find(&[], Some(&mount), now).unwrap().sentence().contains("secret \"s\" not found"));
+        assert!(find(&[], Some(&mount), now).unwrap().message().contains("secret \"s\" not found"));
         let quota = warning("job", "create Pod job-0 in StatefulSet job failed error: exceeded quota");
         assert_eq!(find(&[], Some(&quota), now).unwrap().reason, "PodsNotCreated");
     }
 
     #[test]
     fn a_message_without_detail_does_not_replace_one_with() {
-        let head = "Pod job-1 cannot pull image \"img:1\"";
-        let with = Blocker::new("ImageNotPulled", head, "manifest unknown");
-        let without = Blocker::new("ImageNotPulled", head, "");
-        assert_eq!(without.sentence_after(&with.sentence()), with.sentence());
-        assert_eq!(without.sentence_after("Something else."), without.sentence());
+        let summary = "Pod job-1 cannot pull image \"img:1\"";
+        let with = Blocker::new("ImageNotPulled", summary, "manifest unknown");
+        let without = Blocker::new("ImageNotPulled", summary, "");
+        assert_eq!(without.message_replacing(&with.message()), with.message());
+        assert_eq!(without.message_replacing("Something else."), without.message());
     }
 
     #[test]

@@ -9,7 +9,7 @@ use k8s_openapi::api::{
     policy::v1::PodDisruptionBudget,
 };
 
-use super::{attempt::Step, validate::ValidJob};
+use super::{attempt::AttemptAction, validate::ValidJob};
 
 mod config_map;
 mod disruption_budget;
@@ -34,7 +34,7 @@ pub struct Settings {
 #[derive(Clone, Debug, PartialEq)]
 pub struct Children {
     /// What the wanted attempt asks for.
-    pub step: Step,
+    pub action: AttemptAction,
     /// The StatefulSet of the attempt, where it is to be written.
     pub stateful_set: Option<Box<StatefulSet>>,
     /// The training spec.
@@ -50,13 +50,13 @@ pub struct Children {
 }
 
 /// The children that a job should have.
-pub fn build(valid: &ValidJob<'_>, step: Step, settings: &Settings) -> Children {
-    let stateful_set = match step {
-        Step::Start(attempt) => Some(Box::new(stateful_set::stateful_set(valid, attempt, settings))),
+pub fn build(valid: &ValidJob<'_>, action: AttemptAction, settings: &Settings) -> Children {
+    let stateful_set = match action {
+        AttemptAction::Start(attempt) => Some(Box::new(stateful_set::stateful_set(valid, attempt, settings))),
         _ => None,
     };
     Children {
-        step,
+        action,
         stateful_set,
         config_map: config_map::config_map(valid),
         service: service::service(valid.identity),

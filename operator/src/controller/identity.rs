@@ -9,7 +9,7 @@ use kube::{Resource as _, ResourceExt as _, core::DeserializeGuard};
 /// Value of `app.kubernetes.io/name` on children.
 pub const APP_NAME: &str = "datjob-trainer";
 /// Value of `app.kubernetes.io/managed-by` on children, and the operator's field manager.
-pub const MANAGER: &str = "datjob-operator";
+pub const FIELD_MANAGER: &str = "datjob-operator";
 
 /// A job as the watch delivers it: one that cannot be decoded does not hold up the others.
 pub type Watched = DeserializeGuard<DatJob>;
@@ -36,7 +36,7 @@ impl Identity {
         [
             ("app.kubernetes.io/component", "trainer"),
             ("app.kubernetes.io/instance", &self.name),
-            ("app.kubernetes.io/managed-by", MANAGER),
+            ("app.kubernetes.io/managed-by", FIELD_MANAGER),
             ("app.kubernetes.io/name", APP_NAME),
             (contract::LABEL_JOB_NAME, &self.name),
             (contract::LABEL_JOB_UID, &self.uid),

@@ -20,26 +20,26 @@ use tracing::debug;
 
 use super::{
     Context,
-    blockers::Warning,
+    blockers::WarningEvent,
     identity::Identity,
-    ownership::{self, Obstacle},
+    ownership::{self, ApplyConflict},
 };
 use crate::{
+    cache::{CachedJob, ReportingPod},
     calls::{CallError, call},
-    memory::{Answering, Remembered},
-    reports::Asked,
+    reports::ExpectedSender,
 };
 
 /// How long the API server's record of a pod is believed before it is read again.
-const RECORD_LIFETIME: Duration = Duration::from_mins(1);
-/// How long pods may be missing or created before the cluster's events are asked why.
-const PATIENCE_SECONDS: i64 = 20;
+const POD_CACHE_LIFETIME: Duration = Duration::from_mins(1);
+/// How long pods may be missing or created before the cluster's events are expected why.
+const EVENTS_DELAY_SECONDS: i64 = 20;
 /// Pods in one page of a list.
-const PAGE: u32 = 250;
+const PAGE_SIZE: u32 = 250;
 
 /// The job's StatefulSet.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct SetView {
+pub struct StatefulSetState {
     /// Its UID.
     pub uid: String,
     /// The attempt that it was written for.
@@ -52,20 +52,20 @@ pub struct SetView {
 
 /// What asking for the report brought.
 #[derive(Clone, Debug, Default, PartialEq)]
-pub enum ReportRead {
+pub enum ReportState {
     /// There is no pod 0 that runs.
     #[default]
     NoPod,
     /// The report.
-    Read(Box<Report>),
+    Received(Box<Report>),
     /// The pod runs and brought no report; the sentence says why. So often in a row while the pod was ready.
-    Unread {
+    Unreadable {
         /// The pod.
         pod: String,
         /// Why.
         message: String,
         /// How often in a row.
-        times: u32,
+        failures: u32,
     },
 }
 
@@ -73,18 +73,18 @@ pub enum ReportRead {
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Observation {
     /// The StatefulSet, where there is one of this job.
-    pub stateful_set: Option<SetView>,
+    pub stateful_set: Option<StatefulSetState>,
     /// An object of another owner where the StatefulSet should be.
-    pub obstacle: Option<Obstacle>,
+    pub conflict: Option<ApplyConflict>,
     /// The job's pods, lowest name first; empty where there was no need to look at them.
     pub pods: Vec<Pod>,
     /// The report.
-    pub report: ReportRead,
+    pub report: ReportState,
     /// Why pods are not created or do not start, where the cluster says so in events only.
-    pub warning: Option<Warning>,
+    pub warning: Option<WarningEvent>,
 }
 
-/// Looks at what is there of a job. A finished one is not asked for its report.
+/// Looks at what is there of a job. A finished one is not expected for its report.
 pub async fn observe(
     context: &Context,
     job: &DatJob,
@@ -97,15 +97,17 @@ pub async fn observe(
         api.get_opt(&identity.name),
     )
     .await?;
-    let obstacle = found.as_ref().and_then(|set| ownership::obstacle(set, identity));
-    let set = found.filter(|_| obstacle.is_none()).map(|set| view(&set));
-    let mut observation = Observation { stateful_set: set.clone(), obstacle, ..Observation::default() };
-    if finished || observation.obstacle.is_some() {
+    let conflict = found.as_ref().and_then(|set| ownership::find_conflict(set, identity));
+    let set = found.filter(|_| conflict.is_none()).map(|set| stateful_set_state(&set));
+    let mut observation = Observation { stateful_set: set.clone(), conflict, ..Observation::default() };
+    if finished || observation.conflict.is_some() {
         return Ok(observation);
     }
     let wanted = DatJobStatus::wanted_attempt(job.status.as_ref());
     match &set {
-        Some(set) if set.attempt >= wanted => observe_world(context, identity, set, &mut observation).await?,
+        Some(set) if set.attempt >= wanted => {
+            observe_running_attempt(context, identity, set, &mut observation).await?
+        }
         None if job.status.as_ref().is_none_or(|status| status.attempt == 0) => {}
         // Between two attempts all that matters is whether pods are left.
         _ => observation.pods = list_pods(context, identity).await?,
@@ -113,8 +115,8 @@ pub async fn observe(
     Ok(observation)
 }
 
-fn view(set: &StatefulSet) -> SetView {
-    SetView {
+fn stateful_set_state(set: &StatefulSet) -> StatefulSetState {
+    StatefulSetState {
         uid: set.uid().unwrap_or_default(),
         attempt: set
             .annotations()
@@ -126,23 +128,23 @@ fn view(set: &StatefulSet) -> SetView {
     }
 }
 
-async fn observe_world(
+async fn observe_running_attempt(
     context: &Context,
     identity: &Identity,
-    set: &SetView,
+    set: &StatefulSetState,
     observation: &mut Observation,
 ) -> Result<(), CallError> {
-    let remembered = context.memory.of(&identity.uid);
-    let known = still_known(set, &remembered);
+    let cached = context.cache.get(&identity.uid);
+    let known = cached_pod(set, &cached);
     if known.is_none() {
         let pods = list_pods(context, identity).await?;
-        observation.pods = pods.into_iter().filter(|pod| is_owned(pod, &set.uid)).collect();
-        observation.warning = warning(context, identity, set, &observation.pods).await?;
+        observation.pods = pods.into_iter().filter(|pod| is_owned_by(pod, &set.uid)).collect();
+        observation.warning = find_warning(context, identity, set, &observation.pods).await?;
     }
     let first = format!("{}-0", identity.name);
-    let answering = known.or_else(|| {
+    let reporting_pod = known.or_else(|| {
         let pod = observation.pods.iter().find(|pod| pod.name_any() == first)?;
-        Some(Answering {
+        Some(ReportingPod {
             pod: first.clone(),
             pod_uid: pod.uid()?,
             set_uid: set.uid.clone(),
@@ -150,54 +152,56 @@ async fn observe_world(
             seen: Instant::now(),
         })
     });
-    observation.report = read_report(context, identity, set, answering.as_ref(), observation).await;
-    let times = match &observation.report {
-        ReportRead::Unread { times, .. } => *times,
+    observation.report = read_report(context, identity, set, reporting_pod.as_ref(), observation).await;
+    let failures = match &observation.report {
+        ReportState::Unreadable { failures, .. } => *failures,
         _ => 0,
     };
-    context.memory.change(&identity.uid, |remembered| {
-        remembered.answering = answering;
-        remembered.unread_reports = times;
+    context.cache.update(&identity.uid, |cached| {
+        cached.reporting_pod = reporting_pod;
+        cached.failed_report_reads = failures;
     });
     Ok(())
 }
 
 /// The pod that answered last, where there is no reason to look at the pods again: all are ready, the last report was
 /// read, and the record is fresh. So a job that trains costs one read of its StatefulSet and one report.
-fn still_known(set: &SetView, remembered: &Remembered) -> Option<Answering> {
-    remembered.answering.clone().filter(|answering| {
-        answering.set_uid == set.uid
+fn cached_pod(set: &StatefulSetState, cached: &CachedJob) -> Option<ReportingPod> {
+    cached.reporting_pod.clone().filter(|reporting_pod| {
+        reporting_pod.set_uid == set.uid
             && set.replicas > 0
             && set.ready >= set.replicas
-            && remembered.unread_reports == 0
-            && answering.seen.elapsed() < RECORD_LIFETIME
+            && cached.failed_report_reads == 0
+            && reporting_pod.seen.elapsed() < POD_CACHE_LIFETIME
     })
 }
 
 async fn read_report(
     context: &Context,
     identity: &Identity,
-    set: &SetView,
-    answering: Option<&Answering>,
+    set: &StatefulSetState,
+    reporting_pod: Option<&ReportingPod>,
     observation: &Observation,
-) -> ReportRead {
-    let Some(answering) = answering else { return ReportRead::NoPod };
-    let asked = Asked { job_uid: &identity.uid, pod_uid: &answering.pod_uid, attempt: set.attempt };
-    match context.reports.read(answering.address, asked).await {
+) -> ReportState {
+    let Some(reporting_pod) = reporting_pod else { return ReportState::NoPod };
+    let expected =
+        ExpectedSender { job_uid: &identity.uid, pod_uid: &reporting_pod.pod_uid, attempt: set.attempt };
+    match context.reports.read(reporting_pod.address, expected).await {
         Ok(report) => {
-            context.metrics.report("read");
-            ReportRead::Read(Box::new(report))
+            context.metrics.record_report_read("read");
+            ReportState::Received(Box::new(report))
         }
         Err(error) => {
-            context.metrics.report(error.outcome());
-            debug!(job = %identity.name, namespace = %identity.namespace, pod = %answering.pod, %error, "Cannot read the report.");
+            context.metrics.record_report_read(error.outcome());
+            debug!(job = %identity.name, namespace = %identity.namespace, pod = %reporting_pod.pod, %error, "Cannot read the report.");
             // A pod that is not ready yet need not answer; one that is must.
-            let ready = observation.pods.iter().any(|pod| pod.name_any() == answering.pod && is_ready(pod));
-            let before = context.memory.of(&identity.uid).unread_reports;
-            ReportRead::Unread {
-                pod: answering.pod.clone(),
+            let ready =
+                observation.pods.iter().any(|pod| pod.name_any() == reporting_pod.pod && is_ready(pod));
+            let before = context.cache.get(&identity.uid).failed_report_reads;
+            ReportState::Unreadable {
+                pod: reporting_pod.pod.clone(),
                 message: error.to_string(),
-                times: if ready || observation.pods.is_empty() { before + 1 } else { 1 },
+                failures: if ready || observation.pods.is_empty() { before + 1 } else { 1 },
             }
         }
     }
@@ -206,8 +210,9 @@ async fn read_report(
 async fn list_pods(context: &Context, identity: &Identity) -> Result<Vec<Pod>, CallError> {
     let api = Api::<Pod>::namespaced(context.client.clone(), &identity.namespace);
     let mut pods = Vec::new();
-    let mut params =
-        ListParams::default().labels(&format!("{}={}", contract::LABEL_JOB_UID, identity.uid)).limit(PAGE);
+    let mut params = ListParams::default()
+        .labels(&format!("{}={}", contract::LABEL_JOB_UID, identity.uid))
+        .limit(PAGE_SIZE);
     loop {
         let what = format!("list the pods of {}/{}", identity.namespace, identity.name);
         let page = call(what, api.list(&params)).await?;
@@ -231,16 +236,16 @@ fn ordinal(name: &str) -> u32 {
     name.rsplit('-').next().and_then(|number| number.parse().ok()).unwrap_or(u32::MAX)
 }
 
-/// Why pods are missing or hang, where only events say so: asked for one object, and only after a while.
-async fn warning(
+/// Why pods are missing or hang, where only events say so: expected for one object, and only after a while.
+async fn find_warning(
     context: &Context,
     identity: &Identity,
-    set: &SetView,
+    set: &StatefulSetState,
     pods: &[Pod],
-) -> Result<Option<Warning>, CallError> {
+) -> Result<Option<WarningEvent>, CallError> {
     let now = Timestamp::now();
-    let hanging = pods.iter().find(|pod| is_hanging(pod, now));
-    let (uid, about, reasons) = match hanging {
+    let stuck = pods.iter().find(|pod| is_stuck_creating(pod, now));
+    let (uid, object, reasons) = match stuck {
         Some(pod) => (
             pod.uid().unwrap_or_default(),
             pod.name_any(),
@@ -253,13 +258,13 @@ async fn warning(
     };
     let api = Api::<Event>::namespaced(context.client.clone(), &identity.namespace);
     let params = ListParams::default().fields(&format!("involvedObject.uid={uid},type=Warning")).limit(100);
-    let what = format!("list the events of {}/{about}", identity.namespace);
+    let what = format!("list the events of {}/{object}", identity.namespace);
     let events = call(what, api.list(&params)).await?.items;
-    Ok(newest(events, reasons, now).map(|message| Warning { about, message }))
+    Ok(newest_message(events, reasons, now).map(|message| WarningEvent { object, message }))
 }
 
 /// The newest message of one of the reasons, if it is not an old story.
-fn newest(events: Vec<Event>, reasons: &[&str], now: Timestamp) -> Option<String> {
+fn newest_message(events: Vec<Event>, reasons: &[&str], now: Timestamp) -> Option<String> {
     let seen = |event: &Event| {
         let series =
             event.series.as_ref().and_then(|series| series.last_observed_time.as_ref()).map(|time| time.0);
@@ -281,7 +286,7 @@ fn newest(events: Vec<Event>, reasons: &[&str], now: Timestamp) -> Option<String
 }
 
 /// Whether a pod has a node but its containers have not been created for a while.
-fn is_hanging(pod: &Pod, now: Timestamp) -> bool {
+fn is_stuck_creating(pod: &Pod, now: Timestamp) -> bool {
     let Some(status) = &pod.status else { return false };
     let Some(since) = &status.start_time else { return false };
     let waits = |list: &Option<Vec<_>>| {
@@ -301,10 +306,10 @@ fn is_hanging(pod: &Pod, now: Timestamp) -> bool {
         && status.phase.as_deref() == Some("Pending")
         && waits(&status.container_statuses)
         && !runs(&status.init_container_statuses)
-        && now.as_second() - since.0.as_second() > PATIENCE_SECONDS
+        && now.as_second() - since.0.as_second() > EVENTS_DELAY_SECONDS
 }
 
-fn is_owned(pod: &Pod, set_uid: &str) -> bool {
+fn is_owned_by(pod: &Pod, set_uid: &str) -> bool {
     pod.owner_references().iter().any(|owner| owner.uid == set_uid && owner.controller == Some(true))
 }
 
@@ -343,7 +348,7 @@ mod tests {
     #[test]
     fn only_pods_of_our_stateful_set_count() {
         let owned = |uid: &str, controller: bool| {
-            is_owned(
+            is_owned_by(
                 &pod(json!({"metadata": {"name": "job-0", "ownerReferences": [
                     {"apiVersion": "apps/v1", "kind": "StatefulSet", "name": "job", "uid": uid, "controller": controller}
                 ]}})),
@@ -373,8 +378,8 @@ mod tests {
             {"name": "trainer", "image": "", "imageID": "", "ready": false, "restartCount": 0,
              "state": {"waiting": {"reason": "ContainerCreating"}}}
         ]}});
-        assert!(!is_hanging(&pod(creating.clone()), "2026-01-01T00:00:10Z".parse().unwrap()));
-        assert!(is_hanging(&pod(creating), "2026-01-01T00:00:30Z".parse().unwrap()));
+        assert!(!is_stuck_creating(&pod(creating.clone()), "2026-01-01T00:00:10Z".parse().unwrap()));
+        assert!(is_stuck_creating(&pod(creating), "2026-01-01T00:00:30Z".parse().unwrap()));
     }
 
     #[test]
@@ -392,8 +397,8 @@ mod tests {
             event("Scheduled", "x", "2026-01-01T00:03:00Z"),
         ];
         let now = "2026-01-01T00:04:00Z".parse().unwrap();
-        assert_eq!(newest(events.clone(), &["FailedMount"], now).unwrap(), "secret \"s\" not found");
-        assert_eq!(newest(events, &["FailedMount"], "2026-01-01T01:00:00Z".parse().unwrap()), None);
+        assert_eq!(newest_message(events.clone(), &["FailedMount"], now).unwrap(), "secret \"s\" not found");
+        assert_eq!(newest_message(events, &["FailedMount"], "2026-01-01T01:00:00Z".parse().unwrap()), None);
     }
 
     #[test]

@@ -9,7 +9,7 @@ use crate::calls::CallError;
 
 /// Why a child could not be written.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Obstacle {
+pub enum ApplyConflict {
     /// A child of an earlier job of the same name; the garbage collector removes it.
     Leftover {
         /// Kind and name.
@@ -21,16 +21,16 @@ pub enum Obstacle {
         object: String,
     },
     /// The API server will not have it: a quota, an admission rule, a value that only the API server checks.
-    Refused {
+    Rejected {
         /// The API server's words.
         message: String,
     },
 }
 
-impl Obstacle {
-    /// The obstacle that a refusal of the API server is; other errors are tried again.
-    pub fn refused(error: CallError) -> Result<Self, CallError> {
-        if error.is_refusal() { Ok(Self::Refused { message: error.to_string() }) } else { Err(error) }
+impl ApplyConflict {
+    /// The conflict that a refusal of the API server is; other errors are tried again.
+    pub fn from_rejection(error: CallError) -> Result<Self, CallError> {
+        if error.is_rejection() { Ok(Self::Rejected { message: error.to_string() }) } else { Err(error) }
     }
 
     /// One word.
@@ -38,12 +38,12 @@ impl Obstacle {
         match self {
             Self::Leftover { .. } => "AwaitingCleanup",
             Self::Foreign { .. } => "NameTaken",
-            Self::Refused { .. } => "Refused",
+            Self::Rejected { .. } => "Refused",
         }
     }
 
     /// What happened, to what, and what to do.
-    pub fn sentence(&self) -> String {
+    pub fn message(&self) -> String {
         match self {
             Self::Leftover { object } => {
                 format!("{object} of a deleted job with this name still exists; waiting for its deletion.")
@@ -51,7 +51,7 @@ impl Obstacle {
             Self::Foreign { object } => format!(
                 "{object} already exists and does not belong to this job; delete it, or create the job with another name."
             ),
-            Self::Refused { message } => {
+            Self::Rejected { message } => {
                 format!(
                     "The API server rejected a request: {}. The operator retries it.",
                     crate::text::clause(message)
@@ -62,21 +62,25 @@ impl Obstacle {
 }
 
 /// What is in the way where this object stands; nothing where it is the job's own.
-pub fn obstacle<K: Resource<DynamicType = ()>>(found: &K, identity: &Identity) -> Option<Obstacle> {
-    obstacle_at(&K::kind(&()), found, identity)
+pub fn find_conflict<K: Resource<DynamicType = ()>>(found: &K, identity: &Identity) -> Option<ApplyConflict> {
+    find_conflict_of_kind(&K::kind(&()), found, identity)
 }
 
-/// As [`obstacle`], for an object whose type does not know its kind (metadata alone).
-pub fn obstacle_at<K: Resource>(kind: &str, found: &K, identity: &Identity) -> Option<Obstacle> {
+/// As [`conflict`], for an object whose type does not know its kind (metadata alone).
+pub fn find_conflict_of_kind<K: Resource>(
+    kind: &str,
+    found: &K,
+    identity: &Identity,
+) -> Option<ApplyConflict> {
     let object = format!("{kind} {}", found.name_any());
     let owner = found.owner_references().iter().find(|owner| owner.controller == Some(true));
     match owner {
         Some(owner) if owner.uid == identity.uid && found.meta().deletion_timestamp.is_none() => None,
         // Also our own on its way out: it is written again when it is gone.
         Some(owner) if owner.kind == identity.owner().kind && owner.name == identity.name => {
-            Some(Obstacle::Leftover { object })
+            Some(ApplyConflict::Leftover { object })
         }
-        _ => Some(Obstacle::Foreign { object }),
+        _ => Some(ApplyConflict::Foreign { object }),
     }
 }
 
@@ -90,20 +94,20 @@ mod tests {
     fn objects_of_others_are_not_taken_over() {
         let identity = Identity { name: "job".into(), namespace: "ns".into(), uid: "uid".into() };
         let own = Service { metadata: identity.child("job"), ..Service::default() };
-        assert_eq!(obstacle(&own, &identity), None);
+        assert_eq!(find_conflict(&own, &identity), None);
 
         let earlier = Identity { uid: "earlier".into(), ..identity.clone() };
         let left = Service { metadata: earlier.child("job"), ..Service::default() };
-        assert!(matches!(obstacle(&left, &identity), Some(Obstacle::Leftover { .. })));
+        assert!(matches!(find_conflict(&left, &identity), Some(ApplyConflict::Leftover { .. })));
 
         let mut plain = own.clone();
         plain.metadata.owner_references = None;
-        let found = obstacle(&plain, &identity).unwrap();
-        assert!(found.reason() == "NameTaken" && found.sentence().contains("Service job"), "{found:?}");
+        let found = find_conflict(&plain, &identity).unwrap();
+        assert!(found.reason() == "NameTaken" && found.message().contains("Service job"), "{found:?}");
 
         let mut dying = own;
         dying.metadata.deletion_timestamp =
             Some(k8s_openapi::apimachinery::pkg::apis::meta::v1::Time(jiff::Timestamp::UNIX_EPOCH));
-        assert!(matches!(obstacle(&dying, &identity), Some(Obstacle::Leftover { .. })));
+        assert!(matches!(find_conflict(&dying, &identity), Some(ApplyConflict::Leftover { .. })));
     }
 }

@@ -12,27 +12,27 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use kube::ResourceExt as _;
 
 use super::{
-    apply::{Active, Applied},
-    attempt::Step,
+    apply::{ActiveJob, Applied},
+    attempt::AttemptAction,
     blockers::{self, Blocker},
-    observe::{self, ReportRead},
-    ownership::Obstacle,
+    observe::{self, ReportState},
+    ownership::ApplyConflict,
 };
 use crate::{conditions, events::Event, jitter};
 
-mod describe;
-mod ending;
+mod active;
+mod finish;
 mod report;
 mod state;
 
 pub use state::State;
 
 /// How often a job that runs is looked at.
-pub const POLL: Duration = Duration::from_secs(5);
+pub const POLL_INTERVAL: Duration = Duration::from_secs(5);
 /// When what the API server refused is tried again.
-const RETRY_REFUSED: Duration = Duration::from_secs(30);
+const REJECTION_RETRY_DELAY: Duration = Duration::from_secs(30);
 /// After so many reports in a row that could not be read from a ready pod, it is said in a condition.
-const UNREAD_LIMIT: u32 = 6;
+const MAX_FAILED_READS: u32 = 6;
 
 /// What is to be said of a job now.
 #[derive(Clone, Debug, PartialEq)]
@@ -47,19 +47,19 @@ pub struct Outcome {
 
 /// The new status of a job.
 pub fn status(job: &DatJob, applied: &Applied, now: Timestamp) -> Outcome {
-    let mut draft = Draft::new(job, now);
+    let mut draft = StatusBuilder::new(job, now);
     match applied {
-        Applied::Settled => draft.settle(),
-        Applied::Refused(invalid) => draft.refuse(invalid),
-        Applied::Active(active) => draft.follow(active),
+        Applied::Finished => draft.record_generation_only(),
+        Applied::Rejected(invalid) => draft.reject(invalid),
+        Applied::Active(active) => draft.update_active(active),
     }
-    draft.finish()
+    draft.build()
 }
 
 /// A status in the making.
-struct Draft<'a> {
+struct StatusBuilder<'a> {
     job: &'a DatJob,
-    before: DatJobStatus,
+    previous: DatJobStatus,
     next: DatJobStatus,
     events: Vec<Event>,
     requeue: Option<Duration>,
@@ -67,57 +67,58 @@ struct Draft<'a> {
     now: Timestamp,
 }
 
-impl<'a> Draft<'a> {
+impl<'a> StatusBuilder<'a> {
     fn new(job: &'a DatJob, now: Timestamp) -> Self {
-        let before = job.status.clone().unwrap_or_default();
+        let previous = job.status.clone().unwrap_or_default();
         let generation = job.metadata.generation.unwrap_or_default();
-        let mut next = before.clone();
+        let mut next = previous.clone();
         next.observed_generation = generation;
         // Times in a status have whole seconds: with a fraction they would never equal what comes back.
         let now = Timestamp::from_second(now.as_second()).unwrap_or(now);
-        Self { job, before, next, events: Vec::new(), requeue: None, generation, now }
+        Self { job, previous, next, events: Vec::new(), requeue: None, generation, now }
     }
 
-    fn finish(self) -> Outcome {
+    fn build(self) -> Outcome {
         Outcome { status: self.next, events: self.events, requeue: self.requeue }
     }
 
     /// The job is over and stays as it is; only which version of the spec this speaks of follows.
-    fn settle(&mut self) {
+    fn record_generation_only(&mut self) {
         for condition in &mut self.next.conditions {
             condition.observed_generation = Some(self.generation);
         }
     }
 
-    fn follow(&mut self, active: &Active) {
+    fn update_active(&mut self, active: &ActiveJob) {
         let key = format!("{}/poll", self.job.uid().unwrap_or_default());
-        self.requeue = Some(jitter::within(&key, POLL, POLL + Duration::from_millis(500)));
-        self.note_attempt(active);
-        self.note_report(&active.observation.report);
-        self.note_pods(active);
+        self.requeue =
+            Some(jitter::jittered(&key, POLL_INTERVAL, POLL_INTERVAL + Duration::from_millis(500)));
+        self.record_attempt(active);
+        self.record_report(&active.observation.report);
+        self.record_pods(active);
         let blocker = self.blocker(active);
-        if self.end(active) {
+        if self.finish_if_due(active) {
             // The watch brings the job back at once; this is for the case that it does not.
             self.requeue = Some(Duration::from_secs(1));
             return;
         }
-        if self.misses_startup_deadline(active) {
-            self.give_up_attempt(active, blocker.as_ref());
+        if self.exceeds_startup_deadline(active) {
+            self.abandon_attempt(active, blocker.as_ref());
             return;
         }
-        self.describe(active, blocker.as_ref());
+        self.set_active(active, blocker.as_ref());
     }
 
     /// The attempt that runs: the one just started, or one that an operator started that could not note it.
-    fn note_attempt(&mut self, active: &Active) {
-        let running = match (active.step, &active.observation.stateful_set) {
-            (Step::Start(attempt), _) if active.obstacle.is_none() => attempt,
-            (Step::Keep, Some(set)) if set.attempt > self.before.attempt => set.attempt,
+    fn record_attempt(&mut self, active: &ActiveJob) {
+        let running = match (active.action, &active.observation.stateful_set) {
+            (AttemptAction::Start(attempt), _) if active.conflict.is_none() => attempt,
+            (AttemptAction::Keep, Some(set)) if set.attempt > self.previous.attempt => set.attempt,
             _ => return,
         };
-        if running > self.before.attempt {
+        if running > self.previous.attempt {
             self.next.attempt = running;
-            self.next.generation_at_start = self.before.generation;
+            self.next.generation_at_start = self.previous.generation;
         }
         self.next.waiting_since = Some(Time(self.now));
         let replicas = self.job.spec.replicas;
@@ -126,13 +127,13 @@ impl<'a> Draft<'a> {
         self.events.push(Event::normal("Created", format!("attempt {running}"), note));
     }
 
-    fn note_pods(&mut self, active: &Active) {
+    fn record_pods(&mut self, active: &ActiveJob) {
         let observation = &active.observation;
         let first = observation.pods.iter().filter_map(observe::running_since).min();
         if self.next.start_time.is_none() {
             self.next.start_time = first.map(Time);
         }
-        let ready = if active.step == Step::Keep {
+        let ready = if active.action == AttemptAction::Keep {
             observation.stateful_set.as_ref().map_or(0, |set| set.ready)
         } else {
             0
@@ -144,23 +145,23 @@ impl<'a> Draft<'a> {
     }
 
     /// What only a person can mend: something in the way of a child, or of a pod. A world that trains is not blocked.
-    fn blocker(&self, active: &Active) -> Option<Blocker> {
-        match &active.obstacle {
-            Some(Obstacle::Leftover { .. }) => return None,
-            Some(obstacle) => {
-                return Some(Blocker::new(obstacle.reason(), obstacle.sentence().trim_end_matches('.'), ""));
+    fn blocker(&self, active: &ActiveJob) -> Option<Blocker> {
+        match &active.conflict {
+            Some(ApplyConflict::Leftover { .. }) => return None,
+            Some(conflict) => {
+                return Some(Blocker::new(conflict.reason(), conflict.message().trim_end_matches('.'), ""));
             }
             None => {}
         }
-        if active.step != Step::Keep {
+        if active.action != AttemptAction::Keep {
             return None;
         }
         let observation = &active.observation;
         match &observation.report {
-            ReportRead::Read(report) if state::is_formed(report.phase) => return None,
-            ReportRead::Unread { pod, message, times } if *times >= UNREAD_LIMIT => {
-                let head = format!("Cannot read the report of pod {pod}");
-                return Some(Blocker::new("ReportUnreadable", head, message));
+            ReportState::Received(report) if state::is_formed(report.phase) => return None,
+            ReportState::Unreadable { pod, message, failures } if *failures >= MAX_FAILED_READS => {
+                let summary = format!("Cannot read the report of pod {pod}");
+                return Some(Blocker::new("ReportUnreadable", summary, message));
             }
             _ => {}
         }

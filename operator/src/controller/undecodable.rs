@@ -19,13 +19,13 @@ use crate::{
 };
 
 /// A field manager of its own: applied by the usual one, a status with two conditions would take all others away.
-const MANAGER: &str = "datjob-operator-undecodable";
+const FIELD_MANAGER: &str = "datjob-operator-undecodable";
 
 /// Says in the job's conditions that it cannot be decoded, once.
 pub(super) async fn report(context: &Context, invalid: &InvalidObject) -> Result<Action, CallError> {
     let (name, namespace) = (invalid.metadata.name.clone(), invalid.metadata.namespace.clone());
     let (Some(name), Some(namespace)) = (name, namespace) else { return Ok(Action::await_change()) };
-    context.metrics.undecodable();
+    context.metrics.record_undecodable();
     error!(job = %name, %namespace, error = %invalid.error, "Cannot decode the job; skipping it.");
     let kind = ApiResource::erase::<DatJob>(&());
     let api = Api::<DynamicObject>::namespaced_with(context.client.clone(), &namespace, &kind);
@@ -55,7 +55,7 @@ pub(super) async fn report(context: &Context, invalid: &InvalidObject) -> Result
         "metadata": {"resourceVersion": found.resource_version()},
         "status": {"observedGeneration": generation, "conditions": status.conditions},
     });
-    let params = PatchParams::apply(MANAGER).force();
+    let params = PatchParams::apply(FIELD_MANAGER).force();
     call(
         format!("write the status of DatJob {namespace}/{name}"),
         api.patch_status(&name, &params, &Patch::Apply(body)),

@@ -15,7 +15,7 @@ use tracing::{info, warn};
 
 use super::{
     Context,
-    identity::{Identity, MANAGER},
+    identity::{FIELD_MANAGER, Identity},
     status::Outcome,
 };
 use crate::{
@@ -29,20 +29,20 @@ const PROGRESS_INTERVAL: Duration = Duration::from_secs(30);
 /// What is to be written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Change {
-    Nothing,
-    ProgressAlone,
-    More,
+    None,
+    ProgressOnly,
+    Other,
 }
 
 /// Writes the status where it changed. Returns false where the job changed meanwhile: it is looked at again.
-pub async fn update(
+pub async fn write_status(
     context: &Context,
     job: &DatJob,
     identity: &Identity,
     outcome: &Outcome,
 ) -> Result<bool, CallError> {
-    let change = change(job.status.as_ref(), &outcome.status);
-    let since = context.memory.of(&identity.uid).progress_written.map(|when| when.elapsed());
+    let change = classify_change(job.status.as_ref(), &outcome.status);
+    let since = context.cache.get(&identity.uid).progress_written_at.map(|when| when.elapsed());
     if !is_due(change, since) {
         return Ok(true);
     }
@@ -59,14 +59,14 @@ pub async fn update(
         Err(error) if error.is_not_found() => return Ok(true),
         Err(error) => return Err(error),
     }
-    context.memory.change(&identity.uid, |job| job.progress_written = Some(Instant::now()));
+    context.cache.update(&identity.uid, |job| job.progress_written_at = Some(Instant::now()));
     if before != outcome.status.state {
         info!(job = %identity.name, namespace = %identity.namespace, before, state = %outcome.status.state, attempt = outcome.status.attempt, generation = outcome.status.generation, "Job state changed.");
     }
-    let about = job.object_ref(&());
+    let regarding = job.object_ref(&());
     for event in &outcome.events {
         // The status has the story; an event that is lost is no reason to do anything again.
-        if let Err(error) = events::publish(&context.recorder, event, &about).await {
+        if let Err(error) = events::publish(&context.recorder, event, &regarding).await {
             warn!(job = %identity.name, namespace = %identity.namespace, %error, "Cannot publish the event.");
         }
     }
@@ -87,22 +87,22 @@ async fn patch(
         "metadata": {"resourceVersion": job.resource_version()},
         "status": status,
     });
-    api.patch_status(&identity.name, &PatchParams::apply(MANAGER).force(), &Patch::Apply(body)).await
+    api.patch_status(&identity.name, &PatchParams::apply(FIELD_MANAGER).force(), &Patch::Apply(body)).await
 }
 
-fn change(before: Option<&DatJobStatus>, after: &DatJobStatus) -> Change {
+fn classify_change(before: Option<&DatJobStatus>, after: &DatJobStatus) -> Change {
     match before {
-        Some(before) if before == after => Change::Nothing,
-        Some(before) if without_progress(before) == without_progress(after) => Change::ProgressAlone,
-        _ => Change::More,
+        Some(before) if before == after => Change::None,
+        Some(before) if without_progress(before) == without_progress(after) => Change::ProgressOnly,
+        _ => Change::Other,
     }
 }
 
 fn is_due(change: Change, since_last: Option<Duration>) -> bool {
     match change {
-        Change::Nothing => false,
-        Change::ProgressAlone => since_last.is_none_or(|since| since >= PROGRESS_INTERVAL),
-        Change::More => true,
+        Change::None => false,
+        Change::ProgressOnly => since_last.is_none_or(|since| since >= PROGRESS_INTERVAL),
+        Change::Other => true,
     }
 }
 
@@ -119,15 +119,15 @@ mod tests {
         let before = DatJobStatus { epoch: "1/9".into(), ..DatJobStatus::default() };
         let progress = DatJobStatus { epoch: "2/9".into(), ..DatJobStatus::default() };
         let accuracy = DatJobStatus { clean: "80.00".into(), ..progress.clone() };
-        assert_eq!(change(Some(&before), &before), Change::Nothing);
-        assert_eq!(change(Some(&before), &progress), Change::ProgressAlone);
-        assert_eq!(change(Some(&before), &accuracy), Change::More);
-        assert_eq!(change(None, &before), Change::More);
+        assert_eq!(classify_change(Some(&before), &before), Change::None);
+        assert_eq!(classify_change(Some(&before), &progress), Change::ProgressOnly);
+        assert_eq!(classify_change(Some(&before), &accuracy), Change::Other);
+        assert_eq!(classify_change(None, &before), Change::Other);
 
-        assert!(!is_due(Change::Nothing, None));
-        assert!(is_due(Change::ProgressAlone, None));
-        assert!(!is_due(Change::ProgressAlone, Some(Duration::from_secs(29))));
-        assert!(is_due(Change::ProgressAlone, Some(Duration::from_secs(30))));
-        assert!(is_due(Change::More, Some(Duration::ZERO)));
+        assert!(!is_due(Change::None, None));
+        assert!(is_due(Change::ProgressOnly, None));
+        assert!(!is_due(Change::ProgressOnly, Some(Duration::from_secs(29))));
+        assert!(is_due(Change::ProgressOnly, Some(Duration::from_secs(30))));
+        assert!(is_due(Change::Other, Some(Duration::ZERO)));
     }
 }

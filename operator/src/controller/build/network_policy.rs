@@ -30,7 +30,7 @@ pub(super) fn network_policy(valid: &ValidJob<'_>, settings: &Settings) -> Optio
 /// metrics needs a policy of its own (policies add up). The kubelet's probes pass any policy.
 fn ingress(identity: &Identity, settings: &Settings) -> Vec<NetworkPolicyIngressRule> {
     vec![
-        NetworkPolicyIngressRule { from: Some(vec![peers(identity)]), ports: None },
+        NetworkPolicyIngressRule { from: Some(vec![job_peer(identity)]), ports: None },
         NetworkPolicyIngressRule {
             // An operator outside the cluster (development) is no pod that a policy could name.
             from: settings.operator_namespace.as_deref().map(|namespace| vec![namespace_peer(namespace)]),
@@ -41,29 +41,29 @@ fn ingress(identity: &Identity, settings: &Settings) -> Vec<NetworkPolicyIngress
 
 fn egress(valid: &ValidJob<'_>) -> Vec<NetworkPolicyEgressRule> {
     let mut rules = vec![
-        NetworkPolicyEgressRule { to: Some(vec![peers(valid.identity)]), ports: None },
+        NetworkPolicyEgressRule { to: Some(vec![job_peer(valid.identity)]), ports: None },
         // To anywhere: DNS may be a pod, a node-local cache or a host.
         NetworkPolicyEgressRule { to: None, ports: Some(vec![port(53, "UDP"), port(53, "TCP")]) },
     ];
     let added = &valid.job.spec.network_policy.egress;
-    rules.extend(added.iter().map(rule));
+    rules.extend(added.iter().map(egress_rule));
     if added.is_empty() && !valid.source_ports.is_empty() {
         rules.push(NetworkPolicyEgressRule {
-            to: Some(["0.0.0.0/0", "::/0"].map(addresses).into()),
+            to: Some(["0.0.0.0/0", "::/0"].map(cidr_peer).into()),
             ports: Some(valid.source_ports.iter().map(|&source| port(source, "TCP")).collect()),
         });
     }
     rules
 }
 
-fn rule(egress: &Egress) -> NetworkPolicyEgressRule {
+fn egress_rule(egress: &Egress) -> NetworkPolicyEgressRule {
     NetworkPolicyEgressRule {
         to: (!egress.to.is_empty()).then(|| egress.to.clone()),
         ports: (!egress.ports.is_empty()).then(|| egress.ports.clone()),
     }
 }
 
-fn peers(identity: &Identity) -> NetworkPolicyPeer {
+fn job_peer(identity: &Identity) -> NetworkPolicyPeer {
     NetworkPolicyPeer { pod_selector: Some(identity.selector()), ..NetworkPolicyPeer::default() }
 }
 
@@ -77,7 +77,7 @@ fn namespace_peer(name: &str) -> NetworkPolicyPeer {
     }
 }
 
-fn addresses(cidr: &str) -> NetworkPolicyPeer {
+fn cidr_peer(cidr: &str) -> NetworkPolicyPeer {
     NetworkPolicyPeer {
         ip_block: Some(IPBlock { cidr: cidr.to_owned(), except: None }),
         ..NetworkPolicyPeer::default()

@@ -26,13 +26,13 @@ pub(super) fn pod(valid: &ValidJob<'_>, attempt: u32, settings: &Settings) -> Po
         termination_grace_period_seconds: Some(options.termination_grace_period_seconds),
         automount_service_account_token: Some(false),
         enable_service_links: Some(false),
-        security_context: Some(security(options)),
+        security_context: Some(pod_security_context(options)),
         service_account_name: options.service_account_name.clone(),
-        image_pull_secrets: some(options.image_pull_secrets.clone()),
+        image_pull_secrets: non_empty(options.image_pull_secrets.clone()),
         node_selector: (!options.node_selector.is_empty()).then(|| options.node_selector.clone()),
         tolerations: Some(tolerations(options)),
         affinity: options.affinity.clone(),
-        topology_spread_constraints: some(options.topology_spread_constraints.clone()),
+        topology_spread_constraints: non_empty(options.topology_spread_constraints.clone()),
         priority_class_name: options.priority_class_name.clone(),
         runtime_class_name: options.runtime_class_name.clone(),
         scheduler_name: options.scheduler_name.clone(),
@@ -41,7 +41,7 @@ pub(super) fn pod(valid: &ValidJob<'_>, attempt: u32, settings: &Settings) -> Po
 }
 
 /// An absent list and an empty one are the same to the API server, but not to server-side apply.
-fn some<T>(list: Vec<T>) -> Option<Vec<T>> {
+fn non_empty<T>(list: Vec<T>) -> Option<Vec<T>> {
     (!list.is_empty()).then_some(list)
 }
 
@@ -52,7 +52,7 @@ fn trainer(valid: &ValidJob<'_>, attempt: u32, settings: &Settings) -> Container
         Some(image) if options.gpus() > 0 => image,
         _ => &settings.trainer_image,
     };
-    let mut env = own_env(valid, attempt);
+    let mut env = operator_env(valid, attempt);
     env.extend(store_credentials(valid));
     env.extend(options.env.clone());
     Container {
@@ -67,11 +67,11 @@ fn trainer(valid: &ValidJob<'_>, attempt: u32, settings: &Settings) -> Container
             protocol: Some("TCP".into()),
             ..ContainerPort::default()
         }]),
-        readiness_probe: Some(health(5, 2)),
+        readiness_probe: Some(health_probe(5, 2)),
         // Generous: the agent shares its cores with the training, and a restart costs the world a round.
-        liveness_probe: Some(health(10, 6)),
+        liveness_probe: Some(health_probe(10, 6)),
         resources: Some(options.resources.clone()),
-        security_context: Some(restricted()),
+        security_context: Some(container_security_context()),
         volume_mounts: Some(volumes::mounts(valid)),
         ..Container::default()
     }
@@ -84,28 +84,28 @@ fn data_container(valid: &ValidJob<'_>) -> Option<Container> {
         name: volumes::DATA_CONTAINER.into(),
         image: Some(image.reference.clone()),
         image_pull_policy: valid.job.spec.pod.image_pull_policy.clone(),
-        env: Some(vec![value(contract::ENV_DATA, contract::DATA_DIR)]),
-        security_context: Some(restricted()),
+        env: Some(vec![env_value(contract::ENV_DATA, contract::DATA_DIR)]),
+        security_context: Some(container_security_context()),
         volume_mounts: Some(volumes::data_container_mounts()),
         ..Container::default()
     })
 }
 
-fn own_env(valid: &ValidJob<'_>, attempt: u32) -> Vec<EnvVar> {
+fn operator_env(valid: &ValidJob<'_>, attempt: u32) -> Vec<EnvVar> {
     let identity = valid.identity;
     let spec = &valid.job.spec;
     let host = format!("{0}-0.{0}.{1}.svc", identity.name, identity.namespace);
     let topology = spec.topology();
-    let gpus = (topology.gpus > 0).then(|| value(contract::ENV_GPUS, &topology.gpus.to_string()));
+    let gpus = (topology.gpus > 0).then(|| env_value(contract::ENV_GPUS, &topology.gpus.to_string()));
     let mut env = vec![
-        value(contract::ENV_JOB_UID, &identity.uid),
-        field(contract::ENV_POD_UID, "metadata.uid"),
-        field(contract::ENV_POD_IP, "status.podIP"),
-        field(contract::ENV_POD_INDEX, "metadata.labels['apps.kubernetes.io/pod-index']"),
-        value(contract::ENV_REPLICAS, &spec.replicas.to_string()),
-        value(contract::ENV_WORKERS_PER_POD, &topology.workers.to_string()),
-        value(contract::ENV_ATTEMPT, &attempt.to_string()),
-        value(contract::ENV_RENDEZVOUS_HOST, &host),
+        env_value(contract::ENV_JOB_UID, &identity.uid),
+        env_field(contract::ENV_POD_UID, "metadata.uid"),
+        env_field(contract::ENV_POD_IP, "status.podIP"),
+        env_field(contract::ENV_POD_INDEX, "metadata.labels['apps.kubernetes.io/pod-index']"),
+        env_value(contract::ENV_REPLICAS, &spec.replicas.to_string()),
+        env_value(contract::ENV_WORKERS_PER_POD, &topology.workers.to_string()),
+        env_value(contract::ENV_ATTEMPT, &attempt.to_string()),
+        env_value(contract::ENV_RENDEZVOUS_HOST, &host),
     ];
     env.extend(gpus);
     env
@@ -133,11 +133,11 @@ fn secret_key(name: &str, secret: &str) -> EnvVar {
     }
 }
 
-fn value(name: &str, value: &str) -> EnvVar {
+fn env_value(name: &str, value: &str) -> EnvVar {
     EnvVar { name: name.to_owned(), value: Some(value.to_owned()), value_from: None }
 }
 
-fn field(name: &str, path: &str) -> EnvVar {
+fn env_field(name: &str, path: &str) -> EnvVar {
     EnvVar {
         name: name.to_owned(),
         value: None,
@@ -151,7 +151,7 @@ fn field(name: &str, path: &str) -> EnvVar {
     }
 }
 
-fn health(period_seconds: i32, failure_threshold: i32) -> Probe {
+fn health_probe(period_seconds: i32, failure_threshold: i32) -> Probe {
     Probe {
         http_get: Some(HTTPGetAction {
             path: Some("/healthz".into()),
@@ -165,7 +165,7 @@ fn health(period_seconds: i32, failure_threshold: i32) -> Probe {
     }
 }
 
-fn security(options: &PodOptions) -> PodSecurityContext {
+fn pod_security_context(options: &PodOptions) -> PodSecurityContext {
     PodSecurityContext {
         run_as_non_root: Some(true),
         run_as_user: Some(options.run_as_user),
@@ -178,7 +178,7 @@ fn security(options: &PodOptions) -> PodSecurityContext {
     }
 }
 
-fn restricted() -> SecurityContext {
+fn container_security_context() -> SecurityContext {
     SecurityContext {
         allow_privilege_escalation: Some(false),
         capabilities: Some(Capabilities { drop: Some(vec!["ALL".into()]), add: None }),
@@ -191,12 +191,12 @@ fn restricted() -> SecurityContext {
 fn tolerations(options: &PodOptions) -> Vec<Toleration> {
     let mut tolerations = options.tolerations.clone();
     for key in ["node.kubernetes.io/not-ready", "node.kubernetes.io/unreachable"] {
-        let given = options.tolerations.iter().any(|toleration| {
+        let tolerated = options.tolerations.iter().any(|toleration| {
             let this_key = toleration.key.as_deref().unwrap_or_default();
             let this_effect = toleration.effect.as_deref().unwrap_or_default();
             (this_key.is_empty() || this_key == key) && (this_effect.is_empty() || this_effect == "NoExecute")
         });
-        if !given {
+        if !tolerated {
             tolerations.push(Toleration {
                 key: Some(key.into()),
                 operator: Some("Exists".into()),

@@ -32,7 +32,7 @@ pub(super) fn volumes(valid: &ValidJob<'_>) -> Vec<Volume> {
             claim_volume(DATA, claim, *claim != checkpoints.claim_name)
         }
         Source::Image(_) | Source::Http(_) | Source::ObjectStore(_) => {
-            empty(DATA, EmptyDirVolumeSource::default())
+            empty_dir(DATA, EmptyDirVolumeSource::default())
         }
     };
     let mut volumes = vec![
@@ -46,17 +46,18 @@ pub(super) fn volumes(valid: &ValidJob<'_>) -> Vec<Volume> {
         },
         claim_volume(CHECKPOINTS, &checkpoints.claim_name, false),
         data,
-        empty(SCRATCH, EmptyDirVolumeSource::default()),
+        empty_dir(SCRATCH, EmptyDirVolumeSource::default()),
     ];
     volumes.extend(
-        files(valid)
-            .map(|(file, claim)| claim_volume(&file_volume(file), claim, claim != checkpoints.claim_name)),
+        volume_files(valid).map(|(file, claim)| {
+            claim_volume(&file_volume_name(file), claim, claim != checkpoints.claim_name)
+        }),
     );
     if let Some(limit) = &spec.pod.shared_memory {
         let memory = EmptyDirVolumeSource { medium: Some("Memory".into()), size_limit: Some(limit.clone()) };
-        volumes.push(empty(SHARED_MEMORY, memory));
+        volumes.push(empty_dir(SHARED_MEMORY, memory));
     }
-    volumes.extend(spec.pod.volumes.iter().map(given));
+    volumes.extend(spec.pod.volumes.iter().map(user_volume));
     volumes
 }
 
@@ -77,8 +78,8 @@ pub(super) fn mounts(valid: &ValidJob<'_>) -> Vec<VolumeMount> {
         data,
         mount(SCRATCH, contract::SCRATCH_DIR, false),
     ];
-    mounts.extend(files(valid).map(|(file, _)| {
-        mount(&file_volume(file), &format!("{}/{}", contract::FILES_DIR, file.name()), true)
+    mounts.extend(volume_files(valid).map(|(file, _)| {
+        mount(&file_volume_name(file), &format!("{}/{}", contract::FILES_DIR, file.name()), true)
     }));
     if spec.pod.shared_memory.is_some() {
         mounts.push(mount(SHARED_MEMORY, contract::SHARED_MEMORY_DIR, false));
@@ -88,14 +89,14 @@ pub(super) fn mounts(valid: &ValidJob<'_>) -> Vec<VolumeMount> {
 }
 
 /// The files beside the data set that lie in volumes, with their claims.
-fn files<'a>(valid: &ValidJob<'a>) -> impl Iterator<Item = (NamedFile, &'a str)> {
+fn volume_files<'a>(valid: &ValidJob<'a>) -> impl Iterator<Item = (NamedFile, &'a str)> {
     valid.job.spec.training.files().into_iter().filter_map(|(file, source)| match source {
         FileSource::Volume(volume) => Some((file, volume.persistent_volume_claim.claim_name.as_str())),
         FileSource::Http(_) => None,
     })
 }
 
-fn file_volume(file: NamedFile) -> String {
+fn file_volume_name(file: NamedFile) -> String {
     format!("datjob-{}", file.name())
 }
 
@@ -103,7 +104,7 @@ pub(super) fn data_container_mounts() -> Vec<VolumeMount> {
     vec![mount(DATA, contract::DATA_DIR, false), mount(SCRATCH, contract::SCRATCH_DIR, false)]
 }
 
-fn given(volume: &datjob::Volume) -> Volume {
+fn user_volume(volume: &datjob::Volume) -> Volume {
     Volume {
         name: volume.name.clone(),
         persistent_volume_claim: volume.persistent_volume_claim.as_ref().map(|claim| {
@@ -133,7 +134,7 @@ fn claim_volume(name: &str, claim: &str, read_only: bool) -> Volume {
     }
 }
 
-fn empty(name: &str, source: EmptyDirVolumeSource) -> Volume {
+fn empty_dir(name: &str, source: EmptyDirVolumeSource) -> Volume {
     Volume { name: name.into(), empty_dir: Some(source), ..Volume::default() }
 }
 

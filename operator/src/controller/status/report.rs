@@ -6,46 +6,46 @@ use datjob_api::{
 };
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 
-use super::{Draft, ReportRead, state::is_formed};
+use super::{ReportState, StatusBuilder, state::is_formed};
 use crate::{
     conditions::{self, OVERFITTING},
     events::Event,
-    text::{clause, shorten},
+    text::{clause, truncate},
 };
 
 /// Longest message, log line and number of log lines that are kept of a failure: the trainer's image is the tenant's.
-const LONGEST_MESSAGE: usize = 4096;
-const LONGEST_LINE: usize = 512;
-const MOST_LINES: usize = 50;
+const MAX_MESSAGE_BYTES: usize = 4096;
+const MAX_LINE_BYTES: usize = 512;
+const MAX_LINES: usize = 50;
 /// Longest name, path or version, and most attacks.
-const LONGEST_NAME: usize = 256;
-const MOST_ATTACKS: usize = 16;
+const MAX_NAME_BYTES: usize = 256;
+const MAX_ATTACKS: usize = 16;
 /// Most points of a sweep.
-const MOST_POINTS: usize = 32;
+const MAX_SWEEP_POINTS: usize = 32;
 
-impl Draft<'_> {
-    pub(super) fn note_report(&mut self, read: &ReportRead) {
+impl StatusBuilder<'_> {
+    pub(super) fn record_report(&mut self, read: &ReportState) {
         match read {
-            ReportRead::Read(report) => self.take(report),
-            ReportRead::NoPod => self.wait(),
+            ReportState::Received(report) => self.apply_report(report),
+            ReportState::NoPod => self.start_waiting(),
             // The pod runs, and most likely goes on with what it did.
-            ReportRead::Unread { .. } => {}
+            ReportState::Unreadable { .. } => {}
         }
     }
 
     /// The pods wait for a world, since now where they did not before.
-    fn wait(&mut self) {
+    fn start_waiting(&mut self) {
         if self.next.attempt > 0 && self.next.waiting_since.is_none() {
             self.next.waiting_since = Some(Time(self.now));
         }
     }
 
-    fn take(&mut self, report: &Report) {
-        self.take_generation(report);
+    fn apply_report(&mut self, report: &Report) {
+        self.record_generation(report);
         if is_formed(report.phase) {
             self.next.waiting_since = None;
         } else {
-            self.wait();
+            self.start_waiting();
         }
         if let Some(progress) = &report.progress {
             self.next.epoch = format!("{}/{}", progress.epoch, progress.epochs);
@@ -55,15 +55,15 @@ impl Draft<'_> {
             self.next.timing.clone_from(&report.timing);
         }
         if let Some(accuracy) = &report.accuracy {
-            self.take_accuracy(accuracy);
+            self.record_accuracy(accuracy);
         }
         if let Some(failure) = &report.failure {
-            self.next.failure = Some(bounded(failure));
+            self.next.failure = Some(truncate_failure(failure));
         }
     }
 
     /// Counts worlds. The first of an attempt is no restart; each further one is.
-    fn take_generation(&mut self, report: &Report) {
+    fn record_generation(&mut self, report: &Report) {
         let start = self.next.generation_at_start;
         let restarts = |generation: u32| generation.saturating_sub(start).saturating_sub(1);
         let before = self.next.generation;
@@ -74,16 +74,16 @@ impl Draft<'_> {
         let more = restarts(report.generation) - restarts(before);
         self.next.restarts.total = self.next.restarts.total.saturating_add(more);
         let world = format!("World {} formed with {} ranks", report.generation, report.world_size);
-        let token = format!("generation {}", report.generation);
+        let key = format!("generation {}", report.generation);
         self.events.push(if more == 0 {
-            Event::normal("WorldFormed", token, format!("{world}."))
+            Event::normal("WorldFormed", key, format!("{world}."))
         } else {
-            Event::warning("Restarted", token, format!("{world}; {}.", why(report.failure.as_ref())))
+            Event::warning("Restarted", key, format!("{world}; {}.", restart_cause(report.failure.as_ref())))
         });
     }
 
-    fn take_accuracy(&mut self, accuracy: &Accuracy) {
-        let accuracy = bounded_accuracy(accuracy);
+    fn record_accuracy(&mut self, accuracy: &Accuracy) {
+        let accuracy = truncate_accuracy(accuracy);
         self.next.clean = accuracy.clean.percent();
         self.next.robust = accuracy.robust.count().percent();
         if self.next.best.as_ref().is_none_or(|best| is_better(&accuracy, best)) {
@@ -94,11 +94,11 @@ impl Draft<'_> {
             self.events.push(Event::normal("Evaluated", format!("epoch {}", accuracy.epoch), note));
             self.next.best = Some(accuracy.clone());
         }
-        self.note_overfitting(&accuracy);
+        self.record_overfitting(&accuracy);
         self.next.accuracy = Some(accuracy);
     }
 
-    fn note_overfitting(&mut self, accuracy: &Accuracy) {
+    fn record_overfitting(&mut self, accuracy: &Accuracy) {
         match &accuracy.overfitting {
             Some(sentence) => {
                 let sentence = format!("{}.", clause(sentence));
@@ -116,23 +116,23 @@ impl Draft<'_> {
         }
     }
 
-    pub(super) fn take_results(&mut self, results: &Results) {
+    pub(super) fn record_results(&mut self, results: &Results) {
         self.next.clean = results.clean.percent();
         self.next.robust = results.worst_case.percent();
         self.next.results = Some(ResultsStatus {
             best_epoch: results.best_epoch,
             averaged: results.averaged,
             clean: results.clean.into(),
-            attacks: results.attacks.iter().take(MOST_ATTACKS).map(bounded_attack).map(Into::into).collect(),
+            attacks: results.attacks.iter().take(MAX_ATTACKS).map(truncate_attack).map(Into::into).collect(),
             worst_case: results.worst_case.into(),
-            sweep: results.sweep.iter().take(MOST_POINTS).map(bounded_point).collect(),
-            certified: results.certified.iter().take(MOST_ATTACKS).map(bounded_certificate).collect(),
-            weights: shorten(&results.weights, LONGEST_MESSAGE),
-            sha256: shorten(&results.sha256, LONGEST_NAME),
+            sweep: results.sweep.iter().take(MAX_SWEEP_POINTS).map(truncate_sweep_point).collect(),
+            certified: results.certified.iter().take(MAX_ATTACKS).map(truncate_certificate).collect(),
+            weights: truncate(&results.weights, MAX_MESSAGE_BYTES),
+            sha256: truncate(&results.sha256, MAX_NAME_BYTES),
             seed: results.seed,
-            training_hash: shorten(&results.training_hash, LONGEST_NAME),
-            trainer_version: shorten(&results.trainer_version, LONGEST_NAME),
-            libtorch_version: shorten(&results.libtorch_version, LONGEST_NAME),
+            training_hash: truncate(&results.training_hash, MAX_NAME_BYTES),
+            trainer_version: truncate(&results.trainer_version, MAX_NAME_BYTES),
+            libtorch_version: truncate(&results.libtorch_version, MAX_NAME_BYTES),
             world_size: results.world_size,
             threads: results.threads,
         });
@@ -140,7 +140,7 @@ impl Draft<'_> {
 }
 
 /// Why the world before this one ended.
-fn why(failure: Option<&Failure>) -> String {
+fn restart_cause(failure: Option<&Failure>) -> String {
     match failure {
         Some(Failure { reason, rank: Some(rank), message, .. }) => {
             format!("the previous world failed with {reason:?} on rank {rank}: {}", clause(message))
@@ -158,38 +158,40 @@ fn is_better(one: &Accuracy, other: &Accuracy) -> bool {
     product(one.robust.correct, other.robust.total) > product(other.robust.correct, one.robust.total)
 }
 
-fn bounded_accuracy(accuracy: &Accuracy) -> Accuracy {
+fn truncate_accuracy(accuracy: &Accuracy) -> Accuracy {
     let mut accuracy = accuracy.clone();
-    accuracy.robust.attack = shorten(&accuracy.robust.attack, LONGEST_NAME);
-    accuracy.overfitting = accuracy.overfitting.as_deref().map(|one| shorten(one, LONGEST_LINE));
+    accuracy.robust.attack = truncate(&accuracy.robust.attack, MAX_NAME_BYTES);
+    accuracy.overfitting = accuracy.overfitting.as_deref().map(|one| truncate(one, MAX_LINE_BYTES));
     accuracy
 }
 
-fn bounded_point(count: &SweepCount) -> SweepCount {
-    SweepCount { epsilon: shorten(&count.epsilon, LONGEST_NAME), ..*count }
+fn truncate_sweep_point(count: &SweepCount) -> SweepCount {
+    SweepCount { epsilon: truncate(&count.epsilon, MAX_NAME_BYTES), ..*count }
 }
 
-fn bounded_certificate(count: &CertifiedCount) -> CertifiedCount {
-    CertifiedCount { radius: shorten(&count.radius, LONGEST_NAME), ..*count }
+fn truncate_certificate(count: &CertifiedCount) -> CertifiedCount {
+    CertifiedCount { radius: truncate(&count.radius, MAX_NAME_BYTES), ..*count }
 }
 
-fn bounded_attack(attack: &AttackResult) -> AttackResult {
-    let stage =
-        |stage: &StageCount| StageCount { name: shorten(&stage.name, LONGEST_NAME), correct: stage.correct };
+fn truncate_attack(attack: &AttackResult) -> AttackResult {
+    let stage = |stage: &StageCount| StageCount {
+        name: truncate(&stage.name, MAX_NAME_BYTES),
+        correct: stage.correct,
+    };
     AttackResult {
-        attack: shorten(&attack.attack, LONGEST_NAME),
-        stages: attack.stages.iter().take(MOST_ATTACKS).map(stage).collect(),
-        warnings: attack.warnings.iter().take(MOST_ATTACKS).map(|one| shorten(one, LONGEST_LINE)).collect(),
+        attack: truncate(&attack.attack, MAX_NAME_BYTES),
+        stages: attack.stages.iter().take(MAX_ATTACKS).map(stage).collect(),
+        warnings: attack.warnings.iter().take(MAX_ATTACKS).map(|one| truncate(one, MAX_LINE_BYTES)).collect(),
         ..*attack
     }
 }
 
-fn bounded(failure: &Failure) -> Failure {
-    let lines = failure.log_tail.iter().skip(failure.log_tail.len().saturating_sub(MOST_LINES));
+fn truncate_failure(failure: &Failure) -> Failure {
+    let lines = failure.log_tail.iter().skip(failure.log_tail.len().saturating_sub(MAX_LINES));
     Failure {
         reason: failure.reason,
         rank: failure.rank,
-        message: shorten(&failure.message, LONGEST_MESSAGE),
-        log_tail: lines.map(|line| shorten(line, LONGEST_LINE)).collect(),
+        message: truncate(&failure.message, MAX_MESSAGE_BYTES),
+        log_tail: lines.map(|line| truncate(line, MAX_LINE_BYTES)).collect(),
     }
 }

@@ -34,7 +34,7 @@ impl State {
     ];
 
     /// The word as the status writes it.
-    pub fn word(self) -> &'static str {
+    pub fn as_str(self) -> &'static str {
         match self {
             Self::Pending => "Pending",
             Self::Starting => "Starting",
@@ -47,8 +47,8 @@ impl State {
     }
 
     /// The state that a status names; Pending where it names none.
-    pub fn of(word: &str) -> Self {
-        Self::ALL.into_iter().find(|state| state.word() == word).unwrap_or(Self::Pending)
+    pub fn parse(name: &str) -> Self {
+        Self::ALL.into_iter().find(|state| state.as_str() == name).unwrap_or(Self::Pending)
     }
 }
 

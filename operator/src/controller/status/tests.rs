@@ -14,7 +14,7 @@ use super::*;
 use crate::{
     conditions::{COMPLETE, FAILED, FINISHED, OVERFITTING, READY, RECONCILING, STALLED},
     controller::{
-        observe::{Observation, SetView},
+        observe::{Observation, StatefulSetState},
         validate::InvalidSpec,
     },
     testing::minimal,
@@ -47,7 +47,7 @@ impl Story {
         let mut again = self.job.clone();
         again.status = Some(outcome.status.clone());
         if let Applied::Active(active) = applied
-            && active.step == Step::Keep
+            && active.action == AttemptAction::Keep
             && !conditions::is_true(&outcome.status, FINISHED)
             && again.status.as_ref().unwrap().attempt == attempt_of(applied)
         {
@@ -66,14 +66,14 @@ impl Story {
 
     fn start(&mut self, attempt: u32) -> &DatJobStatus {
         self.second += 1;
-        self.apply(&active(Step::Start(attempt), Observation::default()))
+        self.apply(&active(AttemptAction::Start(attempt), Observation::default()))
     }
 
     /// The world is looked at, with what the pods say.
-    fn look(&mut self, pods: Vec<Pod>, report: ReportRead) -> &DatJobStatus {
+    fn look(&mut self, pods: Vec<Pod>, report: ReportState) -> &DatJobStatus {
         self.second += 5;
         let attempt = self.status().attempt;
-        self.apply(&active(Step::Keep, observation(attempt, pods, report)))
+        self.apply(&active(AttemptAction::Keep, observation(attempt, pods, report)))
     }
 
     fn report(&mut self, change: impl FnOnce(&mut Report)) -> &DatJobStatus {
@@ -92,7 +92,7 @@ impl Story {
             failure: None,
         };
         change(&mut report);
-        self.look(vec![running("fashion-0"), running("fashion-1")], ReportRead::Read(Box::new(report)))
+        self.look(vec![running("fashion-0"), running("fashion-1")], ReportState::Received(Box::new(report)))
     }
 
     fn reasons(&mut self) -> Vec<&'static str> {
@@ -112,13 +112,18 @@ fn attempt_of(applied: &Applied) -> u32 {
     }
 }
 
-fn active(step: Step, observation: Observation) -> Applied {
-    Applied::Active(Box::new(Active { observation, step, obstacle: None }))
+fn active(action: AttemptAction, observation: Observation) -> Applied {
+    Applied::Active(Box::new(ActiveJob { observation, action, conflict: None }))
 }
 
-fn observation(attempt: u32, pods: Vec<Pod>, report: ReportRead) -> Observation {
+fn observation(attempt: u32, pods: Vec<Pod>, report: ReportState) -> Observation {
     Observation {
-        stateful_set: Some(SetView { uid: "set".into(), attempt, replicas: 2, ready: pods.len() as i32 }),
+        stateful_set: Some(StatefulSetState {
+            uid: "set".into(),
+            attempt,
+            replicas: 2,
+            ready: pods.len() as i32,
+        }),
         pods,
         report,
         ..Observation::default()
@@ -147,8 +152,8 @@ fn unschedulable(name: &str) -> Pod {
     .unwrap()
 }
 
-fn unread(times: u32) -> ReportRead {
-    ReportRead::Unread { pod: "fashion-0".into(), message: "no answer".into(), times }
+fn unread(failures: u32) -> ReportState {
+    ReportState::Unreadable { pod: "fashion-0".into(), message: "no answer".into(), failures }
 }
 
 fn failure(reason: FailureReason) -> Failure {
@@ -191,7 +196,7 @@ fn a_job_goes_from_pending_to_complete() {
     assert_eq!(story.condition(READY).0, "False");
     assert_eq!(story.condition(RECONCILING).0, "True");
 
-    let status = story.look(vec![], ReportRead::NoPod);
+    let status = story.look(vec![], ReportState::NoPod);
     assert_eq!(status.state, "Pending");
     assert!(status.start_time.is_none() && status.waiting_since.is_some());
 
@@ -313,7 +318,7 @@ fn the_end_is_latched_and_only_the_generation_follows() {
     story.job.metadata.generation = Some(7);
     story.job.spec.lifecycle.active_deadline_seconds = Some(1);
     story.second += 1_000_000;
-    let outcome = status(&story.job, &Applied::Settled, Timestamp::from_second(story.second).unwrap());
+    let outcome = status(&story.job, &Applied::Finished, Timestamp::from_second(story.second).unwrap());
     assert_eq!((outcome.status.observed_generation, outcome.requeue), (7, None));
     assert!(outcome.status.conditions.iter().all(|one| one.observed_generation == Some(7)));
     assert!(outcome.events.is_empty());
@@ -382,7 +387,7 @@ fn a_missed_startup_deadline_gives_the_pods_back_and_counts_once() {
     story.look(vec![running("fashion-0"), unschedulable("fashion-1")], unread(1));
     story.second += 2_000;
     let pods = vec![running("fashion-0"), unschedulable("fashion-1")];
-    let status = story.look(pods, ReportRead::NoPod);
+    let status = story.look(pods, ReportState::NoPod);
     assert_eq!((status.attempt, status.restarts.total, status.state.as_str()), (2, 1, "Pending"));
     let (ready, reason, message) = story.condition(READY);
     assert_eq!((ready, reason), ("False", "StartupDeadlineMissed"));
@@ -393,10 +398,14 @@ fn a_missed_startup_deadline_gives_the_pods_back_and_counts_once() {
     assert!(story.reasons().contains(&"StartupDeadlineMissed"));
 
     // While the pods go and the job waits for its turn, nothing is counted again.
-    for step in [Step::Release, Step::AwaitPods(1), Step::AwaitTurn(Timestamp::UNIX_EPOCH)] {
+    for action in [
+        AttemptAction::ScaleDown,
+        AttemptAction::AwaitTermination(1),
+        AttemptAction::BackOff(Timestamp::UNIX_EPOCH),
+    ] {
         story.second += 3_000;
-        let status = story.apply(&active(step, observation(1, vec![], ReportRead::NoPod)));
-        assert_eq!((status.attempt, status.restarts.total), (2, 1), "{step:?}");
+        let status = story.apply(&active(action, observation(1, vec![], ReportState::NoPod)));
+        assert_eq!((status.attempt, status.restarts.total), (2, 1), "{action:?}");
     }
     // The first world of the new attempt counts none.
     story.start(2);
@@ -411,7 +420,7 @@ fn startup_deadlines_end_the_job_when_its_restarts_are_used_up() {
     story.job.spec.lifecycle.max_restarts = 0;
     story.start(1);
     story.second += 2_000;
-    let status = story.look(vec![unschedulable("fashion-0")], ReportRead::NoPod);
+    let status = story.look(vec![unschedulable("fashion-0")], ReportState::NoPod);
     assert_eq!((status.state.as_str(), status.attempt), ("Failed", 1));
     let message = story.condition(FAILED).2;
     assert!(message.contains("startupDeadlineSeconds") && message.contains("unschedulable"), "{message}");
@@ -420,9 +429,9 @@ fn startup_deadlines_end_the_job_when_its_restarts_are_used_up() {
 #[test]
 fn the_startup_deadline_is_for_worlds_that_do_not_form_again_too() {
     let mut story = Story::training();
-    story.look(vec![], ReportRead::NoPod);
+    story.look(vec![], ReportState::NoPod);
     story.second += 2_000;
-    assert_eq!(story.look(vec![], ReportRead::NoPod).attempt, 2);
+    assert_eq!(story.look(vec![], ReportState::NoPod).attempt, 2);
     // A world that trains is never late.
     let mut story = Story::training();
     story.second += 100_000;
@@ -455,25 +464,25 @@ fn blockers_are_told_once_and_cleared() {
     let mut story = Story::new();
     story.start(1);
     story.events.clear();
-    story.look(vec![unschedulable("fashion-0")], ReportRead::NoPod);
-    story.look(vec![unschedulable("fashion-0")], ReportRead::NoPod);
+    story.look(vec![unschedulable("fashion-0")], ReportState::NoPod);
+    story.look(vec![unschedulable("fashion-0")], ReportState::NoPod);
     assert_eq!(story.condition(STALLED).0, "True");
     let (ready, reason, message) = story.condition(READY);
     assert_eq!((ready, reason), ("False", "Unschedulable"));
     assert_eq!(message, "Pod fashion-0 is unschedulable: persistentvolumeclaim \"checkpoints\" not found.");
     assert_eq!(story.reasons(), ["Blocked"]);
-    story.look(vec![running("fashion-0")], ReportRead::NoPod);
+    story.look(vec![running("fashion-0")], ReportState::NoPod);
     assert_eq!((story.condition(STALLED).0, story.condition(RECONCILING).0), ("False", "True"));
 }
 
 #[test]
 fn what_stands_in_the_way_of_a_child_is_said() {
     let mut story = Story::new();
-    let obstacle = Obstacle::Foreign { object: "Service fashion".into() };
-    let applied = Applied::Active(Box::new(Active {
+    let conflict = ApplyConflict::Foreign { object: "Service fashion".into() };
+    let applied = Applied::Active(Box::new(ActiveJob {
         observation: Observation::default(),
-        step: Step::Start(1),
-        obstacle: Some(obstacle),
+        action: AttemptAction::Start(1),
+        conflict: Some(conflict),
     }));
     let status = story.apply(&applied);
     // Nothing was started.
@@ -511,7 +520,7 @@ fn the_active_deadline_counts_from_the_first_pod() {
     story.start(1);
     story.second += 1_000;
     // No pod ran yet.
-    assert_eq!(story.look(vec![unschedulable("fashion-0")], ReportRead::NoPod).state, "Pending");
+    assert_eq!(story.look(vec![unschedulable("fashion-0")], ReportState::NoPod).state, "Pending");
     assert_eq!(story.report(|_| {}).state, "Failed");
     assert_eq!(story.condition(FAILED).1, "DeadlineExceeded");
 }
@@ -520,7 +529,7 @@ fn the_active_deadline_counts_from_the_first_pod() {
 fn a_spec_that_cannot_be_run_is_final_and_named() {
     let mut story = Story::new();
     let invalid = InvalidSpec::new("spec.pod.resources", "cannot request nvidia.com/gpu");
-    let status = story.apply(&Applied::Refused(invalid));
+    let status = story.apply(&Applied::Rejected(invalid));
     assert_eq!((status.state.as_str(), status.attempt), ("Failed", 0));
     let (_, reason, message) = story.condition(FAILED);
     assert_eq!(reason, "InvalidSpec");
@@ -531,7 +540,7 @@ fn a_spec_that_cannot_be_run_is_final_and_named() {
 #[test]
 fn an_attempt_that_another_operator_started_is_taken_up() {
     let mut story = Story::new();
-    let status = story.apply(&active(Step::Keep, observation(1, vec![], ReportRead::NoPod)));
+    let status = story.apply(&active(AttemptAction::Keep, observation(1, vec![], ReportState::NoPod)));
     assert_eq!((status.attempt, status.waiting_since.is_some()), (1, true));
 }
 
@@ -555,7 +564,7 @@ fn only_a_better_robust_accuracy_is_an_event() {
     evaluate(2, 4);
     evaluate(3, 6);
     assert_eq!(story.status().best.as_ref().unwrap().epoch, 3);
-    let notes: Vec<_> = story.events.iter().map(|event| (event.reason, event.token.as_str())).collect();
+    let notes: Vec<_> = story.events.iter().map(|event| (event.reason, event.key.as_str())).collect();
     assert_eq!(notes, [("Evaluated", "epoch 1"), ("Evaluated", "epoch 3")]);
 }
 

@@ -1,5 +1,5 @@
 //! What the operator remembers of a job between two reconciliations. Nothing here decides what becomes of a job: an
-//! operator that starts with an empty memory does the same, with a few more reads.
+//! operator that starts with an empty cache does the same, with a few more reads.
 
 use std::{
     collections::{HashMap, HashSet},
@@ -10,7 +10,7 @@ use std::{
 
 /// The pod that answers for the job, as the API server had it.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Answering {
+pub struct ReportingPod {
     /// Name of the pod.
     pub pod: String,
     /// UID of the pod.
@@ -25,31 +25,31 @@ pub struct Answering {
 
 /// What is remembered of one job.
 #[derive(Clone, Debug, Default)]
-pub struct Remembered {
+pub struct CachedJob {
     /// When progress was last written into the status.
-    pub progress_written: Option<Instant>,
+    pub progress_written_at: Option<Instant>,
     /// When the children other than the StatefulSet were last seen to be as they should, and a hash of what that is.
     pub children_checked: Option<(u64, Instant)>,
     /// The pod that answered last.
-    pub answering: Option<Answering>,
+    pub reporting_pod: Option<ReportingPod>,
     /// Reports in a row that could not be read although their pod is ready.
-    pub unread_reports: u32,
+    pub failed_report_reads: u32,
     /// Reconciliations in a row that failed.
     pub errors: u32,
 }
 
 /// What is remembered of all jobs, by UID.
 #[derive(Debug, Default)]
-pub struct Memory(Mutex<HashMap<String, Remembered>>);
+pub struct JobCache(Mutex<HashMap<String, CachedJob>>);
 
-impl Memory {
+impl JobCache {
     /// What is remembered of a job.
-    pub fn of(&self, uid: &str) -> Remembered {
+    pub fn get(&self, uid: &str) -> CachedJob {
         self.lock().get(uid).cloned().unwrap_or_default()
     }
 
     /// Changes what is remembered of a job.
-    pub fn change(&self, uid: &str, change: impl FnOnce(&mut Remembered)) {
+    pub fn update(&self, uid: &str, change: impl FnOnce(&mut CachedJob)) {
         change(self.lock().entry(uid.to_owned()).or_default());
     }
 
@@ -58,7 +58,7 @@ impl Memory {
         self.lock().retain(|uid, _| uids.contains(uid));
     }
 
-    fn lock(&self) -> MutexGuard<'_, HashMap<String, Remembered>> {
+    fn lock(&self) -> MutexGuard<'_, HashMap<String, CachedJob>> {
         // Nothing here is left half-changed by a panic.
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -70,10 +70,10 @@ mod tests {
 
     #[test]
     fn jobs_that_are_gone_are_forgotten() {
-        let memory = Memory::default();
-        memory.change("a", |job| job.errors += 1);
-        memory.change("b", |job| job.errors += 2);
-        memory.retain(&HashSet::from(["b".to_owned()]));
-        assert_eq!((memory.of("a").errors, memory.of("b").errors), (0, 2));
+        let cache = JobCache::default();
+        cache.update("a", |job| job.errors += 1);
+        cache.update("b", |job| job.errors += 2);
+        cache.retain(&HashSet::from(["b".to_owned()]));
+        assert_eq!((cache.get("a").errors, cache.get("b").errors), (0, 2));
     }
 }

@@ -4,7 +4,7 @@ use datjob_api::report::{Failure, FailureReason, Phase};
 use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 
-use super::{Active, Blocker, Draft, ReportRead, State, Step, observe};
+use super::{ActiveJob, AttemptAction, Blocker, ReportState, State, StatusBuilder, observe};
 use crate::{
     conditions::{COMPLETE, FAILED, FINISHED, READY, RECONCILING, STALLED},
     controller::validate::InvalidSpec,
@@ -12,15 +12,15 @@ use crate::{
     text::clause,
 };
 
-impl Draft<'_> {
+impl StatusBuilder<'_> {
     /// Ends the job where its time has come.
-    pub(super) fn end(&mut self, active: &Active) -> bool {
-        if let ReportRead::Read(report) = &active.observation.report {
+    pub(super) fn finish_if_due(&mut self, active: &ActiveJob) -> bool {
+        if let ReportState::Received(report) = &active.observation.report {
             if let (Phase::Succeeded, Some(results)) = (report.phase, &report.results) {
-                self.take_results(results);
+                self.record_results(results);
                 let target = self.job.spec.training.evaluation.target.as_ref();
                 match target.and_then(|target| target.missed(results)) {
-                    Some(sentence) => self.miss(&sentence),
+                    Some(sentence) => self.miss_target(&sentence),
                     None => self.complete(),
                 }
                 return true;
@@ -30,17 +30,17 @@ impl Draft<'_> {
                     || (!super::state::is_formed(report.phase) && failure.reason.is_final())
             });
             if let Some(failure) = ended {
-                self.fail(failure_reason(failure.reason), &failure_sentence(failure));
+                self.fail(failure_reason(failure.reason), &failure_message(failure));
                 return true;
             }
         }
         let restarts = self.next.restarts.total;
         let most = self.job.spec.lifecycle.max_restarts;
         // At a restart only: a limit that is lowered ends no world that trains.
-        if restarts > most && restarts > self.before.restarts.total {
+        if restarts > most && restarts > self.previous.restarts.total {
             let last = self.next.failure.as_ref().map_or_else(
                 || "the last world lost a pod, or no world formed in time".to_owned(),
-                |failure| clause(&failure_sentence(failure)),
+                |failure| clause(&failure_message(failure)),
             );
             self.fail(
                 "RestartLimitExceeded",
@@ -61,7 +61,7 @@ impl Draft<'_> {
     }
 
     /// The spec cannot be run, and cannot be changed either: this is the end.
-    pub(super) fn refuse(&mut self, invalid: &InvalidSpec) {
+    pub(super) fn reject(&mut self, invalid: &InvalidSpec) {
         let message = format!("{invalid}.");
         self.next.failure = Some(Failure {
             reason: FailureReason::Configuration,
@@ -76,7 +76,7 @@ impl Draft<'_> {
     }
 
     /// Ends the job with results that are too low.
-    fn miss(&mut self, sentence: &str) {
+    fn miss_target(&mut self, sentence: &str) {
         let message = format!("{sentence}. The results and weights are kept.");
         self.next.failure = Some(Failure {
             reason: FailureReason::TargetMissed,
@@ -99,7 +99,7 @@ impl Draft<'_> {
         self.set(COMPLETE, true, "Complete", &message);
         self.set(FAILED, false, "Complete", "");
         self.next.failure = None;
-        self.over(State::Complete);
+        self.set_finished(State::Complete);
         self.events.push(Event::normal("Completed", "", message));
     }
 
@@ -110,83 +110,83 @@ impl Draft<'_> {
         self.set(FINISHED, true, reason, message);
         self.set(COMPLETE, false, reason, "");
         self.set(FAILED, true, reason, message);
-        self.over(State::Failed);
+        self.set_finished(State::Failed);
         self.events.push(Event::warning("Failed", reason, format!("{reason}: {message}")));
     }
 
-    fn over(&mut self, state: State) {
-        state.word().clone_into(&mut self.next.state);
+    fn set_finished(&mut self, state: State) {
+        state.as_str().clone_into(&mut self.next.state);
         self.next.completion_time = Some(Time(self.now));
         self.next.waiting_since = None;
         self.next.workers = format!("0/{}", self.job.spec.replicas);
     }
 
     /// Whether the pods of this attempt have waited for a world for too long.
-    pub(super) fn misses_startup_deadline(&self, active: &Active) -> bool {
+    pub(super) fn exceeds_startup_deadline(&self, active: &ActiveJob) -> bool {
         let limit = i64::from(self.job.spec.lifecycle.startup_deadline_seconds);
-        active.step == Step::Keep && elapsed(self.next.waiting_since.as_ref(), self.now) > limit
+        active.action == AttemptAction::Keep && elapsed(self.next.waiting_since.as_ref(), self.now) > limit
     }
 
     /// Gives the pods back: the wanted attempt is the next one from here on, so the StatefulSet of this one is scaled
     /// to 0 and written anew later. That counts one restart.
-    pub(super) fn give_up_attempt(&mut self, active: &Active, blocker: Option<&Blocker>) {
+    pub(super) fn abandon_attempt(&mut self, active: &ActiveJob, blocker: Option<&Blocker>) {
         let limit = self.job.spec.lifecycle.startup_deadline_seconds;
-        let given_up = self.next.attempt;
+        let abandoned = self.next.attempt;
         let message = format!(
-            "Attempt {given_up} formed no world within lifecycle.startupDeadlineSeconds ({limit} s): {}. The operator \
+            "Attempt {abandoned} formed no world within lifecycle.startupDeadlineSeconds ({limit} s): {}. The operator \
              scales the pods to 0 and starts attempt {} in about a minute.",
-            self.missing(active, blocker),
-            given_up + 1
+            self.startup_problem(active, blocker),
+            abandoned + 1
         );
-        self.next.attempt = given_up + 1;
+        self.next.attempt = abandoned + 1;
         self.next.generation_at_start = self.next.generation;
         self.next.restarts.total = self.next.restarts.total.saturating_add(1);
         self.next.waiting_since = Some(Time(self.now));
         self.next.workers = format!("0/{}", self.job.spec.replicas);
         self.events.push(Event::warning(
             "StartupDeadlineMissed",
-            format!("attempt {given_up}"),
+            format!("attempt {abandoned}"),
             message.clone(),
         ));
         let most = self.job.spec.lifecycle.max_restarts;
         if self.next.restarts.total > most {
-            self.next.attempt = given_up;
+            self.next.attempt = abandoned;
             let restarts = self.next.restarts.total;
             self.fail(
                 "RestartLimitExceeded",
                 &format!(
                     "Restart {restarts} exceeds lifecycle.maxRestarts ({most}). No world formed within \
                      lifecycle.startupDeadlineSeconds ({limit} s): {}.",
-                    self.missing(active, blocker)
+                    self.startup_problem(active, blocker)
                 ),
             );
             return;
         }
-        State::Pending.word().clone_into(&mut self.next.state);
-        self.open(false, true, "StartupDeadlineMissed", &message);
+        State::Pending.as_str().clone_into(&mut self.next.state);
+        self.set_unfinished(false, true, "StartupDeadlineMissed", &message);
         self.set(STALLED, false, "StartupDeadlineMissed", "");
     }
 
     /// What was missing for a world: "2 of 4 pods joined; …".
-    fn missing(&self, active: &Active, blocker: Option<&Blocker>) -> String {
+    fn startup_problem(&self, active: &ActiveJob, blocker: Option<&Blocker>) -> String {
         let replicas = self.job.spec.replicas;
         let observation = &active.observation;
         let mut parts = Vec::new();
         match &observation.report {
-            ReportRead::Read(report) => {
+            ReportState::Received(report) => {
                 parts.push(format!("{} of {replicas} pods joined", report.pods_joined));
             }
-            ReportRead::NoPod | ReportRead::Unread { .. } => {
+            ReportState::NoPod | ReportState::Unreadable { .. } => {
                 let running = observation.pods.iter().filter_map(observe::running_since).count();
                 parts.push(format!("{running} of {replicas} pods are running"));
             }
         }
         if let Some(blocker) = blocker {
-            parts.push(clause(&blocker.sentence()));
-        } else if let ReportRead::Unread { message, .. } = &observation.report {
+            parts.push(clause(&blocker.message()));
+        } else if let ReportState::Unreadable { message, .. } = &observation.report {
             parts.push(clause(message));
         } else if let Some(failure) = &self.next.failure {
-            parts.push(clause(&failure_sentence(failure)));
+            parts.push(clause(&failure_message(failure)));
         }
         parts.join("; ")
     }
@@ -209,7 +209,7 @@ fn failure_reason(reason: FailureReason) -> &'static str {
     }
 }
 
-fn failure_sentence(failure: &Failure) -> String {
+fn failure_message(failure: &Failure) -> String {
     match failure.rank {
         Some(rank) => format!("Rank {rank}: {}", failure.message),
         None => failure.message.clone(),

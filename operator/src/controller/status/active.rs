@@ -1,0 +1,148 @@
+//! State and conditions of a job that is not over.
+
+use datjob_api::report::Phase;
+use k8s_openapi::api::core::v1::Pod;
+
+use super::{
+    ActiveJob, ApplyConflict, AttemptAction, Blocker, REJECTION_RETRY_DELAY, ReportState, State,
+    StatusBuilder, observe,
+};
+use crate::{
+    conditions::{self, COMPLETE, FAILED, FINISHED, READY, RECONCILING, STALLED},
+    events::Event,
+};
+
+impl StatusBuilder<'_> {
+    pub(super) fn set_active(&mut self, active: &ActiveJob, blocker: Option<&Blocker>) {
+        let state = self.state(active);
+        if state == State::Evaluating && self.previous.state != state.as_str() {
+            let key = format!("generation {}", self.next.generation);
+            self.events.push(Event::normal(
+                "Evaluating",
+                key,
+                "Training finished; the final evaluation on the test set started.",
+            ));
+        }
+        state.as_str().clone_into(&mut self.next.state);
+        if let Some(blocker) = blocker {
+            self.set_stalled(active, blocker);
+            return;
+        }
+        let message = self.progress_message(active, state);
+        let reason = match (&active.conflict, active.action) {
+            (Some(ApplyConflict::Leftover { .. }), _) | (_, AttemptAction::AwaitTermination(_)) => {
+                "AwaitingCleanup"
+            }
+            (_, AttemptAction::BackOff(_) | AttemptAction::ScaleDown) => "StartupDeadlineMissed",
+            _ if state == State::Running => "Training",
+            _ => state.as_str(),
+        };
+        // While a world that was there re-forms, the job stays ready: it is what a job does.
+        let formed = self.has_formed() || matches!(state, State::Running | State::Evaluating);
+        let ready = formed && active.action == AttemptAction::Keep;
+        self.set_unfinished(ready, !ready, reason, &message);
+        self.set(STALLED, false, reason, "");
+    }
+
+    /// The conditions of a job that goes on.
+    pub(super) fn set_unfinished(&mut self, ready: bool, reconciling: bool, reason: &str, message: &str) {
+        self.set(READY, ready, reason, message);
+        self.set(RECONCILING, reconciling, reason, if reconciling { message } else { "" });
+        for kind in [FINISHED, COMPLETE, FAILED] {
+            self.set(kind, false, "NotFinished", "");
+        }
+    }
+
+    fn set_stalled(&mut self, active: &ActiveJob, blocker: &Blocker) {
+        let before = conditions::find(&self.previous, STALLED).filter(|stalled| stalled.status == "True");
+        let message = blocker.message_replacing(before.map_or("", |stalled| stalled.message.as_str()));
+        if before.is_none_or(|stalled| stalled.reason != blocker.reason) {
+            self.events.push(Event::warning("Blocked", blocker.reason, message.clone()));
+        }
+        self.set_unfinished(false, false, blocker.reason, &message);
+        self.set(STALLED, true, blocker.reason, &message);
+        if matches!(active.conflict, Some(ApplyConflict::Rejected { .. })) {
+            self.requeue = Some(REJECTION_RETRY_DELAY);
+        }
+    }
+
+    fn state(&self, active: &ActiveJob) -> State {
+        if active.action != AttemptAction::Keep {
+            return State::Pending;
+        }
+        match &active.observation.report {
+            ReportState::Received(report) => match report.phase {
+                Phase::Training => State::Running,
+                Phase::Evaluating | Phase::Succeeded => State::Evaluating,
+                Phase::Preparing | Phase::Forming | Phase::Failed => self.forming_state(),
+            },
+            // As it was; a world that nobody has seen is still to come.
+            ReportState::Unreadable { .. } => match State::parse(&self.previous.state) {
+                State::Pending | State::Complete | State::Failed => self.forming_state(),
+                state => state,
+            },
+            ReportState::NoPod if self.next.generation > 0 => State::Restarting,
+            ReportState::NoPod if active.observation.pods.iter().any(is_running) => State::Starting,
+            ReportState::NoPod => State::Pending,
+        }
+    }
+
+    fn forming_state(&self) -> State {
+        if self.next.generation > 0 { State::Restarting } else { State::Starting }
+    }
+
+    fn progress_message(&self, active: &ActiveJob, state: State) -> String {
+        let replicas = self.job.spec.replicas;
+        if let Some(conflict) = &active.conflict {
+            return conflict.message();
+        }
+        match active.action {
+            AttemptAction::Start(attempt) => return format!("Creating the pods of attempt {attempt}."),
+            AttemptAction::AwaitTermination(left) => {
+                return format!("Waiting for {left} old pods to terminate.");
+            }
+            AttemptAction::ScaleDown | AttemptAction::BackOff(_) => {
+                return self.previous_message_or("The next attempt starts in about a minute.");
+            }
+            AttemptAction::Keep => {}
+        }
+        match (&active.observation.report, state) {
+            (ReportState::Received(report), State::Running) => {
+                format!("World {} trains with {} ranks.", report.generation, report.world_size)
+            }
+            (ReportState::Received(report), State::Evaluating) => {
+                format!(
+                    "World {} evaluates on the test set with {} ranks.",
+                    report.generation, report.world_size
+                )
+            }
+            (ReportState::Received(report), _) if report.phase == Phase::Preparing => {
+                "The pods are preparing the data.".to_owned()
+            }
+            (ReportState::Received(report), _) => {
+                format!("The world is forming: {} of {replicas} pods joined.", report.pods_joined)
+            }
+            (ReportState::Unreadable { .. }, _) if self.previous.state == state.as_str() => {
+                self.previous_message_or("No report received yet.")
+            }
+            (ReportState::Unreadable { .. }, _) => "Pod 0 is running; waiting for its report.".to_owned(),
+            (ReportState::NoPod, _) => {
+                let running = active.observation.pods.iter().filter(|pod| is_running(pod)).count();
+                format!("{running} of {replicas} pods are running; waiting for pod 0.")
+            }
+        }
+    }
+
+    /// What was said before, where that is still all that is known.
+    fn previous_message_or(&self, otherwise: &str) -> String {
+        let ready = conditions::find(&self.previous, READY);
+        ready
+            .map(|ready| ready.message.clone())
+            .filter(|message| !message.is_empty())
+            .unwrap_or(otherwise.to_owned())
+    }
+}
+
+fn is_running(pod: &Pod) -> bool {
+    observe::running_since(pod).is_some()
+}
