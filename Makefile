@@ -16,6 +16,7 @@ PACKAGES := --workspace --exclude datjob-fuzz --exclude datjob-e2e
 TORCHLESS := -p datjob-operator -p datjob-api -p datjob-data
 BUILD := cargo build --release $(PACKAGES) --bins --examples
 FUZZ_SECONDS ?= 60
+SHELL_SCRIPTS := .ci/run scripts/*.sh e2e/cluster/*.sh
 OPERATOR := $(CARGO_TARGET_DIR)/release/datjob-operator
 TRAINER := $(CARGO_TARGET_DIR)/release/dat-trainer
 PLUGIN := $(CACHE)/lib/libdatjob_cuda.so
@@ -42,14 +43,22 @@ test: lint unit chart ## run all tests, including those on a real cluster
 check: prerequisites ## lint and test operator, API and data; needs neither libtorch nor a cluster
 	cargo fmt --all --check
 	scripts/module-cycles.py */src e2e/tests/src trainer/*/src
+	shellcheck $(SHELL_SCRIPTS)
 	cargo clippy --release $(TORCHLESS) --all-targets -- -D warnings
 	cargo test --release $(TORCHLESS)
 
 .PHONY: lint
-lint: prerequisites libtorch ## check formatting, clippy, module cycles
+lint: prerequisites libtorch lint-go ## check formatting, module cycles, clippy, rustdoc, shell scripts, Go
 	cargo fmt --all --check
 	scripts/module-cycles.py */src e2e/tests/src trainer/*/src
+	shellcheck $(SHELL_SCRIPTS)
 	cargo clippy --release --workspace --all-targets -- -D warnings
+	RUSTDOCFLAGS="-D warnings" cargo doc --release --no-deps $(PACKAGES)
+
+.PHONY: lint-go
+lint-go: prerequisites ## vet and staticcheck of e2e/cluster; the first run compiles Kubernetes
+	cd e2e/cluster && CGO_ENABLED=0 go vet -trimpath ./...
+	cd e2e/cluster && CGO_ENABLED=0 go run honnef.co/go/tools/cmd/staticcheck@v0.8.2 ./...
 
 .PHONY: unit
 unit: prerequisites libtorch plugin ## run the tests that need no cluster

@@ -6,6 +6,7 @@ libtorch=${1:?usage: scripts/cargo-config.sh LIBTORCH TARGET_DIR}
 target=${2:?usage: scripts/cargo-config.sh LIBTORCH TARGET_DIR}
 cd "$(dirname "$0")/.."
 file=.cargo/config.toml
+# shellcheck disable=SC2016 # the backquotes are text
 mark='# Written by `make libtorch`; remove this line to keep your own changes.'
 if [ -e "$file" ] && [ "$(head -n 1 "$file")" != "$mark" ]; then exit 0; fi
 content="$mark

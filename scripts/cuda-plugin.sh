@@ -26,7 +26,7 @@ missing=$(LC_ALL=C comm -23 <(names --undefined-only "$out.new" | grep -v '^__gm
   <({
     cat "$libtorch/cuda-symbols"
     names --defined-only "$libtorch"/lib/lib{torch_cpu,c10}.so "$libtorch"/lib/libcudart.so.13
-    names --defined-only $(for library in "${system[@]}"; do "$compiler" -print-file-name="$library"; done)
+    for library in "${system[@]}"; do names --defined-only "$("$compiler" -print-file-name="$library")"; done
     echo __tls_get_addr
   } | LC_ALL=C sort -u))
 if [ -n "$missing" ]; then

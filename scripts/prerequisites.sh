@@ -36,6 +36,7 @@ look() {
     need python3-yaml "PyYAML" python_has yaml
   fi
   need buildah buildah has buildah
+  need shellcheck shellcheck has shellcheck
   # Tests and benchmarks count and limit the traffic of a private network namespace.
   need iproute2 "ip and tc (iproute2)" has tc
   need busybox-static "a static busybox in /bin" static_busybox

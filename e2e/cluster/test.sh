@@ -45,7 +45,10 @@ check() {
 says() {
 	local text=$1
 	shift
-	"$@" >"$work/said" 2>&1 && grep -qF -- "$text" "$work/said" || { cat "$work/said"; return 1; }
+	if ! "$@" >"$work/said" 2>&1 || ! grep -qF -- "$text" "$work/said"; then
+		cat "$work/said"
+		return 1
+	fi
 }
 # refuses TEXT COMMAND...: the command fails with the text.
 refuses() {

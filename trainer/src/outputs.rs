@@ -21,7 +21,6 @@ pub mod estimates;
 #[cfg(test)]
 mod example;
 pub mod history;
-mod html;
 pub mod model_card;
 mod plot;
 pub mod report;

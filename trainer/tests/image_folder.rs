@@ -78,7 +78,7 @@ fn what_the_files_do_not_allow_is_said() {
     certified["spec"]["training"]["evaluation"]["final"] = json!([{"fabT": {"targets": 3}}]);
     let sentence = run(&certified, &folder, 1, &[]).unwrap_err();
     assert!(
-        sentence.contains("evaluation.final.fabT.targets: invalid value 3: must be between 1 and 2"),
+        sentence.contains("evaluation.final[0].fabT.targets: invalid value 3: must be at most 2"),
         "{sentence}"
     );
 }

@@ -1,11 +1,9 @@
 //! Plots as SVG, to stand in an HTML page: lines over a white ground, in colours that the colour-blind tell apart (Okabe
 //! and Ito, "Color universal design").
 
-use std::{fmt::Write as _, ops::Range};
+use std::ops::Range;
 
 use plotters::prelude::*;
-
-use super::html::escape;
 
 /// The colours of a plot's series, in their order.
 const COLOURS: [RGBColor; 4] =
@@ -46,24 +44,38 @@ pub(super) struct Plot<'a> {
     pub series: Vec<Series>,
 }
 
+/// A drawn plot, with its title and legend as plain text.
+pub(super) struct Chart {
+    pub title: String,
+    pub legend: Vec<LegendEntry>,
+    /// Markup that is safe to embed in HTML.
+    pub svg: String,
+}
+
+/// A line of a chart's legend.
+pub(super) struct LegendEntry {
+    /// The colour of the series, as CSS.
+    pub colour: String,
+    pub name: String,
+}
+
 impl Plot<'_> {
-    /// It as an HTML figure; nothing where there is no point.
-    pub(super) fn figure(&self) -> Result<String, String> {
+    /// Draws the plot. `None` if it has no point.
+    pub(super) fn draw(&self) -> Result<Option<Chart>, String> {
         let points = || self.series.iter().flat_map(|series| &series.points);
         if points().next().is_none() {
-            return Ok(String::new());
+            return Ok(None);
         }
         let x = range(points().map(|point| point.x), self.whole);
         let top = points().map(|point| point.y).fold(0.0, f64::max);
         let y = if self.percent { 0.0..100.0 } else { 0.0..(top * 1.08).max(f64::MIN_POSITIVE) };
         let svg = self.svg(x, y).map_err(|error| error.to_string())?;
-        let mut legend = String::new();
-        for (series, RGBColor(r, g, b)) in self.series.iter().zip(COLOURS.iter().cycle()) {
-            let name = escape(&series.name);
-            let _ = write!(legend, "<span><i style=\"background:rgb({r},{g},{b})\"></i>{name}</span> ");
-        }
-        let title = escape(self.title);
-        Ok(format!("<figure>\n<figcaption><b>{title}</b> {legend}</figcaption>\n{svg}</figure>\n"))
+        let colours = COLOURS.iter().cycle();
+        let legend = self.series.iter().zip(colours).map(|(series, RGBColor(r, g, b))| LegendEntry {
+            colour: format!("rgb({r},{g},{b})"),
+            name: series.name.clone(),
+        });
+        Ok(Some(Chart { title: self.title.to_owned(), legend: legend.collect(), svg }))
     }
 
     fn svg(&self, x: Range<f64>, y: Range<f64>) -> Result<String, DrawingAreaErrorKind<std::io::Error>> {
@@ -138,21 +150,25 @@ fn number(value: f64) -> String {
 mod tests {
     use super::*;
 
-    fn plot(points: &[(f64, f64)]) -> String {
+    fn plot(points: &[(f64, f64)]) -> Option<Chart> {
         let point = |&(x, y): &(f64, f64)| Point { x, y, interval: Some((y - 1.0, y + 1.0)) };
-        let series = vec![Series { name: "<clean>".into(), points: points.iter().map(point).collect() }];
-        let plot = Plot { title: "A & B", x: "epoch", y: "accuracy", percent: true, whole: true, series };
-        plot.figure().unwrap()
+        let series = vec![Series { name: "clean".into(), points: points.iter().map(point).collect() }];
+        let plot =
+            Plot { title: "Accuracy", x: "<epoch>", y: "accuracy", percent: true, whole: true, series };
+        plot.draw().unwrap()
     }
 
     #[test]
     fn a_plot_has_its_title_axes_and_legend() {
-        let figure = plot(&[(1.0, 10.0), (2.0, 30.0), (3.0, 40.0)]);
-        for part in ["A &amp; B", "&lt;clean&gt;", "100 %", "epoch", "accuracy", "polyline", "<circle"] {
-            assert!(figure.contains(part), "{part}: {figure}");
+        let Chart { title, legend, svg } = plot(&[(1.0, 10.0), (2.0, 30.0), (3.0, 40.0)]).unwrap();
+        assert_eq!(title, "Accuracy");
+        let legend: Vec<_> = legend.iter().map(|line| (&*line.name, &*line.colour)).collect();
+        assert_eq!(legend, [("clean", "rgb(0,114,178)")]);
+        for part in ["100 %", "&lt;epoch&gt;", "accuracy", "polyline", "<circle"] {
+            assert!(svg.contains(part), "{part}: {svg}");
         }
-        assert_eq!(figure.matches("<circle").count(), 3);
-        assert!(!figure.contains("<script") && !figure.contains("href"));
+        assert_eq!(svg.matches("<circle").count(), 3);
+        assert!(!svg.contains("<script") && !svg.contains("href"));
     }
 
     #[test]
@@ -163,7 +179,7 @@ mod tests {
 
     #[test]
     fn one_point_is_a_plot_and_none_is_nothing() {
-        assert!(plot(&[(1.0, 10.0)]).contains("<circle"));
-        assert_eq!(plot(&[]), "");
+        assert!(plot(&[(1.0, 10.0)]).unwrap().svg.contains("<circle"));
+        assert!(plot(&[]).is_none());
     }
 }

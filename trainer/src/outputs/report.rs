@@ -1,13 +1,10 @@
-//! `report.html`: the results and how they came about, in one file that needs nothing else and no network.
+//! `report.html`: tables and plots of a finished training, in one file that refers to no other. Pure: it computes the
+//! values that `templates/report.html` shows.
 
-use std::fmt::Write as _;
+use askama::Template;
+use datjob_api::report::{AttackResult, Count, CountsByClass};
 
-use datjob_api::report::{AttackResult, Count, Results};
-
-use super::{
-    history::History,
-    html::{escape, table},
-};
+use super::{history::History, plot::Chart};
 use crate::{
     checkpoint::results::{Document, Time},
     outputs::estimates::{CONFIDENCE, Figure, METHOD, Measure},
@@ -15,140 +12,132 @@ use crate::{
 
 mod curves;
 
+use curves::EpochCurves;
+
 /// The file's name.
 pub const FILE: &str = "report.html";
 
-const STYLE: &str = "\
-:root{color-scheme:light}
-body{font:16px/1.5 system-ui,sans-serif;color:#222;background:#fff;max-width:60rem;margin:2rem auto;padding:0 1rem}
-h1{font-size:1.6rem;margin-bottom:.2rem}h2{font-size:1.2rem;margin-top:2.2rem;border-bottom:1px solid #ddd}
-table{border-collapse:collapse;margin:.6rem 0}th,td{padding:.2rem .8rem;text-align:left;border-bottom:1px solid #e4e4e4}
-td{font-variant-numeric:tabular-nums}.n{display:block;text-align:right}.s{padding-left:1.2rem;color:#555}
-figure{margin:1.2rem 0}figcaption span{margin-left:1rem;white-space:nowrap}
-figcaption i{display:inline-block;width:1.4rem;height:.25rem;margin-right:.4rem;vertical-align:middle}
-figure,tr{break-inside:avoid}svg{max-width:100%;height:auto}pre{background:#f6f6f6;padding:1rem;overflow:auto;font-size:.85rem}
-.w{border-left:4px solid #d55e00;padding:.2rem .8rem;background:#fff6ef}
-.b{display:inline-block;height:.7rem;background:#0072b2;margin-right:.5rem}.b.r{background:#d55e00}
-.wide{overflow-x:auto}";
+/// The page, in the order of its sections.
+#[derive(Template)]
+#[template(path = "report.html")]
+struct Page<'a> {
+    job: &'a str,
+    subtitle: String,
+    accuracies: Vec<AccuracyRow<'a>>,
+    averaged: bool,
+    best_epoch: u32,
+    method: &'static str,
+    /// In percent.
+    confidence: f64,
+    attacks: Vec<AttackSection<'a>>,
+    by_epoch: Option<EpochCurves<'a>>,
+    sweeps: Vec<Chart>,
+    certified: Option<Chart>,
+    by_class: Option<Vec<ClassRow>>,
+    provenance: Vec<(&'static str, String)>,
+    spec: String,
+}
 
-/// The report on a finished training; an error is a plot that could not be drawn.
+/// An accuracy on the test set. Accuracy and interval are in percent.
+struct AccuracyRow<'a> {
+    name: &'a str,
+    accuracy: String,
+    interval: String,
+    images: String,
+}
+
+/// The components and the warnings of an attack.
+struct AttackSection<'a> {
+    name: &'a str,
+    stages: Vec<StageRow<'a>>,
+    warnings: &'a [String],
+}
+
+/// The accuracy after a component of an attack, in percent.
+struct StageRow<'a> {
+    name: &'a str,
+    images: String,
+    accuracy: String,
+}
+
+/// The accuracy on the images of a class.
+struct ClassRow {
+    images: u64,
+    clean: Bar,
+    worst_case: Bar,
+}
+
+/// An accuracy in percent, with the width of its bar in rem.
+struct Bar {
+    width: String,
+    percent: String,
+}
+
+/// Renders the report on a finished training. It fails if a plot cannot be drawn.
 pub fn html(document: &Document, history: &History) -> Result<String, String> {
     let Document { job_uid, results, training, .. } = document;
-    let name = escape(job_uid);
-    let subtitle = escape(&format!(
-        "{} on {}, trained against {:?} perturbations with ε = {}",
-        training.model.architecture,
-        training.data.dataset.name(),
-        training.threat_model.norm,
-        training.threat_model.epsilon
-    ));
-    let body = [
-        format!("<h1>{name}</h1>\n<p>{subtitle}</p>\n"),
-        figures(document),
-        stages(&results.attacks),
-        section("Training", &curves::over_epochs(history)?),
-        section("Accuracy against the attack's strength", &curves::sweeps(document)?),
-        section("Certified accuracy", &curves::certified(document)?),
-        section("By class", &by_class(results)),
-        section("Provenance", &provenance(document)),
-        section("Training spec", &format!("<pre>{}</pre>\n", escape(&training.to_json()))),
-    ];
-    let head = format!("<meta charset=\"utf-8\">\n<title>{name}</title>\n<style>\n{STYLE}\n</style>\n");
-    Ok(format!(
-        "<!DOCTYPE html>\n<html lang=\"en\">\n<head>\n{head}</head>\n<body>\n{}</body>\n</html>\n",
-        body.concat()
-    ))
-}
-
-/// A part with its title; nothing where there is nothing in it.
-fn section(title: &str, content: &str) -> String {
-    if content.is_empty() { String::new() } else { format!("<h2>{title}</h2>\n{content}") }
-}
-
-fn figures(Document { results, accuracies, .. }: &Document) -> String {
-    let shown = accuracies.figures.iter().filter(|figure| figure.measure != Measure::Stage);
-    let rows: Vec<Vec<String>> = shown.map(row).collect();
-    let table = table(&["", "accuracy", "interval", "images"], &rows);
-    let weights = if results.averaged { "the averaged weights" } else { "the weights" };
-    section(
-        "Results on the test set",
-        &format!(
-            "{table}<p>For {weights} after epoch {}, selected on the validation split. Intervals: {METHOD}, {} %. They \
-             cover only the sampling of test images; another seed gives another network.</p>\n",
-            results.best_epoch,
-            CONFIDENCE * 100.0
+    let page = Page {
+        job: job_uid,
+        subtitle: format!(
+            "{} on {}, trained against {:?} perturbations with ε = {}",
+            training.model.architecture,
+            training.data.dataset.name(),
+            training.threat_model.norm,
+            training.threat_model.epsilon
         ),
-    )
-}
-
-fn row(figure: &Figure) -> Vec<String> {
-    let Figure { name, correct, total, percent, lower, upper, .. } = figure;
-    vec![
-        escape(name),
-        number(&format!("{percent:.2} %")),
-        number(&format!("{lower:.2} to {upper:.2} %")),
-        number(&format!("{correct} of {total}")),
-    ]
-}
-
-fn number(text: &str) -> String {
-    format!("<span class=\"n\">{text}</span>")
-}
-
-/// The parts of attacks that have such, and what is doubtful.
-fn stages(attacks: &[AttackResult]) -> String {
-    let mut text = String::new();
-    for attack in attacks {
-        if !attack.stages.is_empty() {
-            let rows: Vec<Vec<String>> = attack
-                .stages
-                .iter()
-                .map(|stage| {
-                    let left = Count { correct: stage.correct, total: attack.total };
-                    let images = number(&format!("{} of {}", left.correct, left.total));
-                    vec![escape(&stage.name), images, number(&format!("{} %", left.percent()))]
-                })
-                .collect();
-            let title = format!("{}, by component", escape(&attack.attack));
-            text.push_str(&section(&title, &table(&["after", "images correct", "accuracy"], &rows)));
-        }
-        for warning in &attack.warnings {
-            let _ =
-                writeln!(text, "<p class=\"w\"><b>{}</b>: {}</p>", escape(&attack.attack), escape(warning));
-        }
-    }
-    text
-}
-
-fn by_class(results: &Results) -> String {
-    let Some(by_class) = &results.by_class else { return String::new() };
-    let bar = |correct: u64, total: u64, class: &str| {
-        let count = Count { correct, total };
-        format!(
-            "<span class=\"b{class}\" style=\"width:{:.1}rem\"></span>{} %",
-            count.share() * 8.0,
-            count.percent()
-        )
+        accuracies: accuracies(document),
+        averaged: results.averaged,
+        best_epoch: results.best_epoch,
+        method: METHOD,
+        confidence: CONFIDENCE * 100.0,
+        attacks: results.attacks.iter().map(attack).collect(),
+        by_epoch: curves::by_epoch(history)?,
+        sweeps: curves::sweeps(document)?,
+        certified: curves::certified(document)?,
+        by_class: results.by_class.as_ref().map(by_class),
+        provenance: provenance(document),
+        spec: training.to_json(),
     };
-    let rows: Vec<Vec<String>> = by_class
-        .total
-        .iter()
-        .zip(&by_class.clean)
-        .zip(&by_class.worst_case)
-        .enumerate()
-        .map(|(class, ((&total, &clean), &worst))| {
-            vec![
-                class.to_string(),
-                number(&total.to_string()),
-                bar(clean, total, ""),
-                bar(worst, total, " r"),
-            ]
-        })
-        .collect();
-    table(&["class", "images", "clean", "worst case"], &rows)
+    page.render().map_err(|error| error.to_string())
 }
 
-fn provenance(Document { results, last, device, time, .. }: &Document) -> String {
+fn accuracies(Document { accuracies, .. }: &Document) -> Vec<AccuracyRow<'_>> {
+    let shown = accuracies.figures.iter().filter(|figure| figure.measure != Measure::Stage);
+    shown
+        .map(|Figure { name, correct, total, percent, lower, upper, .. }| AccuracyRow {
+            name,
+            accuracy: format!("{percent:.2}"),
+            interval: format!("{lower:.2} to {upper:.2}"),
+            images: format!("{correct} of {total}"),
+        })
+        .collect()
+}
+
+fn attack(AttackResult { attack, total, stages, warnings, .. }: &AttackResult) -> AttackSection<'_> {
+    let stages = stages.iter().map(|stage| StageRow {
+        name: &stage.name,
+        images: format!("{} of {total}", stage.correct),
+        accuracy: Count { correct: stage.correct, total: *total }.percent(),
+    });
+    AttackSection { name: attack, stages: stages.collect(), warnings }
+}
+
+fn by_class(CountsByClass { total, clean, worst_case, .. }: &CountsByClass) -> Vec<ClassRow> {
+    let bar = |correct: u64, total: u64| {
+        let count = Count { correct, total };
+        Bar { width: format!("{:.1}", count.share() * 8.0), percent: count.percent() }
+    };
+    let counts = total.iter().zip(clean).zip(worst_case);
+    counts
+        .map(|((&total, &clean), &worst)| ClassRow {
+            images: total,
+            clean: bar(clean, total),
+            worst_case: bar(worst, total),
+        })
+        .collect()
+}
+
+fn provenance(Document { results, last, device, time, .. }: &Document) -> Vec<(&'static str, String)> {
     let Time { started_at, finished_at, training_seconds, attack_seconds, communication_seconds, .. } = time;
     let mut rows = vec![("weights", format!("{}, SHA-256 {}", results.weights, results.sha256))];
     if let Some(last) = last {
@@ -177,9 +166,7 @@ fn provenance(Document { results, last, device, time, .. }: &Document) -> String
             format!("{:.1} s on the validation split, {:.1} s on the test set", time.validation_seconds, time.test_seconds),
         ),
     ]);
-    let rows: Vec<Vec<String>> =
-        rows.into_iter().map(|(name, value)| vec![name.to_owned(), escape(&value)]).collect();
-    format!("<div class=\"wide\">{}</div>\n", table(&["", ""], &rows))
+    rows
 }
 
 #[cfg(test)]
@@ -220,11 +207,22 @@ mod tests {
     #[test]
     fn nothing_from_outside_is_markup_and_nothing_is_fetched() {
         let report = html(&document(), &history(3)).unwrap();
-        assert!(report.contains("&lt;job &amp; co&gt;") && report.contains("&lt;/pre&gt;&lt;script&gt;"));
-        assert!(report.contains("A &lt;CPU&gt;") && report.contains("gradients &lt;b&gt;."));
+        assert!(report.contains("&#60;job &#38; co&#62;") && report.contains("&#60;/pre&#62;&#60;script&#62;"));
+        assert!(report.contains("A &#60;CPU&#62;") && report.contains("gradients &#60;b&#62;."));
         for markup in ["<script", "<link", "<img", "src=", "href=", "@import", "url("] {
             assert!(!report.contains(markup), "{markup}");
         }
+    }
+
+    #[test]
+    fn captions_and_warnings_of_curves_are_escaped() {
+        let mut history = history(2);
+        let accuracy = history.epochs[1].accuracy.as_mut().unwrap();
+        accuracy.robust.attack = "<pgd>".into();
+        accuracy.overfitting = Some("<overfitting>".into());
+        let report = html(&document(), &history).unwrap();
+        assert!(report.contains("</i>under &#60;pgd&#62;, raw</span>"), "{report}");
+        assert!(report.contains("<p class=\"w\">&#60;overfitting&#62;.</p>"), "{report}");
     }
 
     #[test]

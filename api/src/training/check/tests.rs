@@ -52,9 +52,10 @@ fn a_sweep_has_bounds() {
         problem(|t| t.evaluation.sweep = Some(sweep))
     };
     assert!(
-        sweep(r#"{"epsilon": ["0.1", "2"]}"#).contains("evaluation.sweep.epsilon: invalid value 2: must be")
+        sweep(r#"{"epsilon": ["0.1", "2"]}"#)
+            .contains("evaluation.sweep.epsilon[1]: invalid value 2: must be")
     );
-    assert!(sweep(r#"{"steps": [10, 0]}"#).contains("evaluation.sweep.steps: invalid value 0: must be"));
+    assert!(sweep(r#"{"steps": [10, 0]}"#).contains("evaluation.sweep.steps[1]: invalid value 0: must be"));
     assert!(sweep(&format!(r#"{{"steps": {:?}}}"#, [1; 17])).contains("at most 16"));
 }
 
@@ -195,7 +196,7 @@ fn what_only_the_files_can_tell_is_checked_with_them() {
     training.check_contents(&contents(1000, 5000), 2).unwrap();
     let sentence = |contents| training.check_contents(&contents, 2).unwrap_err().to_string();
     assert!(sentence(contents(100, 5000)).contains(
-        "evaluation.final[0].apgdT.targets: invalid value 500: must be between 1 and 99, inclusive"
+        "evaluation.final[0].apgdT.targets: invalid value 500: must be at most 99 (the number of classes, less one)"
     ));
     assert!(
         sentence(contents(1000, 1001)).contains("size 1, less than the world size 2 (training images: 1,")
@@ -448,9 +449,10 @@ fn urls_have_no_password() {
     source("https://host/a@b.tar?x=@").unwrap();
     let sentence = source("https://me:secret@host/data.tar").unwrap_err();
     assert!(
-        sentence.contains("data.source.http.url: has a user or a password") && !sentence.contains("secret")
+        sentence.contains("data.source.http.url: must not contain a user or a password")
+            && !sentence.contains("secret")
     );
-    assert!(source("ftp://host/x").unwrap_err().contains("must begin with http:// or https://"));
+    assert!(source("ftp://host/x").unwrap_err().contains("must start with http:// or https://"));
 }
 
 #[test]

@@ -1,4 +1,4 @@
-//! The plots of a report.
+//! The plots of a report; pure.
 
 use datjob_api::{Epsilon, report::Count};
 
@@ -7,13 +7,25 @@ use crate::{
     outputs::{
         estimates::{Figure, Measure},
         history::{EpochRecord, History},
-        html::escape,
-        plot::{Plot, Point, Series},
+        plot::{Chart, Plot, Point, Series},
     },
 };
 
-/// Loss, learning rate and accuracy on the validation split, by epoch.
-pub(super) fn over_epochs(history: &History) -> Result<String, String> {
+/// The metrics of training and validation by epoch.
+pub(super) struct EpochCurves<'a> {
+    /// Accuracy on the validation split, if it was measured.
+    pub accuracy: Option<Chart>,
+    /// Descriptions of catastrophic overfitting, without a full stop.
+    pub overfitting: Vec<&'a str>,
+    /// Loss and learning rate.
+    pub optimization: Vec<Chart>,
+}
+
+/// Draws accuracy on the validation split, loss and learning rate by epoch. `None` if the history has no epoch.
+pub(super) fn by_epoch(history: &History) -> Result<Option<EpochCurves<'_>>, String> {
+    if history.epochs.is_empty() {
+        return Ok(None);
+    }
     let series = |name: &str, value: &dyn Fn(&EpochRecord) -> Option<f64>| {
         let point = |record: &EpochRecord| {
             Some(Point { x: f64::from(record.epoch), y: value(record)?, interval: None })
@@ -65,18 +77,16 @@ pub(super) fn over_epochs(history: &History) -> Result<String, String> {
         whole: true,
         series: accuracies,
     };
-    let overfitting = history
-        .epochs
-        .iter()
-        .filter_map(|record| record.accuracy.as_ref()?.overfitting.as_ref())
-        .map(|sentence| format!("<p class=\"w\">{}.</p>\n", escape(sentence)))
-        .collect::<Vec<_>>()
-        .concat();
-    Ok([accuracy.figure()?, overfitting, loss.figure()?, rate.figure()?].concat())
+    let overfitting =
+        history.epochs.iter().filter_map(|record| record.accuracy.as_ref()?.overfitting.as_deref()).collect();
+    let optimization = [loss.draw()?, rate.draw()?].into_iter().flatten().collect();
+    Ok(Some(EpochCurves { accuracy: accuracy.draw()?, overfitting, optimization }))
 }
 
-/// Accuracy under PGD, against its radius and its number of steps.
-pub(super) fn sweeps(Document { results, accuracies, training, .. }: &Document) -> Result<String, String> {
+/// Draws accuracy under PGD, against its radius and its number of steps.
+pub(super) fn sweeps(
+    Document { results, accuracies, training, .. }: &Document,
+) -> Result<Vec<Chart>, String> {
     let figures = accuracies.figures.iter().filter(|figure| figure.measure == Measure::Sweep);
     let swept: Vec<_> = results.sweep.iter().zip(figures).collect();
     // As `Sweep::points` orders them: first over radii, then over steps.
@@ -125,11 +135,13 @@ pub(super) fn sweeps(Document { results, accuracies, training, .. }: &Document) 
         whole: true,
         series: vec![Series { name: format!("ε = {epsilon}"), points: by_steps }],
     };
-    Ok([radius.figure()?, steps.figure()?].concat())
+    Ok([radius.draw()?, steps.draw()?].into_iter().flatten().collect())
 }
 
-/// Certified accuracy, against the radius.
-pub(super) fn certified(Document { results, accuracies, training, .. }: &Document) -> Result<String, String> {
+/// Draws certified accuracy, against the radius.
+pub(super) fn certified(
+    Document { results, accuracies, training, .. }: &Document,
+) -> Result<Option<Chart>, String> {
     let figures = accuracies.figures.iter().filter(|figure| figure.measure == Measure::Certified);
     let points = results.certified.iter().zip(figures);
     let points =
@@ -143,7 +155,7 @@ pub(super) fn certified(Document { results, accuracies, training, .. }: &Documen
         whole: false,
         series: vec![Series { name: sigma, points }],
     };
-    plot.figure()
+    plot.draw()
 }
 
 fn point(x: f64, figure: &Figure) -> Point {
