@@ -13,7 +13,7 @@ import (
 func clientCommand(name string, main func([]string) int, layout func() plan.Layout) *cobra.Command {
 	return &cobra.Command{
 		Use:                name,
-		Short:              name + ", with this cluster's kubeconfig unless KUBECONFIG is set",
+		Short:              "Run " + name + " with this cluster's kubeconfig, unless KUBECONFIG is set",
 		DisableFlagParsing: true,
 		RunE: func(_ *cobra.Command, args []string) error {
 			return status(client(main, layout().Dir, args))
@@ -28,7 +28,7 @@ func client(main func([]string) int, dir string, args []string) int {
 		// Never another cluster's, in the caller's home, if ours is missing.
 		os.Setenv("KUBECONFIG", kubeconfig)
 		if _, err := os.Stat(kubeconfig); err != nil {
-			fmt.Fprintf(os.Stderr, "cluster: no cluster is up in %s, so only what needs none is going to work (`cluster up` starts one).\n", dir)
+			fmt.Fprintf(os.Stderr, "cluster: no cluster is up in %s, so only commands that need no cluster work; start one with `cluster up`\n", dir)
 		}
 	}
 	withoutProxy()

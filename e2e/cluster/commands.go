@@ -56,7 +56,7 @@ func rootCommand() *cobra.Command {
 	}
 	root := &cobra.Command{
 		Use:           "cluster",
-		Short:         "A real single-node Kubernetes on this machine, beside whatever else runs on it",
+		Short:         "A single-node Kubernetes on this machine, isolated from its other software",
 		SilenceUsage:  true,
 		SilenceErrors: true,
 		// `cluster --dir D kubectl ...`: the flags before the command's
@@ -64,7 +64,7 @@ func rootCommand() *cobra.Command {
 		TraverseChildren: true,
 	}
 	root.PersistentFlags().StringVar(&dir, "dir", dirFromEnvironment(),
-		"the state directory (or set "+dirVariable+")")
+		"state directory (or set "+dirVariable+")")
 	// A flag that the libraries of Kubernetes put into every program.
 	_ = pflag.CommandLine.MarkHidden("version")
 	root.AddCommand(upCommand(layout), downCommand(layout), statusCommand(layout), kubeconfigCommand(layout),
@@ -76,7 +76,7 @@ func rootCommand() *cobra.Command {
 func upCommand(layout func() plan.Layout) *cobra.Command {
 	return &cobra.Command{
 		Use:   "up",
-		Short: "Start the cluster and wait until pods can be run; does nothing if it is up and healthy",
+		Short: "Start the cluster and wait until pods can run; do nothing if it is up and healthy",
 		Args:  cobra.NoArgs,
 		RunE: func(c *cobra.Command, _ []string) error {
 			if err := cluster.NeedRoot("up"); err != nil {
@@ -90,7 +90,7 @@ func upCommand(layout func() plan.Layout) *cobra.Command {
 func downCommand(layout func() plan.Layout) *cobra.Command {
 	return &cobra.Command{
 		Use:   "down",
-		Short: "End the cluster and remove everything it has made, volumes too",
+		Short: "Stop the cluster and remove everything that it created, including volumes",
 		Args:  cobra.NoArgs,
 		RunE: func(c *cobra.Command, _ []string) error {
 			if err := cluster.NeedRoot("down"); err != nil {
@@ -104,7 +104,7 @@ func downCommand(layout func() plan.Layout) *cobra.Command {
 func statusCommand(layout func() plan.Layout) *cobra.Command {
 	return &cobra.Command{
 		Use:   "status",
-		Short: "Say how each part is; exit status 0 when all is well, 1 when not",
+		Short: "Show the state of each part; exit with status 1 if the cluster is not healthy",
 		Args:  cobra.NoArgs,
 		RunE: func(c *cobra.Command, _ []string) error {
 			cgroups, err := machine.FindCgroups()
@@ -113,7 +113,7 @@ func statusCommand(layout func() plan.Layout) *cobra.Command {
 			}
 			out := c.OutOrStdout()
 			if up, err := cluster.Exists(layout(), cgroups); err != nil || !up {
-				fmt.Fprintf(out, "No cluster is up in %s. `cluster up` starts one.\n", layout().Dir)
+				fmt.Fprintf(out, "No cluster is up in %s. Start one with `cluster up`.\n", layout().Dir)
 				return cmp.Or(err, error(status(1)))
 			}
 			lines := cluster.Status(c.Context(), layout(), cgroups)
@@ -125,7 +125,7 @@ func statusCommand(layout func() plan.Layout) *cobra.Command {
 				fmt.Fprintf(out, "%-24s %s\n", line.Name, text)
 			}
 			if problems := cluster.Problems(lines); len(problems) > 0 {
-				fmt.Fprintf(out, "The cluster is not healthy; missing: %s. `cluster up` starts it afresh.\n", strings.Join(problems, ", "))
+				fmt.Fprintf(out, "The cluster is not healthy; missing: %s. Restart it with `cluster up`.\n", strings.Join(problems, ", "))
 				return status(1)
 			}
 			fmt.Fprintln(out, "The cluster is healthy.")
@@ -138,13 +138,13 @@ func kubeconfigCommand(layout func() plan.Layout) *cobra.Command {
 	var path bool
 	command := &cobra.Command{
 		Use:   "kubeconfig",
-		Short: "Print the kubeconfig of the cluster's administrator",
+		Short: "Print the administrator's kubeconfig",
 		Args:  cobra.NoArgs,
 		RunE: func(c *cobra.Command, _ []string) error {
 			file := layout().AdminKubeconfig()
 			data, err := os.ReadFile(file)
 			if err != nil {
-				return fmt.Errorf("there is no kubeconfig to read, `cluster up` writes it: %w", err)
+				return fmt.Errorf("cannot read the kubeconfig: %w; start the cluster with `cluster up`", err)
 			}
 			if path {
 				data = []byte(file + "\n")
@@ -153,14 +153,14 @@ func kubeconfigCommand(layout func() plan.Layout) *cobra.Command {
 			return err
 		},
 	}
-	command.Flags().BoolVar(&path, "path", false, "print the path of the file instead")
+	command.Flags().BoolVar(&path, "path", false, "print the path of the file instead of its content")
 	return command
 }
 
 func loadImageCommand(layout func() plan.Layout) *cobra.Command {
 	return &cobra.Command{
 		Use:   "load-image FILE.tar...",
-		Short: "Load image archives (oci-archive or docker-archive), so that pods find the images",
+		Short: "Load image archives (oci-archive or docker-archive) for pods",
 		Args:  cobra.MinimumNArgs(1),
 		RunE: func(c *cobra.Command, args []string) error {
 			return cluster.LoadImages(layout(), args, c.OutOrStdout())

@@ -22,19 +22,19 @@ func logsCommand(layout func() plan.Layout) *cobra.Command {
 		ValidArgs: config.PartNames(),
 		RunE: func(_ *cobra.Command, args []string) error {
 			if !slices.Contains(config.PartNames(), args[0]) {
-				return fmt.Errorf("there is no part %q; the parts are %s", args[0], strings.Join(config.PartNames(), ", "))
+				return fmt.Errorf("unknown part %q; expected one of %s", args[0], strings.Join(config.PartNames(), ", "))
 			}
 			return printLog(layout().Log(args[0]), follow)
 		},
 	}
-	command.Flags().BoolVarP(&follow, "follow", "f", false, "go on as the log grows")
+	command.Flags().BoolVarP(&follow, "follow", "f", false, "continue to print as the log grows")
 	return command
 }
 
 // printLog leaves the work to cat or tail, which know all about it.
 func printLog(file string, follow bool) error {
 	if _, err := os.Stat(file); err != nil {
-		return fmt.Errorf("there is no log to read, `cluster up` starts the parts: %w", err)
+		return fmt.Errorf("cannot read the log: %w; start the cluster with `cluster up`", err)
 	}
 	command := []string{"/usr/bin/cat", file}
 	if follow {

@@ -100,7 +100,7 @@ machine() {
 # all clusters use the same cgroups.
 kill_all() {
 	current="killing all processes"
-	grep -qF "\"$dir\"" /run/datjob-cluster.json || { echo "the cluster that is up is another's"; exit 1; }
+	grep -qF "\"$dir\"" /run/datjob-cluster.json || { echo "the running cluster is not the cluster of this test"; exit 1; }
 	find /sys/fs/cgroup -path '*/datjob/*' -name cgroup.procs -exec cat {} + | sort -un |
 		xargs kill -9 2>/dev/null || true # Some end as others are killed.
 }
@@ -113,29 +113,29 @@ if [ -e /run/datjob-cluster.json ]; then
 fi
 machine >"$work/before"
 
-check "down is content where nothing is up" says "No cluster is up" cluster down
-check "status says that nothing runs" refuses "No cluster is up" cluster status
-check "kubeconfig says what to do where there is none" refuses "cluster up" cluster kubeconfig
-check "a directory with something in it is refused" refuses "is not empty" cluster --dir /var/lib/dpkg up
-check "nothing is noted then" test ! -e /run/datjob-cluster.json
+check "down succeeds when no cluster is up" says "No cluster is up" cluster down
+check "status reports that no cluster is up" refuses "No cluster is up" cluster status
+check "kubeconfig without a cluster suggests cluster up" refuses "cluster up" cluster kubeconfig
+check "a directory that is not empty is refused" refuses "is not empty" cluster --dir /var/lib/dpkg up
+check "the refused cluster is not recorded" test ! -e /run/datjob-cluster.json
 check "up starts" says "The cluster is up." cluster up
-check "status says that all is well" says "The cluster is healthy." cluster status
+check "status reports a healthy cluster" says "The cluster is healthy." cluster status
 pid=$(cat "$dir/pid/etcd")
-check "up does nothing where all is well" says "up and healthy" cluster up
-check "the same etcd runs as before" test "$pid" = "$(cat "$dir/pid/etcd")"
+check "up does nothing when the cluster is healthy" says "up and healthy" cluster up
+check "etcd was not restarted" test "$pid" = "$(cat "$dir/pid/etcd")"
 check "a second cluster is refused" refuses "cluster --dir $dir down" cluster --dir "$work/other" up
-check "another's cluster is not taken down" refuses "cluster --dir $dir down" cluster --dir "$work/other" down
+check "down refuses to stop another cluster" refuses "cluster --dir $dir down" cluster --dir "$work/other" down
 mv /run/datjob-cluster.json "$work/note"
-check "nor where the note of it is lost" refuses "cluster --dir $dir down" cluster --dir "$work/other" down
+check "down refuses that without the record of the cluster too" refuses "cluster --dir $dir down" cluster --dir "$work/other" down
 mv "$work/note" /run/datjob-cluster.json
-check "the sysctls of the host are as they were" diff <(sed -n '/^sysctls/,/^packet/p' "$work/before") <(machine | sed -n '/^sysctls/,/^packet/p')
-check "the packet filters of the host are as they were" diff <(sed -n '/^packet/,/^files/p' "$work/before") <(machine | sed -n '/^packet/,/^files/p')
+check "the sysctls of the host are unchanged" diff <(sed -n '/^sysctls/,/^packet/p' "$work/before") <(machine | sed -n '/^sysctls/,/^packet/p')
+check "the packet filters of the host are unchanged" diff <(sed -n '/^packet/,/^files/p' "$work/before") <(machine | sed -n '/^packet/,/^files/p')
 check "kubectl is built in" says "Server Version: v1.35" cluster kubectl version
 check "helm is built in" says 'Version:"v4.' cluster helm version
 check "kubeconfig prints the file" says "current-context: datjob" cluster kubeconfig
 check "logs prints the log of a part" says "containerd successfully booted" cluster logs containerd
 check "images are loaded" says "localhost/datjob-pause:1" cluster load-image "$dir/pause.tar"
-check "what is no image is refused" refuses "not an image archive" cluster load-image "$0"
+check "a file that is not an image archive is refused" refuses "not an image archive" cluster load-image "$0"
 
 cat >"$work/objects.yaml" <<'YAML'
 apiVersion: v1
@@ -216,7 +216,7 @@ check "kubectl logs" says "Serving on" kubectl -n test logs web-0
 # Ready pods are known to DNS and to kube-proxy a moment later.
 check "kubectl exec, and DNS of a peer" eventually says "10.214." kubectl -n test exec web-0 -- /pause lookup web-1.web
 check "DNS of a service by its full name" says "10.213.128.1" kubectl -n test exec web-0 -- /pause lookup kubernetes.default.svc.cluster.local
-check "DNS of a name that is not there fails" refuses "no such host" kubectl -n test exec web-0 -- /pause lookup web-7.web
+check "DNS of an unknown name fails" refuses "no such host" kubectl -n test exec web-0 -- /pause lookup web-7.web
 check "a pod reaches a service" eventually says "hello" kubectl -n test exec web-1 -- /pause fetch first:80
 check "a pod reaches itself by its service" eventually says "hello" kubectl -n test exec web-0 -- /pause fetch first:80
 check "a pod reaches the API server" kubectl -n test exec web-0 -- /pause fetch kubernetes.default:443
@@ -232,8 +232,8 @@ kill $forward
 wait $forward 2>/dev/null || true
 
 crashed() { [ "$(restarts)" -ge 1 ]; }
-check "a pod that fails is started again" eventually crashed
-check "events say why" eventually says "BackOff" kubectl -n test get events
+check "a failing pod is restarted" eventually crashed
+check "events state the reason" eventually says "BackOff" kubectl -n test get events
 
 mkdir -p "$work/chart/templates"
 printf 'apiVersion: v2\nname: chart\nversion: 0.1.0\nkubeVersion: ">=1.35.0"\n' >"$work/chart/Chart.yaml"
@@ -246,29 +246,29 @@ gone() { [ -z "$(ls "$dir/volumes")" ] && [ -z "$(kubectl get pv -o name)" ]; }
 check "its volumes are deleted" eventually gone
 
 kill -9 "$(cat "$dir/pid/kube-scheduler")"
-check "status names the part that is missing" refuses "missing: kube-scheduler." cluster status
-check "up starts afresh where a part is missing" says "Clearing away" cluster up
+check "status names the missing part" refuses "missing: kube-scheduler." cluster status
+check "up starts a new cluster when a part is missing" says "Removing the remains" cluster up
 
 kubectl run left-over --image=localhost/datjob-pause:1 >/dev/null
 check "a pod runs" kubectl wait --for=condition=Ready pod/left-over --timeout=60s
 kill_all
 check "up works after everything was killed" says "The cluster is up." cluster up
-check "status says so" says "The cluster is healthy." cluster status
+check "status reports a healthy cluster again" says "The cluster is healthy." cluster status
 
 kubectl run left-over --image=localhost/datjob-pause:1 >/dev/null
 check "a pod runs again" kubectl wait --for=condition=Ready pod/left-over --timeout=60s
 for part in containerd kubelet kube-apiserver; do kill -9 "$(cat "$dir/pid/$part")"; done
-check "down works after a part was killed" says "nothing of it is left" cluster down
-check "down again is content" says "No cluster is up" cluster down
+check "down works after a part was killed" says "everything that it created is removed" cluster down
+check "a second down succeeds" says "No cluster is up" cluster down
 
 check "up once more" says "The cluster is up." cluster up
 kill_all
-check "down works after everything was killed" says "nothing of it is left" cluster down
+check "down works after everything was killed" says "everything that it created is removed" cluster down
 settled() {
 	machine >"$work/after"
 	# What has gone since the beginning was not the cluster's.
 	! grep -vxFf "$work/before" "$work/after"
 }
-check "nothing is left on the machine" eventually settled
-check "the state directory is gone" test ! -e "$dir"
-echo "All is well."
+check "nothing remains on the machine" eventually settled
+check "the state directory is removed" test ! -e "$dir"
+echo "All tests passed."

@@ -58,7 +58,7 @@ func tool(name string, args []string) error {
 	case name == "fetch" && len(args) == 1:
 		return fetch(args[0])
 	}
-	return fmt.Errorf("there is `lookup NAME`, `write FILE TEXT`, `serve ADDRESS TEXT` and `fetch ADDRESS`, but not %q", os.Args[1:])
+	return fmt.Errorf("unknown command %q; expected `lookup NAME`, `write FILE TEXT`, `serve ADDRESS TEXT` or `fetch ADDRESS`", os.Args[1:])
 }
 
 func lookup(name string) error {

@@ -41,7 +41,7 @@ func apiServerReady(ctx context.Context, client kubernetes.Interface) error {
 func nodeReady(ctx context.Context, client kubernetes.Interface) error {
 	node, err := client.CoreV1().Nodes().Get(ctx, plan.First.Name(), metav1.GetOptions{})
 	if err != nil {
-		return fmt.Errorf("the node %s has not registered: %w", plan.First.Name(), err)
+		return fmt.Errorf("node %s is not registered: %w", plan.First.Name(), err)
 	}
 	return readyNode(node)
 }
@@ -51,14 +51,14 @@ func readyNode(node *corev1.Node) error {
 	i := slices.IndexFunc(node.Status.Conditions, func(c corev1.NodeCondition) bool { return c.Type == corev1.NodeReady })
 	switch {
 	case i < 0:
-		return fmt.Errorf("the node %s has not said how it is", node.Name)
+		return fmt.Errorf("node %s has no Ready condition yet", node.Name)
 	case node.Status.Conditions[i].Status != corev1.ConditionTrue:
-		return fmt.Errorf("the node %s is not ready: %s", node.Name, node.Status.Conditions[i].Message)
+		return fmt.Errorf("node %s is not ready: %s", node.Name, node.Status.Conditions[i].Message)
 	}
 	// The taint of a node that was not ready is taken off a moment later.
 	for _, taint := range node.Spec.Taints {
 		if taint.Key == corev1.TaintNodeNotReady || taint.Key == corev1.TaintNodeUnreachable {
-			return fmt.Errorf("the node %s still has the taint %s", node.Name, taint.Key)
+			return fmt.Errorf("node %s still has the taint %s", node.Name, taint.Key)
 		}
 	}
 	return nil
@@ -77,17 +77,17 @@ func dnsAnswers(ctx context.Context, _ kubernetes.Interface) error {
 	defer cancel()
 	addresses, err := resolver.LookupHost(ctx, name)
 	if err != nil {
-		return fmt.Errorf("CoreDNS at %s does not answer for %s: %w", server, name, err)
+		return fmt.Errorf("CoreDNS at %s cannot resolve %s: %w", server, name, err)
 	}
 	if want := plan.APIServiceAddress().String(); !slices.Contains(addresses, want) {
-		return fmt.Errorf("CoreDNS answers %v for %s, not %s", addresses, name, want)
+		return fmt.Errorf("CoreDNS resolves %s to %v, expected %s", name, addresses, want)
 	}
 	return nil
 }
 
 func storageClassExists(ctx context.Context, client kubernetes.Interface) error {
 	if _, err := client.StorageV1().StorageClasses().Get(ctx, storageClass, metav1.GetOptions{}); err != nil {
-		return fmt.Errorf("the default storage class %s is not there: %w", storageClass, err)
+		return fmt.Errorf("cannot get the default storage class %s: %w", storageClass, err)
 	}
 	return nil
 }
@@ -96,7 +96,7 @@ func storageClassExists(ctx context.Context, client kubernetes.Interface) error 
 func serviceAccountExists(ctx context.Context, client kubernetes.Interface) error {
 	_, err := client.CoreV1().ServiceAccounts(metav1.NamespaceDefault).Get(ctx, "default", metav1.GetOptions{})
 	if err != nil {
-		return fmt.Errorf("the service account default is not there: %w", err)
+		return fmt.Errorf("cannot get the service account default: %w", err)
 	}
 	return nil
 }
@@ -115,9 +115,9 @@ func until(ctx context.Context, limit time.Duration, ended <-chan error, f func(
 			return err
 		case <-ctx.Done():
 			if errors.Is(ctx.Err(), context.DeadlineExceeded) {
-				return fmt.Errorf("after %s, %w", limit, err)
+				return fmt.Errorf("timed out after %s: %w", limit, err)
 			}
-			return errors.New("it was interrupted")
+			return errors.New("interrupted")
 		case <-time.After(50 * time.Millisecond):
 		}
 	}

@@ -22,7 +22,7 @@ func TestReadyNode(t *testing.T) {
 		"ready, with a user taint": {[]corev1.NodeCondition{ready}, "datjob.io/gpu", true},
 		"still tainted":            {[]corev1.NodeCondition{ready}, corev1.TaintNodeNotReady, false},
 		"not ready":                {[]corev1.NodeCondition{notReady}, "", false},
-		"no word yet":              {nil, "", false},
+		"no status":                {nil, "", false},
 	} {
 		node := &corev1.Node{ObjectMeta: metav1.ObjectMeta{Name: "node1"}, Status: corev1.NodeStatus{Conditions: test.conditions}}
 		if test.taint != "" {
@@ -36,9 +36,9 @@ func TestReadyNode(t *testing.T) {
 
 func TestUntilStopsWhenAPartEnds(t *testing.T) {
 	ended := make(chan error, 1)
-	ended <- errors.New("etcd has ended")
+	ended <- errors.New("etcd exited")
 	never := func(context.Context) error { return errors.New("not yet") }
-	if err := until(context.Background(), time.Minute, ended, never); err == nil || err.Error() != "etcd has ended" {
+	if err := until(context.Background(), time.Minute, ended, never); err == nil || err.Error() != "etcd exited" {
 		t.Errorf("got %v", err)
 	}
 }
@@ -46,7 +46,7 @@ func TestUntilStopsWhenAPartEnds(t *testing.T) {
 func TestUntilSaysWhatItWaitedFor(t *testing.T) {
 	never := func(context.Context) error { return errors.New("the node is not ready") }
 	err := until(context.Background(), 60*time.Millisecond, nil, never)
-	if err == nil || err.Error() != "after 60ms, the node is not ready" {
+	if err == nil || err.Error() != "timed out after 60ms: the node is not ready" {
 		t.Errorf("got %v", err)
 	}
 }

@@ -19,14 +19,14 @@ import (
 func newClient(l plan.Layout) (kubernetes.Interface, error) {
 	kubeconfig, err := os.ReadFile(l.AdminKubeconfig())
 	if errors.Is(err, fs.ErrNotExist) {
-		return nil, fmt.Errorf("there is no kubeconfig in %s: no cluster has been started with it, `cluster up` does", l.Dir)
+		return nil, fmt.Errorf("no kubeconfig in %s; start a cluster with `cluster up`", l.Dir)
 	}
 	if err != nil {
-		return nil, fmt.Errorf("the kubeconfig cannot be read: %w", err)
+		return nil, fmt.Errorf("cannot read the kubeconfig: %w", err)
 	}
 	config, err := clientcmd.RESTConfigFromKubeConfig(kubeconfig)
 	if err != nil {
-		return nil, fmt.Errorf("the kubeconfig %s cannot be used: %w", l.AdminKubeconfig(), err)
+		return nil, fmt.Errorf("invalid kubeconfig %s: %w", l.AdminKubeconfig(), err)
 	}
 	config.Timeout = 2 * time.Second
 	config.QPS, config.Burst = 100, 100
@@ -34,7 +34,7 @@ func newClient(l plan.Layout) (kubernetes.Interface, error) {
 	config.Proxy = func(*http.Request) (*url.URL, error) { return nil, nil }
 	client, err := kubernetes.NewForConfig(config)
 	if err != nil {
-		return nil, fmt.Errorf("the kubeconfig %s cannot be used: %w", l.AdminKubeconfig(), err)
+		return nil, fmt.Errorf("invalid kubeconfig %s: %w", l.AdminKubeconfig(), err)
 	}
 	return client, nil
 }

@@ -50,5 +50,5 @@ func DecideDown(dir string, o Observed) (bool, error) {
 }
 
 func anotherIsUp(dir string) error {
-	return fmt.Errorf("a cluster with its state in %s is up, and there is one at a time on a machine: end it first with `cluster --dir %s down`", dir, dir)
+	return fmt.Errorf("the cluster in %s is up, and a machine runs only one; stop it first with `cluster --dir %s down`", dir, dir)
 }

@@ -45,7 +45,7 @@ func Down(ctx context.Context, l plan.Layout, out io.Writer) error {
 	if err := clear(l, observed.Owner, cgroups); err != nil {
 		return err
 	}
-	fmt.Fprintln(out, "The cluster is down; nothing of it is left.")
+	fmt.Fprintln(out, "The cluster is down; everything that it created is removed.")
 	return nil
 }
 
@@ -59,7 +59,7 @@ func clear(l plan.Layout, owner *Owner, cgroups machine.Cgroups) error {
 	stop(owned, cgroups)
 	left := func() []int { return cgroups.Processes(plan.CgroupRoot) }
 	if !machine.Kill(left) {
-		return fmt.Errorf("processes of the cluster cannot be killed (in a system call that does not return, perhaps): %v", left())
+		return fmt.Errorf("cannot kill processes %v of the cluster; they may be blocked in a system call", left())
 	}
 	if err := errors.Join(
 		machine.RemoveLinks(plan.First),

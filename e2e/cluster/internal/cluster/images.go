@@ -27,7 +27,7 @@ func LoadImages(l plan.Layout, archives []string, out io.Writer) error {
 
 func importArchive(l plan.Layout, archive string, names []string) error {
 	if len(names) == 0 {
-		return fmt.Errorf("%s names no image, so no pod could ask for it: give it a name (`buildah push IMAGE oci-archive:FILE:NAME`)", archive)
+		return fmt.Errorf("%s contains no image name, so pods cannot use it; add a name with `buildah push IMAGE oci-archive:FILE:NAME`", archive)
 	}
 	if err := ctr(l, "images", "import", archive); err != nil {
 		return err
@@ -47,7 +47,7 @@ func ctr(l plan.Layout, args ...string) error {
 	socket := l.Node(plan.First).ContainerdSocket()
 	command := exec.Command("/usr/bin/ctr", append([]string{"--address", socket, "--namespace", "k8s.io"}, args...)...)
 	if out, err := command.CombinedOutput(); err != nil {
-		return fmt.Errorf("`ctr %s` fails (is the cluster up?): %w: %s", strings.Join(args, " "), err, strings.TrimSpace(string(out)))
+		return fmt.Errorf("`ctr %s` failed: %w: %s; check that the cluster is up", strings.Join(args, " "), err, strings.TrimSpace(string(out)))
 	}
 	return nil
 }

@@ -19,10 +19,10 @@ func lock(out io.Writer) (func(), error) {
 			return func() { listener.Close() }, nil
 		}
 		if !errors.Is(err, syscall.EADDRINUSE) {
-			return nil, fmt.Errorf("the lock that keeps two runs apart cannot be taken: %w", err)
+			return nil, fmt.Errorf("cannot acquire the lock on the cluster: %w", err)
 		}
 		if !told {
-			fmt.Fprintln(out, "Waiting for another `cluster up` or `cluster down` to end.")
+			fmt.Fprintln(out, "Waiting for another `cluster up` or `cluster down` to finish.")
 			told = true
 		}
 		time.Sleep(100 * time.Millisecond)

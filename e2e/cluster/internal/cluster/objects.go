@@ -26,11 +26,11 @@ func createObjects(ctx context.Context, client kubernetes.Interface) error {
 	_, provisioner := rbac.ClusterRoleBindings().Create(ctx, binding(config.VolumesUser, "system:persistent-volume-provisioner"), create)
 	_, class := storage.StorageClasses().Create(ctx, defaultStorageClass(), create)
 	for what, err := range map[string]error{
-		"the role of CoreDNS": role, "the binding of CoreDNS": dns,
-		"the binding of the volume provisioner": provisioner, "the storage class": class,
+		"the ClusterRole of CoreDNS": role, "the ClusterRoleBinding of CoreDNS": dns,
+		"the ClusterRoleBinding of the volume provisioner": provisioner, "the StorageClass": class,
 	} {
 		if err != nil && !apierrors.IsAlreadyExists(err) {
-			return fmt.Errorf("%s cannot be created: %w", what, err)
+			return fmt.Errorf("cannot create %s: %w", what, err)
 		}
 	}
 	return nil

@@ -25,11 +25,11 @@ func readOwner() (*Owner, error) {
 		return nil, nil
 	}
 	if err != nil {
-		return nil, fmt.Errorf("the note of which cluster is up cannot be read: %w", err)
+		return nil, fmt.Errorf("cannot read the record of the running cluster: %w", err)
 	}
 	var owner Owner
 	if err := json.Unmarshal(data, &owner); err != nil {
-		return nil, fmt.Errorf("the note of which cluster is up, %s, is damaged: %w", plan.OwnerFile, err)
+		return nil, fmt.Errorf("the record of the running cluster, %s, is corrupt: %w", plan.OwnerFile, err)
 	}
 	return &owner, nil
 }
@@ -57,14 +57,14 @@ func (o Owner) write() error {
 		}
 	}
 	if err != nil {
-		return fmt.Errorf("the note of which cluster is up cannot be written: %w", err)
+		return fmt.Errorf("cannot write the record of the running cluster: %w", err)
 	}
 	return nil
 }
 
 func removeOwner() error {
 	if err := os.Remove(plan.OwnerFile); err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return fmt.Errorf("the note of which cluster is up cannot be removed: %w", err)
+		return fmt.Errorf("cannot remove the record of the running cluster: %w", err)
 	}
 	return nil
 }

@@ -30,7 +30,7 @@ func writeFiles(l plan.Layout) error {
 	}
 	for _, dir := range []string{l.LogDir(), l.Volumes(), node.VolumePlugins(), filepath.Dir(l.Pid(""))} {
 		if err := os.MkdirAll(dir, 0o755); err != nil {
-			return fmt.Errorf("a directory of the cluster cannot be made: %w", err)
+			return fmt.Errorf("cannot create a directory of the cluster: %w", err)
 		}
 	}
 	return writePauseImage(l)
@@ -82,7 +82,7 @@ func writePauseImage(l plan.Layout) error {
 	}
 	f, err := os.Create(l.PauseImage())
 	if err != nil {
-		return fmt.Errorf("the pause image cannot be written: %w", err)
+		return fmt.Errorf("cannot write the pause image: %w", err)
 	}
 	defer f.Close()
 	return image.WritePause(f, program)
@@ -90,10 +90,10 @@ func writePauseImage(l plan.Layout) error {
 
 func writeFile(path string, data []byte, mode os.FileMode) error {
 	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
-		return fmt.Errorf("a directory of the cluster cannot be made: %w", err)
+		return fmt.Errorf("cannot create a directory of the cluster: %w", err)
 	}
 	if err := os.WriteFile(path, data, mode); err != nil {
-		return fmt.Errorf("a file of the cluster cannot be written: %w", err)
+		return fmt.Errorf("cannot write a file of the cluster: %w", err)
 	}
 	return nil
 }

@@ -32,7 +32,7 @@ var requirements = []requirement{
 // NeedRoot says so in a sentence.
 func NeedRoot(command string) error {
 	if os.Geteuid() != 0 {
-		return fmt.Errorf("`cluster %s` makes and removes namespaces, mounts and cgroups: run it as root", command)
+		return fmt.Errorf("`cluster %s` creates or removes namespaces, mounts and cgroups; run it as root", command)
 	}
 	return nil
 }
@@ -49,7 +49,7 @@ func checkRequirements() error {
 		}
 	}
 	if len(missing) > 0 {
-		return fmt.Errorf("%s is missing: run e2e/cluster/prerequisites.sh, or `apt-get install %s`",
+		return fmt.Errorf("missing %s; run e2e/cluster/prerequisites.sh or `apt-get install %s`",
 			strings.Join(missing, ", "), strings.Join(packages, " "))
 	}
 	return checkOverlay()
@@ -65,7 +65,7 @@ func checkOverlay() error {
 	}
 	_ = exec.Command("/sbin/modprobe", "overlay").Run() // What counts is what it did.
 	if !has() {
-		return errors.New("the kernel has no overlay file system, which containers are made with: load the module overlay (CONFIG_OVERLAY_FS)")
+		return errors.New("the kernel does not support overlayfs, which containers need; load the module overlay (CONFIG_OVERLAY_FS)")
 	}
 	return nil
 }
@@ -73,7 +73,7 @@ func checkOverlay() error {
 // checkNftables is run in the node's network namespace.
 func checkNftables() error {
 	if out, err := exec.Command("/usr/sbin/nft", "list", "tables").CombinedOutput(); err != nil {
-		return fmt.Errorf("kube-proxy needs nftables, and `nft list tables` fails (does the kernel have nf_tables?): %s", strings.TrimSpace(string(out)))
+		return fmt.Errorf("`nft list tables` failed: %s; kube-proxy needs nftables: check that the kernel has nf_tables", strings.TrimSpace(string(out)))
 	}
 	return nil
 }

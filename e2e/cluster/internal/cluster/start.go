@@ -27,7 +27,7 @@ type starter struct {
 func (s *starter) start(part config.Part) error {
 	logFile, err := os.Create(s.layout.Log(part.Name))
 	if err != nil {
-		return fmt.Errorf("the log of %s cannot be made: %w", part.Name, err)
+		return fmt.Errorf("cannot create the log of %s: %w", part.Name, err)
 	}
 	defer logFile.Close()
 	command := exec.Cmd{
@@ -43,14 +43,14 @@ func (s *starter) start(part config.Part) error {
 		SysProcAttr: &syscall.SysProcAttr{Setsid: true},
 	}
 	if err := s.thread.Do(command.Start); err != nil {
-		return fmt.Errorf("%s cannot be started: %w", part.Name, err)
+		return fmt.Errorf("cannot start %s: %w", part.Name, err)
 	}
 	if err := writeFile(s.layout.Pid(part.Name), []byte(strconv.Itoa(command.Process.Pid)), 0o644); err != nil {
 		return err
 	}
 	go func() {
 		err := command.Wait()
-		s.ended <- fmt.Errorf("%s has ended: %w. The end of its log:\n%s", part.Name, orEnded(err), logTail(s.layout, part.Name))
+		s.ended <- fmt.Errorf("%s exited: %w; the end of its log:\n%s", part.Name, orEnded(err), logTail(s.layout, part.Name))
 	}()
 	return nil
 }

@@ -20,13 +20,13 @@ const maxDirLength = 50
 func CheckDir(dir string) error {
 	switch {
 	case !filepath.IsAbs(dir) || filepath.Clean(dir) != dir:
-		return fmt.Errorf("the state directory %q must be an absolute path without detours", dir)
+		return fmt.Errorf("invalid state directory %q: must be an absolute path without \".\", \"..\" or extra slashes", dir)
 	case strings.Count(dir, "/") < 2:
-		return fmt.Errorf("the state directory %q is too close to the root: it is deleted by `cluster down`", dir)
+		return fmt.Errorf("invalid state directory %q: `cluster down` deletes it, so it must not be directly below the root", dir)
 	case len(dir) > maxDirLength:
-		return fmt.Errorf("the state directory %q is longer than %d characters, and the paths of sockets in it would be too long for the kernel", dir, maxDirLength)
+		return fmt.Errorf("invalid state directory %q: must have at most %d characters, because the kernel limits the paths of sockets in it", dir, maxDirLength)
 	case strings.ContainsAny(dir, " \t\n\"'\\{}:,"):
-		return fmt.Errorf("the state directory %q has characters that configuration files do not take", dir)
+		return fmt.Errorf("invalid state directory %q: must not contain white space or any of \"'\\{}:,", dir)
 	}
 	return nil
 }
@@ -36,14 +36,14 @@ func CheckDir(dir string) error {
 func makeStateDir(l plan.Layout) error {
 	entries, err := os.ReadDir(l.Dir)
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return fmt.Errorf("the state directory cannot be read: %w", err)
+		return fmt.Errorf("cannot read the state directory: %w", err)
 	}
 	if len(entries) > 0 && !marked(l) {
-		return fmt.Errorf("the state directory %s is not empty and was not made by `cluster up`: choose another with --dir", l.Dir)
+		return fmt.Errorf("the state directory %s is not empty, and `cluster up` did not create it; choose another one with --dir", l.Dir)
 	}
 	// Open to look into: pods of any user reach their volumes through it.
 	if err := os.MkdirAll(l.Dir, 0o755); err != nil {
-		return fmt.Errorf("the state directory cannot be made: %w", err)
+		return fmt.Errorf("cannot create the state directory: %w", err)
 	}
 	return writeMarker(l)
 }
@@ -53,7 +53,7 @@ func makeStateDir(l plan.Layout) error {
 func writeMarker(l plan.Layout) error {
 	text := strings.Join(machine.DirsToMake(), "\n")
 	if err := os.WriteFile(l.Marker(), []byte(text), 0o644); err != nil {
-		return fmt.Errorf("the state directory %s cannot be written to: %w", l.Dir, err)
+		return fmt.Errorf("cannot write to the state directory %s: %w", l.Dir, err)
 	}
 	return nil
 }
@@ -74,7 +74,7 @@ func removeStateDir(l plan.Layout) error {
 	}
 	entries, err := os.ReadDir(l.Dir)
 	if err != nil {
-		return fmt.Errorf("the state directory cannot be read: %w", err)
+		return fmt.Errorf("cannot read the state directory: %w", err)
 	}
 	for _, entry := range entries {
 		path := filepath.Join(l.Dir, entry.Name())
@@ -82,16 +82,16 @@ func removeStateDir(l plan.Layout) error {
 			continue
 		}
 		if err := os.RemoveAll(path); err != nil {
-			return fmt.Errorf("the state directory cannot be deleted: %w", err)
+			return fmt.Errorf("cannot delete the state directory: %w", err)
 		}
 	}
 	made, err := os.ReadFile(l.Marker())
 	if err != nil {
-		return fmt.Errorf("the state directory cannot be read: %w", err)
+		return fmt.Errorf("cannot read the state directory: %w", err)
 	}
 	machine.RemoveMadeDirs(strings.Fields(string(made)))
 	if err := os.Remove(l.Marker()); err != nil {
-		return fmt.Errorf("the state directory cannot be deleted: %w", err)
+		return fmt.Errorf("cannot delete the state directory: %w", err)
 	}
 	// It stays, empty, where it is a mount point of the machine's owner.
 	_ = os.Remove(l.Dir)

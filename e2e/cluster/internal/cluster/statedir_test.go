@@ -28,13 +28,13 @@ func TestADirectoryOfOthersIsNeitherUsedNorDeleted(t *testing.T) {
 		t.Fatal(err)
 	}
 	if err := makeStateDir(l); err == nil {
-		t.Error("a directory of others is used")
+		t.Error("a foreign directory is accepted")
 	}
 	if err := removeStateDir(l); err != nil {
 		t.Error(err)
 	}
 	if _, err := os.Stat(file); err != nil {
-		t.Error("a file of others is gone")
+		t.Error("a foreign file was deleted")
 	}
 }
 
@@ -47,15 +47,15 @@ func TestAStateDirectoryIsDeletedWhole(t *testing.T) {
 		t.Fatal(err)
 	}
 	if err := makeStateDir(l); err != nil {
-		t.Errorf("a directory made before is refused: %v", err)
+		t.Errorf("an existing state directory is refused: %v", err)
 	}
 	if err := removeStateDir(l); err != nil {
 		t.Fatal(err)
 	}
 	if _, err := os.Stat(l.Dir); !os.IsNotExist(err) {
-		t.Errorf("it is still there: %v", err)
+		t.Errorf("the state directory still exists: %v", err)
 	}
 	if err := removeStateDir(l); err != nil {
-		t.Errorf("deleting what is gone fails: %v", err)
+		t.Errorf("deleting a missing directory fails: %v", err)
 	}
 }

@@ -26,9 +26,9 @@ func Status(ctx context.Context, l plan.Layout, cgroups machine.Cgroups) []Line 
 	for _, name := range config.PartNames() {
 		line := Line{Name: name}
 		if pid, alive := pidOf(l, name, ours); alive {
-			line.Fine = fmt.Sprintf("runs as process %d", pid)
+			line.Fine = fmt.Sprintf("running as process %d", pid)
 		} else {
-			line.Problem = errors.New("does not run")
+			line.Problem = errors.New("not running")
 		}
 		lines = append(lines, line)
 	}
@@ -48,7 +48,7 @@ func runChecks(ctx context.Context, l plan.Layout) []Line {
 	lines := make([]Line, len(checks))
 	var wait sync.WaitGroup
 	for i, c := range checks {
-		lines[i] = Line{Name: c.name, Fine: "is fine", Problem: err}
+		lines[i] = Line{Name: c.name, Fine: "healthy", Problem: err}
 		if err == nil {
 			wait.Go(func() { lines[i].Problem = c.run(ctx, client) })
 		}

@@ -47,7 +47,7 @@ func Up(ctx context.Context, l plan.Layout, out io.Writer) error {
 		fmt.Fprintln(out, "The cluster is up and healthy.")
 		return nil
 	case UpCleanAndStart:
-		say("Clearing away what is left of an earlier cluster.")
+		say("Removing the remains of an earlier cluster.")
 		if err := clear(l, observed.Owner, cgroups); err != nil {
 			return err
 		}
@@ -60,7 +60,7 @@ func Up(ctx context.Context, l plan.Layout, out io.Writer) error {
 		return err
 	}
 	if err := bringUp(ctx, l, cgroups, say); err != nil {
-		return fmt.Errorf("%w\n`cluster status` says what runs, `cluster logs PART` shows a log, `cluster down` clears all away", err)
+		return fmt.Errorf("%w\n`cluster status` shows the state of each part, `cluster logs PART` prints a log, `cluster down` removes everything", err)
 	}
 	say("The cluster is up.")
 	fmt.Fprint(out, usage(l))
@@ -73,10 +73,10 @@ func usage(l plan.Layout) string {
 		command += " --dir " + l.Dir
 	}
 	return fmt.Sprintf(`
-kubectl and helm are built in:     %[1]s kubectl get pods -A
-or use your own:                   export KUBECONFIG=%[2]s
-Put images where pods find them:   %[1]s load-image FILE.tar
-End it and leave nothing behind:   %[1]s down
+Run the built-in kubectl or helm:     %[1]s kubectl get pods -A
+Or use your own:                      export KUBECONFIG=%[2]s
+Load images for pods:                 %[1]s load-image FILE.tar
+Stop the cluster and remove it all:   %[1]s down
 `, command, l.AdminKubeconfig())
 }
 
@@ -94,7 +94,7 @@ func bringUp(ctx context.Context, l plan.Layout, cgroups machine.Cgroups, say fu
 		return err
 	}
 
-	say("Making the network of %s: %s, pods %s, services %s.", node.Name(), node.Address(), node.PodRange(), plan.ServiceRange)
+	say("Creating the network of %s: %s, pods %s, services %s.", node.Name(), node.Address(), node.PodRange(), plan.ServiceRange)
 	if err := machine.MakeNetworkNamespace(node); err != nil {
 		return err
 	}
@@ -149,7 +149,7 @@ func (s *starter) startBase(ctx context.Context, client kubernetes.Interface) er
 	err := until(ctx, startLimit, s.ended, func(context.Context) error {
 		connection, err := net.Dial("unix", socket)
 		if err != nil {
-			return fmt.Errorf("containerd does not answer: %w", err)
+			return fmt.Errorf("cannot connect to containerd: %w", err)
 		}
 		return connection.Close()
 	})

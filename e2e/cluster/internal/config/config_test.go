@@ -52,11 +52,11 @@ func TestKubeletConfigIsValidYAMLForTheNode(t *testing.T) {
 		"failCgroupV1":                false,
 	} {
 		if parsed[key] != want {
-			t.Errorf("%s is %v, not %v", key, parsed[key], want)
+			t.Errorf("%s: got %v, want %v", key, parsed[key], want)
 		}
 	}
 	if parsed["maxPods"].(float64) < 250 {
-		t.Error("there is room for too few pods")
+		t.Error("maxPods is too low")
 	}
 }
 

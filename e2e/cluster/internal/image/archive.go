@@ -30,14 +30,14 @@ func WritePause(w io.Writer, program []byte) error {
 		"rootfs":       map[string]any{"type": "layers", "diff_ids": []string{"sha256:" + digest(layer)}},
 	})
 	if err != nil {
-		return fmt.Errorf("the configuration of the pause image cannot be encoded: %w", err)
+		return fmt.Errorf("cannot encode the configuration of the pause image: %w", err)
 	}
 	configName := digest(config) + ".json"
 	manifest, err := json.Marshal([]map[string]any{{
 		"Config": configName, "RepoTags": []string{PauseName}, "Layers": []string{"layer.tar"},
 	}})
 	if err != nil {
-		return fmt.Errorf("the manifest of the pause image cannot be encoded: %w", err)
+		return fmt.Errorf("cannot encode the manifest of the pause image: %w", err)
 	}
 	archive, err := tarball([]file{
 		{"manifest.json", 0o644, manifest}, {configName, 0o644, config}, {"layer.tar", 0o644, layer},
@@ -46,7 +46,7 @@ func WritePause(w io.Writer, program []byte) error {
 		return err
 	}
 	if _, err := w.Write(archive); err != nil {
-		return fmt.Errorf("the pause image cannot be written: %w", err)
+		return fmt.Errorf("cannot write the pause image: %w", err)
 	}
 	return nil
 }
@@ -63,14 +63,14 @@ func tarball(files []file) ([]byte, error) {
 	for _, f := range files {
 		header := &tar.Header{Name: f.name, Mode: f.mode, Size: int64(len(f.data)), Format: tar.FormatUSTAR}
 		if err := w.WriteHeader(header); err != nil {
-			return nil, fmt.Errorf("%s cannot be put into an archive: %w", f.name, err)
+			return nil, fmt.Errorf("cannot write %s to an archive: %w", f.name, err)
 		}
 		if _, err := w.Write(f.data); err != nil {
-			return nil, fmt.Errorf("%s cannot be put into an archive: %w", f.name, err)
+			return nil, fmt.Errorf("cannot write %s to an archive: %w", f.name, err)
 		}
 	}
 	if err := w.Close(); err != nil {
-		return nil, fmt.Errorf("an archive cannot be ended: %w", err)
+		return nil, fmt.Errorf("cannot finish an archive: %w", err)
 	}
 	return out.Bytes(), nil
 }

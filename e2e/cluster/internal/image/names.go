@@ -16,12 +16,12 @@ import (
 func Names(archive string) ([]string, error) {
 	f, err := os.Open(archive)
 	if err != nil {
-		return nil, fmt.Errorf("the image archive cannot be opened: %w", err)
+		return nil, fmt.Errorf("cannot open the image archive: %w", err)
 	}
 	defer f.Close()
 	names, err := namesIn(f)
 	if err != nil {
-		return nil, fmt.Errorf("%s is not an image archive that can be loaded: %w", archive, err)
+		return nil, fmt.Errorf("%s is not an image archive: %w", archive, err)
 	}
 	return names, nil
 }
@@ -35,7 +35,7 @@ func namesIn(r io.Reader) ([]string, error) {
 			break
 		}
 		if err != nil {
-			return nil, fmt.Errorf("it is not a tar file (compressed, perhaps? unpack it first): %w", err)
+			return nil, fmt.Errorf("cannot read it as a tar file: %w; if it is compressed, decompress it first", err)
 		}
 		var read func(io.Reader) ([]string, error)
 		switch path.Clean(header.Name) {
@@ -54,7 +54,7 @@ func namesIn(r io.Reader) ([]string, error) {
 		names = append(names, more...)
 	}
 	if !found {
-		return nil, errors.New("it has neither an index.json nor a manifest.json")
+		return nil, errors.New("missing index.json or manifest.json")
 	}
 	return names, nil
 }
@@ -66,7 +66,7 @@ func ociNames(r io.Reader) ([]string, error) {
 		} `json:"manifests"`
 	}
 	if err := json.NewDecoder(r).Decode(&index); err != nil {
-		return nil, fmt.Errorf("its index.json cannot be read: %w", err)
+		return nil, fmt.Errorf("invalid index.json: %w", err)
 	}
 	var names []string
 	for _, m := range index.Manifests {
@@ -84,7 +84,7 @@ func ociNames(r io.Reader) ([]string, error) {
 func dockerNames(r io.Reader) ([]string, error) {
 	var manifest []struct{ RepoTags []string }
 	if err := json.NewDecoder(r).Decode(&manifest); err != nil {
-		return nil, fmt.Errorf("its manifest.json cannot be read: %w", err)
+		return nil, fmt.Errorf("invalid manifest.json: %w", err)
 	}
 	var names []string
 	for _, m := range manifest {

@@ -12,7 +12,7 @@ var built embed.FS
 func PauseProgram() ([]byte, error) {
 	program, err := built.ReadFile("built/pause")
 	if err != nil {
-		return nil, errors.New("this binary was built without the pause program: build it with e2e/cluster/build.sh")
+		return nil, errors.New("this binary was built without the pause program; build it with e2e/cluster/build.sh")
 	}
 	return program, nil
 }

@@ -41,14 +41,14 @@ const unifiedMountPoint = "/sys/fs/cgroup"
 func FindCgroups() (Cgroups, error) {
 	var stat unix.Statfs_t
 	if err := unix.Statfs(unifiedMountPoint, &stat); err != nil {
-		return Cgroups{}, fmt.Errorf("there is nothing at %s, so no cgroups can be made: mount them first: %w", unifiedMountPoint, err)
+		return Cgroups{}, fmt.Errorf("no cgroup file system at %s: %w; mount it first", unifiedMountPoint, err)
 	}
 	if stat.Type == unix.CGROUP2_SUPER_MAGIC {
 		return findUnified()
 	}
 	mounts, err := os.ReadFile("/proc/self/mountinfo")
 	if err != nil {
-		return Cgroups{}, fmt.Errorf("what is mounted cannot be read: %w", err)
+		return Cgroups{}, fmt.Errorf("cannot read the mounts: %w", err)
 	}
 	c := Cgroups{Version: 1, Hierarchies: hierarchiesIn(string(mounts))}
 	return c, c.check()
@@ -57,7 +57,7 @@ func FindCgroups() (Cgroups, error) {
 func findUnified() (Cgroups, error) {
 	controllers, err := os.ReadFile(filepath.Join(unifiedMountPoint, "cgroup.controllers"))
 	if err != nil {
-		return Cgroups{}, fmt.Errorf("the cgroup controllers cannot be read: %w", err)
+		return Cgroups{}, fmt.Errorf("cannot read the cgroup controllers: %w", err)
 	}
 	c := Cgroups{Version: 2, Hierarchies: []Hierarchy{{unifiedMountPoint, strings.Fields(string(controllers))}}}
 	return c, c.check()
@@ -72,7 +72,7 @@ func (c Cgroups) check() error {
 	for _, controller := range need {
 		has := func(h Hierarchy) bool { return slices.Contains(h.Controllers, controller) }
 		if !slices.ContainsFunc(c.Hierarchies, has) {
-			return fmt.Errorf("the kubelet needs the cgroup controller %s, which is not mounted below %s: enable it in the kernel or mount it", controller, unifiedMountPoint)
+			return fmt.Errorf("the cgroup controller %s is not mounted below %s, but the kubelet needs it; enable it in the kernel or mount it", controller, unifiedMountPoint)
 		}
 	}
 	return nil
@@ -127,7 +127,7 @@ func (c Cgroups) makeOne(h Hierarchy, path string) error {
 		}
 	}
 	if err := os.Mkdir(dir, 0o755); err != nil && !errors.Is(err, fs.ErrExist) {
-		return fmt.Errorf("the cgroup %s cannot be made (is %s mounted read-only, as in a container that is not privileged?): %w", dir, h.MountPoint, err)
+		return fmt.Errorf("cannot create the cgroup %s: %w; check that %s is writable, which it is not in an unprivileged container", dir, err, h.MountPoint)
 	}
 	if c.Version == 1 && slices.Contains(h.Controllers, "cpuset") {
 		return fillCpuset(dir)
@@ -144,7 +144,7 @@ func fillCpuset(dir string) error {
 			err = os.WriteFile(filepath.Join(dir, name), value, 0)
 		}
 		if err != nil {
-			return fmt.Errorf("the cpuset %s cannot be filled: %w", dir, err)
+			return fmt.Errorf("cannot initialize the cpuset %s: %w", dir, err)
 		}
 	}
 	return nil
@@ -158,7 +158,7 @@ func handDown(dir string, controllers []string) error {
 		file := filepath.Join(dir, "cgroup.subtree_control")
 		err := os.WriteFile(file, []byte("+"+controller), 0)
 		if err != nil && slices.Contains([]string{"cpu", "cpuset", "memory", "pids"}, controller) {
-			return fmt.Errorf("the cgroup controller %s cannot be enabled below %s (move the processes in it to a cgroup below first): %w", controller, dir, err)
+			return fmt.Errorf("cannot enable the cgroup controller %s below %s: %w; move the processes in it to a child cgroup first", controller, dir, err)
 		}
 	}
 	return nil
@@ -216,7 +216,7 @@ func (c Cgroups) Remove(path string) error {
 			return nil
 		}
 		if time.Now().After(deadline) {
-			return fmt.Errorf("a cgroup of the cluster is still in use (processes: %v): %w", c.Processes(path), err)
+			return fmt.Errorf("cannot remove a cgroup of the cluster within 10 s (processes: %v): %w", c.Processes(path), err)
 		}
 		time.Sleep(20 * time.Millisecond)
 	}
@@ -235,7 +235,7 @@ func (c Cgroups) removeOnce(path string) error {
 		// Children come after their parents in a walk.
 		for _, d := range slices.Backward(dirs) {
 			if err := unix.Rmdir(d); err != nil && !errors.Is(err, fs.ErrNotExist) {
-				failed = fmt.Errorf("%s cannot be removed: %w", d, err)
+				failed = fmt.Errorf("cannot remove %s: %w", d, err)
 			}
 		}
 	}

@@ -35,7 +35,7 @@ func TestHierarchiesAreFoundOnceEach(t *testing.T) {
 func TestMissingControllerIsNamed(t *testing.T) {
 	c := Cgroups{Version: 1, Hierarchies: hierarchiesIn(hybrid)}
 	if err := c.check(); err == nil {
-		t.Error("a machine without cpuset is taken")
+		t.Error("a machine without cpuset is accepted")
 	}
 	c.Hierarchies = append(c.Hierarchies, Hierarchy{"/sys/fs/cgroup/cpuset", []string{"cpuset"}})
 	if err := c.check(); err != nil {
@@ -64,6 +64,6 @@ func TestProcessesOfACgroupAndThoseBelow(t *testing.T) {
 		t.Errorf("got %v", got)
 	}
 	if !c.Exists("/datjob") || c.Exists("/nothing") {
-		t.Error("what exists and what does not is mixed up")
+		t.Error("Exists returns the wrong result")
 	}
 }

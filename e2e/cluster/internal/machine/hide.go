@@ -39,7 +39,7 @@ func hideHost(stateDir string, l plan.NodeLayout) error {
 	// it: pods may ask for mounts that spread among containers.
 	for _, flags := range []uintptr{unix.MS_SLAVE, unix.MS_SHARED} {
 		if err := unix.Mount("", "/", "", unix.MS_REC|flags, ""); err != nil {
-			return fmt.Errorf("the mount namespace cannot be cut off from the host's: %w", err)
+			return fmt.Errorf("cannot isolate the mount namespace from the host: %w", err)
 		}
 	}
 	for _, dir := range hiddenDirs {
@@ -58,26 +58,26 @@ func hideHost(stateDir string, l plan.NodeLayout) error {
 func hideDir(dir, private, stateDir string) error {
 	for _, d := range []string{dir, private} {
 		if err := os.MkdirAll(d, 0o755); err != nil {
-			return fmt.Errorf("a directory to hide %s cannot be made: %w", dir, err)
+			return fmt.Errorf("cannot create a directory to hide %s: %w", dir, err)
 		}
 	}
 	state, err := unix.Open(stateDir, unix.O_PATH|unix.O_CLOEXEC, 0)
 	if err != nil {
-		return fmt.Errorf("the state directory %s cannot be opened: %w", stateDir, err)
+		return fmt.Errorf("cannot open the state directory %s: %w", stateDir, err)
 	}
 	defer unix.Close(state)
 	if err := unix.Mount(private, dir, "", unix.MS_BIND, ""); err != nil {
-		return fmt.Errorf("%s cannot be hidden: %w", dir, err)
+		return fmt.Errorf("cannot hide %s: %w", dir, err)
 	}
 	if !strings.HasPrefix(stateDir, dir+"/") {
 		return nil
 	}
 	// The state directory itself has just been hidden: show it again.
 	if err := os.MkdirAll(stateDir, 0o755); err != nil {
-		return fmt.Errorf("the state directory %s cannot be shown again: %w", stateDir, err)
+		return fmt.Errorf("cannot mount the state directory %s: %w", stateDir, err)
 	}
 	if err := unix.Mount(fmt.Sprintf("/proc/thread-self/fd/%d", state), stateDir, "", unix.MS_BIND|unix.MS_REC, ""); err != nil {
-		return fmt.Errorf("the state directory %s cannot be shown again: %w", stateDir, err)
+		return fmt.Errorf("cannot mount the state directory %s: %w", stateDir, err)
 	}
 	return nil
 }
@@ -88,16 +88,16 @@ func hideSysctl(sysctl, private string) error {
 		return nil // This kernel does not have it.
 	}
 	if err != nil {
-		return fmt.Errorf("%s cannot be read: %w", sysctl, err)
+		return fmt.Errorf("cannot read %s: %w", sysctl, err)
 	}
 	if err := os.MkdirAll(filepath.Dir(private), 0o755); err != nil {
-		return fmt.Errorf("a directory to hide %s cannot be made: %w", sysctl, err)
+		return fmt.Errorf("cannot create a directory to hide %s: %w", sysctl, err)
 	}
 	if err := os.WriteFile(private, value, 0o644); err != nil {
-		return fmt.Errorf("a file to hide %s cannot be made: %w", sysctl, err)
+		return fmt.Errorf("cannot create a file to hide %s: %w", sysctl, err)
 	}
 	if err := unix.Mount(private, sysctl, "", unix.MS_BIND, ""); err != nil {
-		return fmt.Errorf("%s cannot be hidden: %w", sysctl, err)
+		return fmt.Errorf("cannot hide %s: %w", sysctl, err)
 	}
 	return nil
 }

@@ -18,10 +18,10 @@ import (
 // routes to services and pods, so that a test on the host can dial them.
 func MakeLinks(node plan.Node) error {
 	if err := makeHostEnd(node); err != nil {
-		return fmt.Errorf("the link to %s cannot be made on the host (the kernel must have bridge and veth): %w", node.Name(), err)
+		return fmt.Errorf("cannot create the link to %s on the host: %w; the kernel must support bridge and veth", node.Name(), err)
 	}
 	if err := makeNodeEnd(node); err != nil {
-		return fmt.Errorf("the link to %s cannot be made in its network namespace: %w", node.Name(), err)
+		return fmt.Errorf("cannot create the link to %s in its network namespace: %w", node.Name(), err)
 	}
 	return nil
 }
@@ -116,7 +116,7 @@ func RemoveLinks(node plan.Node) error {
 			err = netlink.LinkDel(link)
 		}
 		if err != nil {
-			return fmt.Errorf("the link %s cannot be removed: %w", name, err)
+			return fmt.Errorf("cannot remove the link %s: %w", name, err)
 		}
 	}
 	return nil
@@ -137,7 +137,7 @@ func LinksExist(node plan.Node) bool {
 func CheckRoutes() error {
 	routes, err := netlink.RouteList(nil, netlink.FAMILY_V4)
 	if err != nil {
-		return fmt.Errorf("the routes of the host cannot be read: %w", err)
+		return fmt.Errorf("cannot read the routes of the host: %w", err)
 	}
 	var found []Route
 	for _, r := range routes {
@@ -151,7 +151,7 @@ func CheckRoutes() error {
 		found = append(found, route)
 	}
 	if taken := Collision(found); taken != "" {
-		return fmt.Errorf("%s; the cluster needs %s (nodes), %s (services) and %s (pods): remove what takes it, or change the ranges in e2e/cluster/internal/plan/addresses.go and build again",
+		return fmt.Errorf("%s; it conflicts with the ranges of the cluster: %s (nodes), %s (services) and %s (pods); remove the route, or change the ranges in e2e/cluster/internal/plan/addresses.go and rebuild",
 			taken, plan.NodeRange, plan.ServiceRange, plan.PodRange)
 	}
 	return nil

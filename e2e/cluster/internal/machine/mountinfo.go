@@ -42,7 +42,7 @@ func mountsBelow(dir, mountinfo string) []string {
 func readMountinfo() (string, error) {
 	data, err := os.ReadFile("/proc/self/mountinfo")
 	if err != nil {
-		return "", fmt.Errorf("what is mounted cannot be read: %w", err)
+		return "", fmt.Errorf("cannot read the mounts: %w", err)
 	}
 	return string(data), nil
 }
@@ -57,7 +57,7 @@ func UnmountBelow(dir string) error {
 	}
 	for _, point := range mountsBelow(dir, mountinfo) {
 		if err := unix.Unmount(point, unix.MNT_DETACH|unix.UMOUNT_NOFOLLOW); err != nil {
-			return fmt.Errorf("%s cannot be unmounted: %w", point, err)
+			return fmt.Errorf("cannot unmount %s: %w", point, err)
 		}
 	}
 	return nil

@@ -27,19 +27,19 @@ func NetworkNamespacePath(node plan.Node) string {
 func MakeNetworkNamespace(node plan.Node) error {
 	path := NetworkNamespacePath(node)
 	if err := os.MkdirAll(namespacesDir, 0o755); err != nil {
-		return fmt.Errorf("the directory of network namespaces cannot be made: %w", err)
+		return fmt.Errorf("cannot create the directory of network namespaces: %w", err)
 	}
 	f, err := os.OpenFile(path, os.O_RDONLY|os.O_CREATE|os.O_EXCL, 0)
 	if err != nil {
-		return fmt.Errorf("the network namespace %s cannot be made: %w", node.NetworkNamespace(), err)
+		return fmt.Errorf("cannot create the network namespace %s: %w", node.NetworkNamespace(), err)
 	}
 	f.Close()
 	return onOwnThread(func() error {
 		if err := unix.Unshare(unix.CLONE_NEWNET); err != nil {
-			return fmt.Errorf("the kernel makes no network namespace (CONFIG_NET_NS): %w", err)
+			return fmt.Errorf("cannot create a network namespace: %w; the kernel must have CONFIG_NET_NS", err)
 		}
 		if err := unix.Mount("/proc/thread-self/ns/net", path, "", unix.MS_BIND, ""); err != nil {
-			return fmt.Errorf("the network namespace cannot be held at %s: %w", path, err)
+			return fmt.Errorf("cannot mount the network namespace at %s: %w", path, err)
 		}
 		return nil
 	})
@@ -54,10 +54,10 @@ func RemoveNetworkNamespace(node plan.Node) error {
 	path := NetworkNamespacePath(node)
 	err := unix.Unmount(path, unix.MNT_DETACH)
 	if err != nil && !errors.Is(err, unix.EINVAL) && !errors.Is(err, unix.ENOENT) {
-		return fmt.Errorf("the network namespace at %s cannot be let go: %w", path, err)
+		return fmt.Errorf("cannot unmount the network namespace at %s: %w", path, err)
 	}
 	if err := os.Remove(path); err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return fmt.Errorf("%s cannot be removed: %w", path, err)
+		return fmt.Errorf("cannot remove %s: %w", path, err)
 	}
 	_ = os.Remove(namespacesDir) // It stays if it is not empty.
 	return nil
@@ -104,17 +104,17 @@ func (t *Thread) Stop() { close(t.work) }
 func enter(node plan.Node, l plan.Layout) error {
 	f, err := os.Open(NetworkNamespacePath(node))
 	if err != nil {
-		return fmt.Errorf("the network namespace is not there: %w", err)
+		return fmt.Errorf("cannot open the network namespace: %w", err)
 	}
 	defer f.Close()
 	if err := unix.Unshare(unix.CLONE_NEWNS); err != nil {
-		return fmt.Errorf("the kernel makes no mount namespace: %w", err)
+		return fmt.Errorf("cannot create a mount namespace: %w", err)
 	}
 	if err := hideHost(l.Dir, l.Node(node)); err != nil {
 		return err
 	}
 	if err := unix.Setns(int(f.Fd()), unix.CLONE_NEWNET); err != nil {
-		return fmt.Errorf("the network namespace cannot be entered: %w", err)
+		return fmt.Errorf("cannot enter the network namespace: %w", err)
 	}
 	return nil
 }

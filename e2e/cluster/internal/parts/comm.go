@@ -12,7 +12,7 @@ func setComm(name string) error {
 	name = name[:min(len(name), 15)] // What the kernel keeps.
 	file := fmt.Sprintf("/proc/self/task/%d/comm", os.Getpid())
 	if err := os.WriteFile(file, []byte(name), 0); err != nil {
-		return fmt.Errorf("%s cannot name its process: %w", name, err)
+		return fmt.Errorf("cannot set the process name %s: %w", name, err)
 	}
 	return nil
 }

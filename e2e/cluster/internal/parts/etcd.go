@@ -18,9 +18,9 @@ func etcdCommand() *cobra.Command {
 		SilenceUsage: true,
 		RunE:         func(*cobra.Command, []string) error { return runEtcd(dir, client, peer) },
 	}
-	command.Flags().StringVar(&dir, "data-dir", "etcd", "directory of the data")
-	command.Flags().StringVar(&client, "client-url", "http://127.0.0.1:2379", "where clients are served")
-	command.Flags().StringVar(&peer, "peer-url", "http://127.0.0.1:2380", "where peers are served")
+	command.Flags().StringVar(&dir, "data-dir", "etcd", "data directory")
+	command.Flags().StringVar(&client, "client-url", "http://127.0.0.1:2379", "URL to serve clients at")
+	command.Flags().StringVar(&peer, "peer-url", "http://127.0.0.1:2380", "URL to serve peers at")
 	return command
 }
 
@@ -46,7 +46,7 @@ func runEtcd(dir, client, peer string) error {
 
 	server, err := embed.StartEtcd(c)
 	if err != nil {
-		return fmt.Errorf("etcd cannot start in %s: %w", dir, err)
+		return fmt.Errorf("cannot start etcd in %s: %w", dir, err)
 	}
 	defer server.Close()
 	stop := make(chan os.Signal, 1)
@@ -55,6 +55,6 @@ func runEtcd(dir, client, peer string) error {
 	case <-stop:
 		return nil
 	case err := <-server.Err():
-		return fmt.Errorf("etcd has stopped: %w", err)
+		return fmt.Errorf("etcd stopped: %w", err)
 	}
 }

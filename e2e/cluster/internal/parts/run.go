@@ -48,7 +48,7 @@ func Run(name string, args []string) int {
 	}
 	command, known := commands[name]
 	if !known {
-		fmt.Fprintf(os.Stderr, "cluster part: there is no part %q; the parts are %s\n",
+		fmt.Fprintf(os.Stderr, "cluster part: unknown part %q; expected one of %s\n",
 			name, strings.Join(config.PartNames(), ", "))
 		return 2
 	}
@@ -60,7 +60,7 @@ func Run(name string, args []string) int {
 func prepare(name string) error {
 	for _, dir := range filepath.SplitList(os.Getenv(plan.CgroupsVariable)) {
 		if err := os.WriteFile(filepath.Join(dir, "cgroup.procs"), []byte("0"), 0); err != nil {
-			return fmt.Errorf("%s cannot move into its cgroup: %w", name, err)
+			return fmt.Errorf("cannot move %s into its cgroup: %w", name, err)
 		}
 	}
 	os.Unsetenv(plan.CgroupsVariable)
@@ -72,5 +72,5 @@ func prepare(name string) error {
 func execContainerd(args []string) error {
 	path := "/usr/bin/containerd"
 	err := syscall.Exec(path, append([]string{path}, args...), os.Environ())
-	return fmt.Errorf("%s cannot be run (Debian package containerd): %w", path, err)
+	return fmt.Errorf("cannot run %s: %w; install the Debian package containerd", path, err)
 }

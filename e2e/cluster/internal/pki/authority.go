@@ -60,7 +60,7 @@ func NewAuthority(name string) (*Authority, error) {
 	}
 	certificate, err := x509.ParseCertificate(der)
 	if err != nil {
-		return nil, fmt.Errorf("the authority's own certificate cannot be read back: %w", err)
+		return nil, fmt.Errorf("cannot parse the certificate of the authority: %w", err)
 	}
 	pair, err := encode(der, key)
 	if err != nil {
@@ -87,7 +87,7 @@ func (a *Authority) Issue(id Identity) (Pair, error) {
 	}
 	der, err := sign(template, a.certificate, key.Public(), a.key)
 	if err != nil {
-		return Pair{}, fmt.Errorf("the certificate of %s: %w", id.Name, err)
+		return Pair{}, fmt.Errorf("cannot issue the certificate of %s: %w", id.Name, err)
 	}
 	return encode(der, key)
 }
@@ -97,11 +97,11 @@ func (a *Authority) Issue(id Identity) (Pair, error) {
 func ServiceAccountKey() (private, public []byte, err error) {
 	key, err := rsa.GenerateKey(rand.Reader, 2048)
 	if err != nil {
-		return nil, nil, fmt.Errorf("the key for service account tokens cannot be made: %w", err)
+		return nil, nil, fmt.Errorf("cannot generate the key for service account tokens: %w", err)
 	}
 	der, err := x509.MarshalPKIXPublicKey(key.Public())
 	if err != nil {
-		return nil, nil, fmt.Errorf("the public key for service account tokens cannot be encoded: %w", err)
+		return nil, nil, fmt.Errorf("cannot encode the public key for service account tokens: %w", err)
 	}
 	private = pem.EncodeToMemory(&pem.Block{Type: "RSA PRIVATE KEY", Bytes: x509.MarshalPKCS1PrivateKey(key)})
 	public = pem.EncodeToMemory(&pem.Block{Type: "PUBLIC KEY", Bytes: der})
@@ -111,7 +111,7 @@ func ServiceAccountKey() (private, public []byte, err error) {
 func newKey() (*ecdsa.PrivateKey, error) {
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	if err != nil {
-		return nil, fmt.Errorf("a key cannot be made: %w", err)
+		return nil, fmt.Errorf("cannot generate a key: %w", err)
 	}
 	return key, nil
 }
@@ -119,7 +119,7 @@ func newKey() (*ecdsa.PrivateKey, error) {
 func sign(template, parent *x509.Certificate, public crypto.PublicKey, signer crypto.Signer) ([]byte, error) {
 	serial, err := rand.Int(rand.Reader, new(big.Int).Lsh(big.NewInt(1), 126))
 	if err != nil {
-		return nil, fmt.Errorf("a serial number cannot be made: %w", err)
+		return nil, fmt.Errorf("cannot generate a serial number: %w", err)
 	}
 	template.SerialNumber = serial
 	// A machine whose clock is stepped back a little must not find its
@@ -128,7 +128,7 @@ func sign(template, parent *x509.Certificate, public crypto.PublicKey, signer cr
 	template.NotAfter = time.Now().Add(lifetime)
 	der, err := x509.CreateCertificate(rand.Reader, template, parent, public, signer)
 	if err != nil {
-		return nil, fmt.Errorf("it cannot be signed: %w", err)
+		return nil, fmt.Errorf("cannot sign the certificate: %w", err)
 	}
 	return der, nil
 }
@@ -136,7 +136,7 @@ func sign(template, parent *x509.Certificate, public crypto.PublicKey, signer cr
 func encode(der []byte, key *ecdsa.PrivateKey) (Pair, error) {
 	keyDER, err := x509.MarshalECPrivateKey(key)
 	if err != nil {
-		return Pair{}, fmt.Errorf("a key cannot be encoded: %w", err)
+		return Pair{}, fmt.Errorf("cannot encode a key: %w", err)
 	}
 	return Pair{
 		Certificate: pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der}),

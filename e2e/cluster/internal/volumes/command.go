@@ -20,18 +20,18 @@ func Command() *cobra.Command {
 		RunE: func(c *cobra.Command, _ []string) error {
 			config, err := clientcmd.BuildConfigFromFlags("", kubeconfig)
 			if err != nil {
-				return fmt.Errorf("the kubeconfig %s cannot be used: %w", kubeconfig, err)
+				return fmt.Errorf("invalid kubeconfig %s: %w", kubeconfig, err)
 			}
 			client, err := kubernetes.NewForConfig(config)
 			if err != nil {
-				return fmt.Errorf("the kubeconfig %s cannot be used: %w", kubeconfig, err)
+				return fmt.Errorf("invalid kubeconfig %s: %w", kubeconfig, err)
 			}
 			ctx, stop := signal.NotifyContext(c.Context(), syscall.SIGTERM, os.Interrupt)
 			defer stop()
 			return newProvisioner(client, dir).run(ctx)
 		},
 	}
-	command.Flags().StringVar(&kubeconfig, "kubeconfig", "", "how to reach the API server")
-	command.Flags().StringVar(&dir, "volume-dir", "", "where the volumes' directories are made")
+	command.Flags().StringVar(&kubeconfig, "kubeconfig", "", "kubeconfig of the API server")
+	command.Flags().StringVar(&dir, "volume-dir", "", "parent directory of the volumes")
 	return command
 }

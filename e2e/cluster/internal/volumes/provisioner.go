@@ -65,7 +65,7 @@ func (p *provisioner) run(ctx context.Context) error {
 			UpdateFunc: func(_, now any) { p.enqueue(now) },
 		}
 		if _, err := informer.AddEventHandler(handler); err != nil {
-			return fmt.Errorf("claims and volumes cannot be watched: %w", err)
+			return fmt.Errorf("cannot watch claims and volumes: %w", err)
 		}
 	}
 	p.factory.Start(ctx.Done())
@@ -92,7 +92,7 @@ func (p *provisioner) next(ctx context.Context) bool {
 	}
 	defer p.queue.Done(it)
 	if err := p.reconcile(ctx, it); err != nil {
-		klog.ErrorS(err, "Trying again later", "namespace", it.namespace, "name", it.name)
+		klog.ErrorS(err, "Cannot reconcile an object; retrying", "namespace", it.namespace, "name", it.name)
 		p.queue.AddRateLimited(it)
 		return true
 	}
@@ -107,7 +107,7 @@ func (p *provisioner) reconcile(ctx context.Context, it item) error {
 			return nil
 		}
 		if err != nil {
-			return fmt.Errorf("the volume cannot be read: %w", err)
+			return fmt.Errorf("cannot read the volume: %w", err)
 		}
 		return p.delete(ctx, volume)
 	}
@@ -116,7 +116,7 @@ func (p *provisioner) reconcile(ctx context.Context, it item) error {
 		return nil
 	}
 	if err != nil {
-		return fmt.Errorf("the claim cannot be read: %w", err)
+		return fmt.Errorf("cannot read the claim: %w", err)
 	}
 	return p.provision(ctx, claim)
 }
@@ -124,20 +124,20 @@ func (p *provisioner) reconcile(ctx context.Context, it item) error {
 func (p *provisioner) provision(ctx context.Context, claim *corev1.PersistentVolumeClaim) error {
 	class, err := p.classes.Get(*claim.Spec.StorageClassName)
 	if err != nil {
-		return fmt.Errorf("the storage class of the claim cannot be read: %w", err)
+		return fmt.Errorf("cannot read the storage class of the claim: %w", err)
 	}
 	volume := VolumeFor(claim, class, p.dir)
 	path := volume.Spec.HostPath.Path
 	if err := os.MkdirAll(path, 0o777); err != nil {
-		return fmt.Errorf("the directory of the volume cannot be made: %w", err)
+		return fmt.Errorf("cannot create the directory of the volume: %w", err)
 	}
 	// Whatever the umask is: the pods that will write to it have any user id.
 	if err := os.Chmod(path, 0o777); err != nil {
-		return fmt.Errorf("the directory of the volume cannot be opened to all: %w", err)
+		return fmt.Errorf("cannot make the directory of the volume writable for all users: %w", err)
 	}
 	_, err = p.client.CoreV1().PersistentVolumes().Create(ctx, volume, metav1.CreateOptions{})
 	if err != nil && !apierrors.IsAlreadyExists(err) {
-		return fmt.Errorf("the volume cannot be created: %w", err)
+		return fmt.Errorf("cannot create the volume: %w", err)
 	}
 	klog.InfoS("Provisioned a volume", "claim", klog.KObj(claim), "volume", volume.Name, "path", path)
 	return nil
@@ -146,12 +146,12 @@ func (p *provisioner) provision(ctx context.Context, claim *corev1.PersistentVol
 func (p *provisioner) delete(ctx context.Context, volume *corev1.PersistentVolume) error {
 	if path := volume.Spec.HostPath.Path; filepath.Dir(path) == p.dir {
 		if err := os.RemoveAll(path); err != nil {
-			return fmt.Errorf("the directory of the volume cannot be deleted: %w", err)
+			return fmt.Errorf("cannot delete the directory of the volume: %w", err)
 		}
 	}
 	err := p.client.CoreV1().PersistentVolumes().Delete(ctx, volume.Name, metav1.DeleteOptions{})
 	if err != nil && !apierrors.IsNotFound(err) {
-		return fmt.Errorf("the volume cannot be deleted: %w", err)
+		return fmt.Errorf("cannot delete the volume: %w", err)
 	}
 	klog.InfoS("Deleted a volume", "volume", volume.Name)
 	return nil
