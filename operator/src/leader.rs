@@ -33,7 +33,8 @@ const RETRY_PERIOD: Duration = Duration::from_secs(3);
 pub enum LeaseLost {
     /// Another wrote the lease.
     #[error(
-        "another operator acquired the lease {lease}; this operator exits and becomes a standby after its restart"
+        "lost the lease {lease}: another operator acquired it, or it was deleted; this operator exits and becomes a standby \
+         after its restart"
     )]
     Taken {
         /// The lease.
@@ -41,7 +42,7 @@ pub enum LeaseLost {
     },
     /// The API server was out of reach for too long.
     #[error(
-        "cannot renew the lease {lease} for {} s ({last}); this operator exits before another one takes over",
+        "the lease {lease} was not renewed for {} s ({last}); this operator exits before another one takes over",
         RENEW_DEADLINE.as_secs()
     )]
     RenewalFailed {
@@ -155,7 +156,7 @@ impl Candidate {
     async fn replace(&self, lease: &Lease) -> Result<Lease, CallError> {
         let params = PostParams::default();
         let replace = self.api.replace(&self.name, &params, lease);
-        call(format!("write Lease {}", self.path()), replace).await
+        call(format!("update Lease {}", self.path()), replace).await
     }
 
     fn path(&self) -> String {
@@ -184,9 +185,9 @@ impl LeaseGuard {
                     return LeaseLost::Taken { lease: self.candidate.path() };
                 }
                 Ok(Err(error)) => error.to_string(),
-                Err(_) => "timed out".to_owned(),
+                Err(_) => "timed out before the renewal deadline".to_owned(),
             };
-            warn!(%error, "Cannot renew the lease; retrying.");
+            warn!(%error, "Cannot renew the lease; retrying until the renewal deadline.");
             if self.renewed.elapsed() >= RENEW_DEADLINE {
                 return LeaseLost::RenewalFailed { lease: self.candidate.path(), last: error };
             }
@@ -209,7 +210,7 @@ impl LeaseGuard {
             spec.lease_duration_seconds = Some(1);
         }
         match self.candidate.replace(&lease).await {
-            Ok(_) => info!(lease = %self.candidate.path(), "Lease released."),
+            Ok(_) => info!(lease = %self.candidate.path(), "Released the lease."),
             Err(error) => warn!(%error, "Cannot release the lease; it expires instead."),
         }
     }

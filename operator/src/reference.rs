@@ -13,8 +13,8 @@ const INTRODUCTION: &str = "\
 # DatJob reference
 
 Generated from the Rust types by `make generate`; `kubectl explain datjob.spec` shows the same texts. A field without a
-default is optional unless it is marked as required. Fields in `spec.pod` and `spec.networkPolicy.egress` have types of
-Kubernetes; `kubectl explain` documents these.
+default is optional unless it is marked as required. Objects below `spec.pod` and items of `spec.networkPolicy.egress` are
+types of Kubernetes and have no section here; `kubectl explain` describes them.
 ";
 
 /// The reference of the definition's newest version.
@@ -138,7 +138,7 @@ fn type_name(schema: &JSONSchemaProps) -> String {
     let integer_or_string = schema.x_kubernetes_int_or_string == Some(true);
     match (&schema.additional_properties, schema.type_.as_deref()) {
         (_, None) if integer_or_string => "integer or string".to_owned(),
-        (Some(JSONSchemaPropsOrBool::Schema(values)), _) => format!("map to {}", type_name(values)),
+        (Some(JSONSchemaPropsOrBool::Schema(values)), _) => format!("map of string to {}", type_name(values)),
         (_, Some(name)) => name.to_owned(),
         (_, None) => "any value".to_owned(),
     }

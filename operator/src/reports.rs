@@ -32,7 +32,7 @@ pub struct ExpectedSender<'a> {
 pub enum ReportError {
     /// No connection, or no answer in time.
     #[error(
-        "no response from {address}: {message}; check whether a NetworkPolicy or a service mesh blocks the operator"
+        "request to {address} failed: {message}; check whether a NetworkPolicy or a service mesh blocks the operator"
     )]
     Unreachable {
         /// The pod's address.

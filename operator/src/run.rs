@@ -152,7 +152,7 @@ async fn lead(
         tokio::select! {
             drained = tokio::time::timeout(DRAIN_TIMEOUT, &mut controller) => {
                 if drained.is_err() {
-                    warn!("Reconciliations did not finish in time; aborting them.");
+                    warn!("Reconciliations did not finish within {} s; aborting them.", DRAIN_TIMEOUT.as_secs());
                 }
             }
             lost = &mut lost => return Err(lost.into()),
@@ -167,8 +167,8 @@ async fn lead(
 
 /// Resolves at SIGTERM or SIGINT.
 fn termination_signal() -> anyhow::Result<impl Future<Output = ()>> {
-    let mut terminate = signal(SignalKind::terminate()).context("cannot listen for SIGTERM")?;
-    let mut interrupt = signal(SignalKind::interrupt()).context("cannot listen for SIGINT")?;
+    let mut terminate = signal(SignalKind::terminate()).context("cannot handle SIGTERM")?;
+    let mut interrupt = signal(SignalKind::interrupt()).context("cannot handle SIGINT")?;
     Ok(async move {
         tokio::select! {
             _ = terminate.recv() => {}
@@ -196,10 +196,10 @@ async fn wait_for_definition(client: &Client, readiness: &Readiness) {
             Ok(list) if list.resources.iter().any(|resource| resource.name == DatJob::plural(&())) => return,
             Ok(_) => missing_definition(),
             Err(error) if error.is_not_found() => missing_definition(),
-            Err(error) => format!("Waiting for the API server: {error}."),
+            Err(error) => format!("The operator is not ready: {error}; retrying."),
         };
         if problem != reported {
-            warn!(problem, "Operator is waiting.");
+            warn!(problem, "The operator is not ready; retrying.");
             reported.clone_from(&problem);
         }
         readiness.set_waiting(problem);
@@ -225,8 +225,8 @@ async fn wait_for_list_access(client: &Client, namespace: Option<&str>, readines
     };
     let params = ListParams::default().limit(1);
     while let Err(error) = call("list DatJobs", jobs.list_metadata(&params)).await {
-        warn!(%error, "Operator is waiting.");
-        readiness.set_waiting(format!("Waiting for the API server: {error}."));
+        warn!(%error, "The operator is not ready; retrying.");
+        readiness.set_waiting(format!("The operator is not ready: {error}; retrying."));
         sleep(RETRY_PERIOD).await;
     }
 }

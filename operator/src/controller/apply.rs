@@ -135,7 +135,7 @@ async fn apply_children(
             if let Some(set) = &children.stateful_set {
                 // The last: its pods need all others.
                 server_side_apply(context, set.as_ref()).await?;
-                info!(job = %identity.name, namespace = %identity.namespace, attempt, "StatefulSet applied.");
+                info!(job = %identity.name, namespace = %identity.namespace, attempt, "Applied the StatefulSet.");
             }
         }
         AttemptAction::ScaleDown => {
@@ -275,7 +275,7 @@ async fn scale_to_zero(context: &Context, identity: &Identity) -> Result<(), Cal
     match call(what, api.patch_scale(&identity.name, &params, &Patch::Merge(scale))).await {
         Err(error) if !error.is_not_found() => Err(error),
         _ => {
-            info!(job = %identity.name, namespace = %identity.namespace, "StatefulSet scaled to 0.");
+            info!(job = %identity.name, namespace = %identity.namespace, "Scaled the StatefulSet to 0.");
             Ok(())
         }
     }

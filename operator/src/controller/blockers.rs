@@ -74,7 +74,7 @@ fn blocker_from_event(warning: &WarningEvent) -> Blocker {
             message,
         );
     }
-    Blocker::new("VolumeNotMounted", format!("Pod {object} cannot mount a volume"), message)
+    Blocker::new("VolumeNotMounted", format!("Pod {object} cannot start"), message)
 }
 
 fn unschedulable(pod: &Pod, now: Timestamp) -> Option<Blocker> {

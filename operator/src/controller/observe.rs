@@ -106,7 +106,7 @@ pub async fn observe(
     let wanted = DatJobStatus::wanted_attempt(job.status.as_ref());
     match &set {
         Some(set) if set.attempt >= wanted => {
-            observe_running_attempt(context, identity, set, &mut observation).await?
+            observe_running_attempt(context, identity, set, &mut observation).await?;
         }
         None if job.status.as_ref().is_none_or(|status| status.attempt == 0) => {}
         // Between two attempts all that matters is whether pods are left.

@@ -46,14 +46,14 @@ impl ApplyConflict {
     pub fn message(&self) -> String {
         match self {
             Self::Leftover { object } => {
-                format!("{object} of a deleted job with this name still exists; waiting for its deletion.")
+                format!("Waiting for Kubernetes to delete the old {object}.")
             }
             Self::Foreign { object } => format!(
-                "{object} already exists and does not belong to this job; delete it, or create the job with another name."
+                "{object} already exists and does not belong to this job; delete it, or create this job with another name."
             ),
             Self::Rejected { message } => {
                 format!(
-                    "The API server rejected a request: {}. The operator retries it.",
+                    "The API server rejected a request: {}. Retrying every 30 s.",
                     crate::text::clause(message)
                 )
             }

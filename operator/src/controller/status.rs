@@ -122,8 +122,8 @@ impl<'a> StatusBuilder<'a> {
         }
         self.next.waiting_since = Some(Time(self.now));
         let replicas = self.job.spec.replicas;
-        let note =
-            format!("Created StatefulSet {} with {replicas} pods (attempt {running}).", self.job.name_any());
+        let name = self.job.name_any();
+        let note = format!("Created StatefulSet {name} (attempt {running}, replicas {replicas}).");
         self.events.push(Event::normal("Created", format!("attempt {running}"), note));
     }
 

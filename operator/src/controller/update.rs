@@ -61,7 +61,7 @@ pub async fn write_status(
     }
     context.cache.update(&identity.uid, |job| job.progress_written_at = Some(Instant::now()));
     if before != outcome.status.state {
-        info!(job = %identity.name, namespace = %identity.namespace, before, state = %outcome.status.state, attempt = outcome.status.attempt, generation = outcome.status.generation, "Job state changed.");
+        info!(job = %identity.name, namespace = %identity.namespace, previous = before, state = %outcome.status.state, attempt = outcome.status.attempt, generation = outcome.status.generation, "Job state changed.");
     }
     let regarding = job.object_ref(&());
     for event in &outcome.events {

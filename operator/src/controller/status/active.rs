@@ -99,20 +99,20 @@ impl StatusBuilder<'_> {
         match active.action {
             AttemptAction::Start(attempt) => return format!("Creating the pods of attempt {attempt}."),
             AttemptAction::AwaitTermination(left) => {
-                return format!("Waiting for {left} old pods to terminate.");
+                return format!("Waiting for old pods to terminate: {left} left.");
             }
             AttemptAction::ScaleDown | AttemptAction::BackOff(_) => {
-                return self.previous_message_or("The next attempt starts in about a minute.");
+                return self.previous_message_or("The next attempt starts within about a minute.");
             }
             AttemptAction::Keep => {}
         }
         match (&active.observation.report, state) {
             (ReportState::Received(report), State::Running) => {
-                format!("World {} trains with {} ranks.", report.generation, report.world_size)
+                format!("World {} is training (world size {}).", report.generation, report.world_size)
             }
             (ReportState::Received(report), State::Evaluating) => {
                 format!(
-                    "World {} evaluates on the test set with {} ranks.",
+                    "World {} is evaluating on the test set (world size {}).",
                     report.generation, report.world_size
                 )
             }

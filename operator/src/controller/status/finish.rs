@@ -134,7 +134,7 @@ impl StatusBuilder<'_> {
         let abandoned = self.next.attempt;
         let message = format!(
             "Attempt {abandoned} formed no world within lifecycle.startupDeadlineSeconds ({limit} s): {}. The operator \
-             scales the pods to 0 and starts attempt {} in about a minute.",
+             scales the pods to 0 and starts attempt {} within about a minute.",
             self.startup_problem(active, blocker),
             abandoned + 1
         );

@@ -73,7 +73,7 @@ impl StatusBuilder<'_> {
         self.next.generation = report.generation;
         let more = restarts(report.generation) - restarts(before);
         self.next.restarts.total = self.next.restarts.total.saturating_add(more);
-        let world = format!("World {} formed with {} ranks", report.generation, report.world_size);
+        let world = format!("World {} formed (world size {})", report.generation, report.world_size);
         let key = format!("generation {}", report.generation);
         self.events.push(if more == 0 {
             Event::normal("WorldFormed", key, format!("{world}."))
@@ -109,7 +109,8 @@ impl StatusBuilder<'_> {
                 self.events.push(Event::warning(OVERFITTING, format!("epoch {}", accuracy.epoch), sentence));
             }
             None if conditions::is_true(&self.next, OVERFITTING) => {
-                let sentence = format!("Epoch {}: no catastrophic overfitting.", accuracy.epoch);
+                let sentence =
+                    format!("Epoch {}: catastrophic overfitting is no longer detected.", accuracy.epoch);
                 self.set(OVERFITTING, false, "Recovered", &sentence);
             }
             None => {}

@@ -236,7 +236,7 @@ fn a_job_goes_from_pending_to_complete() {
         ("1/2", "81.30", "49.80")
     );
     assert_eq!((status.workers.as_str(), &status.waiting_since), ("2/2", &None));
-    assert_eq!(story.condition(READY), ("True", "Training", "World 1 trains with 2 ranks."));
+    assert_eq!(story.condition(READY), ("True", "Training", "World 1 is training (world size 2)."));
     assert_eq!(story.condition(RECONCILING).0, "False");
 
     assert_eq!(story.report(|report| report.phase = Phase::Evaluating).state, "Evaluating");

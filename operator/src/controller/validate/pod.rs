@@ -52,12 +52,9 @@ fn check_keys<'a>(
         reserved.iter().any(|name| prefix == *name || prefix.ends_with(&format!(".{name}")))
     };
     match keys.find(|key| is_reserved(key)) {
-        Some(key) => refuse(
-            field,
-            format!(
-                "{key:?} has a prefix that is reserved for the operator or Kubernetes; choose another key"
-            ),
-        ),
+        Some(key) => {
+            refuse(field, format!("{key:?} is reserved for the operator or Kubernetes; choose another key"))
+        }
         None => Ok(()),
     }
 }
