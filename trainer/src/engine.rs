@@ -205,7 +205,7 @@ impl Rank<'_> {
             let progress = meter.end_of_epoch(self.state.step);
             let timing = meter.timing(&traffic, loader.waited(), self.placement.peak_memory()?);
             if let Some(outputs) = &mut self.outputs {
-                outputs.epoch(&progress, &timing);
+                outputs.record_epoch(&progress, &timing);
             }
             (self.tell)(Event::Progress(progress));
             (self.tell)(Event::Timing(timing));

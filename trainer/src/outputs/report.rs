@@ -10,7 +10,7 @@ use super::{
 };
 use crate::{
     checkpoint::results::{Document, Time},
-    outputs::estimates::{CONFIDENCE, Figure, METHOD, Measure},
+    outputs::estimates::{AccuracyEstimate, CONFIDENCE, METHOD, Measure},
 };
 
 mod curves;
@@ -81,8 +81,8 @@ fn figures(Document { results, accuracies, .. }: &Document) -> String {
     )
 }
 
-fn row(figure: &Figure) -> Vec<String> {
-    let Figure { name, correct, total, percent, lower, upper, .. } = figure;
+fn row(figure: &AccuracyEstimate) -> Vec<String> {
+    let AccuracyEstimate { name, correct, total, percent, lower, upper, .. } = figure;
     vec![
         escape(name),
         number(&format!("{percent:.2} %")),
@@ -235,7 +235,7 @@ mod tests {
         document.results.by_class = None;
         document.results.attacks.iter_mut().for_each(|attack| attack.stages.clear());
         document.accuracies = Accuracies::from(&document.results);
-        let report = html(&document, &History::unknown("hash")).unwrap();
+        let report = html(&document, &History::with_unknown_start("hash")).unwrap();
         for title in ["Training</h2>", "Accuracy against", "Certified", "By class", "by component", "<svg"] {
             assert!(!report.contains(title), "{title}");
         }

@@ -5,7 +5,7 @@ use datjob_api::{Epsilon, report::Count};
 use crate::{
     checkpoint::results::Document,
     outputs::{
-        estimates::{Figure, Measure},
+        estimates::{AccuracyEstimate, Measure},
         history::{EpochRecord, History},
         html::escape,
         plot::{Plot, Point, Series},
@@ -146,7 +146,7 @@ pub(super) fn certified(Document { results, accuracies, training, .. }: &Documen
     plot.figure()
 }
 
-fn point(x: f64, figure: &Figure) -> Point {
+fn point(x: f64, figure: &AccuracyEstimate) -> Point {
     let share = Count { correct: figure.correct, total: figure.total }.share();
     Point { x, y: share * 100.0, interval: Some((figure.lower, figure.upper)) }
 }
