@@ -75,12 +75,12 @@ fn measure(cuda: Cuda, group: &ProcessGroup, batch: usize) -> (f64, f64) {
     let (mut steps, mut attacks) = (Vec::new(), Vec::new());
     for index in 0..WARM_UP + STEPS {
         cuda.synchronize(0).expect("the device");
-        let began = placement.moment().expect("a moment");
+        let start = placement.record_event().expect("an event");
         let attacked = step.run();
-        let ended = placement.moment().expect("a moment");
+        let end = placement.record_event().expect("an event");
         if index >= WARM_UP {
-            steps.push(began.until(&ended).expect("a time").as_secs_f64());
-            attacks.push(began.until(&attacked).expect("a time").as_secs_f64());
+            steps.push(start.elapsed_time(&end).expect("a time").as_secs_f64());
+            attacks.push(start.elapsed_time(&attacked).expect("a time").as_secs_f64());
         }
     }
     (median(steps), median(attacks))

@@ -203,20 +203,20 @@ fn an_evaluation_counts_what_the_cpu_counts() {
 fn copies_beside_the_computation_arrive_whole() {
     let Some((cuda, _lock)) = gpu() else { return };
     let placement = Placement::Cuda(cuda);
-    let begin = placement.moment().unwrap();
+    let begin = placement.record_event().unwrap();
     for index in 0..20 {
         let host = Tensor::full([1 << 20], i64::from(index), (Kind::Int64, Device::Cpu));
-        let sent = placement.send(host).unwrap();
+        let uploaded = placement.upload(host).unwrap();
         // Work that the copy must not wait for, nor the other way round.
         let busy = Tensor::ones([1024, 1024], (Kind::Float, Device::Cuda(0)));
         let _ = busy.matmul(&busy);
-        let sum = sent.take().unwrap().sum(Kind::Int64);
+        let sum = uploaded.into_tensor().unwrap().sum(Kind::Int64);
         assert_eq!(sum.int64_value(&[]), i64::from(index) << 20);
-        let read = placement.read(&sum.to_kind(Kind::Double)).unwrap().value().unwrap();
+        let read = placement.download_scalar(&sum.to_kind(Kind::Double)).unwrap().wait().unwrap();
         assert_eq!(read as i64, i64::from(index) << 20);
     }
-    let end = placement.moment().unwrap();
-    assert!(begin.until(&end).unwrap() > Duration::ZERO);
+    let end = placement.record_event().unwrap();
+    assert!(begin.elapsed_time(&end).unwrap() > Duration::ZERO);
 }
 
 #[test]

@@ -9,7 +9,7 @@ use datjob_adversarial::{
 use datjob_api::training::{self, Architecture, Attack, Norm, Objective, Pgd, ThreatModel};
 use datjob_c10d::{ProcessGroup, Reducer, ReducerOptions};
 use datjob_data::random;
-use datjob_trainer::placement::{Moment, Placement};
+use datjob_trainer::placement::{DeviceEvent, Placement};
 use tch::{Kind, Tensor};
 
 const SHAPE: [i64; 3] = [3, 32, 32];
@@ -59,8 +59,8 @@ impl Step {
         Self { placement, network, optimizer, reducer, attack, threat_model, images, labels, start }
     }
 
-    /// A step; when its attack had ended.
-    pub(crate) fn run(&mut self) -> Moment {
+    /// Runs a step and returns the event at the end of its attack.
+    pub(crate) fn run(&mut self) -> DeviceEvent {
         let Self { network, optimizer, reducer, images, labels, .. } = self;
         let objective = Objective::default();
         let recipe = Recipe {
@@ -71,7 +71,7 @@ impl Step {
         };
         let examples = Examples { images, labels, start: &self.start, copies: None };
         let adversarial = attack::for_training(network, &recipe, &examples).expect("an attack");
-        let attacked = self.placement.moment().expect("a moment");
+        let attacked = self.placement.record_event().expect("an event");
         reducer.prepare_forward().expect("forward");
         let scale = 1.0 / labels.size()[0] as f64;
         let loss = objective::loss(network, &objective, Mode::Train, (images, &adversarial), labels, scale)
