@@ -305,7 +305,7 @@ fn rejects_checkpoints_of_another_training() {
     let message = run.fail(data());
     assert!(message.contains("belongs to another training spec"), "{message}");
 
-    // The same training on a data set in which test images have other names.
+    // The same training on a data set in which one test image has another name.
     fs::write(run.directory.path().join("job.yaml"), manifest().to_string()).unwrap();
     let changed = tempfile::tempdir().unwrap();
     symlink(data().join("train"), changed.path().join("train")).unwrap();

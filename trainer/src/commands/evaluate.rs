@@ -66,12 +66,12 @@ fn run(options: &EvaluateArgs) -> Result<(), EvaluateCommandError> {
     let mut training = manifest::read(&options.manifest)?.spec.training;
     if !options.attacks.is_empty() {
         training.evaluation.final_.clone_from(&options.attacks);
-        // A target may require an attack that does not run. Certification and sweep are not what the user selected.
+        // `--attack` selects everything that runs. A target could require an attack that does not run.
         training.evaluation.target = None;
         training.evaluation.certify = None;
         training.evaluation.sweep = None;
     }
-    // A single process does not communicate. The manifest's settings may require GPUs.
+    // A single process does not communicate, and the settings in the manifest may require GPUs.
     training.communication = Communication::default();
     training.check(Topology { pods: 1, workers: 1, gpus: u32::from(options.gpu) })?;
     let placement = if options.gpu { Placement::cuda()? } else { Placement::Cpu };

@@ -92,7 +92,7 @@ impl History {
         let invalid =
             |problem: String| HistoryError::Invalid { path: path.display().to_string(), problem, epoch };
         let Some(content) = files::read_if_exists(&path, MAX_BYTES)? else {
-            // Trainers that do not write the history saved the checkpoints.
+            // The checkpoints are from an older trainer, which wrote no history.
             return Ok(Self::with_unknown_start(training_hash));
         };
         let mut history: Self = serde_json::from_slice(&content).map_err(|e| invalid(e.to_string()))?;

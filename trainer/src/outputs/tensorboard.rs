@@ -84,7 +84,7 @@ fn append(path: &Path, new_events: &[u8]) -> io::Result<()> {
     let mut file = OpenOptions::new().append(true).open(path)?;
     let result = file.write_all(new_events).and_then(|()| file.sync_data());
     if result.is_err() {
-        // A reader stops at a partial event. The next epoch writes the events again.
+        // Remove a partial event, as a reader stops at it. The next epoch appends the events again.
         let _ = file.set_len(old_length);
     }
     result
