@@ -1,9 +1,9 @@
-//! Images per second of one adversarial training step (ResNet-18, 32×32 pixels, 64 images a worker, PGD-10), on one
-//! and on two workers, and the share of the gradients' communication that the backward pass hides.
+//! Images per second of one adversarial training step (ResNet-18, 32×32 pixels, 64 images per worker, PGD-10) with one and
+//! two workers, and the share of gradient communication that overlaps with the backward pass.
 //!
-//! Workers are processes, as in a job, and share the cores of the machine. `make bench` runs it, and in the same run the
-//! same step in eager PyTorch (`pytorch_step.py`) by the Python that `DATJOB_BENCH_PYTHON` names; without one, the
-//! comparison is left out and said to be.
+//! Workers are processes, as in a job, and share the cores of the machine. `make bench` runs it. In the same run it measures
+//! the same step in eager PyTorch (`pytorch_step.py`), with the Python at `DATJOB_BENCH_PYTHON`. If the variable is not set,
+//! it prints that the comparison is skipped.
 
 use std::{
     env,
@@ -25,19 +25,20 @@ const BATCH: usize = 64;
 const WARM_UP: usize = 2;
 const STEPS: usize = 6;
 const TIMEOUT: Duration = Duration::from_mins(10);
-const ROLE: &str = "DATJOB_BENCH_ROLE";
+/// Environment variable with the assignment of a worker process, as JSON.
+const ASSIGNMENT_VARIABLE: &str = "DATJOB_BENCH_ROLE";
 
 #[derive(Serialize, Deserialize)]
-struct Role {
+struct Assignment {
     rank: usize,
     world_size: usize,
     port: u16,
     threads: usize,
 }
 
-/// What rank 0 measured; times in seconds.
+/// Median times of a step on rank 0, in seconds.
 #[derive(Serialize, Deserialize)]
-struct Measured {
+struct StepTimes {
     step: f64,
     attack: f64,
     communication: f64,
@@ -45,9 +46,9 @@ struct Measured {
 }
 
 fn main() {
-    // cargo passes options meant for its own harness.
-    if let Ok(role) = env::var(ROLE) {
-        return work(&serde_json::from_str(&role).expect("the role is JSON"));
+    // Command-line arguments are cargo's options for its benchmark harness, so the assignment is in a variable.
+    if let Ok(assignment) = env::var(ASSIGNMENT_VARIABLE) {
+        return run_worker(&serde_json::from_str(&assignment).expect("the assignment is JSON"));
     }
     let cores = thread::available_parallelism().map_or(1, usize::from);
     println!(
@@ -63,10 +64,9 @@ fn main() {
     );
     for world_size in [1, 2] {
         let threads = (cores / world_size).max(1);
-        let measured = measure(world_size, threads);
-        let Measured { step, attack, communication, hidden } = measured;
+        let StepTimes { step, attack, communication, hidden } = measure(world_size, threads);
         let (communication, share) = match world_size {
-            // Alone there is nobody to talk to.
+            // A single worker does not communicate.
             1 => ("-".to_owned(), "-".to_owned()),
             _ => {
                 (format!("{:.0} ms", communication * 1e3), format!("{:.0} %", 100.0 * hidden / communication))
@@ -77,28 +77,28 @@ fn main() {
             (world_size * BATCH) as f64 / step,
         );
         if let Some(python) = &python {
-            let (version, theirs) = measure_pytorch(python, world_size, threads);
+            let (version, pytorch_step) = measure_pytorch(python, world_size, threads);
             println!(
-                "{:>7} {threads:>8} {:>10.1} {theirs:>7.2} s    PyTorch {version}; DatJob is {:.2} times as fast",
+                "{:>7} {threads:>8} {:>10.1} {pytorch_step:>7.2} s    PyTorch {version}; DatJob is {:.2} times as fast",
                 "",
-                (world_size * BATCH) as f64 / theirs,
-                theirs / step,
+                (world_size * BATCH) as f64 / pytorch_step,
+                pytorch_step / step,
             );
         }
     }
 }
 
-/// PyTorch's version, and its median seconds of a step.
+/// Runs the PyTorch script. Returns its version and the median seconds of a step.
 fn measure_pytorch(python: &str, world_size: usize, threads: usize) -> (String, f64) {
     let script = concat!(env!("CARGO_MANIFEST_DIR"), "/benches/pytorch_step.py");
-    let free = std::net::TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a port");
-    let port = free.local_addr().expect("an address").port();
-    drop(free);
+    let listener = std::net::TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a port");
+    let port = listener.local_addr().expect("an address").port();
+    drop(listener);
     let outputs = run_all((0..world_size).map(|rank| {
-        let numbers = [rank, world_size, port.into(), threads, BATCH, WARM_UP, STEPS];
+        let arguments = [rank, world_size, port.into(), threads, BATCH, WARM_UP, STEPS];
         let mut command = Command::new(python);
-        command.arg(script).args(numbers.map(|number| number.to_string())).arg("cpu");
-        // The libtorch of this program is not that of Python.
+        command.arg(script).args(arguments.map(|argument| argument.to_string())).arg("cpu");
+        // Python must not load the libtorch of this program.
         command.env_remove("LD_LIBRARY_PATH").env_remove("LIBTORCH");
         command
     }));
@@ -107,7 +107,7 @@ fn measure_pytorch(python: &str, world_size: usize, threads: usize) -> (String, 
     (version.to_owned(), seconds.parse().expect("seconds"))
 }
 
-/// Runs the processes of a world at once; what rank 0, the first, printed.
+/// Runs the processes of a world concurrently and returns the output of rank 0, the first one.
 fn run_all(commands: impl Iterator<Item = Command>) -> Vec<u8> {
     let workers: Vec<Child> =
         commands.map(|mut command| command.stdout(Stdio::piped()).spawn().expect("a worker")).collect();
@@ -116,24 +116,24 @@ fn run_all(commands: impl Iterator<Item = Command>) -> Vec<u8> {
         assert!(output.status.success(), "a worker failed");
         output.stdout
     });
-    let first = outputs.next().expect("rank 0");
+    let rank_0 = outputs.next().expect("rank 0");
     outputs.for_each(drop);
-    first
+    rank_0
 }
 
-fn measure(world_size: usize, threads: usize) -> Measured {
+fn measure(world_size: usize, threads: usize) -> StepTimes {
     let store = TcpStore::host(Ipv4Addr::LOCALHOST.into(), 0, TIMEOUT).expect("a store");
-    let first = run_all((0..world_size).map(|rank| {
-        let role = Role { rank, world_size, port: store.port(), threads };
+    let output = run_all((0..world_size).map(|rank| {
+        let assignment = Assignment { rank, world_size, port: store.port(), threads };
         let mut command = Command::new(env::current_exe().expect("this program"));
-        command.env(ROLE, serde_json::to_string(&role).expect("JSON"));
+        command.env(ASSIGNMENT_VARIABLE, serde_json::to_string(&assignment).expect("JSON"));
         command
     }));
-    serde_json::from_slice(&first).expect("what rank 0 measured")
+    serde_json::from_slice(&output).expect("step times")
 }
 
-fn work(role: &Role) {
-    let Role { rank, world_size, port, threads } = *role;
+fn run_worker(assignment: &Assignment) {
+    let Assignment { rank, world_size, port, threads } = *assignment;
     tch::set_num_threads(threads as i32);
     datjob_c10d::set_log_level(datjob_c10d::LogLevel::Fatal);
     let store = TcpStore::connect("127.0.0.1", port, TIMEOUT).expect("the store");
@@ -145,22 +145,22 @@ fn work(role: &Role) {
     let (mut steps, mut attacks) = (Vec::new(), Vec::new());
     for index in 0..WARM_UP + STEPS {
         group.barrier().expect("a barrier");
-        let began = placement.moment().expect("a moment");
-        let attacked = step.run();
-        let ended = placement.moment().expect("a moment");
+        let start = placement.record_event().expect("an event");
+        let attack_end = step.run();
+        let end = placement.record_event().expect("an event");
         if index >= WARM_UP {
-            steps.push(began.until(&ended).expect("a time").as_secs_f64());
-            attacks.push(began.until(&attacked).expect("a time").as_secs_f64());
+            steps.push(start.elapsed_time(&end).expect("a time").as_secs_f64());
+            attacks.push(start.elapsed_time(&attack_end).expect("a time").as_secs_f64());
         }
     }
     if rank == 0 {
         let mean = step.reducer.statistics().expect("statistics").mean;
-        let measured = Measured {
+        let times = StepTimes {
             step: median(steps),
             attack: median(attacks),
             communication: mean.backward_communication.as_secs_f64(),
             hidden: mean.backward_overlap.as_secs_f64(),
         };
-        println!("{}", serde_json::to_string(&measured).expect("JSON"));
+        println!("{}", serde_json::to_string(&times).expect("JSON"));
     }
 }

@@ -1,7 +1,7 @@
 //! Images per second of one adversarial training step on a GPU (ResNet-18, 32×32 pixels, PGD-10), in float32 and with
 //! TF32, and of the same step in eager PyTorch (`pytorch_step.py`) on the same GPU in the same run.
 //!
-//! `make bench-gpu` runs it; without a GPU it says so and ends. `DATJOB_BENCH_PYTHON` names the Python.
+//! `make bench-gpu` runs it. Without a GPU it prints SKIPPED. `DATJOB_BENCH_PYTHON` is the path of the Python.
 
 use std::{env, net::Ipv4Addr, path::PathBuf, process::Command, time::Duration};
 
@@ -37,11 +37,11 @@ fn main() {
     }
     println!("{:>6} {:>6} {:>10} {:>10} {:>10}", "images", "mode", "images/s", "step", "attack");
     tch::Cuda::cudnn_set_benchmark(true);
-    let group = alone(cuda);
+    let group = single_rank_group(cuda);
     for batch in BATCHES {
         for (mode, tf32) in [("fp32", false), ("TF32", true)] {
             allow_tf32(tf32);
-            let (step, attack) = measure(cuda, &group, batch);
+            let StepTimes { step, attack } = measure(cuda, &group, batch);
             println!(
                 "{batch:>6} {mode:>6} {:>10.0} {:>7.2} ms {:>7.2} ms",
                 batch as f64 / step,
@@ -49,56 +49,61 @@ fn main() {
                 attack * 1e3
             );
             if let Some(python) = &python {
-                let (version, theirs) = measure_pytorch(python, batch, tf32);
+                let (version, pytorch_step) = measure_pytorch(python, batch, tf32);
                 println!(
                     "{:>13} {:>10.0} {:>7.2} ms    PyTorch {version}; DatJob is {:.2} times as fast",
                     "",
-                    batch as f64 / theirs,
-                    theirs * 1e3,
-                    theirs / step
+                    batch as f64 / pytorch_step,
+                    pytorch_step * 1e3,
+                    pytorch_step / step
                 );
             }
         }
     }
 }
 
-fn alone(cuda: Cuda) -> ProcessGroup {
+fn single_rank_group(cuda: Cuda) -> ProcessGroup {
     let store = TcpStore::host(Ipv4Addr::LOCALHOST.into(), 0, TIMEOUT).expect("a store");
     let options = GlooOptions { device: GlooDevice::Hostname("127.0.0.1".into()), name: "bench".into() };
     ProcessGroup::with_cuda(cuda, CudaBackend::Nccl, &store, (0, 1), TIMEOUT, &options).expect("a group")
 }
 
-/// Median seconds of a step and of its attack, by the device's clock.
-fn measure(cuda: Cuda, group: &ProcessGroup, batch: usize) -> (f64, f64) {
+/// Median times in seconds, measured by CUDA events.
+struct StepTimes {
+    step: f64,
+    attack: f64,
+}
+
+fn measure(cuda: Cuda, group: &ProcessGroup, batch: usize) -> StepTimes {
     let placement = Placement::Cuda(cuda);
     let mut step = Step::new(placement, group, batch);
     let (mut steps, mut attacks) = (Vec::new(), Vec::new());
     for index in 0..WARM_UP + STEPS {
         cuda.synchronize(0).expect("the device");
-        let began = placement.moment().expect("a moment");
-        let attacked = step.run();
-        let ended = placement.moment().expect("a moment");
+        let start = placement.record_event().expect("an event");
+        let attack_end = step.run();
+        let end = placement.record_event().expect("an event");
         if index >= WARM_UP {
-            steps.push(began.until(&ended).expect("a time").as_secs_f64());
-            attacks.push(began.until(&attacked).expect("a time").as_secs_f64());
+            steps.push(start.elapsed_time(&end).expect("a time").as_secs_f64());
+            attacks.push(start.elapsed_time(&attack_end).expect("a time").as_secs_f64());
         }
     }
-    (median(steps), median(attacks))
+    StepTimes { step: median(steps), attack: median(attacks) }
 }
 
-/// PyTorch's version, and its median seconds of a step.
+/// Runs the PyTorch script. Returns its version and the median seconds of a step.
 fn measure_pytorch(python: &str, batch: usize, tf32: bool) -> (String, f64) {
-    // A bundle of prepared binaries names the script; otherwise it lies in the sources.
+    // A bundle of prebuilt binaries sets the variable; otherwise the script is in the source tree.
     let script = env::var_os("DATJOB_BENCH_SCRIPT").map_or_else(
         || [env!("CARGO_MANIFEST_DIR"), "benches", "pytorch_step.py"].iter().collect(),
         PathBuf::from,
     );
-    let numbers = [0, 1, 0, 8, batch, WARM_UP, STEPS].map(|number| number.to_string());
+    let arguments = [0, 1, 0, 8, batch, WARM_UP, STEPS].map(|number| number.to_string());
     let output = Command::new(python)
         .arg(script)
-        .args(numbers)
+        .args(arguments)
         .arg(if tf32 { "cuda-tf32" } else { "cuda" })
-        // The libtorch of this program is not that of Python.
+        // Python must not load the libtorch of this program.
         .env_remove("LD_LIBRARY_PATH")
         .output()
         .expect("Python");

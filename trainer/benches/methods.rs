@@ -1,19 +1,23 @@
-//! The step of whole runs by attack and objective, and what communication costs over a link of 1 Gbit/s by the way in
-//! which gradients are exchanged. `make bench` runs it.
+//! Time per step by attack and objective, and communication time over a link of 1 Gbit/s by gradient exchange. `make bench`
+//! runs it.
 //!
-//! Each row is an epoch of `dat-trainer run` with two workers on generated images of MNIST's size (small network). For the
-//! second table each run has a network namespace whose loopback interface carries 1 Gbit/s, both directions together.
+//! Each row is an epoch of `dat-trainer run` with two workers on synthetic images of MNIST's size (small network). For the
+//! second table, each run has a network namespace whose loopback interface is limited to 1 Gbit/s for both directions
+//! together.
 
 use std::{fs, path::Path, process::Command};
 
 use serde_json::{Value, json};
 
-#[path = "../tests/common/folder.rs"]
-mod folder;
-#[path = "../tests/common/network.rs"]
-mod network;
-#[path = "../tests/common/squares.rs"]
-mod squares;
+#[path = "../tests/common/network_namespace.rs"]
+mod network_namespace;
+#[path = "../tests/common/synthetic_mnist.rs"]
+mod synthetic_mnist;
+#[path = "../tests/common/test_directory.rs"]
+mod test_directory;
+
+use network_namespace::in_network_namespace;
+use synthetic_mnist::synthetic_mnist;
 
 const BATCH: u64 = 256;
 
@@ -30,7 +34,7 @@ fn manifest(change: &Value) -> Value {
                 "data": {
                     "dataset": "mnist",
                     "source": {"volume": {"persistentVolumeClaim": {"claimName": "unused"}}},
-                    // What is left makes an epoch of 79 steps.
+                    // The other 20,000 images are an epoch of 79 steps.
                     "validation": {"count": 40_000}
                 },
                 "threatModel": {"epsilon": "0.1"},
@@ -46,8 +50,8 @@ fn manifest(change: &Value) -> Value {
     manifest
 }
 
-/// What an epoch took, on rank 0.
-struct Epoch {
+/// Times of an epoch on rank 0, in seconds.
+struct EpochTimes {
     steps: f64,
     seconds: f64,
     attack: f64,
@@ -55,27 +59,27 @@ struct Epoch {
     bytes_per_step: f64,
 }
 
-fn run(change: &Value, link: Option<&str>) -> Epoch {
+fn run(change: &Value, link: Option<&str>) -> EpochTimes {
     let directory = tempfile::tempdir().expect("a directory");
     let path = directory.path();
     fs::write(path.join("job.yaml"), manifest(change).to_string()).expect("a manifest");
     let mut command = Command::new(env!("CARGO_BIN_EXE_dat-trainer"));
-    command.arg("run").arg(path.join("job.yaml")).args(["--workers", "2", "--data"]).arg(squares::squares());
+    command.arg("run").arg(path.join("job.yaml")).args(["--workers", "2", "--data"]).arg(synthetic_mnist());
     command.arg("--checkpoints").arg(path);
     if let Some(rate) = link {
         let limit = format!("tc qdisc add dev lo root tbf rate {rate} burst 256kb latency 100ms");
-        command = network::command(&limit, &command, "true");
+        command = in_network_namespace(&limit, &command, "true");
     }
     let output = command.output().expect("a run");
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-    epoch(&path.join("bench/history.json"))
+    read_epoch_times(&path.join("bench/history.json"))
 }
 
-fn epoch(path: &Path) -> Epoch {
+fn read_epoch_times(path: &Path) -> EpochTimes {
     let history: Value = serde_json::from_slice(&fs::read(path).expect("a history")).expect("JSON");
     let epoch = &history["epochs"][0];
     let number = |value: &Value| value.as_f64().expect("a number");
-    Epoch {
+    EpochTimes {
         steps: number(&epoch["step"]),
         seconds: number(&epoch["timing"]["epochSeconds"]),
         attack: number(&epoch["timing"]["attackSeconds"]),
@@ -100,7 +104,7 @@ fn main() {
             json!({"attack": pgd, "threatModel": {"norm": "L2", "epsilon": "1.5"}}),
         ),
     ] {
-        let Epoch { steps, seconds, attack, .. } = run(&change, None);
+        let EpochTimes { steps, seconds, attack, .. } = run(&change, None);
         println!(
             "{name:<44} {:>6.1} ms {:>5.0} % {:>9.0}",
             seconds / steps * 1e3,
@@ -132,7 +136,8 @@ fn main() {
                 json!({"attack": attack, "schedule": {"epochs": 1, "batchSize": BATCH, "localSteps": 8}}),
             ),
         ] {
-            let Epoch { steps, seconds, communication, bytes_per_step, .. } = run(&change, Some("1gbit"));
+            let EpochTimes { steps, seconds, communication, bytes_per_step, .. } =
+                run(&change, Some("1gbit"));
             println!(
                 "{:<44} {:>6.1} ms {:>10.1} ms {:>10.0} kB",
                 format!("{name}, {exchange}"),

@@ -1,5 +1,5 @@
-"""The step of the benchmarks beside this file as people write it in eager PyTorch: channels_last, autograd.grad on the images,
-DistributedDataParallel over Gloo. Started by them, one process a rank; rank 0 prints the median seconds.
+"""The training step of the benchmarks in eager PyTorch: channels_last, autograd.grad on the images, DistributedDataParallel
+over Gloo. The benchmarks start one process per rank; rank 0 prints the median seconds.
 
     pytorch_step.py RANK WORLD_SIZE PORT THREADS BATCH WARM_UP STEPS cpu|cuda|cuda-tf32
 """

@@ -1,4 +1,4 @@
-//! The command line, and a file for each command.
+//! The command line of `dat-trainer`. Each command has a submodule.
 
 use std::{collections::BTreeMap, path::PathBuf};
 
@@ -23,9 +23,9 @@ pub struct Cli {
 #[derive(Debug, Subcommand)]
 pub enum Command {
     /// Train and evaluate the network of a DatJob manifest on this machine.
-    Run(Run),
+    Run(RunArgs),
     /// Measure the clean and robust accuracy of weights on the test set, under the final attacks of a DatJob manifest.
-    Evaluate(Evaluate),
+    Evaluate(EvaluateArgs),
     /// Run as process 1 of a trainer pod, configured by environment variables that the operator sets.
     Agent,
     /// Run one rank; started by an agent.
@@ -33,9 +33,9 @@ pub enum Command {
     Worker,
 }
 
-/// `dat-trainer run`.
+/// Arguments of `dat-trainer run`.
 #[derive(Debug, clap::Args)]
-pub struct Run {
+pub struct RunArgs {
     /// DatJob manifest, the same file as for kubectl apply.
     pub manifest: PathBuf,
     /// Number of worker processes, which share every batch; default: one per GPU, or 1 without GPUs.
@@ -61,21 +61,21 @@ pub struct Run {
     pub checkpoints: PathBuf,
 }
 
-impl Run {
-    /// The files that were given.
-    pub fn files(&self) -> BTreeMap<NamedFile, PathBuf> {
-        let given = [
+impl RunArgs {
+    /// Paths of the files that replace sources in the manifest.
+    pub fn named_files(&self) -> BTreeMap<NamedFile, PathBuf> {
+        let files = [
             (NamedFile::InitialWeights, &self.initial_weights),
             (NamedFile::AdditionalImages, &self.additional_images),
             (NamedFile::TeacherWeights, &self.teacher_weights),
         ];
-        given.into_iter().filter_map(|(file, path)| Some((file, path.clone()?))).collect()
+        files.into_iter().filter_map(|(file, path)| Some((file, path.clone()?))).collect()
     }
 }
 
-/// `dat-trainer evaluate`.
+/// Arguments of `dat-trainer evaluate`.
 #[derive(Debug, clap::Args)]
-pub struct Evaluate {
+pub struct EvaluateArgs {
     /// Weights to evaluate: a safetensors file (`best.safetensors` of a run) or a state dict written by torch.save.
     pub weights: PathBuf,
     /// DatJob manifest with the network, data set, threat model and attacks (`evaluation.final`).

@@ -9,7 +9,7 @@
 use crate::{
     checkpoint::Directory,
     outputs::Outputs,
-    placement::{Moment, Placement},
+    placement::{DeviceEvent, Placement},
     worker_protocol::{Assignment, Event},
 };
 use datjob_adversarial::{
@@ -94,7 +94,7 @@ struct Attacked {
     batch: Batch,
     adversarial: Tensor,
     /// When the attack began and ended.
-    took: (Moment, Moment),
+    took: (DeviceEvent, DeviceEvent),
 }
 
 /// One rank at work.
@@ -205,7 +205,7 @@ impl Rank<'_> {
             let progress = meter.end_of_epoch(self.state.step);
             let timing = meter.timing(&traffic, loader.waited(), self.placement.peak_memory()?);
             if let Some(outputs) = &mut self.outputs {
-                outputs.epoch(&progress, &timing);
+                outputs.record_epoch(&progress, &timing);
             }
             (self.tell)(Event::Progress(progress));
             (self.tell)(Event::Timing(timing));
@@ -241,13 +241,13 @@ impl Rank<'_> {
         let Training { threat_model, attack, objective, .. } = self.training;
         let network = &self.state.network;
         let batch = ahead.take(network)?;
-        let begin = self.placement.moment()?;
+        let begin = self.placement.record_event()?;
         let recipe =
             Recipe { attack: &attack.method, objective, threat_model, step_scale: self.state.step_scale };
         let Batch { images, labels, noise, copies, .. } = &batch;
         let examples = Examples { images, labels, start: noise, copies: copies.as_ref() };
         let adversarial = attack::for_training(network, &recipe, &examples)?;
-        Ok(Attacked { batch, adversarial, took: (begin, self.placement.moment()?) })
+        Ok(Attacked { batch, adversarial, took: (begin, self.placement.record_event()?) })
     }
 
     /// Forward and backward pass of a step, asked for and on a device not waited for; the exchange of its gradients is
@@ -276,7 +276,7 @@ impl Rank<'_> {
         exchange.prepare_forward()?;
         let loss = loss(Mode::Train)?;
         let aftermath = Aftermath {
-            loss: self.placement.read(&loss)?,
+            loss: self.placement.download_scalar(&loss)?,
             attack: took,
             step: self.state.step + 1,
             epoch: self.state.epoch + 1,

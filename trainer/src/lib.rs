@@ -1,12 +1,13 @@
 //! The trainer of DatJob: the agent of a pod, the workers that it starts, and the training of a rank.
 //!
-//! From the outside in: [`commands`] are what `dat-trainer` can be asked to do; the [`agent`] (process 1 of a pod; `run` is
-//! the same on a workstation) keeps in touch with the [`rendezvous`] and starts a worker for each rank, to which it speaks
-//! by the [`worker_protocol`]; a worker runs the [`engine`], the training loop, which writes [`checkpoint`]s and
-//! [`outputs`].
+//! - [`commands`]: the subcommands of `dat-trainer`.
+//! - [`agent`]: process 1 of a pod; `dat-trainer run` runs it on a workstation. It joins the [`rendezvous`] and starts a
+//!   worker for each rank.
+//! - [`worker_protocol`]: the messages between agent and workers.
+//! - [`engine`]: the training loop of a worker. It writes [`checkpoint`]s and [`outputs`].
 //!
-//! Data are read by the crate `datjob-data`, which knows nothing of libtorch; networks, attacks, objectives and evaluation
-//! are in `datjob-adversarial`, which knows nothing of ranks.
+//! The crate `datjob-data` reads data and does not depend on libtorch. The crate `datjob-adversarial` has networks, attacks,
+//! objectives and evaluation, and does not depend on ranks.
 
 pub mod agent;
 pub mod checkpoint;
@@ -19,5 +20,5 @@ pub mod rendezvous;
 pub mod telemetry;
 pub mod worker_protocol;
 
-/// The version of libtorch that this was built for.
+/// The version of libtorch that this crate is built for.
 pub const LIBTORCH_VERSION: &str = "2.11.0";

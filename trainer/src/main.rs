@@ -1,4 +1,5 @@
-//! `dat-trainer`: trains on a workstation (`run`) and in the pods of a DatJob (`agent`, `worker`).
+//! `dat-trainer`: trains and evaluates on a workstation (`run`, `evaluate`) and trains in the pods of a DatJob (`agent`,
+//! `worker`).
 
 use std::process::ExitCode;
 

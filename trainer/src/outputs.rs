@@ -1,8 +1,8 @@
-//! What a training leaves beside its weights: a history, curves for TensorBoard, a report and a model card for people, and
+//! The output files of a training other than weights: the history, curves for TensorBoard, an HTML report, model cards and
 //! `results.json`. Rank 0 writes them.
 //!
-//! A file that cannot be written is told in a sentence, in the log and in `results.json`; the weights are good without it.
-//! `results.json` itself is written last, and without it a job has no end.
+//! A failed write is not fatal, as the weights are valid without the file. It is logged and recorded in `results.json`. That
+//! file is written last: the job has succeeded when it exists, so failing to write it is an error.
 
 use std::{
     collections::BTreeMap,
@@ -29,7 +29,7 @@ pub mod tensorboard;
 
 use history::History;
 
-/// Everything that lies in a job's directory at its end, for the line that `dat-trainer run` ends with.
+/// The output files in the job's directory. `dat-trainer run` prints those that exist.
 pub const FILES: [&str; 8] = [
     BEST_FILE,
     LAST_FILE,
@@ -41,73 +41,74 @@ pub const FILES: [&str; 8] = [
     results::FILE,
 ];
 
-/// What rank 0 writes of a training.
+/// Writes the output files of a training.
 #[derive(Debug)]
 pub struct Outputs {
     directory: PathBuf,
     history: History,
-    /// Files whose last writing failed, and why.
-    problems: BTreeMap<&'static str, String>,
+    /// Files whose last write failed, with the error.
+    write_errors: BTreeMap<&'static str, String>,
 }
 
 impl Outputs {
-    /// Those of a training that goes on after `epoch`; 0 where it begins.
+    /// Outputs of a training that resumes after `epoch`; 0 at the start of the training.
     pub fn resume(directory: &Path, training_hash: &str, epoch: u32) -> Self {
         let history = History::resume(directory, training_hash, epoch).unwrap_or_else(|error| {
             tracing::warn!(%error, "Cannot read the history of earlier epochs; starting a new one.");
-            History::unknown(training_hash)
+            History::with_unknown_start(training_hash)
         });
-        Self { directory: directory.to_owned(), history, problems: BTreeMap::new() }
+        Self { directory: directory.to_owned(), history, write_errors: BTreeMap::new() }
     }
 
-    /// Takes note of an epoch whose last step was just done.
-    pub fn epoch(&mut self, progress: &Progress, timing: &Timing) {
-        self.history.epoch(progress, timing);
+    /// Records an epoch, right after its last step.
+    pub fn record_epoch(&mut self, progress: &Progress, timing: &Timing) {
+        self.history.record_epoch(progress, timing);
     }
 
-    /// Takes note of the accuracy after the newest epoch.
-    pub fn accuracy(&mut self, accuracy: &Accuracy) {
-        self.history.accuracy(accuracy);
+    /// Records the accuracy after the newest epoch.
+    pub fn record_accuracy(&mut self, accuracy: &Accuracy) {
+        self.history.record_accuracy(accuracy);
     }
 
-    /// What is known of the epochs.
+    /// The epochs so far.
     pub fn history(&self) -> &History {
         &self.history
     }
 
-    /// Writes what is known so far. Before a checkpoint: there is never one whose epochs have no history.
+    /// Writes the history and the TensorBoard curves. Call it before a checkpoint is saved, so that the history has every
+    /// epoch of the checkpoint.
     pub fn save(&mut self) {
-        let written = self.history.write(&self.directory);
-        self.note(history::FILE, written);
-        let written = tensorboard::write(&self.directory, &self.history);
-        self.note(tensorboard::DIRECTORY, written);
+        let result = self.history.write(&self.directory);
+        self.record_write(history::FILE, result);
+        let result = tensorboard::write(&self.directory, &self.history);
+        self.record_write(tensorboard::DIRECTORY, result);
     }
 
-    /// Writes everything about the end, the results last.
+    /// Writes all output files of a finished training, `results.json` last.
     pub fn finish(&mut self, mut document: Document) -> Result<(), CheckpointError> {
         self.save();
         let card = model_card::markdown(&document);
-        self.note(model_card::FILE, self.write(model_card::FILE, &card));
+        self.record_write(model_card::FILE, self.write(model_card::FILE, &card));
         let card = robustbench::json(&document);
-        self.note(robustbench::FILE, self.write(robustbench::FILE, &card));
+        self.record_write(robustbench::FILE, self.write(robustbench::FILE, &card));
         let report = report::html(&document, &self.history)
             .map_err(|error| format!("cannot create {}: {error}", report::FILE))
             .and_then(|report| self.write(report::FILE, &report).map_err(|error| error.to_string()));
-        self.note(report::FILE, report);
-        document.not_written = self.problems.values().cloned().collect();
+        self.record_write(report::FILE, report);
+        document.not_written = self.write_errors.values().cloned().collect();
         results::write(&self.directory, &document)
     }
 
-    /// Takes note of how the writing of a file ended.
-    pub fn note<E: ToString>(&mut self, file: &'static str, written: Result<(), E>) {
-        match written {
+    /// Records whether a file was written. An error is logged.
+    pub fn record_write<E: ToString>(&mut self, file: &'static str, result: Result<(), E>) {
+        match result {
             Ok(()) => {
-                self.problems.remove(file);
+                self.write_errors.remove(file);
             }
             Err(error) => {
-                let sentence = error.to_string();
-                tracing::warn!(file, error = sentence, "Cannot write an output file; continuing without it.");
-                self.problems.insert(file, sentence);
+                let message = error.to_string();
+                tracing::warn!(file, error = message, "Cannot write an output file; continuing without it.");
+                self.write_errors.insert(file, message);
             }
         }
     }

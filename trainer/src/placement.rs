@@ -1,5 +1,5 @@
-//! Where a rank computes: in host memory, or on a CUDA device. There, copies run beside the computation, and what the
-//! host wants to know is read when it is there, so that neither waits for the other within a step.
+//! The device that a rank computes on: the CPU or a CUDA device. On a CUDA device, copies are
+//! asynchronous, so that host and device do not wait for each other within a step.
 
 use std::{
     env, fs,
@@ -12,28 +12,28 @@ use tch::{Device, TchError, Tensor};
 
 /// The plugin's file name.
 const PLUGIN: &str = "libdatjob_cuda.so";
-/// Names another plugin, by its path.
+/// Environment variable with the path of another plugin.
 const PLUGIN_VARIABLE: &str = "DATJOB_CUDA_PLUGIN";
 
-/// Where a rank computes. A worker sees one device, so its number is 0.
+/// The device of a rank. A worker sees one CUDA device, so its index is 0.
 #[derive(Clone, Copy, Debug)]
 pub enum Placement {
-    /// In host memory.
+    /// The CPU.
     Cpu,
-    /// On the CUDA device of this process.
+    /// The CUDA device of this process.
     Cuda(Cuda),
 }
 
 impl Placement {
-    /// The CUDA device of this process, in float32 without TF32: what is computed stays comparable with the CPU's. Before
-    /// the first use of a CUDA tensor.
+    /// Loads the CUDA plugin and disables TF32, so that results stay comparable with those of a CPU. Call it before the
+    /// first use of a CUDA tensor.
     pub fn cuda() -> Result<Self, CudaError> {
-        let cuda = Cuda::load(&plugin())?;
+        let cuda = Cuda::load(&plugin_path())?;
         datjob_c10d::allow_tf32(false);
         Ok(Self::Cuda(cuda))
     }
 
-    /// The device of tensors.
+    /// The libtorch device for tensors.
     pub fn device(self) -> Device {
         match self {
             Self::Cpu => Device::Cpu,
@@ -41,10 +41,10 @@ impl Placement {
         }
     }
 
-    /// What it is, for people: "NVIDIA H200", or the processor's name where the system tells it.
+    /// The name of the device, for example "NVIDIA H200", or the CPU's model name if the system reports it.
     pub fn name(self) -> String {
         match self {
-            Self::Cpu => processor(&fs::read_to_string("/proc/cpuinfo").unwrap_or_default()),
+            Self::Cpu => cpu_model_name(&fs::read_to_string("/proc/cpuinfo").unwrap_or_default()),
             Self::Cuda(cuda) => match cuda.describe(0) {
                 Ok(device) => device.name,
                 Err(error) => format!("unknown CUDA device ({error})"),
@@ -52,23 +52,24 @@ impl Placement {
         }
     }
 
-    /// Begins to bring a host tensor here. It must not be written to afterwards.
-    pub fn send(self, host: Tensor) -> Result<Sent, C10dError> {
+    /// Starts to copy a host tensor to the device. Do not modify the host tensor afterwards.
+    pub fn upload(self, host: Tensor) -> Result<PendingTensor, C10dError> {
         match self {
-            Self::Cpu => Ok(Sent(Way::Here(host))),
-            Self::Cuda(cuda) => Ok(Sent(Way::Under(cuda.upload(&host, 0)?))),
+            Self::Cpu => Ok(PendingTensor(TransferState::Complete(host))),
+            Self::Cuda(cuda) => Ok(PendingTensor(TransferState::InFlight(cuda.upload(&host, 0)?))),
         }
     }
 
-    /// Begins to read a scalar, as the work asked for so far leaves it.
-    pub fn read(self, scalar: &Tensor) -> Result<Reading, C10dError> {
-        match self {
-            Self::Cpu => Ok(Reading(Sent(Way::Here(scalar.detach())))),
-            Self::Cuda(cuda) => Ok(Reading(Sent(Way::Under(cuda.download(scalar)?)))),
-        }
+    /// Starts to copy a scalar to the host. The copy follows the work queued so far.
+    pub fn download_scalar(self, scalar: &Tensor) -> Result<PendingScalar, C10dError> {
+        let state = match self {
+            Self::Cpu => TransferState::Complete(scalar.detach()),
+            Self::Cuda(cuda) => TransferState::InFlight(cuda.download(scalar)?),
+        };
+        Ok(PendingScalar(PendingTensor(state)))
     }
 
-    /// The most memory of the device that this process's tensors have held, in bytes; nothing in host memory.
+    /// Peak device memory of this process's tensors, in bytes; `None` on a CPU.
     pub fn peak_memory(self) -> Result<Option<u64>, C10dError> {
         match self {
             Self::Cpu => Ok(None),
@@ -76,80 +77,80 @@ impl Placement {
         }
     }
 
-    /// Where the work asked for so far ends.
-    pub fn moment(self) -> Result<Moment, C10dError> {
+    /// Records an event after the work queued so far.
+    pub fn record_event(self) -> Result<DeviceEvent, C10dError> {
         match self {
-            Self::Cpu => Ok(Moment::Host(Instant::now())),
-            Self::Cuda(cuda) => Ok(Moment::Device(cuda.mark(0)?)),
+            Self::Cpu => Ok(DeviceEvent::Host(Instant::now())),
+            Self::Cuda(cuda) => Ok(DeviceEvent::Cuda(cuda.mark(0)?)),
         }
     }
 }
 
-/// A tensor on its way.
+/// A tensor that is being copied.
 #[derive(Debug)]
-pub struct Sent(Way);
+pub struct PendingTensor(TransferState);
 
 #[derive(Debug)]
-enum Way {
-    Here(Tensor),
-    Under(Transfer),
+enum TransferState {
+    Complete(Tensor),
+    InFlight(Transfer),
 }
 
-impl Sent {
-    /// The tensor where it was sent to. Later work there waits for it; this thread does not.
-    pub fn take(self) -> Result<Tensor, C10dError> {
+impl PendingTensor {
+    /// The copy. Later work on the device waits for it; this thread does not.
+    pub fn into_tensor(self) -> Result<Tensor, C10dError> {
         match self.0 {
-            Way::Here(tensor) => Ok(tensor),
-            Way::Under(transfer) => transfer.take(),
+            TransferState::Complete(tensor) => Ok(tensor),
+            TransferState::InFlight(transfer) => transfer.take(),
         }
     }
 }
 
-/// A scalar that is being read.
+/// A scalar that is being copied to the host.
 #[derive(Debug)]
-pub struct Reading(Sent);
+pub struct PendingScalar(PendingTensor);
 
 /// Why a scalar could not be read.
 #[derive(Debug, thiserror::Error)]
-pub enum ReadingError {
-    /// The copy, or the work before it, failed.
+pub enum ReadScalarError {
+    /// The copy failed, or the work before it.
     #[error(transparent)]
     Copy(#[from] C10dError),
-    /// It is no scalar.
+    /// The tensor is not a scalar.
     #[error(transparent)]
     Tensor(#[from] TchError),
 }
 
-impl Reading {
-    /// Its value; waits for it.
-    pub fn value(self) -> Result<f64, ReadingError> {
-        Ok(self.0.take()?.f_double_value(&[])?)
+impl PendingScalar {
+    /// Waits for the copy and returns the value.
+    pub fn wait(self) -> Result<f64, ReadScalarError> {
+        Ok(self.0.into_tensor()?.f_double_value(&[])?)
     }
 }
 
-/// A point in the work.
+/// A point between queued operations, for time measurements. On a CUDA device like `torch.cuda.Event`.
 #[derive(Debug)]
-pub enum Moment {
-    /// By the host's clock: work is done when the call returns.
+pub enum DeviceEvent {
+    /// Time of the host: on a CPU, an operation is complete when its call returns.
     Host(Instant),
-    /// In the device's queue.
-    Device(Mark),
+    /// An event in the queue of the CUDA device.
+    Cuda(Mark),
 }
 
-impl Moment {
-    /// How long the work took from this moment to `later`; waits for it.
-    pub fn until(&self, later: &Self) -> Result<Duration, C10dError> {
-        match (self, later) {
-            (Self::Host(begin), Self::Host(end)) => Ok(end.saturating_duration_since(*begin)),
-            (Self::Device(begin), Self::Device(end)) => begin.until(end),
-            // A rank does not change its placement.
+impl DeviceEvent {
+    /// Waits for `end` and returns the time between this event and `end`.
+    pub fn elapsed_time(&self, end: &Self) -> Result<Duration, C10dError> {
+        match (self, end) {
+            (Self::Host(start), Self::Host(end)) => Ok(end.saturating_duration_since(*start)),
+            (Self::Cuda(start), Self::Cuda(end)) => start.until(end),
+            // The device of a rank does not change.
             _ => Ok(Duration::ZERO),
         }
     }
 }
 
-/// The processor's name in the text of `/proc/cpuinfo`, else the architecture.
-fn processor(cpuinfo: &str) -> String {
+/// The model name in the text of `/proc/cpuinfo`; the architecture if there is none.
+fn cpu_model_name(cpuinfo: &str) -> String {
     let name = |line: &str| {
         let (field, value) = line.split_once(':')?;
         (field.trim() == "model name").then(|| value.trim().to_owned())
@@ -157,23 +158,23 @@ fn processor(cpuinfo: &str) -> String {
     cpuinfo.lines().find_map(name).unwrap_or_else(|| env::consts::ARCH.to_owned())
 }
 
-/// Beside libtorch, where the image has it; the variable names another for those who build it themselves.
-fn plugin() -> PathBuf {
+/// Path of the CUDA plugin. The image has it next to libtorch; the environment variable selects a plugin built from source.
+fn plugin_path() -> PathBuf {
     if let Some(path) = env::var_os(PLUGIN_VARIABLE) {
         return path.into();
     }
     let program = env::current_exe().ok();
-    let folder = program.as_deref().and_then(|program| program.parent()?.parent());
-    folder.map_or_else(|| PLUGIN.into(), |folder| folder.join("lib").join(PLUGIN))
+    let prefix = program.as_deref().and_then(|program| program.parent()?.parent());
+    prefix.map_or_else(|| PLUGIN.into(), |prefix| prefix.join("lib").join(PLUGIN))
 }
 
-/// The device that the worker of a local rank sees, as `CUDA_VISIBLE_DEVICES` names it: an entry of the pod's own list
-/// where there is one. CUDA opens a MIG device by its UUID alone, which the NVIDIA runtime tells in
-/// `NVIDIA_VISIBLE_DEVICES`; otherwise numbers do.
+/// The value of `CUDA_VISIBLE_DEVICES` for the worker that uses the pod's GPU number `gpu`. It is an entry of the pod's own
+/// list, if set. CUDA opens a MIG device only by its UUID, which the NVIDIA runtime lists in `NVIDIA_VISIBLE_DEVICES`.
+/// Otherwise it is the number.
 pub fn visible_device(gpu: u32, cuda_visible: Option<&str>, nvidia_visible: Option<&str>) -> String {
     let entry = |list: &str| list.split(',').map(str::trim).nth(gpu as usize).map(str::to_owned);
     let uuids = nvidia_visible.filter(|list| {
-        list.split(',').all(|one| one.trim().starts_with("MIG-") || one.trim().starts_with("GPU-"))
+        list.split(',').all(|uuid| uuid.trim().starts_with("MIG-") || uuid.trim().starts_with("GPU-"))
     });
     cuda_visible
         .filter(|list| !list.is_empty())
@@ -195,31 +196,34 @@ mod tests {
         assert_eq!(visible_device(0, Some(""), Some("all")), "0");
         assert_eq!(visible_device(1, None, Some("GPU-a,GPU-b")), "GPU-b");
         assert_eq!(visible_device(0, None, Some("MIG-c")), "MIG-c");
-        // Fewer than were asked for: CUDA says so when the worker opens it.
+        // Fewer GPUs than requested: CUDA reports it when the worker opens the device.
         assert_eq!(visible_device(2, None, Some("GPU-a,GPU-b")), "2");
         assert_eq!(visible_device(0, None, Some("void")), "0");
     }
 
     #[test]
-    fn a_processor_has_the_name_that_the_system_gives() {
-        assert_eq!(processor("processor\t: 0\nmodel name\t: A CPU @ 2.0GHz\nflags : x\n"), "A CPU @ 2.0GHz");
-        assert_eq!(processor(""), env::consts::ARCH);
+    fn reads_the_cpu_model_name_from_cpuinfo() {
+        assert_eq!(
+            cpu_model_name("processor\t: 0\nmodel name\t: A CPU @ 2.0GHz\nflags : x\n"),
+            "A CPU @ 2.0GHz"
+        );
+        assert_eq!(cpu_model_name(""), env::consts::ARCH);
     }
 
     #[test]
-    fn in_host_memory_nothing_is_copied() {
+    fn does_not_copy_tensors_on_a_cpu() {
         let host = Tensor::from_slice(&[1.0_f32, 2.0]);
-        let sent = Placement::Cpu.send(host.shallow_clone()).unwrap().take().unwrap();
-        assert_eq!(sent.data_ptr(), host.data_ptr());
+        let uploaded = Placement::Cpu.upload(host.shallow_clone()).unwrap().into_tensor().unwrap();
+        assert_eq!(uploaded.data_ptr(), host.data_ptr());
         let loss = host.sum(Kind::Float);
-        assert_eq!(Placement::Cpu.read(&loss).unwrap().value().unwrap().to_string(), "3");
+        assert_eq!(Placement::Cpu.download_scalar(&loss).unwrap().wait().unwrap().to_string(), "3");
     }
 
     #[test]
-    fn moments_are_in_order() {
-        let begin = Placement::Cpu.moment().unwrap();
-        let end = Placement::Cpu.moment().unwrap();
-        assert!(begin.until(&end).unwrap() < Duration::from_mins(1));
-        assert_eq!(end.until(&begin).unwrap(), Duration::ZERO);
+    fn elapsed_time_is_never_negative() {
+        let start = Placement::Cpu.record_event().unwrap();
+        let end = Placement::Cpu.record_event().unwrap();
+        assert!(start.elapsed_time(&end).unwrap() < Duration::from_mins(1));
+        assert_eq!(end.elapsed_time(&start).unwrap(), Duration::ZERO);
     }
 }

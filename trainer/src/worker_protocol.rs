@@ -1,5 +1,5 @@
-//! What agent and worker say to each other, a line of JSON each: the agent one [`Assignment`] on the worker's standard input,
-//! the worker [`Event`]s on its standard output.
+//! The messages between an agent and its workers, one line of JSON each. The agent writes one [`Assignment`] to the
+//! worker's standard input. The worker writes [`Event`]s to its standard output. Pure data.
 
 use std::{
     collections::BTreeMap,
@@ -13,77 +13,77 @@ use datjob_api::{
 };
 use serde::{Deserialize, Serialize};
 
-/// A worker's place in a world and what it is to do.
+/// The rank of a worker and everything it needs to train.
 ///
-/// Standard input stays open as long as the agent lives: its end is how a worker learns that it is alone.
+/// The agent keeps the worker's standard input open while it runs. The worker exits at the end of its standard input.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Assignment {
     /// UID of the job.
     pub job_uid: String,
-    /// What is trained and how.
+    /// The training spec.
     pub training: Training,
-    /// Directory of the data set's files.
+    /// Directory with the files of the data set.
     pub data: PathBuf,
-    /// The files beside the data set's.
+    /// Additional files that the spec names, such as initial weights.
     pub files: BTreeMap<NamedFile, PathBuf>,
-    /// The job's own checkpoint directory.
+    /// Checkpoint directory of the job.
     pub checkpoints: PathBuf,
-    /// Path of that directory below the checkpoint volume, for the results.
+    /// Path of `checkpoints` relative to the checkpoint volume, for the results.
     pub checkpoints_below_volume: PathBuf,
-    /// The membership that this worker belongs to.
+    /// Generation of the world that this worker joins.
     pub generation: u32,
-    /// Its rank in the world.
+    /// Rank in the world.
     pub rank: u32,
-    /// Ranks in the world.
+    /// Number of ranks in the world.
     pub world_size: u32,
-    /// Host of c10d's store.
+    /// Host of the c10d store.
     pub store_host: String,
-    /// Port of c10d's store.
+    /// Port of the c10d store.
     pub store_port: u16,
-    /// Own address, at which peers reach this worker.
+    /// Address at which other ranks reach this worker.
     pub address: String,
-    /// Threads for tensor operations.
+    /// Number of threads for tensor operations.
     pub threads: u32,
-    /// Where it computes.
+    /// The device to compute on.
     pub accelerator: Accelerator,
 }
 
 impl Assignment {
-    /// Where a file beside the data set is; none where nobody gave it.
+    /// Path of an additional file; `None` if the assignment does not have it.
     pub fn file(&self, file: NamedFile) -> Option<&Path> {
         self.files.get(&file).map(PathBuf::as_path)
     }
 }
 
-/// Where a worker computes.
+/// The device of a worker.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub enum Accelerator {
-    /// On the CPU.
+    /// No accelerator: the CPU.
     None,
-    /// On the one CUDA device that it sees, with NCCL or with Gloo among the ranks.
+    /// The CUDA device that is visible to the worker.
     Cuda {
-        /// Whether NCCL carries the collectives of CUDA tensors.
+        /// Whether collectives of CUDA tensors use NCCL instead of Gloo.
         nccl: bool,
     },
 }
 
-/// An event in the life of a worker.
+/// A message of a worker to its agent. Only rank 0 sends the variants other than `Failed`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub enum Event {
-    /// How far training is; from rank 0 alone, at most once a second.
+    /// Progress of the training, at most once a second.
     Progress(Progress),
-    /// Where the time of an epoch went; from rank 0 alone.
+    /// Breakdown of the time of an epoch.
     Timing(Timing),
-    /// An evaluation on the validation split; from rank 0 alone.
+    /// An evaluation on the validation split.
     Accuracy(Accuracy),
-    /// The final evaluation: images that this rank has evaluated, of how many. From rank 0 alone.
+    /// Progress of the final evaluation.
     Evaluating {
-        /// Done so far.
+        /// Number of images that this rank has evaluated.
         done: u64,
-        /// In all.
+        /// Number of images that this rank evaluates in total.
         total: u64,
     },
-    /// The end, with the reason; a good end needs no word.
+    /// The worker failed. A worker that succeeds exits with status 0 and sends nothing.
     Failed(Failure),
 }

@@ -1,45 +1,46 @@
-//! Images beside the data set: generated, labelled by a teacher, without labels.
+//! Training with additional images: with labels, labelled by a teacher network, without labels.
 
 use std::{fs, path::Path};
 
 use serde_json::{Value, json};
 
-#[path = "common/folder.rs"]
-mod folder;
 #[path = "common/npz.rs"]
 mod npz;
-#[path = "common/pictures.rs"]
-mod pictures;
 #[path = "common/run.rs"]
 #[allow(dead_code, reason = "shared with run.rs")]
 mod run;
-#[path = "common/squares.rs"]
-mod squares;
+#[path = "common/synthetic_image_folder.rs"]
+mod synthetic_image_folder;
+#[path = "common/synthetic_mnist.rs"]
+mod synthetic_mnist;
+#[path = "common/test_directory.rs"]
+mod test_directory;
 
-use run::{Run, manifest_of_squares};
+use run::{Run, mnist_manifest};
+use synthetic_mnist::synthetic_mnist;
 
 const IMAGES: usize = 3000;
 const PIXELS: usize = 28 * 28;
 
-/// The first test squares as an archive, with their labels or without.
-fn archive(path: &Path, labelled: bool) {
-    let images = fs::read(squares::squares().join("t10k-images-idx3-ubyte")).unwrap();
-    let labels = fs::read(squares::squares().join("t10k-labels-idx1-ubyte")).unwrap();
+/// Writes the first test images as a NumPy archive, with or without labels.
+fn write_archive(path: &Path, labelled: bool) {
+    let images = fs::read(synthetic_mnist().join("t10k-images-idx3-ubyte")).unwrap();
+    let labels = fs::read(synthetic_mnist().join("t10k-labels-idx1-ubyte")).unwrap();
     npz::write(path, &images[16..][..IMAGES * PIXELS], labelled.then_some(&labels[8..][..IMAGES]));
 }
 
-fn with_images(labels: &Value) -> Value {
-    let mut manifest = manifest_of_squares();
+fn manifest_with_additional_images(labels: &Value) -> Value {
+    let mut manifest = mnist_manifest();
     let training = &mut manifest["spec"]["training"];
     let source = json!({"volume": {"persistentVolumeClaim": {"claimName": "unused"}, "path": "images.npz"}});
     training["data"]["additional"] = json!({"source": source, "labels": labels, "perBatch": 0.5});
     manifest
 }
 
-/// Runs it with files; the hash of its weights and the number of its steps, or why it failed.
+/// Runs a manifest with files. Returns the hash of the weights and the number of steps, or standard error.
 fn run(manifest: &Value, files: &[(&str, &Path)]) -> Result<(String, u64), String> {
     let run = Run::new(manifest);
-    let mut command = run.command(squares::squares());
+    let mut command = run.command(synthetic_mnist());
     for (option, path) in files {
         command.arg(option).arg(path);
     }
@@ -54,32 +55,32 @@ fn run(manifest: &Value, files: &[(&str, &Path)]) -> Result<(String, u64), Strin
 }
 
 #[test]
-fn generated_images_fill_their_share_and_a_teacher_can_label_them() {
+fn additional_images_fill_their_share_and_a_teacher_labels_them() {
     let folder = tempfile::tempdir().unwrap();
     let (labelled, unlabelled) = (folder.path().join("labelled.npz"), folder.path().join("unlabelled.npz"));
-    archive(&labelled, true);
-    archive(&unlabelled, false);
+    write_archive(&labelled, true);
+    write_archive(&unlabelled, false);
 
-    let given = with_images(&json!({"given": {}}));
+    let given = manifest_with_additional_images(&json!({"given": {}}));
     let expected = run(&given, &[("--additional-images", &labelled)]).unwrap();
-    // 59,800 images of the data set, half of a batch of 1,024 at a time.
+    // An epoch has 59,800 images of the data set, 512 in each batch of 1,024.
     assert_eq!(expected.1, 117);
-    let none = run(&given, &[]).unwrap_err();
+    let missing = run(&given, &[]).unwrap_err();
     assert!(
-        none.contains("data.additional.source: volumes are not available")
-            && none.contains("--additional-images"),
-        "{none}"
+        missing.contains("data.additional.source: volumes are not available")
+            && missing.contains("--additional-images"),
+        "{missing}"
     );
-    let without = run(&given, &[("--additional-images", &unlabelled)]).unwrap_err();
-    assert!(without.contains("has no labels; set data.additional.labels.teacher"), "{without}");
+    let without_labels = run(&given, &[("--additional-images", &unlabelled)]).unwrap_err();
+    assert!(without_labels.contains("has no labels; set data.additional.labels.teacher"), "{without_labels}");
 
-    // A teacher that knows every square gives the same labels, and so the same run.
-    let mut manifest = manifest_of_squares();
+    // A teacher that classifies every image correctly gives the same labels, and therefore the same run.
+    let mut manifest = mnist_manifest();
     let training = &mut manifest["spec"]["training"];
     training["threatModel"]["epsilon"] = "0.001".into();
     training["schedule"] = json!({"epochs": 1, "batchSize": 256});
     let teacher = Run::new(&manifest);
-    teacher.finish_on(squares::squares());
+    teacher.finish_on(synthetic_mnist());
     assert_eq!(
         teacher.results()["clean"]["correct"],
         10_000,
@@ -87,13 +88,13 @@ fn generated_images_fill_their_share_and_a_teacher_can_label_them() {
     );
     let source = json!({"volume": {"persistentVolumeClaim": {"claimName": "unused"}, "path": "teacher.pt"}});
     let labels = json!({"teacher": {"model": {"architecture": "small-cnn"}, "weights": source}});
-    let taught = with_images(&labels);
+    let labelled_by_teacher = manifest_with_additional_images(&labels);
     let weights = teacher.file("best.safetensors");
     let files: [(&str, &Path); 2] = [("--additional-images", &unlabelled), ("--teacher-weights", &weights)];
-    assert_eq!(run(&taught, &files).unwrap(), expected);
+    assert_eq!(run(&labelled_by_teacher, &files).unwrap(), expected);
 
-    // TRADES learns from images that nobody labels.
-    let mut unsupervised = with_images(&json!({"none": {}}));
+    // TRADES trains on images without labels.
+    let mut unsupervised = manifest_with_additional_images(&json!({"none": {}}));
     let training = &mut unsupervised["spec"]["training"];
     training["objective"] = json!({"trades": {}});
     training["attack"] = json!({"pgd": {"steps": 1}});

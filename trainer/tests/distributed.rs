@@ -1,4 +1,4 @@
-//! Several ranks against a single process, over real collectives.
+//! Compares several ranks with a single process, over Gloo.
 
 use datjob_adversarial::{
     model::{Mode, Network},
@@ -13,13 +13,13 @@ use tch::{Device, Kind, Reduction, Tensor, no_grad};
 #[path = "common/ranks.rs"]
 mod ranks;
 
-use ranks::ranks;
+use ranks::run_ranks;
 
 fn small_cnn() -> Network {
     Network::new(&Architecture::SmallCnn.into(), [1, 28, 28], 10, 5, (Kind::Double, Device::Cpu)).unwrap()
 }
 
-/// Images and labels, always the same.
+/// Deterministic images and labels.
 fn batch(count: usize) -> (Tensor, Tensor) {
     let mut stream = Stream::order(17, 0);
     let pixels: Vec<f64> = (0..count * 784).map(|_| f64::from(stream.symmetric()).abs()).collect();
@@ -32,14 +32,14 @@ fn gradients(network: &Network) -> Vec<Vec<f64>> {
     network.parameters().iter().map(|(_, parameter)| flat(parameter)).collect()
 }
 
-/// The gradients of the objective on a batch as one rank of a world sees them.
-fn distributed(group: &ProcessGroup, count: usize, clean_weight: f64) -> Vec<Vec<f64>> {
+/// The gradients of the objective on a batch after the all-reduce, on one rank of a world.
+fn distributed_gradients(group: &ProcessGroup, count: usize, clean_weight: f64) -> Vec<Vec<f64>> {
     let network = small_cnn();
     let mut reducer = Reducer::new(&network.parameters(), group, ReducerOptions::default()).unwrap();
     let (images, labels) = batch(count);
     let (rank, world_size) = (group.rank(), group.world_size());
-    let (from, to) = (count * rank / world_size, count * (rank + 1) / world_size);
-    let shard = |tensor: &Tensor| tensor.narrow(0, from as i64, (to - from) as i64);
+    let (start, end) = (count * rank / world_size, count * (rank + 1) / world_size);
+    let shard = |tensor: &Tensor| tensor.narrow(0, start as i64, (end - start) as i64);
     let (images, labels) = (shard(&images), shard(&labels));
     let adversarial = (&images * 0.9_f64).clamp(0.0, 1.0);
     reducer.prepare_forward().unwrap();
@@ -52,12 +52,12 @@ fn distributed(group: &ProcessGroup, count: usize, clean_weight: f64) -> Vec<Vec
     gradients(&network)
 }
 
-/// The same without any of it: the mean over the whole batch in one process.
-fn single(count: usize, clean_weight: f64) -> Vec<Vec<f64>> {
+/// The gradients of the mean over the whole batch in one process.
+fn single_process_gradients(count: usize, clean_weight: f64) -> Vec<Vec<f64>> {
     let network = small_cnn();
     let (images, labels) = batch(count);
     let adversarial = (&images * 0.9_f64).clamp(0.0, 1.0);
-    // tch's cross_entropy_for_logits works in f32.
+    // tch's cross_entropy_for_logits computes in f32.
     let mean = |x: &Tensor| {
         let logits = network.forward(x, Mode::Train).unwrap();
         logits.cross_entropy_loss(&labels, None::<&Tensor>, Reduction::Mean, -100, 0.0)
@@ -67,11 +67,12 @@ fn single(count: usize, clean_weight: f64) -> Vec<Vec<f64>> {
 }
 
 #[test]
-fn gradients_equal_those_of_one_process_also_with_uneven_shards() {
+fn gradients_match_a_single_process_with_even_and_uneven_shards() {
     for (world_size, count) in [(1, 5), (2, 8), (2, 7), (3, 9), (3, 10), (3, 11)] {
         for clean_weight in [0.0, 0.5] {
-            let expected = single(count, clean_weight);
-            for gradients in ranks(world_size, |group| distributed(&group, count, clean_weight)) {
+            let expected = single_process_gradients(count, clean_weight);
+            for gradients in run_ranks(world_size, |group| distributed_gradients(&group, count, clean_weight))
+            {
                 for (gradient, expected) in gradients.iter().zip(&expected) {
                     for (value, expected) in gradient.iter().zip(expected) {
                         assert!((value - expected).abs() < 1e-12, "{world_size} ranks, {count} images");
@@ -83,9 +84,9 @@ fn gradients_equal_those_of_one_process_also_with_uneven_shards() {
 }
 
 #[test]
-fn batch_norm_statistics_become_those_of_all_images() {
-    let averaged = ranks(3, |group| {
-        // Three ranks that saw images of other mean and spread.
+fn batch_norm_statistics_are_averaged_over_ranks() {
+    let averaged = run_ranks(3, |group| {
+        // Each rank has a different mean and variance.
         let rank = group.rank() as f64;
         let mean = Tensor::from_slice(&[rank as f32, 100.0 + rank as f32]);
         let variance = Tensor::from_slice(&[1.0_f32 + rank as f32, 4.0]);

@@ -1,29 +1,31 @@
-//! Every example runs: as it is but for its size, data set and network, so that it takes seconds.
+//! Runs every example with a smaller size, data set and network, so that it takes seconds.
 
 use std::{fs, path::Path};
 
 use serde_json::{Value, json};
 
-#[path = "common/folder.rs"]
-mod folder;
 #[path = "common/npz.rs"]
 mod npz;
-#[path = "common/pictures.rs"]
-mod pictures;
 #[path = "common/run.rs"]
 #[allow(dead_code, reason = "shared with run.rs")]
 mod run;
-#[path = "common/squares.rs"]
-mod squares;
+#[path = "common/synthetic_image_folder.rs"]
+mod synthetic_image_folder;
+#[path = "common/synthetic_mnist.rs"]
+mod synthetic_mnist;
+#[path = "common/test_directory.rs"]
+mod test_directory;
 
-use run::{Run, manifest, manifest_of_squares};
+use run::{Run, manifest, mnist_manifest};
 use serde::Deserialize as _;
+use synthetic_image_folder::synthetic_image_folder;
+use synthetic_mnist::synthetic_mnist;
 
-/// Examples that need data of another form have tests of their own.
-const ELSEWHERE: [&str; 1] = ["imagenet.yaml"];
+/// Examples with other data formats, which have separate tests.
+const TESTED_ELSEWHERE: [&str; 1] = ["imagenet.yaml"];
 
-/// The DatJob of a file of examples.
-fn example(path: &Path) -> Value {
+/// The DatJob in an example file.
+fn read_example(path: &Path) -> Value {
     let text = fs::read_to_string(path).unwrap();
     assert!(text.lines().count() < 60, "{}", path.display());
     let mut documents =
@@ -31,16 +33,16 @@ fn example(path: &Path) -> Value {
     documents.find(|document| document["kind"] == "DatJob").unwrap()
 }
 
-/// Weights that a short training of `manifest` on `data` ends with; the folder that they lie in.
-fn trained(mut manifest: Value, data: &Path) -> Run {
+/// Trains for one epoch; the run has the weights.
+fn train_weights(mut manifest: Value, data: &Path) -> Run {
     manifest["spec"]["training"]["schedule"]["epochs"] = 1.into();
     let run = Run::new(&manifest);
     run.finish_on(data);
     run
 }
 
-/// The same in small, with the data and the schedule of `short`.
-fn in_small(mut job: Value, short: &Value) -> Value {
+/// The job at a reduced size, with the data and the batch size of the training spec `short`.
+fn reduced(mut job: Value, short: &Value) -> Value {
     job["metadata"]["name"] = "test".into();
     let training = &mut job["spec"]["training"];
     training["model"]["architecture"] = "small-cnn".into();
@@ -53,7 +55,7 @@ fn in_small(mut job: Value, short: &Value) -> Value {
     if training["attack"]["pgd"].is_object() {
         training["attack"]["pgd"]["steps"] = 1.into();
     }
-    // Rates are for their own networks and numbers of steps.
+    // The learning rates of the examples do not suit this network and number of steps.
     if let Some(optimizer) = training.get_mut("optimizer").and_then(Value::as_object_mut) {
         optimizer.values_mut().for_each(|spec| spec["learningRate"] = 0.01.into());
     }
@@ -68,38 +70,38 @@ fn in_small(mut job: Value, short: &Value) -> Value {
 }
 
 #[test]
-fn every_example_runs_in_small() {
-    // Weights for the examples that begin with some, and for the one that has a teacher.
-    let pictures = trained(manifest(), pictures::pictures());
-    let squares = trained(manifest_of_squares(), squares::squares());
-    let images = squares.directory.path().join("images.npz");
+fn every_example_runs_at_reduced_size() {
+    // Weights for the examples with initial weights, and for the one with a teacher.
+    let image_folder_run = train_weights(manifest(), synthetic_image_folder());
+    let mnist_run = train_weights(mnist_manifest(), synthetic_mnist());
+    let images = mnist_run.directory.path().join("images.npz");
     npz::write(&images, &vec![100; 100 * 28 * 28], None);
 
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../examples");
     let mut examples: Vec<_> = fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path()).collect();
     examples.sort();
-    let mut run_ones = 0;
+    let mut examples_run = 0;
     for path in examples {
-        if ELSEWHERE.iter().any(|name| path.ends_with(name)) {
+        if TESTED_ELSEWHERE.iter().any(|name| path.ends_with(name)) {
             continue;
         }
-        let job = example(&path);
-        // Images beside the data set go with one that lies in memory.
-        let (short, data, trained) = if job["spec"]["training"]["data"]["additional"].is_object() {
-            (manifest_of_squares(), squares::squares(), &squares)
+        let job = read_example(&path);
+        // Additional images require a data set of standard files.
+        let (short, data, trained_run) = if job["spec"]["training"]["data"]["additional"].is_object() {
+            (mnist_manifest(), synthetic_mnist(), &mnist_run)
         } else {
-            (manifest(), pictures::pictures(), &pictures)
+            (manifest(), synthetic_image_folder(), &image_folder_run)
         };
-        let weights = trained.file("best.safetensors");
-        let run = Run::new(&in_small(job, &short["spec"]["training"]));
+        let weights = trained_run.file("best.safetensors");
+        let run = Run::new(&reduced(job, &short["spec"]["training"]));
         let mut command = run.command(data);
         command.arg("--initial-weights").arg(&weights);
         command.arg("--teacher-weights").arg(&weights).arg("--additional-images").arg(&images);
         let output = command.output().unwrap();
-        let told = String::from_utf8_lossy(&output.stderr);
-        assert!(output.status.success(), "{}: {told}", path.display());
+        let stderr = String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.success(), "{}: {stderr}", path.display());
         assert!(run.results()["clean"]["correct"].as_u64().unwrap() > 0);
-        run_ones += 1;
+        examples_run += 1;
     }
-    assert!(run_ones >= 8);
+    assert!(examples_run >= 8);
 }

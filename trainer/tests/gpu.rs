@@ -1,6 +1,6 @@
-//! What takes a GPU. On a machine without one each test prints why it is skipped; what can be tested there is in the unit
-//! tests of `placement` and `datjob_c10d::Cuda`. `make test-gpu` runs these; docs/gpu.md says how, also where neither
-//! network nor toolchain is.
+//! Tests that need a GPU. Without a GPU each test prints SKIPPED and the reason; the unit tests of `placement` and
+//! `datjob_c10d::Cuda` do not need one. `make test-gpu` runs these tests; docs/gpu.md describes it, and how to run them
+//! without network and toolchain.
 
 use std::{
     env, fs,
@@ -13,31 +13,32 @@ use std::{
 };
 
 use datjob_adversarial::{
-    attack,
     evaluate::{self, EvalAttack, Evaluation},
-    model::{Mode, Network},
-    objective, tensors,
+    model::Network,
 };
 use datjob_api::{
     report::FailureReason,
-    training::{Architecture, CrossEntropy, Norm, Objective, Pgd, ThreatModel},
+    training::{Architecture, Norm, Pgd, ThreatModel},
 };
-use datjob_c10d::{
-    Cuda, CudaBackend, GlooDevice, GlooOptions, ProcessGroup, ReduceOp, Reducer, ReducerOptions, TcpStore,
-};
+use datjob_c10d::{Cuda, CudaBackend, GlooDevice, GlooOptions, ProcessGroup, ReduceOp, TcpStore};
 use datjob_data::{Images, random};
 use datjob_trainer::{engine::TrainError, placement::Placement};
 use serde_json::{Value, json};
 use tch::{Device, Kind, Tensor};
 
-#[path = "common/folder.rs"]
-mod folder;
-#[path = "common/squares.rs"]
-mod squares;
+#[path = "common/adversarial_step.rs"]
+mod adversarial_step;
+#[path = "common/synthetic_mnist.rs"]
+mod synthetic_mnist;
+#[path = "common/test_directory.rs"]
+mod test_directory;
+
+use adversarial_step::step;
+use synthetic_mnist::synthetic_mnist;
 
 const TIMEOUT: Duration = Duration::from_mins(1);
 
-/// The GPU of this process, one test at a time; nothing, with the reason printed, where there is none.
+/// The GPU, locked for one test at a time. `None` without a GPU; the reason is printed.
 fn gpu() -> Option<(Cuda, MutexGuard<'static, ()>)> {
     static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
     let lock = ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner);
@@ -52,7 +53,7 @@ fn gpu() -> Option<(Cuda, MutexGuard<'static, ()>)> {
     }
 }
 
-fn alone(cuda: Cuda, backend: CudaBackend) -> ProcessGroup {
+fn single_rank_group(cuda: Cuda, backend: CudaBackend) -> ProcessGroup {
     let store = TcpStore::host(Ipv4Addr::LOCALHOST.into(), 0, TIMEOUT).unwrap();
     let options = GlooOptions { device: GlooDevice::Hostname("127.0.0.1".into()), name: "test".into() };
     ProcessGroup::with_cuda(cuda, backend, &store, (0, 1), TIMEOUT, &options).unwrap()
@@ -70,25 +71,25 @@ fn assert_close(found: &Tensor, expected: &Tensor, tolerance: f64, what: &str) {
 }
 
 #[test]
-fn a_device_says_what_it_is_and_how_its_memory_is_used() {
+fn reports_device_name_and_memory_use() {
     let Some((cuda, _lock)) = gpu() else { return };
     let device = cuda.describe(0).unwrap();
     println!("{device:?}");
     assert!(!device.name.is_empty() && device.capability.0 >= 7, "{device:?}");
     let before = cuda.memory(0).unwrap();
-    let held = Tensor::zeros([64 << 20], (Kind::Float, Device::Cuda(0)));
+    let tensor = Tensor::zeros([64 << 20], (Kind::Float, Device::Cuda(0)));
     cuda.synchronize(0).unwrap();
     let during = cuda.memory(0).unwrap();
     assert!(during.allocated >= before.allocated + (256 << 20), "{before:?} {during:?}");
-    drop(held);
+    drop(tensor);
     let after = cuda.memory(0).unwrap();
     assert!(after.allocated <= before.allocated && after.peak_allocated >= during.allocated, "{after:?}");
 }
 
 #[test]
-fn a_world_of_one_reduces_by_nccl() {
+fn nccl_collectives_work_in_a_world_of_one() {
     let Some((cuda, _lock)) = gpu() else { return };
-    let group = alone(cuda, CudaBackend::Nccl);
+    let group = single_rank_group(cuda, CudaBackend::Nccl);
     for device in [Device::Cuda(0), Device::Cpu] {
         let tensor = Tensor::from_slice(&[1.5_f32, -2.0]).to_device(device);
         group.all_reduce(&tensor, ReduceOp::Sum).unwrap();
@@ -99,67 +100,20 @@ fn a_world_of_one_reduces_by_nccl() {
     group.barrier().unwrap();
 }
 
-/// Loss, gradients and adversarial examples of one network on a device, through the Reducer.
-fn step(
-    device: Device,
-    architecture: Architecture,
-    shape: [i64; 3],
-    group: Option<&ProcessGroup>,
-) -> (Tensor, Tensor, Vec<Tensor>) {
-    let mut network = Network::new(&architecture.into(), shape, 10, 3, (Kind::Double, device)).unwrap();
-    network.channels_last().unwrap();
-    let mut reducer =
-        group.map(|group| Reducer::new(&network.parameters(), group, ReducerOptions::default()).unwrap());
-    let indices: Vec<usize> = (0..8).collect();
-    let noise = |epoch, scale| {
-        tensors::training_noise(1, epoch, &indices, shape, random::Start::Linf { radius: scale })
-            .unwrap()
-            .to_kind(Kind::Double)
-            .to_device(device)
-    };
-    let images = network.input(&(noise(1, 0.5) + 0.5)).unwrap();
-    let labels = Tensor::arange(8, (Kind::Int64, device));
-    let threat_model = ThreatModel { norm: Norm::default(), epsilon: "8/255".parse().unwrap() };
-    let pgd = attack::PgdParameters {
-        norm: Norm::Linf,
-        epsilon: threat_model.epsilon.value(),
-        step_size: 2.0 / 255.0,
-        steps: 3,
-    };
-    let start = noise(2, pgd.epsilon);
-    let adversarial = network.frozen(|| {
-        let loss = |x: &Tensor| objective::summed_cross_entropy(&network.forward(x, Mode::Eval)?, &labels);
-        attack::pgd(&loss, &images, &pgd, &start).unwrap()
-    });
-    if let Some(reducer) = &mut reducer {
-        reducer.prepare_forward().unwrap();
-    }
-    let objective = Objective::CrossEntropy(CrossEntropy { clean_weight: 0.5, label_smoothing: 0.0 });
-    let loss =
-        objective::loss(&network, &objective, Mode::Train, (&images, &adversarial), &labels, 1.0 / 8.0)
-            .unwrap();
-    if let Some(reducer) = &mut reducer {
-        reducer.prepare_backward().unwrap();
-    }
-    loss.f_backward().unwrap();
-    let gradients = network.parameters().iter().map(|(_, parameter)| parameter.grad().copy()).collect();
-    (loss.detach(), adversarial, gradients)
-}
-
 #[test]
-fn an_adversarial_step_gives_what_the_cpu_gives() {
+fn adversarial_step_matches_the_cpu() {
     let Some((cuda, _lock)) = gpu() else { return };
     for backend in [CudaBackend::Nccl, CudaBackend::Gloo] {
-        let group = alone(cuda, backend);
+        let group = single_rank_group(cuda, backend);
         for (architecture, shape) in
             [(Architecture::SmallCnn, [1, 28, 28]), (Architecture::Resnet18, [3, 32, 32])]
         {
             let expected = step(Device::Cpu, architecture, shape, None);
             let found = step(Device::Cuda(0), architecture, shape, Some(&group));
-            // Float64: what differs is the order of sums. (A sign of a gradient near 0 could differ, and does not.)
-            assert_close(&found.0, &expected.0, 1e-9, "loss");
-            assert_close(&found.1, &expected.1, 1e-9, "adversarial example");
-            for (found, expected) in found.2.iter().zip(&expected.2) {
+            // In float64 only the order of sums differs. (The sign of a gradient near 0 could differ, but does not here.)
+            assert_close(&found.loss, &expected.loss, 1e-9, "loss");
+            assert_close(&found.adversarial, &expected.adversarial, 1e-9, "adversarial example");
+            for (found, expected) in found.gradients.iter().zip(&expected.gradients) {
                 assert_close(found, expected, 1e-8, "gradient");
             }
         }
@@ -167,7 +121,7 @@ fn an_adversarial_step_gives_what_the_cpu_gives() {
 }
 
 #[test]
-fn an_evaluation_counts_what_the_cpu_counts() {
+fn evaluation_matches_the_cpu() {
     let Some((_, _lock)) = gpu() else { return };
     let mut stream = random::Stream::order(5, 0);
     let pixels: Vec<u8> = (0..500 * 784).map(|_| stream.below(256) as u8).collect();
@@ -192,35 +146,35 @@ fn an_evaluation_counts_what_the_cpu_counts() {
     };
     let (expected, found) = (count(Device::Cpu), count(Device::Cuda(0)));
     println!("CPU {expected:?}, GPU {found:?}");
-    // Float32: an image at the border between two classes may fall to either side.
-    let apart = |one: &evaluate::ByClass, other: &evaluate::ByClass| one.sum().abs_diff(other.sum());
-    assert!(apart(&expected.clean, &found.clean) <= 2);
-    assert!(apart(&expected.worst_case, &found.worst_case) <= 5);
+    // In float32, an image close to a decision boundary may get either class.
+    let difference = |one: &evaluate::ByClass, other: &evaluate::ByClass| one.sum().abs_diff(other.sum());
+    assert!(difference(&expected.clean, &found.clean) <= 2);
+    assert!(difference(&expected.worst_case, &found.worst_case) <= 5);
     assert_eq!(expected.total, found.total);
 }
 
 #[test]
-fn copies_beside_the_computation_arrive_whole() {
+fn copies_concurrent_with_computation_are_correct() {
     let Some((cuda, _lock)) = gpu() else { return };
     let placement = Placement::Cuda(cuda);
-    let begin = placement.moment().unwrap();
+    let start = placement.record_event().unwrap();
     for index in 0..20 {
         let host = Tensor::full([1 << 20], i64::from(index), (Kind::Int64, Device::Cpu));
-        let sent = placement.send(host).unwrap();
-        // Work that the copy must not wait for, nor the other way round.
-        let busy = Tensor::ones([1024, 1024], (Kind::Float, Device::Cuda(0)));
-        let _ = busy.matmul(&busy);
-        let sum = sent.take().unwrap().sum(Kind::Int64);
+        let uploaded = placement.upload(host).unwrap();
+        // Computation that runs concurrently with the copy.
+        let matrix = Tensor::ones([1024, 1024], (Kind::Float, Device::Cuda(0)));
+        let _ = matrix.matmul(&matrix);
+        let sum = uploaded.into_tensor().unwrap().sum(Kind::Int64);
         assert_eq!(sum.int64_value(&[]), i64::from(index) << 20);
-        let read = placement.read(&sum.to_kind(Kind::Double)).unwrap().value().unwrap();
+        let read = placement.download_scalar(&sum.to_kind(Kind::Double)).unwrap().wait().unwrap();
         assert_eq!(read as i64, i64::from(index) << 20);
     }
-    let end = placement.moment().unwrap();
-    assert!(begin.until(&end).unwrap() > Duration::ZERO);
+    let end = placement.record_event().unwrap();
+    assert!(start.elapsed_time(&end).unwrap() > Duration::ZERO);
 }
 
 #[test]
-fn memory_that_is_not_there_is_named_and_the_device_goes_on() {
+fn reports_out_of_memory_and_the_device_stays_usable() {
     let Some((_, _lock)) = gpu() else { return };
     let error = Tensor::f_zeros([1 << 45], (Kind::Float, Device::Cuda(0))).unwrap_err();
     let error = TrainError::from(error);
@@ -257,13 +211,13 @@ fn manifest(backend: &str) -> Value {
     })
 }
 
-/// `dat-trainer run` of a manifest, whose files are in a directory.
+/// `dat-trainer run` of a manifest, with the manifest and the checkpoints in a directory.
 fn command(manifest: &Value, directory: &Path, options: &[&str]) -> Command {
     fs::write(directory.join("job.yaml"), manifest.to_string()).unwrap();
-    // A bundle of prepared binaries names the program; cargo knows where it built it.
+    // A bundle of prebuilt binaries sets the variable; otherwise cargo has built the program.
     let program = env::var("DATJOB_TRAINER").unwrap_or_else(|_| env!("CARGO_BIN_EXE_dat-trainer").to_owned());
     let mut command = Command::new(program);
-    command.arg("run").arg(directory.join("job.yaml")).arg("--data").arg(squares::squares());
+    command.arg("run").arg(directory.join("job.yaml")).arg("--data").arg(synthetic_mnist());
     command.arg("--checkpoints").arg(directory.join("checkpoints")).args(options);
     command
 }
@@ -276,7 +230,7 @@ fn clean_accuracy(directory: &Path) -> f64 {
     100.0 * count("correct") / count("total")
 }
 
-/// A whole run: clean accuracy in percent, or what it complains about.
+/// Trains and returns the clean accuracy in percent, or standard error if the run fails.
 fn train(backend: &str, options: &[&str]) -> Result<f64, String> {
     let directory = tempfile::tempdir().unwrap();
     let output = command(&manifest(backend), directory.path(), options).output().unwrap();
@@ -287,7 +241,7 @@ fn train(backend: &str, options: &[&str]) -> Result<f64, String> {
 }
 
 #[test]
-fn a_whole_training_runs_on_the_gpu() {
+fn trains_on_the_gpu() {
     let Some((_, _lock)) = gpu() else { return };
     let clean = train("NCCL", &["--gpus", "1"]).unwrap();
     assert!(clean > 95.0, "{clean}");
@@ -298,12 +252,12 @@ fn two_workers_share_a_gpu_over_gloo() {
     let Some((_, _lock)) = gpu() else { return };
     let clean = train("Gloo", &["--gpus", "1", "--workers", "2"]).unwrap();
     assert!(clean > 95.0, "{clean}");
-    let refused = train("NCCL", &["--gpus", "1", "--workers", "2"]).unwrap_err();
-    assert!(refused.contains("workers per pod (2) exceed the GPUs per pod (1)"), "{refused}");
+    let error = train("NCCL", &["--gpus", "1", "--workers", "2"]).unwrap_err();
+    assert!(error.contains("workers per pod (2) exceed the GPUs per pod (1)"), "{error}");
 }
 
 #[test]
-fn several_gpus_train_together_over_nccl() {
+fn trains_on_several_gpus_over_nccl() {
     let Some((cuda, _lock)) = gpu() else { return };
     if cuda.devices() < 2 {
         println!("SKIPPED: this test needs two GPUs, found one");
@@ -315,7 +269,7 @@ fn several_gpus_train_together_over_nccl() {
 }
 
 #[test]
-fn a_killed_rank_of_an_nccl_world_costs_a_restart() {
+fn nccl_world_restarts_after_a_killed_rank() {
     let Some((cuda, _lock)) = gpu() else { return };
     if cuda.devices() < 2 {
         println!("SKIPPED: this test needs two GPUs, found one");
@@ -332,28 +286,28 @@ fn a_killed_rank_of_an_nccl_world_costs_a_restart() {
         assert!(started.elapsed() < Duration::from_mins(5), "no checkpoint after 5 minutes");
         thread::sleep(Duration::from_millis(50));
     }
-    let list = Command::new("pgrep").args(["-P", &agent.id().to_string()]).output().unwrap();
-    let worker = String::from_utf8(list.stdout).unwrap().lines().next().expect("a worker").to_owned();
+    let pids = Command::new("pgrep").args(["-P", &agent.id().to_string()]).output().unwrap();
+    let worker = String::from_utf8(pids.stdout).unwrap().lines().next().expect("a worker").to_owned();
     assert!(Command::new("kill").args(["-9", &worker]).status().unwrap().success());
     assert!(agent.wait().unwrap().success());
     assert!(clean_accuracy(directory.path()) > 95.0);
 }
 
 #[test]
-fn without_a_gpu_a_training_that_asks_for_one_says_what_is_missing() {
+fn reports_the_missing_gpu() {
     if Placement::cuda().is_ok() {
         println!("SKIPPED: this machine has a GPU");
         return;
     }
-    let refused = train("Auto", &["--gpus", "1"]).unwrap_err();
-    assert!(refused.contains("driver") || refused.contains("CUDA"), "{refused}");
-    let refused = train("NCCL", &[]).unwrap_err();
-    assert!(refused.contains("spec.training.communication.backend"), "{refused}");
+    let error = train("Auto", &["--gpus", "1"]).unwrap_err();
+    assert!(error.contains("driver") || error.contains("CUDA"), "{error}");
+    let error = train("NCCL", &[]).unwrap_err();
+    assert!(error.contains("spec.training.communication.backend"), "{error}");
 }
 
-/// A driver that is there and does nothing: enough for the loader to go on to what comes after it.
+/// A stub driver lets the loader continue to the CUDA libraries.
 #[test]
-fn with_a_driver_and_without_cuda_libraries_the_sentence_names_the_image() {
+fn reports_missing_cuda_libraries_with_the_image() {
     if Placement::cuda().is_ok() || Path::new("/dev/nvidiactl").exists() {
         println!("SKIPPED: this machine has a GPU");
         return;
@@ -363,9 +317,9 @@ fn with_a_driver_and_without_cuda_libraries_the_sentence_names_the_image() {
     fs::write(&source, "int cuInit(unsigned flags) { return 100; }\n").unwrap();
     let compiled = Command::new("cc").args(["-shared", "-o"]).arg(&driver).arg(&source).status().unwrap();
     assert!(compiled.success());
-    // The loader reads the variable when a process starts.
+    // The loader reads LD_LIBRARY_PATH when a process starts.
     let output = Command::new(env::current_exe().unwrap())
-        .args(["--exact", "a_world_of_one_reduces_by_nccl", "--nocapture"])
+        .args(["--exact", "nccl_collectives_work_in_a_world_of_one", "--nocapture"])
         .env("LD_LIBRARY_PATH", folder.path())
         .env("DATJOB_CUDA_PLUGIN", "/nowhere/libdatjob_cuda.so")
         .output()

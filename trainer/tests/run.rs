@@ -1,10 +1,10 @@
-//! `dat-trainer run` as a person uses it: real processes, a data set that the test makes.
+//! End-to-end tests of `dat-trainer run` and `evaluate`: real processes, a synthetic data set.
 
 use std::{
     fs,
     os::unix::fs::symlink,
     path::Path,
-    process::{Child, Command},
+    process::Command,
     sync::OnceLock,
     thread,
     time::{Duration, Instant},
@@ -14,42 +14,27 @@ use datjob_api::Training;
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 
-#[path = "common/folder.rs"]
-mod folder;
-#[path = "common/pictures.rs"]
-mod pictures;
+#[path = "common/processes.rs"]
+mod processes;
 #[path = "common/run.rs"]
 mod run;
+#[path = "common/synthetic_image_folder.rs"]
+mod synthetic_image_folder;
+#[path = "common/test_directory.rs"]
+mod test_directory;
 
-use pictures::pictures as data;
+use processes::{is_worker, kill, worker_pids};
 use run::{Run, manifest};
+use synthetic_image_folder::synthetic_image_folder as data;
 
-/// The worker processes of an agent.
-fn workers(agent: &Child) -> Vec<u32> {
-    let parent = agent.id();
-    let processes =
-        fs::read_dir("/proc").unwrap().filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok());
-    processes
-        .filter(|id: &u32| {
-            let stat = fs::read_to_string(format!("/proc/{id}/stat")).unwrap_or_default();
-            let after_name = stat.rsplit(") ").next().unwrap_or_default();
-            after_name.split(' ').nth(1).and_then(|field| field.parse().ok()) == Some(parent)
-        })
-        .collect()
-}
-
-fn kill(id: u32) {
-    assert!(Command::new("kill").args(["-9", &id.to_string()]).status().unwrap().success());
-}
-
-/// What a run came to: its results, and the hash of the last weights, which are seldom the best ones.
+/// The results of a run and the hash of the last weights, which are rarely the best ones.
 fn outcome(run: &Run) -> Value {
     let last = run.json("results.json")["last"].clone();
     json!({"results": run.results(), "last": last})
 }
 
-/// The outcome of a run without any disturbance.
-fn undisturbed() -> &'static Value {
+/// The outcome of a run without interruption.
+fn uninterrupted_outcome() -> &'static Value {
     static OUTCOME: OnceLock<Value> = OnceLock::new();
     OUTCOME.get_or_init(|| {
         let run = Run::new(&manifest());
@@ -60,24 +45,24 @@ fn undisturbed() -> &'static Value {
 }
 
 #[test]
-fn it_learns_and_a_seed_gives_the_same_run_twice() {
-    let first = &undisturbed()["results"];
+fn learns_and_is_reproducible_for_a_seed() {
+    let first = &uninterrupted_outcome()["results"];
     assert_eq!(first["clean"]["total"], 1_000);
     assert!(first["clean"]["correct"].as_u64().unwrap() > 900, "{first}");
     assert!(first["worstCase"]["correct"].as_u64().unwrap() > 500, "{first}");
     let second = Run::new(&manifest());
     second.finish();
-    assert_eq!(&outcome(&second), undisturbed(), "the weights' hashes are part of it");
-    whole(&second, 3);
-    evaluated_again(&second, first);
-    fine_tuned(&second, first);
+    assert_eq!(&outcome(&second), uninterrupted_outcome(), "includes the hashes of the weights");
+    assert_outputs_complete(&second, 3);
+    assert_evaluate_gives_the_same_counts(&second, first);
+    assert_fine_tuning_starts_from_weights(&second, first);
 }
 
-/// Training that begins with a run's weights keeps what they know, with the same last layer or a new one.
-fn fine_tuned(pretrained: &Run, results: &Value) {
+/// Training from initial weights starts at their accuracy; a new last layer starts without it.
+fn assert_fine_tuning_starts_from_weights(pretrained: &Run, results: &Value) {
     let mut manifest = manifest();
     let training = &mut manifest["spec"]["training"];
-    // The new layer of the same seed would be the one that the weights were trained with.
+    // With the same seed, the new layer would equal the initial layer of the pretrained network.
     training["seed"] = 4.into();
     let claim = json!({"claimName": "unused"});
     let source = json!({"volume": {"persistentVolumeClaim": claim, "path": "best.safetensors"}});
@@ -100,18 +85,18 @@ fn fine_tuned(pretrained: &Run, results: &Value) {
     let kept = tune(&manifest, &weights).unwrap();
     assert!(kept.abs_diff(before) < 5, "{before} correct before, {kept} after tiny steps");
     manifest["spec"]["training"]["model"]["initialWeights"]["newHead"] = true.into();
-    let begun = tune(&manifest, &weights).unwrap();
-    assert!(begun + 100 < kept, "a new last layer is random: {begun} correct, {kept} with the old one");
+    let new_head = tune(&manifest, &weights).unwrap();
+    assert!(new_head + 100 < kept, "a new last layer is random: {new_head} correct, {kept} with the old one");
 
-    let wrong = tune(&manifest, &pretrained.file("results.json")).unwrap_err();
-    assert!(wrong.contains("model.initialWeights") && wrong.contains("results.json"), "{wrong}");
+    let error = tune(&manifest, &pretrained.file("results.json")).unwrap_err();
+    assert!(error.contains("model.initialWeights") && error.contains("results.json"), "{error}");
     manifest["spec"]["training"]["model"]["architecture"] = "resnet18".into();
-    let other = tune(&manifest, &weights).unwrap_err();
-    assert!(other.contains("do not match the network") && other.contains("conv1"), "{other}");
+    let error = tune(&manifest, &weights).unwrap_err();
+    assert!(error.contains("do not match the network") && error.contains("conv1"), "{error}");
 }
 
-/// All that a training leaves is there, and says the same.
-fn whole(run: &Run, epochs: u64) {
+/// All output files exist and agree.
+fn assert_outputs_complete(run: &Run, epochs: u64) {
     let document = run.json("results.json");
     let results = &document["results"];
     let sha256 = |name: &str| hex::encode(Sha256::digest(fs::read(run.file(name)).unwrap()));
@@ -147,13 +132,13 @@ fn whole(run: &Run, epochs: u64) {
     let events: Vec<_> = fs::read_dir(run.file("tensorboard")).unwrap().map(Result::unwrap).collect();
     assert_eq!(events.len(), 1);
     assert!(events[0].file_name().to_str().unwrap().starts_with("events.out.tfevents."));
-    assert_eq!(events_in(&fs::read(events[0].path()).unwrap()), 1 + epochs as usize);
+    assert_eq!(count_records(&fs::read(events[0].path()).unwrap()), 1 + epochs as usize);
 
-    let share = format!("{percent:.2}");
-    assert_eq!(run.json("model_card.json")["clean_acc"], share);
-    for (name, part) in [("MODEL_CARD.md", &sha256("best.safetensors")), ("report.html", &share)] {
+    let percent = format!("{percent:.2}");
+    assert_eq!(run.json("model_card.json")["clean_acc"], percent);
+    for (name, part) in [("MODEL_CARD.md", &sha256("best.safetensors")), ("report.html", &percent)] {
         let text = fs::read_to_string(run.file(name)).unwrap();
-        assert!(text.contains(part) && text.contains(&share), "{name}: {text}");
+        assert!(text.contains(part) && text.contains(&percent), "{name}: {text}");
     }
     let partial = |name: &str| Path::new(name).extension().is_some_and(|end| end == "partial");
     let names = fs::read_dir(run.file("")).unwrap().map(|entry| entry.unwrap().file_name());
@@ -161,19 +146,19 @@ fn whole(run: &Run, epochs: u64) {
 }
 
 /// The number of TFRecords in a file.
-fn events_in(mut file: &[u8]) -> usize {
+fn count_records(mut file: &[u8]) -> usize {
     let mut count = 0;
     while let Some((length, _)) = file.split_first_chunk::<8>() {
-        // Twelve bytes before a message and four behind it.
+        // A record has twelve bytes before its message and four bytes after it.
         file = &file[16 + u64::from_le_bytes(*length) as usize..];
         count += 1;
     }
     count
 }
 
-/// The newest checkpoint is lost with what came after it: the history has each epoch once, as it was trained last.
+/// After the newest checkpoints are lost, the history has each epoch once, with the values of the last training of it.
 #[test]
-fn a_history_goes_on_without_a_future_that_was_lost() {
+fn history_replaces_epochs_that_are_trained_again() {
     let run = Run::new(&manifest());
     let mut agent = run.start();
     run.wait_for("checkpoint-0002.json");
@@ -185,8 +170,8 @@ fn a_history_goes_on_without_a_future_that_was_lost() {
     let before = run.json("history.json");
     assert!(before["epochs"].as_array().unwrap().len() >= 2);
     let text = run.finish();
-    assert_eq!(&outcome(&run), undisturbed());
-    whole(&run, 3);
+    assert_eq!(&outcome(&run), uninterrupted_outcome());
+    assert_outputs_complete(&run, 3);
     let after = run.json("history.json");
     assert_eq!(after["startedAt"], before["startedAt"]);
     assert_eq!(after["epochs"][0], before["epochs"][0]);
@@ -197,33 +182,33 @@ fn a_history_goes_on_without_a_future_that_was_lost() {
     }
 }
 
-/// Files beside good weights that cannot be written are told, and the job succeeds.
+/// A run with complete weights succeeds with a warning for every other output file that cannot be written.
 #[test]
-fn what_cannot_be_written_is_told_and_fails_nothing() {
+fn succeeds_with_warnings_if_output_files_cannot_be_written() {
     let mut manifest = manifest();
     manifest["spec"]["training"]["schedule"]["epochs"] = 1.into();
     let run = Run::new(&manifest);
-    let taken = ["history.json", "last.safetensors", "MODEL_CARD.md", "model_card.json", "report.html"];
-    for name in taken {
+    let unwritable = ["history.json", "last.safetensors", "MODEL_CARD.md", "model_card.json", "report.html"];
+    for name in unwritable {
         fs::create_dir_all(run.file(name)).unwrap();
     }
     fs::write(run.file("tensorboard"), "").unwrap();
     let text = run.finish();
     let document = run.json("results.json");
-    let sentences = document["notWritten"].as_array().unwrap();
-    assert_eq!(sentences.len(), 6, "{document}");
-    for name in taken {
-        let sentence = format!("cannot write {}", run.file(name).display());
-        assert!(sentences.iter().any(|told| told.as_str().unwrap().starts_with(&sentence)), "{document}");
-        assert!(text.contains(&format!("warning: {sentence}")), "{text}");
+    let errors = document["notWritten"].as_array().unwrap();
+    assert_eq!(errors.len(), 6, "{document}");
+    for name in unwritable {
+        let expected = format!("cannot write {}", run.file(name).display());
+        assert!(errors.iter().any(|error| error.as_str().unwrap().starts_with(&expected)), "{document}");
+        assert!(text.contains(&format!("warning: {expected}")), "{text}");
     }
     assert_eq!(document["last"], Value::Null);
     let weights = fs::read(run.file("best.safetensors")).unwrap();
     assert_eq!(document["results"]["sha256"], hex::encode(Sha256::digest(weights)));
 }
 
-/// `dat-trainer evaluate` of a run's weights gives its counts; of other files, a sentence.
-fn evaluated_again(run: &Run, results: &Value) {
+/// `dat-trainer evaluate` of a run's weights gives the counts of the run; other files are rejected.
+fn assert_evaluate_gives_the_same_counts(run: &Run, results: &Value) {
     let evaluate = |weights: &Path| {
         let output = Command::new(env!("CARGO_BIN_EXE_dat-trainer"))
             .arg("evaluate")
@@ -232,7 +217,7 @@ fn evaluated_again(run: &Run, results: &Value) {
             .arg(run.directory.path().join("job.yaml"))
             .arg("--data")
             .arg(data())
-            // As many threads as a worker had: the order of sums is then the same.
+            // With the number of threads of a worker, the order of sums is the same.
             .env("OMP_NUM_THREADS", "1")
             .output()
             .unwrap();
@@ -250,53 +235,49 @@ fn evaluated_again(run: &Run, results: &Value) {
 }
 
 #[test]
-fn a_killed_worker_costs_time_and_nothing_else() {
+fn killed_worker_does_not_change_the_outcome() {
     let run = Run::new(&manifest());
     let mut agent = run.start();
     run.wait_for("checkpoint-0001.json");
-    let workers = workers(&agent);
+    let workers = worker_pids(&agent);
     assert_eq!(workers.len(), 2);
     kill(workers[1]);
     assert!(agent.wait().unwrap().success());
-    assert_eq!(&outcome(&run), undisturbed());
+    assert_eq!(&outcome(&run), uninterrupted_outcome());
     assert_eq!(fs::read_to_string(run.file("generation")).unwrap(), "2");
 }
 
 #[test]
-fn a_run_that_was_killed_as_a_whole_goes_on_and_leaves_no_process() {
+fn killed_run_resumes_and_leaves_no_worker_processes() {
     let run = Run::new(&manifest());
     let mut agent = run.start();
     run.wait_for("checkpoint-0002.json");
-    let workers = workers(&agent);
+    let workers = worker_pids(&agent);
     kill(agent.id());
     agent.wait().unwrap();
     let started = Instant::now();
-    while workers.iter().any(|id| is_worker(*id)) {
+    while workers.iter().any(|pid| is_worker(*pid)) {
         assert!(started.elapsed() < Duration::from_secs(30), "workers still run 30 s after their agent");
         thread::sleep(Duration::from_millis(50));
     }
     run.finish();
-    assert_eq!(&outcome(&run), undisturbed());
-    whole(&run, 3);
-    // Once more: the end was reached, nothing is trained again.
+    assert_eq!(&outcome(&run), uninterrupted_outcome());
+    assert_outputs_complete(&run, 3);
+    // Another run finds the results and does not train again.
     let weights = fs::metadata(run.file("best.safetensors")).unwrap().modified().unwrap();
     assert!(run.finish().contains("95 % interval"));
     assert_eq!(fs::metadata(run.file("best.safetensors")).unwrap().modified().unwrap(), weights);
 }
 
-fn is_worker(id: u32) -> bool {
-    fs::read(format!("/proc/{id}/cmdline")).is_ok_and(|line| line.ends_with(b"\0worker\0"))
-}
-
 #[test]
-fn what_cannot_be_run_says_why() {
+fn reports_why_a_run_cannot_start() {
     let empty = tempfile::tempdir().unwrap();
     let message = Run::new(&manifest()).fail(empty.path());
     assert!(message.contains("the folder train or val is missing"), "{message}");
 
-    let mut wrong = manifest();
-    wrong["spec"]["training"]["threatModel"]["epsilon"] = "8".into();
-    let message = Run::new(&wrong).fail(data());
+    let mut invalid = manifest();
+    invalid["spec"]["training"]["threatModel"]["epsilon"] = "8".into();
+    let message = Run::new(&invalid).fail(data());
     assert!(message.contains("spec.training.threatModel.epsilon: invalid value 8: must be"), "{message}");
 
     let mut unknown = manifest();
@@ -312,7 +293,7 @@ fn what_cannot_be_run_says_why() {
 }
 
 #[test]
-fn a_directory_of_another_training_is_refused() {
+fn rejects_checkpoints_of_another_training() {
     let run = Run::new(&manifest());
     let mut agent = run.start();
     run.wait_for("checkpoint-0001.json");
@@ -324,7 +305,7 @@ fn a_directory_of_another_training_is_refused() {
     let message = run.fail(data());
     assert!(message.contains("belongs to another training spec"), "{message}");
 
-    // The same training on a folder of which one test image has another name.
+    // The same training on a data set in which one test image has another name.
     fs::write(run.directory.path().join("job.yaml"), manifest().to_string()).unwrap();
     let changed = tempfile::tempdir().unwrap();
     symlink(data().join("train"), changed.path().join("train")).unwrap();
@@ -341,7 +322,7 @@ fn a_directory_of_another_training_is_refused() {
 }
 
 #[test]
-fn a_target_that_is_missed_fails_the_run_and_keeps_its_weights() {
+fn missed_target_fails_the_run_and_keeps_the_weights() {
     let mut manifest = manifest();
     manifest["spec"]["training"]["schedule"]["epochs"] = 1.into();
     manifest["spec"]["training"]["evaluation"]["target"] = json!({"attack": "pgd-2", "accuracy": 100});
@@ -357,9 +338,9 @@ fn a_target_that_is_missed_fails_the_run_and_keeps_its_weights() {
     assert!(run.file("best.safetensors").exists());
 }
 
-/// What training came to is written as a collapse into its checkpoint: the next evaluation goes back.
+/// The test edits a checkpoint so that the next evaluation detects catastrophic overfitting.
 #[test]
-fn catastrophic_overfitting_goes_back_to_the_best_weights() {
+fn catastrophic_overfitting_restores_the_best_weights() {
     let mut manifest = manifest();
     let training = &mut manifest["spec"]["training"];
     training["threatModel"]["epsilon"] = "0.5".into();
@@ -377,36 +358,36 @@ fn catastrophic_overfitting_goes_back_to_the_best_weights() {
     fs::write(&path, checkpoint.to_string()).unwrap();
 
     let text = run.finish();
-    let sentence = "fell from 100.00 % (epoch 1) to ";
-    assert!(text.contains("Epoch 2: catastrophic overfitting") && text.contains(sentence), "{text}");
-    let sentence = "continues from the weights of epoch 1 with the step size multiplied by 0.5";
-    assert!(text.contains(sentence), "{text}");
+    let expected = "fell from 100.00 % (epoch 1) to ";
+    assert!(text.contains("Epoch 2: catastrophic overfitting") && text.contains(expected), "{text}");
+    let expected = "continues from the weights of epoch 1 with the step size multiplied by 0.5";
+    assert!(text.contains(expected), "{text}");
     assert!(text.contains("Epoch 3: catastrophic overfitting"), "{text}");
     let last: Value = serde_json::from_slice(&fs::read(run.file("checkpoint-0003.json")).unwrap()).unwrap();
-    // 3,800 images in steps of 64: two epochs had passed when the optimizer began anew.
+    // An epoch has 3,800 images in steps of 64. The optimizer restarts after two epochs.
     assert_eq!(last["optimizerBegin"], 120);
     assert_eq!(last["stepScale"], 0.5, "training does not go back after the last epoch");
     assert_eq!(run.results()["bestEpoch"], 1);
 }
 
 #[test]
-fn rounding_at_random_and_overlap_give_the_same_run_too_where_it_was_killed() {
+fn killed_run_with_stochastic_rounding_and_overlap_is_reproducible() {
     let mut manifest = manifest();
     let training = &mut manifest["spec"]["training"];
     training["schedule"]["epochs"] = 2.into();
     training["attack"]["overlap"] = true.into();
     training["communication"] = json!({"compression": {"int8": {}}});
-    let [undisturbed, killed] = [(); 2].map(|()| Run::new(&manifest));
-    undisturbed.finish();
+    let [uninterrupted, killed] = [(); 2].map(|()| Run::new(&manifest));
+    uninterrupted.finish();
     let mut agent = killed.start();
     killed.wait_for("checkpoint-0001.json");
     kill(agent.id());
     agent.wait().unwrap();
     killed.finish();
-    assert_eq!(outcome(&undisturbed), outcome(&killed), "the weights' hashes are part of it");
+    assert_eq!(outcome(&uninterrupted), outcome(&killed), "includes the hashes of the weights");
 }
 
-/// Changes to the manifest under which the pictures are learned too: every attack, objective and optimizer once.
+/// Trains with every attack, objective and optimizer once.
 #[test]
 fn every_method_learns() {
     for (name, change) in [
@@ -487,24 +468,33 @@ fn every_method_learns() {
         }
         let run = Run::new(&manifest);
         run.finish();
-        whole(&run, manifest["spec"]["training"]["schedule"]["epochs"].as_u64().unwrap());
+        assert_outputs_complete(&run, manifest["spec"]["training"]["schedule"]["epochs"].as_u64().unwrap());
         let results = run.results();
         let clean = results["clean"]["correct"].as_u64().unwrap();
         let robust = results["worstCase"]["correct"].as_u64().unwrap();
         println!("{name}: clean {clean}, robust {robust} of 1000");
         assert!(clean > 900 && robust > 500, "{name}: {results}");
         if change.get("smoothing").is_some() {
-            let [far, steps] = [0, 1].map(|point| &results["sweep"][point]);
-            assert_eq!((&far["epsilon"], &far["steps"]), (&"3.0".into(), &20.into()), "{results}");
-            assert_eq!((&steps["epsilon"], &steps["steps"]), (&"0.5".into(), &2.into()), "{results}");
-            assert!(far["correct"].as_u64() < steps["correct"].as_u64(), "{results}");
-            let near = &results["certified"][3];
-            assert_eq!((&near["radius"], &near["total"]), (&"0.15".into(), &20.into()), "{results}");
-            assert!(near["correct"].as_u64().unwrap() > 10, "{results}");
-            let report = fs::read_to_string(run.file("report.html")).unwrap();
-            for title in ["Accuracy against ε", "Accuracy against steps", "Certified accuracy by radius"] {
-                assert!(report.contains(title), "{title}");
-            }
+            assert_sweep_and_certification(&run, &results);
         }
+    }
+}
+
+/// The sweep, the certified accuracies and their plots are complete.
+fn assert_sweep_and_certification(run: &Run, results: &Value) {
+    let [large_epsilon, few_steps] = [0, 1].map(|point| &results["sweep"][point]);
+    assert_eq!(
+        (&large_epsilon["epsilon"], &large_epsilon["steps"]),
+        (&"3.0".into(), &20.into()),
+        "{results}"
+    );
+    assert_eq!((&few_steps["epsilon"], &few_steps["steps"]), (&"0.5".into(), &2.into()), "{results}");
+    assert!(large_epsilon["correct"].as_u64() < few_steps["correct"].as_u64(), "{results}");
+    let small_radius = &results["certified"][3];
+    assert_eq!((&small_radius["radius"], &small_radius["total"]), (&"0.15".into(), &20.into()), "{results}");
+    assert!(small_radius["correct"].as_u64().unwrap() > 10, "{results}");
+    let report = fs::read_to_string(run.file("report.html")).unwrap();
+    for title in ["Accuracy against ε", "Accuracy against steps", "Certified accuracy by radius"] {
+        assert!(report.contains(title), "{title}");
     }
 }

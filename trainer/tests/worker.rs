@@ -1,4 +1,4 @@
-//! A worker process and what its agent reads of it.
+//! The standard output of a worker process.
 
 use std::{
     fs,
@@ -11,7 +11,7 @@ use std::{
 use serde_json::Value;
 
 #[test]
-fn standard_output_is_kept_for_events() {
+fn reserves_standard_output_for_events() {
     let mut worker = Command::new(env!("CARGO_BIN_EXE_dat-trainer"))
         .arg("worker")
         .stdin(Stdio::piped())
@@ -19,7 +19,7 @@ fn standard_output_is_kept_for_events() {
         .stderr(Stdio::piped())
         .spawn()
         .unwrap();
-    // While it waits for its assignment: what a library prints is read with the log.
+    // While it waits for its assignment, standard output is already redirected to standard error.
     let descriptor = |number: u32| fs::read_link(format!("/proc/{}/fd/{number}", worker.id())).ok();
     let started = Instant::now();
     while descriptor(1).is_none() || descriptor(1) != descriptor(2) {

@@ -1,4 +1,4 @@
-//! The adversarial training step that the benchmarks time: ResNet-18, 3×32×32, PGD-10, SGD with Nesterov momentum.
+//! The adversarial training step that the benchmarks measure: ResNet-18, 3×32×32, PGD-10, SGD with Nesterov momentum.
 
 use datjob_adversarial::{
     attack::{self, Examples, Recipe},
@@ -9,17 +9,17 @@ use datjob_adversarial::{
 use datjob_api::training::{self, Architecture, Attack, Norm, Objective, Pgd, ThreatModel};
 use datjob_c10d::{ProcessGroup, Reducer, ReducerOptions};
 use datjob_data::random;
-use datjob_trainer::placement::{Moment, Placement};
+use datjob_trainer::placement::{DeviceEvent, Placement};
 use tch::{Kind, Tensor};
 
 const SHAPE: [i64; 3] = [3, 32, 32];
 
-/// One rank's step, with images that stay the same.
+/// The training step of one rank. Every step uses the same images.
 pub(crate) struct Step {
     placement: Placement,
     network: Network,
     optimizer: Sgd,
-    /// Knows where the time of communication went.
+    /// Measures the time of communication.
     pub(crate) reducer: Reducer,
     attack: Attack,
     threat_model: ThreatModel,
@@ -29,7 +29,7 @@ pub(crate) struct Step {
 }
 
 impl Step {
-    /// Everything that comes before the first step.
+    /// Creates network, optimizer, reducer and images.
     pub(crate) fn new(placement: Placement, group: &ProcessGroup, batch: usize) -> Self {
         let device = placement.device();
         let mut network = Network::new(&Architecture::Resnet18.into(), SHAPE, 10, 0, (Kind::Float, device))
@@ -59,8 +59,8 @@ impl Step {
         Self { placement, network, optimizer, reducer, attack, threat_model, images, labels, start }
     }
 
-    /// A step; when its attack had ended.
-    pub(crate) fn run(&mut self) -> Moment {
+    /// Runs a step and returns the event at the end of its attack.
+    pub(crate) fn run(&mut self) -> DeviceEvent {
         let Self { network, optimizer, reducer, images, labels, .. } = self;
         let objective = Objective::default();
         let recipe = Recipe {
@@ -71,7 +71,7 @@ impl Step {
         };
         let examples = Examples { images, labels, start: &self.start, copies: None };
         let adversarial = attack::for_training(network, &recipe, &examples).expect("an attack");
-        let attacked = self.placement.moment().expect("a moment");
+        let attack_end = self.placement.record_event().expect("an event");
         reducer.prepare_forward().expect("forward");
         let scale = 1.0 / labels.size()[0] as f64;
         let loss = objective::loss(network, &objective, Mode::Train, (images, &adversarial), labels, scale)
@@ -80,11 +80,11 @@ impl Step {
         reducer.prepare_backward().expect("backward");
         loss.f_backward().expect("a backward pass");
         optimizer.step(0.01).expect("a step");
-        attacked
+        attack_end
     }
 }
 
-/// The middle one.
+/// The median; of an even number of values, the upper one.
 pub(crate) fn median(mut values: Vec<f64>) -> f64 {
     values.sort_by(f64::total_cmp);
     values[values.len() / 2]

@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use super::CheckpointError;
 use crate::outputs::{
-    estimates::{CONFIDENCE, Figure, METHOD, Measured},
+    estimates::{AccuracyEstimate, CONFIDENCE, METHOD, TestSummary},
     history::{EpochRecord, History},
 };
 use datjob_data::files;
@@ -55,12 +55,12 @@ pub struct Accuracies {
     /// The probability that an interval covers, at least.
     pub confidence: f64,
     /// The accuracies.
-    pub figures: Vec<Figure>,
+    pub figures: Vec<AccuracyEstimate>,
 }
 
 impl From<&Results> for Accuracies {
     fn from(results: &Results) -> Self {
-        let figures = Measured::from(results).figures();
+        let figures = TestSummary::from(results).estimates();
         Self { interval_method: METHOD, confidence: CONFIDENCE, figures }
     }
 }

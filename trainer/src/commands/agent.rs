@@ -1,4 +1,4 @@
-//! `dat-trainer agent`: the agent in a pod, from the environment to the last signal.
+//! `dat-trainer agent`: runs the agent of a pod until SIGTERM or SIGINT.
 
 use std::{net::Ipv6Addr, process::ExitCode, sync::Arc};
 
@@ -10,7 +10,7 @@ use tokio::{
 
 use crate::agent::{self, Board, Config, http};
 
-/// Runs the agent until the pod is told to end.
+/// Runs the agent until it receives a termination signal.
 pub fn main() -> ExitCode {
     let config = match Config::from_environment() {
         Ok(config) => config,
@@ -26,10 +26,10 @@ pub fn main() -> ExitCode {
             return ExitCode::FAILURE;
         }
     };
-    let served = runtime.block_on(serve(config));
-    // A download under way is not waited for.
+    let result = runtime.block_on(serve(config));
+    // Do not wait for a download that is still running.
     runtime.shutdown_background();
-    match served {
+    match result {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             tracing::error!(%error, port = contract::AGENT_PORT, "Cannot listen for signals or HTTP requests.");
@@ -43,17 +43,17 @@ async fn serve(config: Config) -> std::io::Result<()> {
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
     let listener = TcpListener::bind((Ipv6Addr::UNSPECIFIED, contract::AGENT_PORT)).await?;
-    let served = Arc::clone(&board);
-    tokio::spawn(async move { axum::serve(listener, http::router(served)).await });
+    let router = http::router(Arc::clone(&board));
+    tokio::spawn(async move { axum::serve(listener, router).await });
 
-    let park = async {
-        let ending = agent::work(&config, &board).await;
-        tracing::info!(outcome = ?ending, "Job ended; waiting for scale-down.");
+    let work = async {
+        let outcome = agent::work(&config, &board).await;
+        tracing::info!(?outcome, "Job ended; waiting for scale-down.");
         std::future::pending::<()>().await;
     };
     tokio::select! {
-        () = park => {}
-        // Dropping the agent's work ends its workers: what must last has been written atomically.
+        () = work => {}
+        // Dropping the future kills the workers. Their files are written atomically.
         _ = terminate.recv() => tracing::info!("Received SIGTERM; exiting."),
         _ = interrupt.recv() => tracing::info!("Received SIGINT; exiting."),
     }

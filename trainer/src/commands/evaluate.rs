@@ -1,4 +1,4 @@
-//! `dat-trainer evaluate`: accuracy of given weights, on a workstation.
+//! `dat-trainer evaluate`: measures the accuracy of a file of weights on a workstation.
 
 use std::{
     fmt::Write as _, num::NonZero, ops::ControlFlow, path::Path, process::ExitCode, thread, time::Instant,
@@ -11,7 +11,7 @@ use datjob_api::{
 use datjob_c10d::{C10dError, CudaError};
 use tch::Kind;
 
-use crate::{commands::Evaluate, outputs::estimates::Measured, placement::Placement};
+use crate::{commands::EvaluateArgs, outputs::estimates::TestSummary, placement::Placement};
 use datjob_adversarial::{
     certify::{self, Certification},
     evaluate::{self, Counts, EvalAttack, EvaluateError, Evaluation, TestMeasurements},
@@ -24,9 +24,9 @@ use datjob_data::{
     files::{self, FileError},
 };
 
-/// Weights that cannot be evaluated.
+/// Why weights cannot be evaluated.
 #[derive(Debug, thiserror::Error)]
-enum Failed {
+enum EvaluateCommandError {
     #[error(transparent)]
     Manifest(#[from] ManifestError),
     #[error(transparent)]
@@ -48,11 +48,11 @@ enum Failed {
     #[error(transparent)]
     File(#[from] FileError),
     #[error("--images: out of range: must be between 1 and {0}, the number of test images")]
-    Images(usize),
+    ImageCount(usize),
 }
 
-/// Evaluates weights; prints the accuracies.
-pub fn main(options: &Evaluate) -> ExitCode {
+/// Evaluates weights and prints the accuracies.
+pub fn main(options: &EvaluateArgs) -> ExitCode {
     match run(options) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
@@ -62,41 +62,41 @@ pub fn main(options: &Evaluate) -> ExitCode {
     }
 }
 
-fn run(options: &Evaluate) -> Result<(), Failed> {
+fn run(options: &EvaluateArgs) -> Result<(), EvaluateCommandError> {
     let mut training = manifest::read(&options.manifest)?.spec.training;
     if !options.attacks.is_empty() {
         training.evaluation.final_.clone_from(&options.attacks);
-        // It may name an attack of the manifest, and this is no run.
+        // `--attack` selects everything that runs. A target could require an attack that does not run.
         training.evaluation.target = None;
         training.evaluation.certify = None;
         training.evaluation.sweep = None;
     }
-    // Nothing is sent, whatever the manifest's ranks send by.
+    // A single process does not communicate, and the settings in the manifest may require GPUs.
     training.communication = Communication::default();
     training.check(Topology { pods: 1, workers: 1, gpus: u32::from(options.gpu) })?;
     let placement = if options.gpu { Placement::cuda()? } else { Placement::Cpu };
-    let kind_and_device = (Kind::Float, placement.device());
     let weights = state_dict::read(&options.weights)?;
     let cores = thread::available_parallelism().map_or(1, NonZero::get);
     let data = datjob_data::load(&training.data, &options.data, cores)?;
     training.check_contents(&data.contents(), 1)?;
     let dataset = (training.data.dataset, &data.contents());
-    let mut network = Network::for_dataset(&training.model, dataset, training.seed, kind_and_device)?;
+    let mut network =
+        Network::for_dataset(&training.model, dataset, training.seed, (Kind::Float, placement.device()))?;
     network.load_state(weights)?;
     network.channels_last()?;
     let (images, classes) = (data.test, data.classes);
     let count = options.images.unwrap_or(images.len());
     if !(1..=images.len()).contains(&count) {
-        return Err(Failed::Images(images.len()));
+        return Err(EvaluateCommandError::ImageCount(images.len()));
     }
-    // Image folders and shards are often sorted by class: the first images would be those of the first classes.
-    let place = |number: usize| if images.is_encoded() { number * images.len() / count } else { number };
-    let indices: Vec<usize> = (0..count).map(place).collect();
+    // Image folders and shards are often sorted by class. Evenly spaced images cover all classes.
+    let index = |number: usize| if images.is_encoded() { number * images.len() / count } else { number };
+    let indices: Vec<usize> = (0..count).map(index).collect();
     if let Some(path) = &options.predictions {
         write_predictions(path, &network, &images, &indices, placement)?;
     }
     let started = Instant::now();
-    let mut measurements = OneProcess {
+    let mut measurements = LocalMeasurements {
         network: &network,
         images: &images,
         indices: &indices,
@@ -105,23 +105,23 @@ fn run(options: &Evaluate) -> Result<(), Failed> {
         placement,
     };
     let results = evaluate::run_test_protocol(&training, classes, &mut measurements)?;
-    Measured::from(&results).lines().iter().for_each(|line| println!("{line}"));
+    TestSummary::from(&results).lines().iter().for_each(|line| println!("{line}"));
     println!("evaluation took {:.0} s", started.elapsed().as_secs_f64());
     Ok(())
 }
 
-/// Measures in this process alone.
-struct OneProcess<'a> {
+/// Measures accuracies in this process, without other ranks.
+struct LocalMeasurements<'a> {
     network: &'a Network,
     images: &'a Images,
-    /// The test images to attack.
+    /// Indices of the test images to evaluate.
     indices: &'a [usize],
     classes: i64,
     seed: u64,
     placement: Placement,
 }
 
-impl TestMeasurements for OneProcess<'_> {
+impl TestMeasurements for LocalMeasurements<'_> {
     type Error = EvaluateError;
 
     fn accuracy(&mut self, attacks: &[EvalAttack]) -> Result<Counts, EvaluateError> {
@@ -148,13 +148,13 @@ fn write_predictions(
     images: &Images,
     indices: &[usize],
     placement: Placement,
-) -> Result<(), Failed> {
-    /// Images that are classified at once.
+) -> Result<(), EvaluateCommandError> {
+    /// Number of images per forward pass.
     const BATCH: usize = 256;
     let mut lines = String::new();
     for indices in indices.chunks(BATCH) {
         for class in evaluate::predict(network, images, indices, placement.device())? {
-            // A String takes everything.
+            // Writing to a String cannot fail.
             let _ = writeln!(lines, "{class}");
         }
     }

@@ -1,6 +1,6 @@
-//! `dat-trainer run`: the manifest of a DatJob on a workstation.
+//! `dat-trainer run`: runs the manifest of a DatJob on a workstation.
 //!
-//! The same agent as in a pod, as the only pod of its job: two folders stand in for what a cluster would mount.
+//! It runs the agent of a pod, as the only pod of its job. Two local folders replace the volumes of the pod.
 
 use std::{net::Ipv4Addr, path::Path, process::ExitCode, sync::Arc, time::Duration};
 
@@ -14,29 +14,29 @@ use tokio::time;
 use crate::{
     agent::{self, Board, Config, Ending, Files, config::TrainingSource},
     checkpoint::{CheckpointError, results},
-    commands::Run,
-    outputs::{self, estimates::Measured},
+    commands::RunArgs,
+    outputs::{self, estimates::TestSummary},
 };
 
-/// A manifest that cannot be run.
+/// Why a run failed.
 #[derive(Debug, thiserror::Error)]
 pub enum RunError {
-    /// The manifest.
+    /// The manifest is invalid.
     #[error(transparent)]
     Manifest(#[from] ManifestError),
-    /// The results file.
+    /// The results cannot be read.
     #[error(transparent)]
     Results(#[from] CheckpointError),
-    /// The runtime, or a signal handler.
+    /// The async runtime or a signal handler cannot start.
     #[error("cannot start the async runtime or a signal handler: {0}")]
-    Start(#[from] std::io::Error),
-    /// The training.
+    Runtime(#[from] std::io::Error),
+    /// The training failed.
     #[error("{0}")]
-    Failed(String),
+    Training(String),
 }
 
 /// Runs a manifest; prints progress and the accuracies.
-pub fn main(options: &Run) -> ExitCode {
+pub fn main(options: &RunArgs) -> ExitCode {
     match run(options) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
@@ -46,13 +46,13 @@ pub fn main(options: &Run) -> ExitCode {
     }
 }
 
-fn run(options: &Run) -> Result<(), RunError> {
+fn run(options: &RunArgs) -> Result<(), RunError> {
     let manifest = manifest::read(&options.manifest)?;
     let config = config(options, &manifest);
     let board = Arc::new(Board::new(&config.job_uid, &config.pod_uid, config.attempt));
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
-    let ended = runtime.block_on(async {
-        let mut printer = Printer::default();
+    let result = runtime.block_on(async {
+        let mut printer = ProgressPrinter::default();
         let mut ticks = time::interval(Duration::from_millis(500));
         let work = agent::work(&config, &board);
         tokio::pin!(work);
@@ -61,24 +61,24 @@ fn run(options: &Run) -> Result<(), RunError> {
                 ending = &mut work => {
                     printer.print(&board.report());
                     let target = manifest.spec.training.evaluation.target.as_ref();
-                    return finish(ending, &board.report(), &config, target);
+                    return report_outcome(ending, &board.report(), &config, target);
                 }
                 _ = ticks.tick() => printer.print(&board.report()),
                 result = tokio::signal::ctrl_c() => {
                     result?;
-                    return Err(RunError::Failed("interrupted; run the command again to resume from the last checkpoint".into()));
+                    return Err(RunError::Training("interrupted; run the command again to resume from the last checkpoint".into()));
                 }
             }
         }
     });
-    // A download under way is not waited for.
+    // Do not wait for a download that is still running.
     runtime.shutdown_background();
-    ended
+    result
 }
 
-fn config(options: &Run, manifest: &Manifest) -> Config {
+fn config(options: &RunArgs, manifest: &Manifest) -> Config {
     Config {
-        // There is no cluster that gives a UID; the name is what tells one run from another in the folder.
+        // Without a cluster there is no UID. The name identifies the run in the checkpoint folder.
         job_uid: manifest.metadata.name.clone(),
         pod_uid: String::new(),
         address: Ipv4Addr::LOCALHOST.to_string(),
@@ -96,7 +96,7 @@ fn config(options: &Run, manifest: &Manifest) -> Config {
         downloads: true,
         files: Files {
             mounted: None,
-            given: options.files(),
+            given: options.named_files(),
             downloaded: options.checkpoints.join("downloaded"),
         },
         checkpoints: options.checkpoints.clone(),
@@ -104,73 +104,81 @@ fn config(options: &Run, manifest: &Manifest) -> Config {
     }
 }
 
-fn finish(ending: Ending, report: &Report, config: &Config, target: Option<&Target>) -> Result<(), RunError> {
+/// Prints the results of a successful run, or returns the failure.
+fn report_outcome(
+    ending: Ending,
+    report: &Report,
+    config: &Config,
+    target: Option<&Target>,
+) -> Result<(), RunError> {
     match ending {
         Ending::Succeeded => {
             if let Some(results) = &report.results {
-                Measured::from(results).lines().iter().for_each(|line| println!("{line}"));
-                tell_files(&config.job_directory(), results.best_epoch)?;
-                if let Some(sentence) = target.and_then(|target| target.missed(results)) {
-                    return Err(RunError::Failed(sentence));
+                TestSummary::from(results).lines().iter().for_each(|line| println!("{line}"));
+                print_output_files(&config.job_directory(), results.best_epoch)?;
+                if let Some(message) = target.and_then(|target| target.missed(results)) {
+                    return Err(RunError::Training(message));
                 }
             }
             Ok(())
         }
-        Ending::Failed(failure) => Err(RunError::Failed(sentence(&failure))),
+        Ending::Failed(failure) => Err(RunError::Training(failure_message(&failure))),
         Ending::TooManyRestarts(failure) => {
-            let last =
-                failure.map_or_else(String::new, |failure| format!("; last failure: {}", sentence(&failure)));
-            Err(RunError::Failed(format!("more restarts than spec.lifecycle.maxRestarts allows{last}")))
+            let last = failure
+                .map_or_else(String::new, |failure| format!("; last failure: {}", failure_message(&failure)));
+            Err(RunError::Training(format!("more restarts than spec.lifecycle.maxRestarts allows{last}")))
         }
     }
 }
 
-/// Names the files that are there, and says why others are not.
-fn tell_files(directory: &Path, best_epoch: u32) -> Result<(), RunError> {
-    let there: Vec<&str> = outputs::FILES.into_iter().filter(|file| directory.join(file).exists()).collect();
+/// Prints the names of the output files, and why others could not be written.
+fn print_output_files(directory: &Path, best_epoch: u32) -> Result<(), RunError> {
+    let files: Vec<&str> = outputs::FILES.into_iter().filter(|file| directory.join(file).exists()).collect();
     println!(
         "output files in {}: {}; the best weights are from epoch {best_epoch}",
         directory.display(),
-        there.join(", ")
+        files.join(", ")
     );
-    for sentence in results::not_written(directory)? {
-        println!("warning: {sentence}");
+    for error in results::not_written(directory)? {
+        println!("warning: {error}");
     }
     Ok(())
 }
 
-fn sentence(failure: &Failure) -> String {
+fn failure_message(failure: &Failure) -> String {
     match failure.rank {
         Some(rank) => format!("rank {rank}: {}", failure.message),
         None => failure.message.clone(),
     }
 }
 
-/// Prints what is new in a report, a line each.
+/// Prints what changed since the last report, one line per change.
 #[derive(Debug, Default)]
-struct Printer {
+struct ProgressPrinter {
+    /// Epoch and time of the last line of progress.
     progress: Option<(u32, time::Instant)>,
-    evaluated: u32,
+    /// Epoch of the last printed evaluation.
+    evaluated_epoch: u32,
     phase: Option<Phase>,
     failure: Option<String>,
 }
 
-impl Printer {
-    /// Least time between two lines of progress within an epoch.
+impl ProgressPrinter {
+    /// Minimum time between two lines of progress within an epoch.
     const INTERVAL: Duration = Duration::from_secs(10);
 
     fn print(&mut self, report: &Report) {
         if let Some(failure) = &report.failure
             && self.failure.as_ref() != Some(&failure.message)
         {
-            println!("failure          {}", sentence(failure));
+            println!("failure          {}", failure_message(failure));
             self.failure = Some(failure.message.clone());
         }
         if let Some(progress) = &report.progress
             && progress.step > 0
             && self
                 .progress
-                .is_none_or(|(epoch, at)| epoch != progress.epoch || at.elapsed() > Self::INTERVAL)
+                .is_none_or(|(epoch, time)| epoch != progress.epoch || time.elapsed() > Self::INTERVAL)
             && report.phase == Phase::Training
         {
             println!(
@@ -185,23 +193,23 @@ impl Printer {
             self.progress = Some((progress.epoch, time::Instant::now()));
         }
         if let Some(accuracy) = &report.accuracy
-            && self.evaluated != accuracy.epoch
+            && self.evaluated_epoch != accuracy.epoch
         {
-            let line = |what: &str, clean: Count, robust: Count| {
+            let print_line = |label: &str, clean: Count, robust: Count| {
                 let attack = &accuracy.robust.attack;
-                println!("{what:<16} clean {} %  {attack} {} %", clean.percent(), robust.percent());
+                println!("{label:<16} clean {} %  {attack} {} %", clean.percent(), robust.percent());
             };
             match &accuracy.averaging {
-                None => line("validation", accuracy.clean, accuracy.robust.count()),
+                None => print_line("validation", accuracy.clean, accuracy.robust.count()),
                 Some(both) => {
-                    line("validation", both.raw_clean, both.raw_robust);
-                    line("  averaged", both.averaged_clean, both.averaged_robust);
+                    print_line("validation", both.raw_clean, both.raw_robust);
+                    print_line("  averaged", both.averaged_clean, both.averaged_robust);
                 }
             }
             if let Some(sentence) = &accuracy.overfitting {
                 println!("{sentence}.");
             }
-            self.evaluated = accuracy.epoch;
+            self.evaluated_epoch = accuracy.epoch;
         }
         if report.phase == Phase::Evaluating && self.phase != Some(Phase::Evaluating) {
             println!("test set         evaluating the best weights");

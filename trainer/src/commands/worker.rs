@@ -1,8 +1,7 @@
 //! `dat-trainer worker`: one rank of a world, as a separate process.
 //!
-//! It reads its [`Assignment`] from standard input, writes [`Event`]s to standard output, logs to
-//! standard error, and ends: with status 0 when all is done, with 1 after it has told why it failed. It restarts
-//! nothing itself; its agent does.
+//! It reads its [`Assignment`] from standard input, writes [`Event`]s to standard output and logs to standard error. It
+//! exits with status 0 on success, and with status 1 after it has reported a failure. Only the agent restarts workers.
 
 use std::{
     fs::File,
@@ -18,10 +17,10 @@ use crate::{
     worker_protocol::{Assignment, Event},
 };
 
-/// Runs a worker to its end.
+/// Runs a worker until the training is complete or fails.
 pub fn main() -> ExitCode {
-    let mut agent = match Agent::of_standard_output() {
-        Ok(agent) => agent,
+    let mut events = match EventWriter::take_stdout() {
+        Ok(events) => events,
         Err(error) => {
             tracing::error!(%error, "Cannot redirect standard output.");
             return ExitCode::FAILURE;
@@ -30,7 +29,7 @@ pub fn main() -> ExitCode {
     let assignment = match read_assignment() {
         Ok(assignment) => assignment,
         Err(message) => {
-            agent.tell(&Event::Failed(Failure {
+            events.send(&Event::Failed(Failure {
                 reason: FailureReason::Configuration,
                 rank: None,
                 message,
@@ -39,15 +38,15 @@ pub fn main() -> ExitCode {
             return ExitCode::FAILURE;
         }
     };
-    end_with_the_agent();
-    // libtorch prints C++ stacks of what comes back as an error anyway.
+    exit_with_agent();
+    // libtorch would log a C++ stack trace for errors that it also returns.
     datjob_c10d::set_log_level(datjob_c10d::LogLevel::Fatal);
     tch::set_num_threads(i32::try_from(assignment.threads).unwrap_or(1));
-    match engine::run(&assignment, &mut |event| agent.tell(&event)) {
+    match engine::run(&assignment, &mut |event| events.send(&event)) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             tracing::error!(rank = assignment.rank, generation = assignment.generation, %error, "Worker failed.");
-            agent.tell(&Event::Failed(Failure {
+            events.send(&Event::Failed(Failure {
                 reason: error.reason(),
                 rank: Some(assignment.rank),
                 message: error.to_string(),
@@ -69,8 +68,8 @@ fn read_assignment() -> Result<Assignment, String> {
     })
 }
 
-/// A worker whose agent is gone ends: its rank will be given to another.
-fn end_with_the_agent() {
+/// Exits when the agent exits: another worker takes over the rank.
+fn exit_with_agent() {
     let watch = || {
         let mut line = String::new();
         while io::stdin().lock().read_line(&mut line).is_ok_and(|read| read > 0) {}
@@ -81,20 +80,20 @@ fn end_with_the_agent() {
     }
 }
 
-/// The agent's end of what was standard output.
-struct Agent(File);
+/// Writes events to the pipe that was standard output at the start.
+struct EventWriter(File);
 
-impl Agent {
-    /// Keeps standard output for events. What libraries print to it from now on (NCCL does, with `NCCL_DEBUG`) goes to the
-    /// log: they write in pieces, which would tear events apart.
-    fn of_standard_output() -> io::Result<Self> {
-        let agent = io::stdout().as_fd().try_clone_to_owned()?;
+impl EventWriter {
+    /// Reserves standard output for events and redirects later output to standard error. Libraries print to standard output
+    /// (NCCL with `NCCL_DEBUG`), in pieces that would corrupt the lines of events.
+    fn take_stdout() -> io::Result<Self> {
+        let pipe = io::stdout().as_fd().try_clone_to_owned()?;
         rustix::stdio::dup2_stdout(io::stderr())?;
-        Ok(Self(agent.into()))
+        Ok(Self(pipe.into()))
     }
 
-    fn tell(&mut self, event: &Event) {
-        // An agent that no longer reads is gone, and the watch ends this process.
+    fn send(&mut self, event: &Event) {
+        // A write fails if the agent has exited; then `exit_with_agent` ends this process.
         let _ = serde_json::to_vec(event).map_err(io::Error::from).and_then(|mut line| {
             line.push(b'\n');
             self.0.write_all(&line)

@@ -9,17 +9,17 @@ use datjob_api::{
 use tch::Tensor;
 
 use super::{TrainError, meter::Meter};
-use crate::placement::{Moment, Placement, Reading, Sent};
+use crate::placement::{DeviceEvent, PendingScalar, PendingTensor, Placement};
 use datjob_adversarial::{model::Network, smoothing::NoisyCopies, tensors};
 use datjob_data::{Loaded, random::Start};
 
 /// A shard on its way to the device.
 pub(super) struct Ahead {
-    pixels: Sent,
-    labels: Sent,
-    noise: Sent,
+    pixels: PendingTensor,
+    labels: PendingTensor,
+    noise: PendingTensor,
     /// Noise of the copies and their number, for smoothing.
-    copies: Option<(Sent, u32)>,
+    copies: Option<(PendingTensor, u32)>,
     /// Images of all ranks.
     images: usize,
 }
@@ -59,31 +59,31 @@ impl Ahead {
                 let samples = smoothing.samples();
                 let noise = (smoothing.sigma, samples);
                 let noise = tensors::smoothing_noise(*seed, epoch, indices, shard.shape, noise)?;
-                Some((placement.send(noise)?, samples))
+                Some((placement.upload(noise)?, samples))
             }
             None => None,
         };
         Ok(Self {
             copies,
-            pixels: placement.send(pixels)?,
-            labels: placement.send(labels)?,
-            noise: placement.send(noise)?,
+            pixels: placement.upload(pixels)?,
+            labels: placement.upload(labels)?,
+            noise: placement.upload(noise)?,
             images,
         })
     }
 
     /// The shard; work on it waits until it has arrived.
     pub(super) fn take(self, network: &Network) -> Result<Batch, TrainError> {
-        let images = tensors::to_float(&self.pixels.take()?)?;
+        let images = tensors::to_float(&self.pixels.into_tensor()?)?;
         let copies = match self.copies {
-            Some((noise, samples)) => Some(NoisyCopies::new(samples, network.input(&noise.take()?)?)),
+            Some((noise, samples)) => Some(NoisyCopies::new(samples, network.input(&noise.into_tensor()?)?)),
             None => None,
         };
         Ok(Batch {
             copies,
             images: network.input(&images)?,
-            labels: self.labels.take()?,
-            noise: self.noise.take()?,
+            labels: self.labels.into_tensor()?,
+            noise: self.noise.into_tensor()?,
             global: self.images,
         })
     }
@@ -104,8 +104,8 @@ fn start(attack: &Attack, objective: &Objective, threat_model: &ThreatModel) -> 
 
 /// What is read of a step when the next one is under way.
 pub(super) struct Aftermath {
-    pub loss: Reading,
-    pub attack: (Moment, Moment),
+    pub loss: PendingScalar,
+    pub attack: (DeviceEvent, DeviceEvent),
     /// The step, counted from 1 over all epochs, and its epoch, counted from 1.
     pub step: u64,
     pub epoch: u32,
@@ -116,12 +116,12 @@ pub(super) struct Aftermath {
 impl Aftermath {
     /// Reads it into the meter; a loss that left the numbers ends the training.
     pub(super) fn read(self, meter: &mut Meter) -> Result<(), TrainError> {
-        let value = self.loss.value()?;
+        let value = self.loss.wait()?;
         if !value.is_finite() {
             return Err(TrainError::NotFinite { value, step: self.step, epoch: self.epoch });
         }
         let (begin, end) = self.attack;
-        let attack: Duration = begin.until(&end)?;
+        let attack: Duration = begin.elapsed_time(&end)?;
         meter.measured(value / self.divisor, attack);
         Ok(())
     }

@@ -3,7 +3,7 @@ use datjob_c10d::{C10dError, CudaError};
 use tch::TchError;
 
 use super::NamedFileError;
-use crate::{checkpoint::CheckpointError, failure::classify_libtorch_error, placement::ReadingError};
+use crate::{checkpoint::CheckpointError, failure::classify_libtorch_error, placement::ReadScalarError};
 use datjob_adversarial::{
     evaluate::{CountsError, EvaluateError},
     model::ModelError,
@@ -71,7 +71,7 @@ pub enum TrainError {
     Cuda(#[from] CudaError),
     /// A scalar could not be read from the device.
     #[error(transparent)]
-    Reading(#[from] ReadingError),
+    Reading(#[from] ReadScalarError),
     /// libtorch.
     #[error("libtorch: {}", first_line(.0))]
     Torch(#[from] TchError),

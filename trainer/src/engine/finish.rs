@@ -88,7 +88,7 @@ impl Rank<'_> {
     /// Writes them; the best weights are good without.
     fn write_last(&mut self, weights: &StateDict, below_volume: &Path) -> Option<LastWeights> {
         let written = self.checkpoints.save_last(weights);
-        self.outputs.as_mut()?.note(LAST_FILE, written.as_ref().map(|_| ()));
+        self.outputs.as_mut()?.record_write(LAST_FILE, written.as_ref().map(|_| ()));
         let (file, sha256) = written.ok()?;
         Some(LastWeights {
             epoch: self.state.epoch,

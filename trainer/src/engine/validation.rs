@@ -37,7 +37,7 @@ impl Rank<'_> {
         }
         if self.is_first() {
             if let Some(outputs) = &mut self.outputs {
-                outputs.accuracy(&accuracy);
+                outputs.record_accuracy(&accuracy);
             }
             (self.tell)(Event::Accuracy(accuracy));
         }

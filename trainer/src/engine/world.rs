@@ -89,7 +89,7 @@ mod tests {
     #[test]
     fn ranks_that_read_other_images_are_told_everywhere() {
         let told = |fingerprints: [&str; 3]| {
-            ranks::ranks(3, |group| {
+            ranks::run_ranks(3, |group| {
                 let own = fingerprints[group.rank()];
                 require_same_data(&group, own).map_err(|error| error.to_string())
             })

@@ -1,57 +1,57 @@
-//! Accuracies as people and files are told them: the counts, the share in percent, and a confidence interval.
+//! Accuracy estimates for outputs and the terminal: counts, accuracy in percent and a confidence interval. Pure.
 
 use datjob_api::report::{AttackResult, CertifiedCount, Count, Results, StageCount, SweepCount};
 use serde::Serialize;
 
 use datjob_adversarial::{certify::lower_bound, evaluate::TestResults};
 
-/// How confidence intervals are made: exact ones, from the binomial distribution (Clopper and Pearson, "The use of
+/// The method of the confidence intervals: exact intervals of the binomial distribution (Clopper and Pearson, "The use of
 /// confidence or fiducial limits illustrated in the case of the binomial").
 pub const METHOD: &str = "Clopper-Pearson";
-/// The probability that an interval covers the accuracy on images of the same kind, at least.
+/// Confidence level: the minimum probability that an interval covers the accuracy on images of the same distribution.
 pub const CONFIDENCE: f64 = 0.95;
 
-/// What an accuracy was measured under.
+/// The kind of an accuracy.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub enum Measure {
-    /// Nothing: images as they are.
+    /// On clean images.
     Clean,
-    /// An attack.
+    /// Under an attack.
     Attack,
-    /// A part of the attack before it, and the parts before.
+    /// Under a component of the preceding attack and the components before it.
     Stage,
-    /// All attacks.
+    /// Under all attacks.
     WorstCase,
-    /// PGD of a radius and a number of steps.
+    /// Under PGD with an epsilon and a number of steps of the sweep.
     Sweep,
-    /// Certainty within a radius.
+    /// Certified within a radius.
     Certified,
 }
 
-/// An accuracy, with all that is to be told of it.
+/// An accuracy with its confidence interval.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 #[serde(rename_all = "camelCase")]
-pub struct Figure {
-    /// What it was measured under.
+pub struct AccuracyEstimate {
+    /// The kind of accuracy.
     pub measure: Measure,
-    /// The name of that, for example `pgd-20`.
+    /// Its name, for example `pgd-20`.
     pub name: String,
-    /// Images classified correctly.
+    /// Number of correctly classified images.
     pub correct: u64,
-    /// Images in all.
+    /// Number of evaluated images.
     pub total: u64,
-    /// Their share in percent, rounded down to two decimals.
+    /// Accuracy in percent, rounded down to two decimals.
     pub percent: f64,
-    /// Where the interval begins, in percent, rounded down to two decimals.
+    /// Lower bound of the interval in percent, rounded down to two decimals.
     pub lower: f64,
-    /// Where the interval ends, in percent, rounded up to two decimals.
+    /// Upper bound of the interval in percent, rounded up to two decimals.
     pub upper: f64,
 }
 
-impl Figure {
+impl AccuracyEstimate {
     fn new(measure: Measure, name: impl Into<String>, count: Count) -> Self {
-        let (lower, upper) = interval(count);
+        let (lower, upper) = confidence_interval(count);
         let Count { correct, total } = count;
         let percent = (u128::from(correct) * 10_000 / u128::from(total.max(1))) as f64 / 100.0;
         Self {
@@ -66,78 +66,84 @@ impl Figure {
     }
 }
 
-/// Everything that was measured of weights.
+/// The accuracies of an evaluation on the test set.
 #[derive(Clone, Copy, Debug)]
-pub struct Measured<'a> {
+pub struct TestSummary<'a> {
     /// Clean accuracy.
     pub clean: Count,
     /// Robust accuracy under each attack.
     pub attacks: &'a [AttackResult],
-    /// Robust accuracy under all of them.
+    /// Robust accuracy under all attacks.
     pub worst_case: Count,
-    /// Accuracy against radius and steps.
+    /// Accuracy by epsilon and steps.
     pub sweep: &'a [SweepCount],
     /// Certified accuracy.
     pub certified: &'a [CertifiedCount],
 }
 
-impl<'a> From<&'a Results> for Measured<'a> {
+impl<'a> From<&'a Results> for TestSummary<'a> {
     fn from(results: &'a Results) -> Self {
         let Results { clean, attacks, worst_case, sweep, certified, .. } = results;
         Self { clean: *clean, attacks, worst_case: *worst_case, sweep, certified }
     }
 }
 
-impl<'a> From<&'a TestResults> for Measured<'a> {
+impl<'a> From<&'a TestResults> for TestSummary<'a> {
     fn from(results: &'a TestResults) -> Self {
         let TestResults { clean, attacks, worst_case, sweep, certified, .. } = results;
         Self { clean: *clean, attacks, worst_case: *worst_case, sweep, certified }
     }
 }
 
-impl Measured<'_> {
-    /// All accuracies, in the order in which they are told. A part of an attack follows its attack.
-    pub fn figures(&self) -> Vec<Figure> {
+impl TestSummary<'_> {
+    /// All accuracies, in display order. The components of an attack follow the attack.
+    pub fn estimates(&self) -> Vec<AccuracyEstimate> {
         let attacks = self.attacks.iter().flat_map(|attack| {
             let stage = |&StageCount { ref name, correct }: &StageCount| {
-                Figure::new(Measure::Stage, name, Count { correct, total: attack.total })
+                AccuracyEstimate::new(Measure::Stage, name, Count { correct, total: attack.total })
             };
-            let whole = Figure::new(Measure::Attack, &attack.attack, attack.count());
-            std::iter::once(whole).chain(attack.stages.iter().map(stage)).collect::<Vec<_>>()
+            let combined = AccuracyEstimate::new(Measure::Attack, &attack.attack, attack.count());
+            std::iter::once(combined).chain(attack.stages.iter().map(stage)).collect::<Vec<_>>()
         });
         let sweep = self.sweep.iter().map(|&SweepCount { ref epsilon, steps, correct, total }| {
-            Figure::new(Measure::Sweep, format!("pgd-{steps} at {epsilon}"), Count { correct, total })
+            AccuracyEstimate::new(
+                Measure::Sweep,
+                format!("pgd-{steps} at {epsilon}"),
+                Count { correct, total },
+            )
         });
         let certified = self.certified.iter().map(|&CertifiedCount { ref radius, correct, total }| {
-            Figure::new(Measure::Certified, format!("certified {radius}"), Count { correct, total })
+            AccuracyEstimate::new(Measure::Certified, format!("certified {radius}"), Count { correct, total })
         });
-        std::iter::once(Figure::new(Measure::Clean, "clean", self.clean))
+        std::iter::once(AccuracyEstimate::new(Measure::Clean, "clean", self.clean))
             .chain(attacks)
-            .chain(std::iter::once(Figure::new(Measure::WorstCase, "worst case", self.worst_case)))
+            .chain(std::iter::once(AccuracyEstimate::new(Measure::WorstCase, "worst case", self.worst_case)))
             .chain(sweep)
             .chain(certified)
             .collect()
     }
 
-    /// The same as lines for a terminal, with what is doubtful after the attack that it is of.
+    /// A table for the terminal, one string per line. The warnings of an attack follow its components.
     pub fn lines(&self) -> Vec<String> {
         let mut lines = vec![format!("{:<20} {:>9}   95 % interval", "test set", "accuracy")];
         let mut warnings = self.attacks.iter().map(|attack| &attack.warnings);
         let mut pending = None;
-        for figure in self.figures() {
-            if figure.measure != Measure::Stage {
+        for estimate in self.estimates() {
+            if estimate.measure != Measure::Stage {
                 lines.extend(warning_lines(pending.take()));
             }
-            if figure.measure == Measure::Attack {
+            if estimate.measure == Measure::Attack {
                 pending = warnings.next();
             }
-            lines.push(line(&figure));
+            lines.push(line(&estimate));
         }
         lines
     }
 }
 
-fn line(Figure { measure, name, correct, total, percent, lower, upper }: &Figure) -> String {
+fn line(
+    AccuracyEstimate { measure, name, correct, total, percent, lower, upper }: &AccuracyEstimate,
+) -> String {
     let indent = if *measure == Measure::Stage { "  " } else { "" };
     let name = format!("{indent}{name}");
     format!("{name:<20} {percent:>7.2} %   {lower:>5.2} to {upper:.2}   ({correct} of {total} images)")
@@ -147,11 +153,11 @@ fn warning_lines(warnings: Option<&Vec<String>>) -> impl Iterator<Item = String>
     warnings.into_iter().flatten().map(|warning| format!("  {warning}"))
 }
 
-/// Bounds of the share that a count estimates, from 0 to 1. Nothing is known without images.
-fn interval(Count { correct, total }: Count) -> (f64, f64) {
+/// Confidence interval of the accuracy that a count estimates. Without images it is 0 to 1.
+fn confidence_interval(Count { correct, total }: Count) -> (f64, f64) {
     let tail = (1.0 - CONFIDENCE) / 2.0;
-    let wrong = total.saturating_sub(correct);
-    (lower_bound(correct, total, tail), 1.0 - lower_bound(wrong, total, tail))
+    let incorrect = total.saturating_sub(correct);
+    (lower_bound(correct, total, tail), 1.0 - lower_bound(incorrect, total, tail))
 }
 
 #[cfg(test)]
@@ -166,27 +172,27 @@ mod tests {
         (50, 100_000, 0.000_371_131_701_783_494_13, 0.000_659_135_195_869_371_9),
     ];
 
-    /// Beside scipy 1.17.1: beta.ppf(0.025, k, n − k + 1) and beta.ppf(0.975, k + 1, n − k).
+    /// Expected values from scipy 1.17.1: beta.ppf(0.025, k, n − k + 1) and beta.ppf(0.975, k + 1, n − k).
     #[test]
-    fn intervals_are_those_of_scipy() {
+    fn confidence_intervals_equal_those_of_scipy() {
         for (correct, total, lower, upper) in SCIPY {
-            let (low, high) = interval(Count { correct, total });
+            let (low, high) = confidence_interval(Count { correct, total });
             assert!(
                 (low - lower).abs() < 1e-12 && (high - upper).abs() < 1e-12,
                 "{correct}/{total}: {low} {high}"
             );
         }
-        assert_eq!(interval(Count { correct: 0, total: 0 }), (0.0, 1.0));
+        assert_eq!(confidence_interval(Count { correct: 0, total: 0 }), (0.0, 1.0));
     }
 
     #[test]
-    fn bounds_are_rounded_outwards() {
-        let figure = Figure::new(Measure::Clean, "clean", Count { correct: 1, total: 3 });
-        assert_eq!((figure.percent, figure.lower, figure.upper), (33.33, 0.84, 90.58));
+    fn rounds_interval_bounds_outwards() {
+        let estimate = AccuracyEstimate::new(Measure::Clean, "clean", Count { correct: 1, total: 3 });
+        assert_eq!((estimate.percent, estimate.lower, estimate.upper), (33.33, 0.84, 90.58));
     }
 
     #[test]
-    fn parts_and_doubts_follow_their_attack() {
+    fn components_and_warnings_follow_their_attack() {
         let attack = |name: &str, correct, stages: &[(&str, u64)], warnings: &[&str]| AttackResult {
             attack: name.into(),
             correct,
@@ -201,9 +207,9 @@ mod tests {
         let sweep = [SweepCount { epsilon: "4/255".into(), steps: 20, correct: 60, total: 100 }];
         let certified = [CertifiedCount { radius: "0.25".into(), correct: 5, total: 10 }];
         let (clean, worst_case) = (Count { correct: 80, total: 100 }, Count { correct: 39, total: 100 });
-        let measured =
-            Measured { clean, attacks: &attacks, worst_case, sweep: &sweep, certified: &certified };
-        let lines = measured.lines().join("\n");
+        let summary =
+            TestSummary { clean, attacks: &attacks, worst_case, sweep: &sweep, certified: &certified };
+        let lines = summary.lines().join("\n");
         let expected = "\
 test set              accuracy   95 % interval
 clean                  80.00 %   70.81 to 87.34   (80 of 100 images)

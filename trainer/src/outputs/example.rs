@@ -1,4 +1,4 @@
-//! The end of a training, for tests.
+//! An example of a results document, for tests.
 
 use datjob_api::{
     Training,
@@ -9,7 +9,7 @@ use serde_json::json;
 
 use crate::checkpoint::results::{Accuracies, Document, LastWeights, Time};
 
-/// The end of a training in which everything was measured.
+/// The results of a finished training, with every optional evaluation.
 pub(crate) fn document() -> Document {
     let training: Training = serde_json::from_value(json!({
         "seed": 7,

@@ -1,5 +1,5 @@
-//! `MODEL_CARD.md`: what the weights are, what they are for and what not, and how they were measured (Mitchell et al.,
-//! "Model cards for model reporting"). It says what the training knows and nothing else.
+//! `MODEL_CARD.md`: training, threat model, accuracy, intended use, limits and provenance of the weights (Mitchell et al.,
+//! "Model cards for model reporting"). Pure.
 
 use std::fmt::Write as _;
 
@@ -21,7 +21,7 @@ use crate::{
 /// The file's name.
 pub const FILE: &str = "MODEL_CARD.md";
 
-/// The card of a finished training.
+/// The model card of a finished training.
 pub fn markdown(document: &Document) -> String {
     let Document { job_uid, results, training, .. } = document;
     let model = &training.model;
@@ -31,14 +31,14 @@ pub fn markdown(document: &Document) -> String {
         format!(
             "Weights from the job {}. DatJob {} trained them to classify {dataset} images correctly under adversarial \
              perturbations.\n",
-            code(job_uid),
+            inline_code(job_uid),
             results.trainer_version
         ),
-        how_it_was_trained(document),
-        threat_model(&training.threat_model),
-        figures(document),
-        use_and_limits(training, results),
-        provenance(document),
+        training_section(document),
+        threat_model_section(&training.threat_model),
+        accuracy_section(document),
+        intended_use_section(training, results),
+        provenance_section(document),
         format!(
             "## Files\n\n`{}`: all counts, the spec and timings. `{}`: the metrics of each epoch. `{}`: tables and plots. \
              `{}`: the metrics for TensorBoard. `{}`: the fields of RobustBench; fill in link, name, authors and venue \
@@ -53,36 +53,36 @@ pub fn markdown(document: &Document) -> String {
     .join("\n")
 }
 
-/// How training images were varied, in words.
+/// A description of the augmentation of training images.
 fn augmentation(variation: &Variation) -> String {
     let Variation { crop, flip, random_resized_crop, cutout, cut_mix } = *variation;
-    let mut words = Vec::new();
+    let mut steps = Vec::new();
     if crop > 0 {
-        words.push(format!("random crop after padding by {crop} pixels"));
+        steps.push(format!("random crop after padding by {crop} pixels"));
     }
     if let Some(RandomResizedCrop { min_area }) = random_resized_crop {
-        words.push(format!("random resized crop of at least {min_area} of the area"));
+        steps.push(format!("random resized crop of at least {min_area} of the area"));
     }
     if flip {
-        words.push("horizontal flips".to_owned());
+        steps.push("horizontal flips".to_owned());
     }
     if cutout > 0 {
-        words.push(format!("cutout of {cutout}×{cutout} pixels"));
+        steps.push(format!("cutout of {cutout}×{cutout} pixels"));
     }
     if let Some(CutMix { alpha }) = cut_mix {
-        words.push(format!("CutMix with α = {alpha}"));
+        steps.push(format!("CutMix with α = {alpha}"));
     }
-    if words.is_empty() { "none".to_owned() } else { words.join(", ") }
+    if steps.is_empty() { "none".to_owned() } else { steps.join(", ") }
 }
 
-fn how_it_was_trained(Document { results, training, contents, .. }: &Document) -> String {
+fn training_section(Document { results, training, contents, .. }: &Document) -> String {
     let Training { model, data, attack, objective, optimizer, schedule, .. } = training;
     let mut text = "## Training\n\n| | |\n|---|---|\n".to_owned();
     let mut row = |name: &str, value: String| {
         let _ = writeln!(text, "| {name} | {value} |");
     };
     let [channels, height, width] = contents.image_shape;
-    row("network", json(model));
+    row("network", spec_json(model));
     row("input", format!("{channels}×{height}×{width} pixels in [0, 1]; do not normalize them first"));
     row("classes", contents.classes.to_string());
     let count = data.validation.count;
@@ -92,31 +92,31 @@ fn how_it_was_trained(Document { results, training, contents, .. }: &Document) -
         format!("{images} of the {} training set; {count} held out for validation", data.dataset.name()),
     );
     row("augmentation", augmentation(&data.variation()));
-    row("attack", json(attack));
-    row("objective", json(objective));
+    row("attack", spec_json(attack));
+    row("objective", spec_json(objective));
     if let Some(perturbation) = &training.weight_perturbation {
-        row("weight perturbation", json(perturbation));
+        row("weight perturbation", spec_json(perturbation));
     }
     if let Some(smoothing) = &training.smoothing {
-        row("smoothing", json(smoothing));
+        row("smoothing", spec_json(smoothing));
     }
-    row("optimizer", json(optimizer));
-    row("schedule", json(schedule));
+    row("optimizer", spec_json(optimizer));
+    row("schedule", spec_json(schedule));
     if let Some(averaging) = &training.averaging {
-        row("averaging", json(averaging));
+        row("averaging", spec_json(averaging));
     }
-    let chosen = if results.averaged { "averaged weights" } else { "weights" };
+    let weights = if results.averaged { "averaged weights" } else { "weights" };
     row(
         "selection",
         format!(
-            "the {chosen} after epoch {}, by robust accuracy on the validation split",
+            "the {weights} after epoch {}, by robust accuracy on the validation split",
             results.best_epoch
         ),
     );
     text
 }
 
-fn threat_model(ThreatModel { norm, epsilon }: &ThreatModel) -> String {
+fn threat_model_section(ThreatModel { norm, epsilon }: &ThreatModel) -> String {
     let meaning = match norm {
         Norm::Linf => format!("ℓ∞, ε = {epsilon}: no pixel changes by more than ε"),
         Norm::L2 => format!("ℓ2, ε = {epsilon}: the ℓ2 norm of the change is at most ε"),
@@ -127,7 +127,7 @@ fn threat_model(ThreatModel { norm, epsilon }: &ThreatModel) -> String {
     )
 }
 
-fn figures(Document { results, accuracies, .. }: &Document) -> String {
+fn accuracy_section(Document { results, accuracies, .. }: &Document) -> String {
     let Accuracies { figures, .. } = accuracies;
     let mut text = format!(
         "## Accuracy\n\nMeasured once on the test set, after the weights were selected. Intervals: {METHOD}, {} %. They \
@@ -135,12 +135,12 @@ fn figures(Document { results, accuracies, .. }: &Document) -> String {
          images |\n|---|---|---|---|\n",
         CONFIDENCE * 100.0
     );
-    for figure in figures {
-        let indent = if figure.measure == Measure::Stage { "… " } else { "" };
+    for estimate in figures {
+        let indent = if estimate.measure == Measure::Stage { "… " } else { "" };
         let _ = writeln!(
             text,
             "| {indent}{} | {:.2} % | {:.2} to {:.2} % | {} of {} |",
-            figure.name, figure.percent, figure.lower, figure.upper, figure.correct, figure.total
+            estimate.name, estimate.percent, estimate.lower, estimate.upper, estimate.correct, estimate.total
         );
     }
     for warning in results.attacks.iter().flat_map(|attack| &attack.warnings) {
@@ -149,7 +149,7 @@ fn figures(Document { results, accuracies, .. }: &Document) -> String {
     text
 }
 
-fn use_and_limits(Training { data, evaluation, .. }: &Training, results: &Results) -> String {
+fn intended_use_section(Training { data, evaluation, .. }: &Training, results: &Results) -> String {
     let mut text = format!(
         "## Intended use and limits\n\nFor research on robust classification of images like those of {}. Do not use the \
          weights for decisions about people, or as the only defence of a system.\n\n- Accuracies under attack are upper \
@@ -176,21 +176,24 @@ fn use_and_limits(Training { data, evaluation, .. }: &Training, results: &Result
     text
 }
 
-fn provenance(Document { results, last, device, time, .. }: &Document) -> String {
+fn provenance_section(Document { results, last, device, time, .. }: &Document) -> String {
     let Time { started_at, finished_at, training_seconds, .. } = time;
     let mut text = "## Provenance\n\n| | |\n|---|---|\n".to_owned();
     let mut row = |name: &str, value: String| {
         let _ = writeln!(text, "| {name} | {value} |");
     };
-    row("weights", format!("{}, SHA-256 `{}`", code(&results.weights), results.sha256));
+    row("weights", format!("{}, SHA-256 `{}`", inline_code(&results.weights), results.sha256));
     if let Some(last) = last {
-        row("weights after the last epoch", format!("{}, SHA-256 `{}`", code(&last.weights), last.sha256));
+        row(
+            "weights after the last epoch",
+            format!("{}, SHA-256 `{}`", inline_code(&last.weights), last.sha256),
+        );
     }
     row("training spec", format!("SHA-256 `{}`", results.training_hash));
     row("seed", results.seed.to_string());
     row("trainer", format!("DatJob {}", results.trainer_version));
     row("libtorch", results.libtorch_version.clone());
-    row("device", format!("{} (rank 0)", code(device)));
+    row("device", format!("{} (rank 0)", inline_code(device)));
     row("world", format!("{} ranks with {} CPU threads each", results.world_size, results.threads));
     if let Some(started_at) = started_at {
         row("started", started_at.to_string());
@@ -204,17 +207,17 @@ fn provenance(Document { results, last, device, time, .. }: &Document) -> String
     text
 }
 
-/// A part of the spec, as it is written.
-fn json(part: &impl Serialize) -> String {
-    code(&serde_json::to_string(part).unwrap_or_default())
+/// A part of the spec as inline JSON.
+fn spec_json(part: &impl Serialize) -> String {
+    inline_code(&serde_json::to_string(part).unwrap_or_default())
 }
 
-/// Text from outside as code in a cell of a table, where nothing of it is markup.
-fn code(text: &str) -> String {
-    let plain = |character: char| {
+/// Untrusted text as inline code of a table cell. Characters that could end the code or the cell are replaced.
+fn inline_code(text: &str) -> String {
+    let sanitize = |character: char| {
         if matches!(character, '`' | '|') || character.is_control() { '_' } else { character }
     };
-    format!("`{}`", text.chars().map(plain).collect::<String>())
+    format!("`{}`", text.chars().map(sanitize).collect::<String>())
 }
 
 #[cfg(test)]
@@ -223,7 +226,7 @@ mod tests {
     use crate::outputs::example::document;
 
     #[test]
-    fn a_card_says_what_was_measured_and_where_it_comes_from() {
+    fn shows_accuracies_spec_and_provenance() {
         let card = markdown(&document());
         for part in [
             "# wide-resnet-28-10, adversarially trained on cifar10",
@@ -242,7 +245,7 @@ mod tests {
     }
 
     #[test]
-    fn what_was_not_done_is_said() {
+    fn names_evaluations_that_were_not_run() {
         let mut document = document();
         document.results.attacks.remove(0);
         document.training.evaluation.certify = None;
@@ -253,7 +256,7 @@ mod tests {
     }
 
     #[test]
-    fn a_name_is_no_markup() {
+    fn escapes_markup_in_the_job_uid() {
         let card = markdown(&Document { job_uid: "a`|\n# b".into(), ..document() });
         assert!(card.contains("`a___# b`"), "{card}");
     }

@@ -7,7 +7,7 @@ use datjob_api::report::{AttackResult, Count, CountsByClass};
 use super::{history::History, plot::Chart};
 use crate::{
     checkpoint::results::{Document, Time},
-    outputs::estimates::{CONFIDENCE, Figure, METHOD, Measure},
+    outputs::estimates::{AccuracyEstimate, CONFIDENCE, METHOD, Measure},
 };
 
 mod curves;
@@ -104,7 +104,7 @@ pub fn html(document: &Document, history: &History) -> Result<String, String> {
 fn accuracies(Document { accuracies, .. }: &Document) -> Vec<AccuracyRow<'_>> {
     let shown = accuracies.figures.iter().filter(|figure| figure.measure != Measure::Stage);
     shown
-        .map(|Figure { name, correct, total, percent, lower, upper, .. }| AccuracyRow {
+        .map(|AccuracyEstimate { name, correct, total, percent, lower, upper, .. }| AccuracyRow {
             name,
             accuracy: format!("{percent:.2}"),
             interval: format!("{lower:.2} to {upper:.2}"),
@@ -235,7 +235,7 @@ mod tests {
         document.results.by_class = None;
         document.results.attacks.iter_mut().for_each(|attack| attack.stages.clear());
         document.accuracies = Accuracies::from(&document.results);
-        let report = html(&document, &History::unknown("hash")).unwrap();
+        let report = html(&document, &History::with_unknown_start("hash")).unwrap();
         for title in ["Training</h2>", "Accuracy against", "Certified", "By class", "by component", "<svg"] {
             assert!(!report.contains(title), "{title}");
         }

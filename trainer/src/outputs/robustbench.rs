@@ -1,5 +1,5 @@
-//! `model_card.json`: the fields with which RobustBench describes a model (`model_info/` in its repository), so far as a
-//! training knows them. What it does not know is null.
+//! `model_card.json`: the fields of RobustBench's model descriptions (`model_info/` in its repository). Fields that a training
+//! does not know are null. Pure.
 
 use datjob_api::training::{Architecture, Norm};
 use serde::Serialize;
@@ -9,32 +9,32 @@ use crate::checkpoint::results::Document;
 /// The file's name.
 pub const FILE: &str = "model_card.json";
 
-/// A model, as RobustBench has it. Accuracies are texts in percent.
+/// A RobustBench model description. Accuracies are strings in percent.
 #[derive(Debug, Serialize)]
 struct ModelInfo {
-    /// Of the paper.
+    /// Link to the paper.
     link: Option<String>,
     /// Title of the paper.
     name: Option<String>,
-    /// Of the paper.
+    /// Authors of the paper.
     authors: Option<String>,
-    /// Whether other data than the data set's training images were used.
+    /// Whether training used images that are not in the data set.
     additional_data: bool,
-    /// Passes for one answer.
+    /// Number of forward passes per prediction.
     number_forward_passes: u32,
     dataset: &'static str,
     venue: Option<String>,
     architecture: String,
     eps: String,
     clean_acc: String,
-    /// The robust accuracy that those who trained the model measured.
+    /// Robust accuracy reported by the authors of the model.
     reported: String,
-    /// That under AutoAttack.
+    /// Robust accuracy under AutoAttack.
     autoattack_acc: Option<String>,
     footnote: String,
 }
 
-/// The card of a finished training.
+/// The model description of a finished training.
 pub fn json(document: &Document) -> String {
     let json = serde_json::to_string_pretty(&model_info(document));
     json.unwrap_or_else(|error| unreachable!("plain data serializes: {error}"))
@@ -64,7 +64,7 @@ fn model_info(Document { results, training, .. }: &Document) -> ModelInfo {
         number_forward_passes: 1,
         dataset: training.data.dataset.name(),
         venue: None,
-        architecture: architecture(training.model.architecture),
+        architecture: robustbench_name(training.model.architecture),
         eps: training.threat_model.epsilon.to_string(),
         clean_acc: results.clean.percent(),
         reported: results.worst_case.percent(),
@@ -73,8 +73,8 @@ fn model_info(Document { results, training, .. }: &Document) -> ModelInfo {
     }
 }
 
-/// As RobustBench writes it; one that it does not have keeps its own name.
-fn architecture(architecture: Architecture) -> String {
+/// RobustBench's name of an architecture. An architecture that RobustBench does not have keeps its name.
+fn robustbench_name(architecture: Architecture) -> String {
     let name = architecture.to_string();
     match name.as_str() {
         "resnet18" => "ResNet-18".to_owned(),
@@ -96,7 +96,7 @@ mod tests {
     use crate::outputs::example::document;
 
     #[test]
-    fn a_card_has_the_fields_of_robustbench() {
+    fn has_the_fields_of_robustbench() {
         let card: Value = serde_json::from_str(&json(&document())).unwrap();
         let footnote = card["footnote"].as_str().unwrap();
         assert!(footnote.contains("Linf") && footnote.contains("autoattack and pgd-20"), "{footnote}");
@@ -110,7 +110,7 @@ mod tests {
     }
 
     #[test]
-    fn what_was_not_measured_is_null() {
+    fn accuracies_that_were_not_measured_are_null() {
         let mut document = document();
         document.results.attacks.remove(0);
         let card: Value = serde_json::from_str(&json(&document)).unwrap();

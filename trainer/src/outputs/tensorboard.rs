@@ -1,8 +1,8 @@
-//! `tensorboard/events.out.tfevents.*`: the history as TensorBoard reads it, an event an epoch.
+//! `tensorboard/events.out.tfevents.*`: the history in TensorBoard's format, one event per epoch.
 //!
-//! An event file is a TFRecord file of Event messages (`tensorflow/core/util/event.proto`, `summary.proto`). It follows from
-//! the history alone, byte by byte: what is on disk is either how it begins, and the rest is appended, so that a TensorBoard
-//! that has it open sees it; or it tells of epochs that were lost, and is replaced.
+//! An event file is a TFRecord file of Event messages (`tensorflow/core/util/event.proto`, `summary.proto`). Its bytes are a
+//! function of the history. If the file on disk is a prefix of them, the rest is appended, so that a running TensorBoard
+//! reads the new events. Otherwise the file has epochs that were lost, and it is replaced.
 
 use std::{
     fs::{self, OpenOptions},
@@ -16,11 +16,11 @@ use prost::{Message, Oneof};
 use super::history::{EpochRecord, History};
 use datjob_data::files::{self, FileError};
 
-/// The directory, to be given to `tensorboard --logdir`.
+/// The directory for `tensorboard --logdir`.
 pub const DIRECTORY: &str = "tensorboard";
-/// The one event file in it. Readers ask for `tfevents` in the name, and put several in the order of their names.
+/// The event file in that directory. TensorBoard requires `tfevents` in the name.
 const FILE: &str = "events.out.tfevents.0.datjob";
-/// Largest event file that is read, in bytes.
+/// Limit on the size of an event file, in bytes.
 const MAX_BYTES: u64 = 1 << 30;
 
 #[derive(Clone, PartialEq, Message)]
@@ -30,12 +30,13 @@ struct Event {
     wall_time: f64,
     #[prost(int64, tag = "2")]
     step: i64,
-    #[prost(oneof = "What", tags = "3, 5")]
-    what: Option<What>,
+    /// The oneof `what` of event.proto.
+    #[prost(oneof = "EventContent", tags = "3, 5")]
+    content: Option<EventContent>,
 }
 
 #[derive(Clone, PartialEq, Oneof)]
-enum What {
+enum EventContent {
     #[prost(string, tag = "3")]
     FileVersion(String),
     #[prost(message, tag = "5")]
@@ -52,68 +53,72 @@ struct Summary {
 struct Value {
     #[prost(string, tag = "1")]
     tag: String,
-    #[prost(oneof = "Number", tags = "2")]
-    number: Option<Number>,
+    #[prost(oneof = "SimpleValue", tags = "2")]
+    simple_value: Option<SimpleValue>,
 }
 
-/// A member of a oneof is written where it is 0 too; a plain field would be left out.
+/// A oneof, because protobuf encodes its member even if it is 0 and omits a plain field that is 0.
 #[derive(Clone, PartialEq, Oneof)]
-enum Number {
+enum SimpleValue {
     #[prost(float, tag = "2")]
-    Simple(f32),
+    Float(f32),
 }
 
-/// Brings the event file up to date with the history.
+/// Updates the event file with the new epochs of the history.
 pub fn write(directory: &Path, history: &History) -> Result<(), FileError> {
     let directory = directory.join(DIRECTORY);
     files::make_directory(&directory)?;
     let path = directory.join(FILE);
-    let content = events(history);
+    let content = event_file(history);
     let existing = files::read_if_exists(&path, MAX_BYTES)?;
     match existing.as_deref().and_then(|existing| content.strip_prefix(existing)) {
-        Some(rest) => append(&path, rest).map_err(|error| FileError::new("append to", &path, error)),
+        Some(new_events) => {
+            append(&path, new_events).map_err(|error| FileError::new("append to", &path, error))
+        }
         None => files::write_atomically(&path, &content),
     }
 }
 
-fn append(path: &Path, rest: &[u8]) -> io::Result<()> {
-    let before = fs::metadata(path)?.len();
+fn append(path: &Path, new_events: &[u8]) -> io::Result<()> {
+    let old_length = fs::metadata(path)?.len();
     let mut file = OpenOptions::new().append(true).open(path)?;
-    let written = file.write_all(rest).and_then(|()| file.sync_data());
-    if written.is_err() {
-        // Half an event is the end of the file for a reader; the whole one is tried again with the next epoch.
-        let _ = file.set_len(before);
+    let result = file.write_all(new_events).and_then(|()| file.sync_data());
+    if result.is_err() {
+        // Remove a partial event, as a reader stops at it. The next epoch appends the events again.
+        let _ = file.set_len(old_length);
     }
-    written
+    result
 }
 
-/// The event file of a history.
-fn events(history: &History) -> Vec<u8> {
-    let first = history.started_at.or(history.epochs.first().map(|record| record.ended_at));
+/// The content of the event file.
+fn event_file(history: &History) -> Vec<u8> {
+    let started_at = history.started_at.or(history.epochs.first().map(|record| record.ended_at));
     let version = Event {
-        wall_time: first.map_or(0.0, seconds),
+        wall_time: started_at.map_or(0.0, unix_seconds),
         step: 0,
-        what: Some(What::FileVersion("brain.Event:2".to_owned())),
+        content: Some(EventContent::FileVersion("brain.Event:2".to_owned())),
     };
     let mut file = Vec::new();
     std::iter::once(version)
-        .chain(history.epochs.iter().map(event))
-        .for_each(|event| record(&mut file, &event));
+        .chain(history.epochs.iter().map(epoch_event))
+        .for_each(|event| append_record(&mut file, &event));
     file
 }
 
-fn event(record: &EpochRecord) -> Event {
-    let number =
-        |(tag, value): (&str, f64)| Value { tag: tag.to_owned(), number: Some(Number::Simple(value as f32)) };
-    let value = scalars(record).into_iter().map(number).collect();
+fn epoch_event(record: &EpochRecord) -> Event {
+    let value = |(tag, value): (&str, f64)| Value {
+        tag: tag.to_owned(),
+        simple_value: Some(SimpleValue::Float(value as f32)),
+    };
+    let value = scalars(record).into_iter().map(value).collect();
     Event {
-        wall_time: seconds(record.ended_at),
+        wall_time: unix_seconds(record.ended_at),
         step: i64::from(record.epoch),
-        what: Some(What::Summary(Summary { value })),
+        content: Some(EventContent::Summary(Summary { value })),
     }
 }
 
-/// What is shown of an epoch: accuracies in percent.
+/// Tags and values of an epoch; accuracies are in percent.
 fn scalars(record: &EpochRecord) -> Vec<(&'static str, f64)> {
     let mut scalars = vec![
         ("training/loss", record.loss),
@@ -137,12 +142,12 @@ fn scalars(record: &EpochRecord) -> Vec<(&'static str, f64)> {
     scalars
 }
 
-fn seconds(time: Timestamp) -> f64 {
+fn unix_seconds(time: Timestamp) -> f64 {
     time.as_millisecond() as f64 / 1000.0
 }
 
-/// Appends a TFRecord: its length, the length's checksum, the message, and its checksum, all little-endian.
-fn record(file: &mut Vec<u8>, event: &Event) {
+/// Appends a TFRecord: length, checksum of the length, message, checksum of the message; numbers are little-endian.
+fn append_record(file: &mut Vec<u8>, event: &Event) {
     let message = event.encode_to_vec();
     let length = (message.len() as u64).to_le_bytes();
     file.extend(length);
@@ -151,7 +156,7 @@ fn record(file: &mut Vec<u8>, event: &Event) {
     file.extend(masked_crc(&message).to_le_bytes());
 }
 
-/// CRC-32C as TFRecord masks it, so that the checksum of data with checksums in it stays one.
+/// CRC-32C with the mask of the TFRecord format.
 fn masked_crc(bytes: &[u8]) -> u32 {
     crc32c::crc32c(bytes).rotate_right(15).wrapping_add(0xa282_ead8)
 }
@@ -163,10 +168,10 @@ mod tests {
     use super::*;
     use crate::outputs::history::tests::history;
 
-    /// The same events as TensorBoard 2.21.0's own `RecordWriter` and message types write them.
+    /// The expected bytes are from `RecordWriter` and the message types of TensorBoard 2.21.0.
     #[test]
-    fn an_event_file_is_byte_for_byte_tensorboards() {
-        let file = events(&history(2));
+    fn writes_the_same_bytes_as_tensorboard() {
+        let file = event_file(&history(2));
         assert_eq!(file.len(), 516);
         let first = "1800000000000000a37f4b220900000040fc54d9411a0d627261696e2e4576656e743a32eced8f9d";
         assert!(hex::encode(&file).starts_with(first));
@@ -175,22 +180,22 @@ mod tests {
     }
 
     #[test]
-    fn a_longer_history_is_appended_and_another_one_replaces() {
+    fn appends_new_epochs_and_replaces_the_file_of_another_history() {
         use std::os::unix::fs::MetadataExt;
 
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join(DIRECTORY).join(FILE);
         let write = |history: &History| {
             write(directory.path(), history).unwrap();
-            assert_eq!(fs::read(&path).unwrap(), events(history));
+            assert_eq!(fs::read(&path).unwrap(), event_file(history));
             fs::metadata(&path).unwrap().ino()
         };
         let file = write(&history(1));
         assert_eq!(write(&history(3)), file, "an open TensorBoard reads the appended events");
         assert_eq!(write(&history(3)), file);
-        // As long as somebody has it open, no other file gets its number.
+        // An open file keeps its inode number, so that no other file gets it.
         let _open = fs::File::open(&path).unwrap();
-        // From the checkpoint after epoch 2, and then another epoch 3.
+        // Resumed after epoch 2, with a different epoch 3.
         let mut other = history(3);
         other.epochs[2].loss = 7.0;
         let replaced = write(&other);
@@ -201,14 +206,14 @@ mod tests {
     }
 
     #[test]
-    fn a_half_written_event_is_written_anew() {
+    fn rewrites_a_truncated_event() {
         let directory = tempfile::tempdir().unwrap();
         write(directory.path(), &history(2)).unwrap();
         let path = directory.path().join(DIRECTORY).join(FILE);
-        let mut torn = fs::read(&path).unwrap();
-        torn.truncate(torn.len() - 5);
-        fs::write(&path, &torn).unwrap();
+        let mut truncated = fs::read(&path).unwrap();
+        truncated.truncate(truncated.len() - 5);
+        fs::write(&path, &truncated).unwrap();
         write(directory.path(), &history(2)).unwrap();
-        assert_eq!(fs::read(&path).unwrap(), events(&history(2)));
+        assert_eq!(fs::read(&path).unwrap(), event_file(&history(2)));
     }
 }

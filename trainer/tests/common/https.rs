@@ -10,17 +10,17 @@ use std::{
 use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair};
 use rustls::{ServerConfig, ServerConnection, StreamOwned, pki_types::PrivateKeyDer};
 
-/// Serves one document to every request until the test process exits.
+/// Answers every request with one document until the test process exits.
 pub(crate) struct Server {
-    /// The document's address.
+    /// URL of the document.
     pub(crate) url: String,
-    /// The certificate of the authority, in PEM.
+    /// PEM certificate of the authority.
     pub(crate) authority: String,
 }
 
 impl Server {
     pub(crate) fn new(document: Vec<u8>) -> Self {
-        let (config, authority) = configuration();
+        let (config, authority) = server_config();
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
         let url = format!("https://localhost:{}/data.tar", listener.local_addr().unwrap().port());
         let (config, document) = (Arc::new(config), Arc::new(document));
@@ -28,14 +28,14 @@ impl Server {
             for stream in listener.incoming() {
                 let (config, document) = (config.clone(), document.clone());
                 // A client that rejects the certificate closes the connection.
-                thread::spawn(move || answer(stream?, config, &document));
+                thread::spawn(move || serve(stream?, config, &document));
             }
         });
         Self { url, authority }
     }
 }
 
-fn configuration() -> (ServerConfig, String) {
+fn server_config() -> (ServerConfig, String) {
     let mut authority = CertificateParams::new([]).unwrap();
     authority.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
     let authority_key = KeyPair::generate().unwrap();
@@ -56,7 +56,7 @@ fn configuration() -> (ServerConfig, String) {
     (config, authority_certificate.pem())
 }
 
-fn answer(stream: TcpStream, config: Arc<ServerConfig>, document: &[u8]) -> std::io::Result<()> {
+fn serve(stream: TcpStream, config: Arc<ServerConfig>, document: &[u8]) -> std::io::Result<()> {
     let connection = ServerConnection::new(config).map_err(std::io::Error::other)?;
     let mut stream = BufReader::new(StreamOwned::new(connection, stream));
     let mut line = String::new();

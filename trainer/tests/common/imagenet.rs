@@ -1,4 +1,4 @@
-//! `examples/imagenet.yaml` in small, and generated JPEG files for it.
+//! `examples/imagenet.yaml` at a reduced size, and synthetic JPEG files for it.
 
 use std::{
     fs::{self, File},
@@ -13,7 +13,7 @@ use turbojpeg::{Image, PixelFormat, Subsamp};
 const CLASSES: [(&str, [u8; 3]); 3] =
     [("n01", [210, 60, 60]), ("n02", [60, 190, 70]), ("n03", [70, 70, 200])];
 
-/// A picture of a class: its colour, more or less of it by place and number.
+/// An image of a class: a colour that varies by position and image number.
 fn jpeg(colour: [u8; 3], number: usize) -> Vec<u8> {
     let (width, height) = (40 + number % 7 * 5, 40 + number % 5 * 6);
     let pixel =
@@ -23,8 +23,8 @@ fn jpeg(colour: [u8; 3], number: usize) -> Vec<u8> {
     turbojpeg::compress(image, 90, Subsamp::Sub2x2).unwrap().to_vec()
 }
 
-/// The same images as an image folder and as shards, in the same order.
-pub(crate) fn data(dir: &Path) {
+/// Writes the same images as an image folder and as shards, in the same order.
+pub(crate) fn write_datasets(dir: &Path) {
     for (part, count) in [("train", 40), ("val", 10)] {
         let mut tar = None;
         for (label, (class, colour)) in CLASSES.iter().enumerate() {
@@ -49,8 +49,8 @@ pub(crate) fn data(dir: &Path) {
     }
 }
 
-/// The example, with less of everything.
-pub(crate) fn small(dataset: &str) -> Value {
+/// The manifest of the example, with a smaller network, smaller images and fewer epochs.
+pub(crate) fn reduced_manifest(dataset: &str) -> Value {
     let example = Path::new(env!("CARGO_MANIFEST_DIR")).join("../examples/imagenet.yaml");
     let job = manifest::read(&example).unwrap();
     let mut training = serde_json::to_value(&job.spec.training).unwrap();
@@ -77,8 +77,8 @@ pub(crate) fn small(dataset: &str) -> Value {
     })
 }
 
-/// `dat-trainer run`: its results, or what it says.
-pub(crate) fn run(
+/// Runs `dat-trainer run`. Returns the results, or standard error if it fails.
+pub(crate) fn run_trainer(
     manifest: &Value,
     data: &Path,
     workers: u32,

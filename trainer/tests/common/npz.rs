@@ -1,10 +1,10 @@
-//! Archives of arrays as NumPy writes them.
+//! NumPy archives (`.npz`).
 
 use std::{fs::File, io::Write, path::Path};
 
 use zip::{CompressionMethod, ZipWriter, write::SimpleFileOptions};
 
-/// Images of 28 × 28 grey pixels, with labels where there are some.
+/// Writes greyscale images of 28 × 28 pixels, and labels if given.
 pub(crate) fn write(path: &Path, pixels: &[u8], labels: Option<&[u8]>) {
     let count = pixels.len() / (28 * 28);
     let mut writer = ZipWriter::new(File::create(path).unwrap());

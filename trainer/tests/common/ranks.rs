@@ -1,4 +1,4 @@
-//! A world whose ranks are threads, each with its own connections.
+//! A world whose ranks are threads. Each rank has a separate process group.
 
 use std::{net::Ipv4Addr, thread, time::Duration};
 
@@ -6,8 +6,8 @@ use datjob_c10d::{GlooDevice, GlooOptions, ProcessGroup, TcpStore};
 
 const TIMEOUT: Duration = Duration::from_mins(1);
 
-/// Runs `work` as every rank of a world and returns what each gives.
-pub(crate) fn ranks<T: Send>(world_size: usize, work: impl Fn(ProcessGroup) -> T + Sync) -> Vec<T> {
+/// Runs `work` on every rank of a world and returns the results in the order of ranks.
+pub(crate) fn run_ranks<T: Send>(world_size: usize, work: impl Fn(ProcessGroup) -> T + Sync) -> Vec<T> {
     let host = TcpStore::host(Ipv4Addr::LOCALHOST.into(), 0, TIMEOUT).unwrap();
     let port = host.port();
     thread::scope(|scope| {

@@ -1,4 +1,4 @@
-//! `dat-trainer run` in a folder of its own.
+//! Runs of `dat-trainer run`, each in a temporary directory.
 
 use std::{
     fs,
@@ -10,9 +10,9 @@ use std::{
 
 use serde_json::{Value, json};
 
-use crate::pictures::pictures;
+use crate::synthetic_image_folder::synthetic_image_folder;
 
-/// A short training on pictures.
+/// A short training on the synthetic image folder.
 pub(crate) fn manifest() -> Value {
     json!({
         "apiVersion": "datjob.io/v1alpha1",
@@ -41,9 +41,9 @@ pub(crate) fn manifest() -> Value {
     })
 }
 
-/// The same on squares, one epoch of them.
-#[allow(dead_code, reason = "for data that goes with MNIST's form alone")]
-pub(crate) fn manifest_of_squares() -> Value {
+/// A training of one epoch on the synthetic MNIST.
+#[allow(dead_code, reason = "only some tests need images of MNIST's shape")]
+pub(crate) fn mnist_manifest() -> Value {
     let mut manifest = manifest();
     let training = &mut manifest["spec"]["training"];
     training["data"]["dataset"] = "mnist".into();
@@ -58,7 +58,7 @@ pub(crate) fn manifest_of_squares() -> Value {
     manifest
 }
 
-/// A folder with a manifest, in which it is run.
+/// A directory with a manifest and the outputs of its run.
 pub(crate) struct Run {
     pub(crate) directory: tempfile::TempDir,
 }
@@ -71,10 +71,12 @@ impl Run {
         Self { directory }
     }
 
+    /// The path of an output file.
     pub(crate) fn file(&self, name: &str) -> PathBuf {
         self.directory.path().join("checkpoints/test").join(name)
     }
 
+    /// The command `dat-trainer run` with two workers.
     pub(crate) fn command(&self, data: &Path) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_dat-trainer"));
         command
@@ -87,11 +89,12 @@ impl Run {
     }
 
     pub(crate) fn start(&self) -> Child {
-        self.command(pictures()).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap()
+        self.command(synthetic_image_folder()).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap()
     }
 
+    /// Runs to completion on the synthetic image folder and returns standard output.
     pub(crate) fn finish(&self) -> String {
-        self.finish_on(pictures())
+        self.finish_on(synthetic_image_folder())
     }
 
     pub(crate) fn finish_on(&self, data: &Path) -> String {
@@ -101,6 +104,7 @@ impl Run {
         text
     }
 
+    /// Runs, requires a failure and returns standard error.
     pub(crate) fn fail(&self, data: &Path) -> String {
         let output = self.command(data).output().unwrap();
         assert!(!output.status.success());

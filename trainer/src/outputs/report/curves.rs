@@ -5,7 +5,7 @@ use datjob_api::{Epsilon, report::Count};
 use crate::{
     checkpoint::results::Document,
     outputs::{
-        estimates::{Figure, Measure},
+        estimates::{AccuracyEstimate, Measure},
         history::{EpochRecord, History},
         plot::{Chart, Plot, Point, Series},
     },
@@ -158,7 +158,7 @@ pub(super) fn certified(
     plot.draw()
 }
 
-fn point(x: f64, figure: &Figure) -> Point {
+fn point(x: f64, figure: &AccuracyEstimate) -> Point {
     let share = Count { correct: figure.correct, total: figure.total }.share();
     Point { x, y: share * 100.0, interval: Some((figure.lower, figure.upper)) }
 }

@@ -1,4 +1,4 @@
-//! A data set of the standard size that the tests make, for `mnist`.
+//! A synthetic data set in MNIST's files and sizes.
 
 use std::{
     fs,
@@ -6,13 +6,13 @@ use std::{
     sync::OnceLock,
 };
 
-use crate::folder::anew;
+use crate::test_directory::empty_directory;
 
-/// A data set that looks like MNIST to a reader: squares at places that tell the class, in the standard files.
-pub(crate) fn squares() -> &'static Path {
+/// The directory of the data set. Each image has a rectangle whose position determines the class.
+pub(crate) fn synthetic_mnist() -> &'static Path {
     static DATA: OnceLock<PathBuf> = OnceLock::new();
     DATA.get_or_init(|| {
-        let directory = anew("squares");
+        let directory = empty_directory("synthetic-mnist");
         for (prefix, count) in [("train", 60_000_u32), ("t10k", 10_000)] {
             let header = |magic: u32, sizes: &[u32]| {
                 let words = [&[magic, count], sizes].concat();
