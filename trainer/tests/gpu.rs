@@ -120,13 +120,9 @@ fn step(
     let images = network.input(&(noise(1, 0.5) + 0.5)).unwrap();
     let labels = Tensor::arange(8, (Kind::Int64, device));
     let threat_model = ThreatModel { norm: Norm::default(), epsilon: "8/255".parse().unwrap() };
-    let pgd = attack::PgdParameters {
-        norm: Norm::Linf,
-        epsilon: threat_model.epsilon.value(),
-        step_size: 2.0 / 255.0,
-        steps: 3,
-    };
-    let start = noise(2, pgd.epsilon);
+    let pgd =
+        attack::PgdParameters { perturbations: (&threat_model).into(), step_size: 2.0 / 255.0, steps: 3 };
+    let start = noise(2, pgd.perturbations.epsilon);
     let adversarial = network.frozen(|| {
         let loss = |x: &Tensor| objective::summed_cross_entropy(&network.forward(x, Mode::Eval)?, &labels);
         attack::pgd(&loss, &images, &pgd, &start).unwrap()

@@ -17,6 +17,7 @@ use crate::{
 mod apgd;
 mod ball;
 mod fab;
+mod perturbation_set;
 mod pgd;
 mod single_step;
 mod square;
@@ -24,6 +25,7 @@ mod square;
 pub use apgd::{ApgdLoss, ApgdParameters, apgd};
 pub use ball::Ball;
 pub use fab::{FabParameters, fab_t};
+pub use perturbation_set::PerturbationSet;
 pub use pgd::{PgdParameters, pgd};
 pub use single_step::{FgsmParameters, fgsm, n_fgsm};
 pub use square::{SquareParameters, square};
@@ -74,7 +76,7 @@ pub fn for_training(
     let Recipe { attack, objective, threat_model, step_scale } = *recipe;
     let Examples { images, labels, start, copies } = *examples;
     let mode = training_mode(attack);
-    let (norm, epsilon) = (threat_model.norm, threat_model.epsilon.value());
+    let perturbations = PerturbationSet::from(threat_model);
     network.frozen(|| {
         let natural = match objective {
             Objective::Trades(_) => Some(no_grad(|| network.forward(images, mode)?.f_log_softmax(1, None))?),
@@ -93,10 +95,11 @@ pub fn for_training(
         match attack {
             Attack::Pgd(spec) => {
                 let step_size = spec.step_size(threat_model) * step_scale;
-                pgd(&loss, images, &PgdParameters { norm, epsilon, step_size, steps: spec.steps }, start)
+                pgd(&loss, images, &PgdParameters { perturbations, step_size, steps: spec.steps }, start)
             }
             Attack::Fgsm(spec) => {
                 let step_size = spec.step_size(threat_model) * step_scale;
+                let epsilon = perturbations.epsilon;
                 fgsm(&loss, images, &FgsmParameters { epsilon, step_size }, start)
             }
             Attack::NFgsm(spec) => n_fgsm(&loss, images, spec.step_size(threat_model) * step_scale, start),

@@ -3,7 +3,7 @@
 use std::ops::ControlFlow;
 
 use datjob_adversarial::{
-    attack::{ApgdParameters, PgdParameters},
+    attack::{ApgdParameters, PerturbationSet, PgdParameters},
     evaluate::{BATCH, Counts, EvalAttack, EvaluateError, Evaluation, Method, evaluate},
     model::Network,
     tensors::float_batch,
@@ -30,9 +30,13 @@ fn images(network: &Network, count: usize) -> Images {
     Images::new([1, 28, 28], pixels, labels.collect())
 }
 
+fn linf(epsilon: f64) -> PerturbationSet {
+    PerturbationSet { norm: Norm::Linf, epsilon }
+}
+
 fn attack(epsilon: f64, steps: u32, restarts: u32) -> EvalAttack {
-    let parameters =
-        PgdParameters { norm: Norm::Linf, epsilon, step_size: 2.5 * epsilon / f64::from(steps), steps };
+    let step_size = 2.5 * epsilon / f64::from(steps);
+    let parameters = PgdParameters { perturbations: linf(epsilon), step_size, steps };
     EvalAttack::single(&format!("pgd-{steps}-{restarts}"), Method::Pgd(parameters), restarts)
 }
 
@@ -87,7 +91,7 @@ fn apgd_is_at_least_as_strong_as_pgd_and_counts_the_same_on_every_world() {
     let network = network();
     let images = images(&network, 3 * BATCH);
     let indices: Vec<usize> = (0..3 * BATCH).collect();
-    let parameters = ApgdParameters { norm: Norm::Linf, epsilon: 0.002, steps: 10 };
+    let parameters = ApgdParameters { perturbations: linf(0.002), steps: 10 };
     let attacks = [
         attack(0.002, 10, 1),
         EvalAttack::single("apgd-ce-10", Method::ApgdCe(parameters), 1),
@@ -106,7 +110,7 @@ fn restarts_only_make_an_attack_stronger() {
     let images = images(&network, BATCH);
     let indices: Vec<usize> = (0..BATCH).collect();
     // A step too short to reach the ball's border, so that the start matters.
-    let parameters = PgdParameters { norm: Norm::Linf, epsilon: 0.01, step_size: 0.002, steps: 1 };
+    let parameters = PgdParameters { perturbations: linf(0.01), step_size: 0.002, steps: 1 };
     let robust = |restarts| {
         let attack = EvalAttack::single("pgd", Method::Pgd(parameters), restarts);
         run(&network, &images, &indices, &[attack], 1).robust(0)
@@ -139,7 +143,7 @@ fn a_network_that_is_right_nowhere_has_nothing_to_attack() {
     let right = images(&network, 20);
     // Every tenth image of `images` has another label than the network gives.
     let indices = [0, 10];
-    let attacks = [attack(0.1, 1, 1), EvalAttack::auto_attack(Norm::Linf, 0.1, 10)];
+    let attacks = [attack(0.1, 1, 1), EvalAttack::auto_attack(linf(0.1), 10)];
     let counts = run(&network, &right, &indices, &attacks, 1);
     assert_eq!((counts.total.sum(), counts.clean.sum(), robust(&counts)), (2, 0, vec![0, 0]));
 }
@@ -180,8 +184,7 @@ fn attacks_are_taken_from_the_spec() {
     let spec: FinalAttack =
         serde_json::from_value(serde_json::json!({"pgd": {"steps": 50, "restarts": 10}})).unwrap();
     let parameters = |steps: u32| PgdParameters {
-        norm: Norm::Linf,
-        epsilon: 0.1,
+        perturbations: linf(0.1),
         step_size: 2.5 * 0.1 / f64::from(steps),
         steps,
     };

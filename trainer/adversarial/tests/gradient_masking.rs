@@ -3,7 +3,7 @@
 use std::{cell::Cell, ops::ControlFlow};
 
 use datjob_adversarial::{
-    attack::{ApgdParameters, FabParameters, PgdParameters, SquareParameters},
+    attack::{ApgdParameters, FabParameters, PerturbationSet, PgdParameters, SquareParameters},
     evaluate::{ByClass, Classifier, Counts, EvalAttack, Evaluation, Method, doubts, evaluate_classifier},
     model::{Mode, Network},
     tensors::float_batch,
@@ -13,6 +13,7 @@ use datjob_data::{Images, random::Stream};
 use tch::{Device, Kind, TchError, Tensor, no_grad};
 
 const EPSILON: f64 = 0.02;
+const PERTURBATIONS: PerturbationSet = PerturbationSet { norm: Norm::Linf, epsilon: EPSILON };
 const IMAGES: usize = 100;
 
 /// A network behind a defence.
@@ -30,14 +31,14 @@ fn network() -> Network {
 
 /// AutoAttack with a small budget.
 fn auto_attack() -> EvalAttack {
-    let mut attack = EvalAttack::auto_attack(Norm::Linf, EPSILON, 10);
-    let (norm, epsilon, steps) = (Norm::Linf, EPSILON, 10);
+    let mut attack = EvalAttack::auto_attack(PERTURBATIONS, 10);
+    let (perturbations, steps) = (PERTURBATIONS, 10);
     for stage in &mut attack.stages {
         stage.method = match stage.method {
-            Method::ApgdCe(_) => Method::ApgdCe(ApgdParameters { norm, epsilon, steps }),
-            Method::ApgdT(_) => Method::ApgdT(ApgdParameters { norm, epsilon, steps }),
-            Method::FabT(_) => Method::FabT(FabParameters { norm, epsilon, steps }),
-            _ => Method::Square(SquareParameters { norm, epsilon, queries: 300 }),
+            Method::ApgdCe(_) => Method::ApgdCe(ApgdParameters { perturbations, steps }),
+            Method::ApgdT(_) => Method::ApgdT(ApgdParameters { perturbations, steps }),
+            Method::FabT(_) => Method::FabT(FabParameters { perturbations, steps }),
+            _ => Method::Square(SquareParameters { perturbations, queries: 300 }),
         };
     }
     attack
@@ -54,7 +55,7 @@ fn evaluated<D: Fn(&Network, &Tensor) -> Result<Tensor, TchError>>(defence: D) -
     let classes = no_grad(|| classifier.logits(&batch).unwrap().argmax(1, false));
     let classes = Vec::<i64>::try_from(classes).unwrap().into_iter().map(|class| class as u16);
     let images = Images::new([1, 28, 28], pixels, classes.collect());
-    let pgd = PgdParameters { norm: Norm::Linf, epsilon: EPSILON, step_size: EPSILON / 4.0, steps: 10 };
+    let pgd = PgdParameters { perturbations: PERTURBATIONS, step_size: EPSILON / 4.0, steps: 10 };
     let attacks = [EvalAttack::single("pgd-10", Method::Pgd(pgd), 1), auto_attack()];
     let evaluation = Evaluation {
         images: &images,

@@ -6,8 +6,8 @@ use std::collections::BTreeMap;
 use datjob_adversarial::objective::{margins, summed_cross_entropy};
 use datjob_adversarial::{
     attack::{
-        ApgdLoss, ApgdParameters, Examples, FabParameters, PgdParameters, Recipe, SquareParameters, apgd,
-        fab_t, for_training, n_fgsm, pgd, square,
+        ApgdLoss, ApgdParameters, Examples, FabParameters, PerturbationSet, PgdParameters, Recipe,
+        SquareParameters, apgd, fab_t, for_training, n_fgsm, pgd, square,
     },
     model::{Mode, Network},
     objective,
@@ -91,6 +91,10 @@ fn adversarial(reference: &Reference) -> Tensor {
     Tensor::from_slice(&reference.trades_attack).view(SHAPE)
 }
 
+fn set(norm: Norm, epsilon: f64) -> PerturbationSet {
+    PerturbationSet { norm, epsilon }
+}
+
 fn objective(json: serde_json::Value) -> Objective {
     serde_json::from_value(json).unwrap()
 }
@@ -121,7 +125,7 @@ fn assert_samples(what: &str, found: Vec<(String, Tensor)>, expected: &Samples) 
 #[test]
 fn pgd_in_l2_is_that_of_pytorch() {
     let (network, labels) = (network(), labels());
-    let parameters = PgdParameters { norm: Norm::L2, epsilon: 0.8, step_size: 0.3, steps: 5 };
+    let parameters = PgdParameters { perturbations: set(Norm::L2, 0.8), step_size: 0.3, steps: 5 };
     let loss = |x: &Tensor| summed_cross_entropy(&network.forward(x, Mode::Eval)?, &labels);
     let found = network.frozen(|| pgd(&loss, &images(), &parameters, &(noise() * 0.05))).unwrap();
     assert_close("PGD in ℓ2", &values(&found), &reference().pgd_l2);
@@ -148,7 +152,7 @@ fn apgd_goes_the_way_of_its_paper() {
         ("APGD-CE in l2", ApgdLoss::CrossEntropy, Norm::L2, 0.2, &reference.apgd_ce_l2),
         ("APGD-T", ApgdLoss::TargetedDlr(target), Norm::Linf, 0.02, &reference.apgd_dlr),
     ] {
-        let parameters = ApgdParameters { norm, epsilon, steps: 40 };
+        let parameters = ApgdParameters { perturbations: set(norm, epsilon), steps: 40 };
         let logits = |x: &Tensor| network.forward(x, Mode::Eval);
         let pair = (&images(), &labels);
         let found = network.frozen(|| apgd(&logits, &loss, pair, &parameters, &noise())).unwrap();
@@ -159,7 +163,7 @@ fn apgd_goes_the_way_of_its_paper() {
 #[test]
 fn pgd_on_the_margin_is_that_of_pytorch() {
     let (network, labels) = (network(), labels());
-    let parameters = PgdParameters { norm: Norm::Linf, epsilon: 0.02, step_size: 0.005, steps: 10 };
+    let parameters = PgdParameters { perturbations: set(Norm::Linf, 0.02), step_size: 0.005, steps: 10 };
     let loss = |x: &Tensor| margins(&network.forward(x, Mode::Eval)?, &labels)?.f_neg();
     let found = network.frozen(|| pgd(&loss, &images(), &parameters, &(noise() * 0.02))).unwrap();
     assert_close("PGD on the margin", &values(&found), &reference().cw);
@@ -177,7 +181,7 @@ fn fab_goes_the_way_of_its_paper() {
     for (norm, epsilon, expected) in
         [(Norm::Linf, 0.05, &reference.fab_t), (Norm::L2, 1.0, &reference.fab_t_l2)]
     {
-        let parameters = FabParameters { norm, epsilon, steps: 20 };
+        let parameters = FabParameters { perturbations: set(norm, epsilon), steps: 20 };
         let logits = |x: &Tensor| network.forward(x, Mode::Eval);
         let pair = (&images(), &label);
         let found = network.frozen(|| fab_t(&logits, pair, &target, &parameters)).unwrap();
@@ -193,7 +197,7 @@ fn square_goes_the_way_of_its_paper() {
     for (norm, epsilon, expected) in
         [(Norm::Linf, 0.02, &reference.square), (Norm::L2, 0.4, &reference.square_l2)]
     {
-        let parameters = SquareParameters { norm, epsilon, queries: 60 };
+        let parameters = SquareParameters { perturbations: set(norm, epsilon), queries: 60 };
         let logits = |x: &Tensor| network.forward(x, Mode::Eval);
         let draws = (0..SHAPE[0]).map(|image| Stream::square(7, image as u64, 0)).collect();
         let found = square(&logits, (&images(), &label), &parameters, draws).unwrap();

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 
 use datjob_adversarial::objective::summed_cross_entropy;
 use datjob_adversarial::{
-    attack::{FgsmParameters, PgdParameters, fgsm, pgd},
+    attack::{FgsmParameters, PerturbationSet, PgdParameters, fgsm, pgd},
     model::{Mode, Network},
     objective,
     optim::{self, Sgd},
@@ -112,7 +112,8 @@ impl Case {
     fn pgd(&self) -> Tensor {
         let (epsilon, steps) = (self.reference.epsilon, self.reference.pgd_steps);
         let step_size = 2.5 * epsilon / f64::from(steps);
-        let parameters = PgdParameters { norm: Norm::Linf, epsilon, step_size, steps };
+        let perturbations = PerturbationSet { norm: Norm::Linf, epsilon };
+        let parameters = PgdParameters { perturbations, step_size, steps };
         let loss = |x: &Tensor| summed_cross_entropy(&self.network.forward(x, Mode::Eval)?, &self.labels);
         self.network.frozen(|| pgd(&loss, &self.images, &parameters, &self.noise)).unwrap()
     }

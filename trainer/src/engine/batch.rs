@@ -10,7 +10,7 @@ use tch::Tensor;
 
 use super::{TrainError, meter::Meter};
 use crate::placement::{Moment, Placement, Reading, Sent};
-use datjob_adversarial::{model::Network, smoothing::NoisyCopies, tensors};
+use datjob_adversarial::{attack::PerturbationSet, model::Network, smoothing::NoisyCopies, tensors};
 use datjob_data::{Loaded, random::Start};
 
 /// A shard on its way to the device.
@@ -94,11 +94,11 @@ const DIVERGENCE_START: f64 = 0.001;
 
 /// How the start of an attack is drawn.
 fn start(attack: &Attack, objective: &Objective, threat_model: &ThreatModel) -> Start {
-    let epsilon = threat_model.epsilon.value();
+    let PerturbationSet { norm, epsilon } = threat_model.into();
     match (attack, objective) {
         (Attack::NFgsm(spec), _) => Start::Linf { radius: spec.noise * epsilon },
         (_, Objective::Trades(_) | Objective::Mart(_)) => Start::Normal { deviation: DIVERGENCE_START },
-        (_, Objective::CrossEntropy(_)) => Start::in_ball(threat_model.norm, epsilon),
+        (_, Objective::CrossEntropy(_)) => Start::in_ball(norm, epsilon),
     }
 }
 

@@ -2,10 +2,9 @@
 //! attacks", arXiv 2003.01690, algorithm 1): projected gradient ascent with momentum whose steps halve where the loss has
 //! stopped to rise.
 
-use datjob_api::training::Norm;
 use tch::{Kind, TchError, Tensor, no_grad, with_grad};
 
-use super::{Ball, image_mask};
+use super::{Ball, PerturbationSet, image_mask};
 use crate::objective::of_class;
 
 /// Share of a step that goes along the gradient; the rest repeats the last movement.
@@ -20,10 +19,8 @@ const TINY: f64 = 1e-12;
 /// The attack's budget.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct ApgdParameters {
-    /// The norm of the ball and of steps.
-    pub norm: Norm,
-    /// Radius of the ball, in units of the pixel range.
-    pub epsilon: f64,
+    /// The allowed perturbations.
+    pub perturbations: PerturbationSet,
     /// Number of steps; 100 in the paper.
     pub steps: u32,
 }
@@ -68,8 +65,9 @@ pub fn apgd(
     parameters: &ApgdParameters,
     start_noise: &Tensor,
 ) -> Result<Tensor, TchError> {
-    let ApgdParameters { norm, epsilon, steps } = *parameters;
-    let ball = Ball::new(norm, images, epsilon)?;
+    let ApgdParameters { perturbations, steps } = *parameters;
+    let epsilon = perturbations.epsilon;
+    let ball = Ball::new(perturbations, images)?;
     let mut at =
         no_grad(|| ball.project(&ball.border(start_noise)?.f_mul_scalar_(epsilon)?.f_add_(images)?))?;
     let mut look = Look::at(logits, loss, &at, labels)?;

@@ -1,6 +1,8 @@
 use datjob_api::training::Norm;
 use tch::{TchError, Tensor, no_grad};
 
+use super::PerturbationSet;
+
 /// What keeps a division by the length of a gradient of zeros at zero.
 const TINY: f64 = 1e-12;
 
@@ -27,7 +29,8 @@ pub enum Ball {
 
 impl Ball {
     /// The ball around images with pixels in [0, 1].
-    pub fn new(norm: Norm, images: &Tensor, epsilon: f64) -> Result<Self, TchError> {
+    pub fn new(perturbations: PerturbationSet, images: &Tensor) -> Result<Self, TchError> {
+        let PerturbationSet { norm, epsilon } = perturbations;
         no_grad(|| match norm {
             Norm::Linf => {
                 let low = images.f_sub_scalar(epsilon)?.f_clamp_(0.0, 1.0)?;
@@ -122,7 +125,7 @@ mod tests {
             let images: Vec<f32> = pairs.iter().map(|&(byte, _)| f32::from(byte) / 255.0).collect();
             let moved: Vec<f32> = pairs.iter().map(|&(_, value)| value).collect();
             let images = Tensor::from_slice(&images);
-            let ball = Ball::new(Norm::Linf, &images, epsilon).unwrap();
+            let ball = Ball::new(PerturbationSet { norm: Norm::Linf, epsilon }, &images).unwrap();
             let projected = ball.project(&Tensor::from_slice(&moved)).unwrap();
             let rounding = 0.5_f64.powi(24);
             for (x, y) in values(&images).into_iter().zip(values(&projected)) {
@@ -143,7 +146,7 @@ mod tests {
             let images: Vec<f64> = pairs.iter().map(|&(byte, _)| f64::from(byte) / 255.0).collect();
             let moved: Vec<f64> = pairs.iter().map(|&(_, value)| value).collect();
             let tensor = |values: &[f64]| Tensor::from_slice(values).view([1, 3, 2, 2]);
-            let ball = Ball::new(Norm::L2, &tensor(&images), epsilon).unwrap();
+            let ball = Ball::new(PerturbationSet { norm: Norm::L2, epsilon }, &tensor(&images)).unwrap();
             let projected = ball.project(&tensor(&moved)).unwrap();
             let found = values(&projected.flatten(0, -1));
             prop_assert!(found.iter().all(|value| (0.0..=1.0).contains(value)));
@@ -160,7 +163,7 @@ mod tests {
     fn a_gradient_of_zeros_has_no_direction() {
         let images = Tensor::full([2, 1, 2, 2], 0.5, (Kind::Float, tch::Device::Cpu));
         for norm in [Norm::Linf, Norm::L2] {
-            let ball = Ball::new(norm, &images, 0.1).unwrap();
+            let ball = Ball::new(PerturbationSet { norm, epsilon: 0.1 }, &images).unwrap();
             assert_eq!(ball.steepest(images.zeros_like()).unwrap(), images.zeros_like());
             assert_eq!(ball.project(&images).unwrap(), images);
         }
@@ -169,13 +172,15 @@ mod tests {
     #[test]
     fn the_ball_of_radius_0_is_a_point() {
         let images = Tensor::from_slice(&[0.0_f32, 0.3, 1.0]);
-        let ball = Ball::new(Norm::Linf, &images, 0.0).unwrap();
+        let ball = Ball::new(PerturbationSet { norm: Norm::Linf, epsilon: 0.0 }, &images).unwrap();
         assert_eq!(ball.project(&Tensor::from_slice(&[1.0_f32, -1.0, 0.5])).unwrap(), images);
     }
 
     #[test]
     fn nan_does_not_pass_for_an_image() {
-        let ball = Ball::new(Norm::Linf, &Tensor::from_slice(&[0.5_f32]), 0.1).unwrap();
+        let ball =
+            Ball::new(PerturbationSet { norm: Norm::Linf, epsilon: 0.1 }, &Tensor::from_slice(&[0.5_f32]))
+                .unwrap();
         assert!(ball.project(&Tensor::from_slice(&[f32::NAN])).unwrap().double_value(&[0]).is_nan());
     }
 }

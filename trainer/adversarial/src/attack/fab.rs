@@ -5,7 +5,7 @@
 use datjob_api::training::Norm;
 use tch::{Kind, TchError, Tensor, no_grad};
 
-use super::{Ball, gradient_of, image_mask};
+use super::{Ball, PerturbationSet, gradient_of, image_mask};
 use crate::objective::of_class;
 
 /// How far a step goes beyond the boundary.
@@ -22,10 +22,8 @@ const BEYOND: f64 = 1e30;
 /// The attack's budget.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct FabParameters {
-    /// The norm in which the nearest example is looked for.
-    pub norm: Norm,
-    /// Radius of the ball in which it counts, in units of the pixel range.
-    pub epsilon: f64,
+    /// The allowed perturbations; the attack minimises their norm.
+    pub perturbations: PerturbationSet,
     /// Number of steps; 100 in AutoAttack.
     pub steps: u32,
 }
@@ -41,7 +39,7 @@ pub fn fab_t(
     target: &Tensor,
     parameters: &FabParameters,
 ) -> Result<Tensor, TchError> {
-    let FabParameters { norm, epsilon, steps } = *parameters;
+    let FabParameters { perturbations: PerturbationSet { norm, epsilon }, steps } = *parameters;
     let mut at = images.copy();
     let mut nearest = images.copy();
     let mut shortest =

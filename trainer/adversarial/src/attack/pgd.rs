@@ -1,16 +1,13 @@
-use datjob_api::training::Norm;
 use tch::{TchError, Tensor, no_grad};
 
-use super::{Ball, ascend};
+use super::{Ball, PerturbationSet, ascend};
 
 /// Projected gradient descent in a ball.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct PgdParameters {
-    /// The norm of the ball and of steps.
-    pub norm: Norm,
-    /// Radius of the ball, in units of the pixel range.
-    pub epsilon: f64,
-    /// Length of a step, in the same units.
+    /// The allowed perturbations.
+    pub perturbations: PerturbationSet,
+    /// Length of a step, in units of the pixel range.
     pub step_size: f64,
     /// Number of steps.
     pub steps: u32,
@@ -28,7 +25,7 @@ pub fn pgd(
     parameters: &PgdParameters,
     start_noise: &Tensor,
 ) -> Result<Tensor, TchError> {
-    let ball = Ball::new(parameters.norm, images, parameters.epsilon)?;
+    let ball = Ball::new(parameters.perturbations, images)?;
     let start = no_grad(|| ball.project(&images.f_add(start_noise)?))?;
     (0..parameters.steps).try_fold(start, |from, _| {
         let moved = ascend(loss, &from, parameters.step_size, &ball)?;

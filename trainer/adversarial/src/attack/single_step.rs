@@ -1,7 +1,7 @@
 use datjob_api::training::Norm;
 use tch::{TchError, Tensor, no_grad};
 
-use super::{Ball, ascend};
+use super::{Ball, PerturbationSet, ascend};
 
 /// The fast gradient sign method from a random start, in the ℓ∞ ball.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -22,7 +22,7 @@ pub fn fgsm(
     parameters: &FgsmParameters,
     start_noise: &Tensor,
 ) -> Result<Tensor, TchError> {
-    let ball = Ball::new(Norm::Linf, images, parameters.epsilon)?;
+    let ball = Ball::new(PerturbationSet { norm: Norm::Linf, epsilon: parameters.epsilon }, images)?;
     let start = no_grad(|| ball.project(&images.f_add(start_noise)?))?;
     ball.project(&ascend(loss, &start, parameters.step_size, &ball)?)
 }
@@ -36,7 +36,7 @@ pub fn n_fgsm(
     step_size: f64,
     start_noise: &Tensor,
 ) -> Result<Tensor, TchError> {
-    let pixels = Ball::new(Norm::Linf, images, 1.0)?;
+    let pixels = Ball::new(PerturbationSet { norm: Norm::Linf, epsilon: 1.0 }, images)?;
     let start = no_grad(|| pixels.project(&images.f_add(start_noise)?))?;
     pixels.project(&ascend(loss, &start, step_size, &pixels)?)
 }

@@ -7,7 +7,7 @@ use datjob_api::training::Norm;
 use datjob_data::random::Stream;
 use tch::{Kind, TchError, Tensor, no_grad};
 
-use super::Ball;
+use super::{Ball, PerturbationSet};
 use crate::objective::margins;
 
 mod l2;
@@ -24,10 +24,8 @@ const HALVED_AFTER: [u32; 9] = [10, 50, 200, 500, 1000, 2000, 4000, 6000, 8000];
 /// The attack's budget.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct SquareParameters {
-    /// The norm of the ball.
-    pub norm: Norm,
-    /// Radius of the ball, in units of the pixel range.
-    pub epsilon: f64,
+    /// The allowed perturbations.
+    pub perturbations: PerturbationSet,
     /// How often the network is asked about an image after the start; 5000 in AutoAttack.
     pub queries: u32,
 }
@@ -44,12 +42,12 @@ pub fn square(
 ) -> Result<Tensor, TchError> {
     no_grad(|| {
         let mut searches = searches(images, draws)?;
-        let mut ball = Ball::new(parameters.norm, images, parameters.epsilon)?;
+        let mut ball = Ball::new(parameters.perturbations, images)?;
         let mut labels = labels.shallow_clone();
         let mut found = images.copy();
         for query in 0..=parameters.queries {
             for search in &mut searches {
-                search.candidate = candidate(search, parameters, query);
+                search.candidate = candidate(search, parameters.perturbations, query);
             }
             let candidates = ball.project(&stack(&searches, |search| &search.candidate, images)?)?;
             let margins = margins(&logits(&candidates)?, &labels)?.f_to_kind(Kind::Double)?;
@@ -75,8 +73,8 @@ pub fn square(
 }
 
 /// The point that a search asks about in a query, 0 for the start.
-fn candidate(search: &mut Search, parameters: &SquareParameters, query: u32) -> Vec<f64> {
-    let SquareParameters { norm, epsilon, .. } = *parameters;
+fn candidate(search: &mut Search, perturbations: PerturbationSet, query: u32) -> Vec<f64> {
+    let PerturbationSet { norm, epsilon } = perturbations;
     match (norm, query.checked_sub(1)) {
         (Norm::Linf, None) => linf_start(search, epsilon),
         (Norm::Linf, Some(query)) => linf_window(search, epsilon, share(query)),
@@ -188,7 +186,8 @@ mod tests {
         let images = Tensor::from_slice(&(0..150).map(|i| i as f32 / 149.0).collect::<Vec<_>>());
         let (images, labels) = (images.view([2, 3, 5, 5]), Tensor::from_slice(&[0_i64, 0]));
         for (norm, epsilon) in [(Norm::Linf, 0.1), (Norm::L2, 0.7)] {
-            let parameters = SquareParameters { norm, epsilon, queries: 50 };
+            let perturbations = PerturbationSet { norm, epsilon };
+            let parameters = SquareParameters { perturbations, queries: 50 };
             let border = std::cell::Cell::new(true);
             let logits = |x: &Tensor| {
                 let far = Ball::length(norm, &(x - &images))?;
@@ -211,7 +210,8 @@ mod tests {
         let images = Tensor::rand([3, 1, 6, 6], (Kind::Double, Device::Cpu));
         let labels = logits(&images).unwrap().argmax(1, false);
         for norm in [Norm::Linf, Norm::L2] {
-            let parameters = SquareParameters { norm, epsilon: 0.05, queries: 30 };
+            let perturbations = PerturbationSet { norm, epsilon: 0.05 };
+            let parameters = SquareParameters { perturbations, queries: 30 };
             let found = |rows: &[i64]| {
                 let index = Tensor::from_slice(rows);
                 let pair = (&images.index_select(0, &index), &labels.index_select(0, &index));

@@ -1,11 +1,12 @@
-use datjob_api::training::{DuringAttack, FinalAttack, FinalPgd, Norm, Targeted, ThreatModel};
+use datjob_api::training::{DuringAttack, FinalAttack, FinalPgd, Targeted, ThreatModel};
 use datjob_data::random::{Start, Stream};
 use tch::{TchError, Tensor};
 
 use super::{Classifier, batch::Batch};
 use crate::{
     attack::{
-        ApgdLoss, ApgdParameters, FabParameters, PgdParameters, SquareParameters, apgd, fab_t, pgd, square,
+        ApgdLoss, ApgdParameters, FabParameters, PerturbationSet, PgdParameters, SquareParameters, apgd,
+        fab_t, pgd, square,
     },
     objective::{margins, summed_cross_entropy},
     tensors::evaluation_noise,
@@ -67,20 +68,20 @@ impl EvalAttack {
     /// The attack on the validation split.
     pub fn during(spec: &DuringAttack, threat_model: &ThreatModel) -> Self {
         let DuringAttack::Pgd(spec) = spec;
-        let (norm, epsilon) = (threat_model.norm, threat_model.epsilon.value());
+        let perturbations = PerturbationSet::from(threat_model);
         let step_size = spec.step_size(threat_model);
-        let parameters = PgdParameters { norm, epsilon, step_size, steps: spec.steps };
+        let parameters = PgdParameters { perturbations, step_size, steps: spec.steps };
         Self::single(&format!("pgd-{}", spec.steps), Method::Pgd(parameters), 1)
     }
 
     /// An attack on the test set, for images of so many classes.
     pub fn at_end(spec: &FinalAttack, threat_model: &ThreatModel, classes: i64) -> Self {
-        let (norm, epsilon) = (threat_model.norm, threat_model.epsilon.value());
+        let perturbations = PerturbationSet::from(threat_model);
         let pgd = |spec: &FinalPgd| {
             let step_size = spec.step_size(threat_model);
-            PgdParameters { norm, epsilon, step_size, steps: spec.steps }
+            PgdParameters { perturbations, step_size, steps: spec.steps }
         };
-        let apgd = |steps| ApgdParameters { norm, epsilon, steps };
+        let apgd = |steps| ApgdParameters { perturbations, steps };
         let targeted = |spec: &Targeted| (spec.steps(), spec.targets());
         let (method, runs) = match spec {
             FinalAttack::Pgd(spec) => (Method::Pgd(pgd(spec)), spec.restarts()),
@@ -92,27 +93,27 @@ impl EvalAttack {
             }
             FinalAttack::FabT(spec) => {
                 let (steps, targets) = targeted(spec);
-                (Method::FabT(FabParameters { norm, epsilon, steps }), targets)
+                (Method::FabT(FabParameters { perturbations, steps }), targets)
             }
             FinalAttack::Square(spec) => {
                 let queries = spec.queries();
-                (Method::Square(SquareParameters { norm, epsilon, queries }), spec.restarts())
+                (Method::Square(SquareParameters { perturbations, queries }), spec.restarts())
             }
-            FinalAttack::AutoAttack(_) => return Self::auto_attack(norm, epsilon, classes),
+            FinalAttack::AutoAttack(_) => return Self::auto_attack(perturbations, classes),
         };
         Self::single(&spec.name(), method, runs)
     }
 
     /// AutoAttack, version "standard" (Croce and Hein, arXiv 2003.01690, section 6, and its published code).
-    pub fn auto_attack(norm: Norm, epsilon: f64, classes: i64) -> Self {
+    pub fn auto_attack(perturbations: PerturbationSet, classes: i64) -> Self {
         let (steps, queries) = (AUTO_ATTACK_STEPS, AUTO_ATTACK_QUERIES);
         let targets = AUTO_ATTACK_TARGETS.min(u32::try_from(classes - 1).unwrap_or(1));
-        let apgd = ApgdParameters { norm, epsilon, steps };
+        let apgd = ApgdParameters { perturbations, steps };
         let stages = [
             ("apgd-ce", Method::ApgdCe(apgd), 1),
             ("apgd-t", Method::ApgdT(apgd), targets),
-            ("fab-t", Method::FabT(FabParameters { norm, epsilon, steps }), targets),
-            ("square", Method::Square(SquareParameters { norm, epsilon, queries }), 1),
+            ("fab-t", Method::FabT(FabParameters { perturbations, steps }), targets),
+            ("square", Method::Square(SquareParameters { perturbations, queries }), 1),
         ];
         let stages = stages.map(|(name, method, runs)| Stage { name: name.to_owned(), method, runs });
         Self { name: "autoattack".to_owned(), stages: stages.into(), checked: true }
@@ -132,23 +133,27 @@ impl Method {
         let logits = |x: &Tensor| classifier.logits(x);
         let noise = |start| batch.noise(seed, run, start);
         // Of APGD's start the direction alone counts.
-        let direction = |norm| noise(Start::in_ball(norm, 1.0));
+        let direction =
+            |parameters: &ApgdParameters| noise(Start::in_ball(parameters.perturbations.norm, 1.0));
+        let start = |parameters: &PgdParameters| {
+            noise(Start::in_ball(parameters.perturbations.norm, parameters.perturbations.epsilon))
+        };
         let target = || batch.ranking.f_select(1, i64::from(run) + 1);
         match self {
             Self::Pgd(parameters) => {
                 let loss = |x: &Tensor| summed_cross_entropy(&logits(x)?, labels);
-                pgd(&loss, images, parameters, &noise(Start::in_ball(parameters.norm, parameters.epsilon))?)
+                pgd(&loss, images, parameters, &start(parameters)?)
             }
             Self::Cw(parameters) => {
                 let loss = |x: &Tensor| margins(&logits(x)?, labels)?.f_neg();
-                pgd(&loss, images, parameters, &noise(Start::in_ball(parameters.norm, parameters.epsilon))?)
+                pgd(&loss, images, parameters, &start(parameters)?)
             }
             Self::ApgdCe(parameters) => {
-                apgd(&logits, &ApgdLoss::CrossEntropy, pair, parameters, &direction(parameters.norm)?)
+                apgd(&logits, &ApgdLoss::CrossEntropy, pair, parameters, &direction(parameters)?)
             }
             Self::ApgdT(parameters) => {
                 let loss = ApgdLoss::TargetedDlr(target()?);
-                apgd(&logits, &loss, pair, parameters, &direction(parameters.norm)?)
+                apgd(&logits, &loss, pair, parameters, &direction(parameters)?)
             }
             Self::FabT(parameters) => fab_t(&logits, pair, &target()?, parameters),
             Self::Square(parameters) => {

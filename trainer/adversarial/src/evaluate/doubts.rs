@@ -48,10 +48,11 @@ mod tests {
     use datjob_api::training::Norm;
 
     use super::*;
+    use crate::attack::PerturbationSet;
 
     #[test]
     fn each_sign_has_its_sentence() {
-        let attack = EvalAttack::auto_attack(Norm::Linf, 0.1, 10);
+        let attack = EvalAttack::auto_attack(PerturbationSet { norm: Norm::Linf, epsilon: 0.1 }, 10);
         let mut counts = Counts::new(1, [4]);
         let images = vec![0; 1000];
         counts.total.add(&images);
