@@ -16,7 +16,9 @@ use datjob_adversarial::{
     attack,
     evaluate::{self, EvalAttack, Evaluation},
     model::{Mode, Network},
-    objective, tensors,
+    objective,
+    shard::Shard,
+    tensors,
 };
 use datjob_api::{
     report::FailureReason,
@@ -117,7 +119,7 @@ fn step(
             .to_kind(Kind::Double)
             .to_device(device)
     };
-    let images = network.input(&(noise(1, 0.5) + 0.5)).unwrap();
+    let images = network.prepare_input(&(noise(1, 0.5) + 0.5)).unwrap();
     let labels = Tensor::arange(8, (Kind::Int64, device));
     let threat_model = ThreatModel { norm: Norm::default(), epsilon: "8/255".parse().unwrap() };
     let pgd =
@@ -131,9 +133,8 @@ fn step(
         reducer.prepare_forward().unwrap();
     }
     let objective = Objective::CrossEntropy(CrossEntropy { clean_weight: 0.5, label_smoothing: 0.0 });
-    let loss =
-        objective::loss(&network, &objective, Mode::Train, (&images, &adversarial), &labels, 1.0 / 8.0)
-            .unwrap();
+    let loss = objective::loss(&network, &objective, Mode::Train, &images, &adversarial, &labels, 1.0 / 8.0)
+        .unwrap();
     if let Some(reducer) = &mut reducer {
         reducer.prepare_backward().unwrap();
     }
@@ -171,7 +172,7 @@ fn an_evaluation_counts_what_the_cpu_counts() {
     let indices: Vec<usize> = (0..500).collect();
     let threat_model = ThreatModel { norm: Norm::default(), epsilon: "0.02".parse().unwrap() };
     let spec = datjob_api::training::DuringAttack::Pgd(Pgd { steps: 5, step_size: None });
-    let attacks = [EvalAttack::during(&spec, &threat_model)];
+    let attacks = [EvalAttack::for_validation(&spec, &threat_model)];
     let count = |device| {
         let network =
             Network::new(&Architecture::SmallCnn.into(), [1, 28, 28], 10, 3, (Kind::Float, device)).unwrap();
@@ -183,13 +184,15 @@ fn an_evaluation_counts_what_the_cpu_counts() {
             attacks: &attacks,
             device,
         };
-        evaluate::evaluate(&network, &evaluation, 0, 1, &mut |_, _| std::ops::ControlFlow::Continue(()))
-            .unwrap()
+        evaluate::evaluate(&network, &evaluation, Shard::WHOLE, &mut |_, _| {
+            std::ops::ControlFlow::Continue(())
+        })
+        .unwrap()
     };
     let (expected, found) = (count(Device::Cpu), count(Device::Cuda(0)));
     println!("CPU {expected:?}, GPU {found:?}");
     // Float32: an image at the border between two classes may fall to either side.
-    let apart = |one: &evaluate::ByClass, other: &evaluate::ByClass| one.sum().abs_diff(other.sum());
+    let apart = |one: &evaluate::ClassCounts, other: &evaluate::ClassCounts| one.sum().abs_diff(other.sum());
     assert!(apart(&expected.clean, &found.clean) <= 2);
     assert!(apart(&expected.worst_case, &found.worst_case) <= 5);
     assert_eq!(expected.total, found.total);

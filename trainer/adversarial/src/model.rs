@@ -144,9 +144,8 @@ impl Network {
         }
     }
 
-    /// Images in the memory format that the network works in. Converting a batch once here saves a conversion in each
-    /// forward pass.
-    pub fn input(&self, images: &Tensor) -> Result<Tensor, C10dError> {
+    /// Converts images to the network's memory format. Converting a batch once saves a conversion in each forward pass.
+    pub fn prepare_input(&self, images: &Tensor) -> Result<Tensor, C10dError> {
         if self.channels_last {
             datjob_c10d::contiguous_channels_last(images)
         } else {

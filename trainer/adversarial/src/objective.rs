@@ -17,7 +17,8 @@ pub fn loss(
     network: &Network,
     objective: &Objective,
     mode: Mode,
-    (images, adversarial): (&Tensor, &Tensor),
+    images: &Tensor,
+    adversarial: &Tensor,
     labels: &Tensor,
     scale: f64,
 ) -> Result<Tensor, TchError> {

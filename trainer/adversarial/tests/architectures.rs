@@ -60,7 +60,7 @@ fn every_architecture_is_the_one_of_its_name() {
         let tensors = state.iter().enumerate();
         network.load_state(tensors.map(|(i, (n, shape))| (n.clone(), filled(i as u32, n, shape)))).unwrap();
         network.channels_last().unwrap();
-        let images = network.input(&((numbers(1000, &[3, 3, size, size]) + 1.0) / 2.0)).unwrap();
+        let images = network.prepare_input(&((numbers(1000, &[3, 3, size, size]) + 1.0) / 2.0)).unwrap();
         assert_close(&format!("{name}, eval"), &network.forward(&images, Mode::Eval).unwrap(), &logits_eval);
         let logits = network.forward(&images, Mode::Train).unwrap();
         assert_close(&format!("{name}, train"), &logits, &logits_train);

@@ -3,7 +3,7 @@
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use datjob_adversarial::{
-    attack::{Examples, Recipe, for_training},
+    attack::{AttackConfig, AttackInputs, generate_adversarial_examples},
     model::{Mode, ModelError, Network},
     tensors::training_noise,
 };
@@ -167,10 +167,15 @@ fn training_attacks_stay_in_the_ball_and_leave_the_network_alone() {
     let before: Vec<Tensor> = network.state().into_iter().map(|(_, tensor)| tensor.copy()).collect();
     for attack in [serde_json::json!({"fgsm": {}}), serde_json::json!({"pgd": {"steps": 3}})] {
         let attack = serde_json::from_value::<TrainingAttack>(attack).unwrap().method;
-        let recipe =
-            Recipe { attack: &attack, objective: &objective, threat_model: &threat_model, step_scale: 1.0 };
-        let examples = Examples { images: &images, labels: &labels, start: &noise, copies: None };
-        let adversarial = tch::no_grad(|| for_training(&network, &recipe, &examples)).unwrap();
+        let config = AttackConfig {
+            attack: &attack,
+            objective: &objective,
+            threat_model: &threat_model,
+            step_scale: 1.0,
+        };
+        let inputs =
+            AttackInputs { images: &images, labels: &labels, start_noise: &noise, noisy_copies: None };
+        let adversarial = tch::no_grad(|| generate_adversarial_examples(&network, &config, &inputs)).unwrap();
         assert!(!adversarial.requires_grad());
         let far = (&adversarial - &images).to_kind(Kind::Double).abs().max().double_value(&[]);
         assert!(far <= epsilon + 0.5_f64.powi(24), "{far}");

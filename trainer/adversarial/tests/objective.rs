@@ -59,7 +59,7 @@ fn shards_add_up(
     adversarial: &Tensor,
     labels: &Tensor,
 ) {
-    let whole = loss(network, objective, Mode::Train, (images, adversarial), labels, 0.1).unwrap();
+    let whole = loss(network, objective, Mode::Train, images, adversarial, labels, 0.1).unwrap();
     let expected = gradients(network, &whole);
 
     // The third of four ranks has no image.
@@ -69,7 +69,7 @@ fn shards_add_up(
         let shard = |tensor: &Tensor| tensor.narrow(0, start, length);
         let (images, adversarial, labels) = (shard(images), shard(adversarial), shard(labels));
         let local =
-            loss(network, objective, Mode::Train, (&images, &adversarial), &labels, world / 10.0).unwrap();
+            loss(network, objective, Mode::Train, &images, &adversarial, &labels, world / 10.0).unwrap();
         sum += local.double_value(&[]);
         found.push(gradients(network, &local));
     }
@@ -86,7 +86,7 @@ fn clean_images_count_by_their_weight() {
     let (images, adversarial, labels) = images(4);
     let value = |clean_weight, first: &Tensor, second: &Tensor| {
         let objective = Objective::CrossEntropy(CrossEntropy { clean_weight, label_smoothing: 0.0 });
-        loss(&network, &objective, Mode::Train, (first, second), &labels, 1.0).unwrap().double_value(&[])
+        loss(&network, &objective, Mode::Train, first, second, &labels, 1.0).unwrap().double_value(&[])
     };
     let (clean, attacked) = (value(0.0, &images, &images), value(0.0, &images, &adversarial));
     assert!((value(3.0, &images, &adversarial) - (attacked + 3.0 * clean)).abs() < 1e-9);

@@ -121,7 +121,7 @@ impl Case {
     fn loss(&self, adversarial: &Tensor, clean_weight: f64, scale: f64) -> Tensor {
         let objective = Objective::CrossEntropy(CrossEntropy { clean_weight, label_smoothing: 0.0 });
         let Self { network, images, labels, .. } = self;
-        objective::loss(network, &objective, Mode::Train, (images, adversarial), labels, scale).unwrap()
+        objective::loss(network, &objective, Mode::Train, images, adversarial, labels, scale).unwrap()
     }
 
     fn names_and_order_are_pytorchs(&self) {
@@ -234,14 +234,14 @@ fn resnet18_takes_pytorchs_steps() {
 fn channels_last_changes_no_result() {
     let mut case = resnet18();
     case.network.channels_last().unwrap();
-    case.images = case.network.input(&case.images).unwrap();
+    case.images = case.network.prepare_input(&case.images).unwrap();
     case.logits_agree();
     case.fill();
     case.attacks_agree();
     case.loss_gradients_and_statistics_agree();
     let mut case = small_cnn();
     case.network.channels_last().unwrap();
-    case.images = case.network.input(&case.images).unwrap();
+    case.images = case.network.prepare_input(&case.images).unwrap();
     case.attacks_agree();
     case.loss_gradients_and_statistics_agree();
 }

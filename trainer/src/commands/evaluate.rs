@@ -13,9 +13,10 @@ use tch::Kind;
 
 use crate::{commands::Evaluate, outputs::estimates::Measured, placement::Placement};
 use datjob_adversarial::{
-    certify::{self, Certification},
+    certify::{self, Certification, CertificationImages},
     evaluate::{self, Counts, EvalAttack, EvaluateError, Evaluation, TestMeasurements},
     model::{ModelError, Network},
+    shard::Shard,
     state_dict::{self, ReadError},
 };
 use datjob_api::manifest::{self, ManifestError};
@@ -128,7 +129,7 @@ impl TestMeasurements for OneProcess<'_> {
         let Self { images, indices, classes, seed, .. } = *self;
         let device = self.placement.device();
         let evaluation = Evaluation { images, indices, classes, seed, attacks, device };
-        evaluate::evaluate(self.network, &evaluation, 0, 1, &mut |_, _| ControlFlow::Continue(()))
+        evaluate::evaluate(self.network, &evaluation, Shard::WHOLE, &mut |_, _| ControlFlow::Continue(()))
     }
 
     fn certified(
@@ -136,9 +137,10 @@ impl TestMeasurements for OneProcess<'_> {
         certification: &Certification,
         images: usize,
     ) -> Result<Vec<CertifiedCount>, EvaluateError> {
-        let images = (self.images, images, self.placement.device());
-        let counts = certify::counts(self.network, certification, images, self.seed, (0, 1))?;
-        Ok(certify::certified(&counts))
+        let images =
+            CertificationImages { images: self.images, count: images, device: self.placement.device() };
+        let counts = certify::count_certified(self.network, certification, images, self.seed, Shard::WHOLE)?;
+        Ok(certify::certified_counts(&counts))
     }
 }
 

@@ -76,12 +76,12 @@ impl Ahead {
     pub(super) fn take(self, network: &Network) -> Result<Batch, TrainError> {
         let images = tensors::to_float(&self.pixels.take()?)?;
         let copies = match self.copies {
-            Some((noise, samples)) => Some(NoisyCopies::new(samples, network.input(&noise.take()?)?)),
+            Some((noise, samples)) => Some(NoisyCopies::new(samples, network.prepare_input(&noise.take()?)?)),
             None => None,
         };
         Ok(Batch {
             copies,
-            images: network.input(&images)?,
+            images: network.prepare_input(&images)?,
             labels: self.labels.take()?,
             noise: self.noise.take()?,
             global: self.images,

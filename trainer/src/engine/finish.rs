@@ -14,7 +14,7 @@ use crate::{
     worker_protocol::{Assignment, Event},
 };
 use datjob_adversarial::{
-    certify::Certification,
+    certify::{Certification, CertificationImages},
     evaluate::{self, Counts, EvalAttack, Evaluation, TestMeasurements},
     state_dict::StateDict,
 };
@@ -126,7 +126,8 @@ impl TestMeasurements for Rank<'_> {
         certification: &Certification,
         images: usize,
     ) -> Result<Vec<CertifiedCount>, TrainError> {
-        let images = (&self.data.test, images, self.placement.device());
+        let images =
+            CertificationImages { images: &self.data.test, count: images, device: self.placement.device() };
         let network = &self.state.network;
         accuracy::certify(network, certification, images, self.training.seed, &self.evaluation)
     }

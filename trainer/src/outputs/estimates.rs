@@ -3,7 +3,7 @@
 use datjob_api::report::{AttackResult, CertifiedCount, Count, Results, StageCount, SweepCount};
 use serde::Serialize;
 
-use datjob_adversarial::{certify::lower_bound, evaluate::TestResults};
+use datjob_adversarial::{certify::clopper_pearson_lower_bound, evaluate::TestResults};
 
 /// How confidence intervals are made: exact ones, from the binomial distribution (Clopper and Pearson, "The use of
 /// confidence or fiducial limits illustrated in the case of the binomial").
@@ -151,7 +151,7 @@ fn warning_lines(warnings: Option<&Vec<String>>) -> impl Iterator<Item = String>
 fn interval(Count { correct, total }: Count) -> (f64, f64) {
     let tail = (1.0 - CONFIDENCE) / 2.0;
     let wrong = total.saturating_sub(correct);
-    (lower_bound(correct, total, tail), 1.0 - lower_bound(wrong, total, tail))
+    (clopper_pearson_lower_bound(correct, total, tail), 1.0 - clopper_pearson_lower_bound(wrong, total, tail))
 }
 
 #[cfg(test)]

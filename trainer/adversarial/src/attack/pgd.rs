@@ -1,8 +1,10 @@
+//! Projected gradient descent. A pure function.
+
 use tch::{TchError, Tensor, no_grad};
 
 use super::{Ball, PerturbationSet, ascend};
 
-/// Projected gradient descent in a ball.
+/// Parameters of [`pgd`].
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct PgdParameters {
     /// The allowed perturbations.
@@ -13,12 +15,12 @@ pub struct PgdParameters {
     pub steps: u32,
 }
 
-/// Projected gradient descent (Madry et al., "Towards deep learning models resistant to adversarial attacks"): from
-/// `images + start_noise`, each step goes along the steepest direction of the loss (the sign of its gradient in ℓ∞, the
-/// gradient over its length in ℓ2) and is projected back into the ball.
+/// Projected gradient descent (Madry et al., "Towards deep learning models resistant to adversarial attacks"). It starts
+/// from `images + start_noise`. Each step goes in the steepest direction of the loss (the sign of its gradient in ℓ∞, the
+/// gradient divided by its norm in ℓ2) and is projected back into the ball.
 ///
-/// `loss` of images is a sum over them; its gradient is asked for. `images`: `[N, C, H, W]` in [0, 1]; the result has the
-/// shape, kind and memory format of `images` and belongs to no graph. The caller freezes the model's weights.
+/// `loss` returns the sum of the images' losses; the attack differentiates it. `images` are `[N, C, H, W]` in [0, 1]. The
+/// result has their shape, kind and memory format and is detached. The caller freezes the model's weights.
 pub fn pgd(
     loss: &impl Fn(&Tensor) -> Result<Tensor, TchError>,
     images: &Tensor,
