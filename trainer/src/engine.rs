@@ -290,7 +290,7 @@ impl Rank<'_> {
         exchange.prepare_backward()?;
         loss.f_backward().map_err(|error| C10dError::from_backward(&error, self.group.member()))?;
         if let Some(perturbed) = perturbed {
-            perturbed.undo()?;
+            perturbed.restore()?;
         }
         Ok(aftermath)
     }

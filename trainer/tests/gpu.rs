@@ -125,7 +125,7 @@ fn step(
     let pgd =
         attack::PgdParameters { perturbations: (&threat_model).into(), step_size: 2.0 / 255.0, steps: 3 };
     let start = noise(2, pgd.perturbations.epsilon);
-    let adversarial = network.frozen(|| {
+    let adversarial = network.with_frozen_weights(|| {
         let loss = |x: &Tensor| objective::summed_cross_entropy(&network.forward(x, Mode::Eval)?, &labels);
         attack::pgd(&loss, &images, &pgd, &start).unwrap()
     });

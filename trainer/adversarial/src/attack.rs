@@ -2,7 +2,7 @@
 //! functions, except for the network's calls.
 //!
 //! An attack differentiates a loss with respect to the images only. The caller freezes the weights
-//! ([`Network::frozen`]), so that no weight gradient is computed and discarded. The loss is the SUM of the images'
+//! ([`Network::with_frozen_weights`]), so that no weight gradient is computed and discarded. The loss is the SUM of the images'
 //! losses, so an image's gradient does not depend on the size of its batch. Only its direction is used; a mean over a
 //! large batch would bring small gradients closer to underflow.
 
@@ -11,7 +11,7 @@ use tch::{TchError, Tensor, no_grad, with_grad};
 
 use crate::{
     model::{Mode, Network},
-    objective::{divergence, summed_cross_entropy},
+    objective::{kl_divergence, summed_cross_entropy},
     smoothing::NoisyCopies,
 };
 
@@ -78,7 +78,7 @@ pub fn generate_adversarial_examples(
     let AttackInputs { images, labels, start_noise, noisy_copies } = *inputs;
     let mode = training_mode(attack);
     let perturbations = PerturbationSet::from(threat_model);
-    network.frozen(|| {
+    network.with_frozen_weights(|| {
         let natural = match objective {
             Objective::Trades(_) => Some(no_grad(|| network.forward(images, mode)?.f_log_softmax(1, None))?),
             Objective::CrossEntropy(_) | Objective::Mart(_) => None,
@@ -89,7 +89,9 @@ pub fn generate_adversarial_examples(
             }
             let logits = network.forward(x, mode)?;
             match &natural {
-                Some(natural) => divergence(natural, &logits.f_log_softmax(1, None)?)?.f_sum(logits.kind()),
+                Some(natural) => {
+                    kl_divergence(natural, &logits.f_log_softmax(1, None)?)?.f_sum(logits.kind())
+                }
                 None => summed_cross_entropy(&logits, labels),
             }
         };

@@ -114,7 +114,7 @@ pub fn evaluate(
     shard: Shard,
     progress: &mut dyn FnMut(usize, usize) -> ControlFlow<()>,
 ) -> Result<Counts, EvaluateError> {
-    network.frozen(|| evaluate_classifier(network, evaluation, shard, progress))
+    network.with_frozen_weights(|| evaluate_classifier(network, evaluation, shard, progress))
 }
 
 /// [`evaluate`] for any [`Classifier`]. The caller freezes its weights.

@@ -1,5 +1,5 @@
-//! The networks against RobustBench's and torchvision's own classes, in float64: names and shapes of the state, logits in
-//! both modes, gradients. `reference/models.py` made the file and says how.
+//! Compares the networks with the classes of RobustBench and torchvision in float64: names and shapes of the state, logits
+//! in both modes, gradients. `reference/models.py` generates the expected values; its head describes how.
 
 use std::collections::BTreeMap;
 
@@ -50,7 +50,7 @@ fn sample(tensor: &Tensor) -> Tensor {
 }
 
 #[test]
-fn every_architecture_is_the_one_of_its_name() {
+fn every_architecture_matches_its_reference() {
     let reference: Reference = serde_json::from_str(include_str!("reference/models.json")).unwrap();
     for Case { name, model, size, classes, state, logits_eval, logits_train, gradients } in reference.cases {
         let shape = [3, size, size];

@@ -72,7 +72,7 @@ fn evaluate_defence<D: Fn(&Network, &Tensor) -> Result<Tensor, TchError>>(
     };
     let counts = classifier
         .0
-        .frozen(|| {
+        .with_frozen_weights(|| {
             evaluate_classifier(&classifier, &evaluation, Shard::WHOLE, &mut |_, _| ControlFlow::Continue(()))
         })
         .unwrap();

@@ -127,7 +127,8 @@ fn pgd_in_l2_matches_pytorch() {
     let (network, labels) = (network(), labels());
     let parameters = PgdParameters { perturbations: set(Norm::L2, 0.8), step_size: 0.3, steps: 5 };
     let loss = |x: &Tensor| summed_cross_entropy(&network.forward(x, Mode::Eval)?, &labels);
-    let found = network.frozen(|| pgd(&loss, &images(), &parameters, &(noise() * 0.05))).unwrap();
+    let found =
+        network.with_frozen_weights(|| pgd(&loss, &images(), &parameters, &(noise() * 0.05))).unwrap();
     assert_close("PGD in ℓ2", &values(&found), &reference().pgd_l2);
     let lengths = (found - images()).flatten(1, -1).norm_scalaropt_dim(2.0, [1], false);
     assert!(lengths.max().double_value(&[]) <= 0.8 + 1e-12);
@@ -137,7 +138,7 @@ fn pgd_in_l2_matches_pytorch() {
 fn n_fgsm_matches_pytorch() {
     let (network, labels) = (network(), labels());
     let loss = |x: &Tensor| summed_cross_entropy(&network.forward(x, Mode::Eval)?, &labels);
-    let found = network.frozen(|| n_fgsm(&loss, &images(), 0.1, &(noise() * 0.2))).unwrap();
+    let found = network.with_frozen_weights(|| n_fgsm(&loss, &images(), 0.1, &(noise() * 0.2))).unwrap();
     assert_close("N-FGSM", &values(&found), &reference().n_fgsm);
     let far = (found - images()).abs().max().double_value(&[]);
     assert!(far > 0.1 && far <= 0.3 + 1e-12, "noise and step together: {far}");
@@ -154,8 +155,9 @@ fn apgd_matches_its_paper() {
     ] {
         let parameters = ApgdParameters { perturbations: set(norm, epsilon), steps: 40 };
         let logits = |x: &Tensor| network.forward(x, Mode::Eval);
-        let found =
-            network.frozen(|| apgd(&logits, &loss, &images(), &labels, &parameters, &noise())).unwrap();
+        let found = network
+            .with_frozen_weights(|| apgd(&logits, &loss, &images(), &labels, &parameters, &noise()))
+            .unwrap();
         assert_close(what, &values(&found), expected);
     }
 }
@@ -165,7 +167,8 @@ fn pgd_on_the_margin_matches_pytorch() {
     let (network, labels) = (network(), labels());
     let parameters = PgdParameters { perturbations: set(Norm::Linf, 0.02), step_size: 0.005, steps: 10 };
     let loss = |x: &Tensor| margins(&network.forward(x, Mode::Eval)?, &labels)?.f_neg();
-    let found = network.frozen(|| pgd(&loss, &images(), &parameters, &(noise() * 0.02))).unwrap();
+    let found =
+        network.with_frozen_weights(|| pgd(&loss, &images(), &parameters, &(noise() * 0.02))).unwrap();
     assert_close("PGD on the margin", &values(&found), &reference().cw);
 }
 
@@ -183,7 +186,8 @@ fn fab_matches_its_paper() {
     {
         let parameters = FabParameters { perturbations: set(norm, epsilon), steps: 20 };
         let logits = |x: &Tensor| network.forward(x, Mode::Eval);
-        let found = network.frozen(|| fab_t(&logits, &images(), &label, &target, &parameters)).unwrap();
+        let found =
+            network.with_frozen_weights(|| fab_t(&logits, &images(), &label, &target, &parameters)).unwrap();
         assert!(found.ne_tensor(&images()).any().int64_value(&[]) == 1, "{norm:?}: nothing was found");
         assert_close(&format!("FAB-T in {norm:?}"), &values(&found), expected);
     }
@@ -272,7 +276,7 @@ fn awp_perturbs_weights_and_restores_them_exactly() {
     let perturbed = weight_perturbation::perturb(&network.parameters(), &loss, 0.01).unwrap();
     assert_samples("AWP", network.parameters(), &reference.weight_perturbation);
     assert!(network.parameters().iter().all(|(_, p)| !p.grad().defined() && p.requires_grad()));
-    perturbed.undo().unwrap();
+    perturbed.restore().unwrap();
     assert!(network.parameters().iter().zip(&before).all(|((_, now), before)| now == before));
 }
 

@@ -1,4 +1,4 @@
-//! The loss of shards adds up to the loss of the batch, however unevenly it is cut.
+//! The losses of uneven shards add up to the loss of the batch.
 
 use datjob_adversarial::{
     model::{Mode, Network},
@@ -28,7 +28,7 @@ fn images(count: i64) -> (Tensor, Tensor, Tensor) {
     (images, adversarial, Tensor::arange(count, (Kind::Int64, Device::Cpu)).remainder(10))
 }
 
-/// The gradients of a loss, which are taken off the network.
+/// Returns the gradients of a loss and zeroes those of the network.
 fn gradients(network: &Network, loss: &Tensor) -> Vec<Tensor> {
     loss.backward();
     let take = |(_, mut parameter): (String, Tensor)| {
@@ -62,7 +62,7 @@ fn shards_add_up(
     let whole = loss(network, objective, Mode::Train, images, adversarial, labels, 0.1).unwrap();
     let expected = gradients(network, &whole);
 
-    // The third of four ranks has no image.
+    // The third of four ranks has no images.
     let (world, bounds) = (4.0, [(0, 3), (3, 4), (7, 0), (7, 3)]);
     let (mut sum, mut found) = (0.0, Vec::new());
     for (start, length) in bounds {
@@ -81,7 +81,7 @@ fn shards_add_up(
 }
 
 #[test]
-fn clean_images_count_by_their_weight() {
+fn the_clean_loss_is_scaled_by_its_weight() {
     let network = network();
     let (images, adversarial, labels) = images(4);
     let value = |clean_weight, first: &Tensor, second: &Tensor| {

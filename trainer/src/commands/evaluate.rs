@@ -81,8 +81,9 @@ fn run(options: &Evaluate) -> Result<(), Failed> {
     let cores = thread::available_parallelism().map_or(1, NonZero::get);
     let data = datjob_data::load(&training.data, &options.data, cores)?;
     training.check_contents(&data.contents(), 1)?;
-    let dataset = (training.data.dataset, &data.contents());
-    let mut network = Network::for_dataset(&training.model, dataset, training.seed, kind_and_device)?;
+    let (dataset, contents) = (training.data.dataset, data.contents());
+    let mut network =
+        Network::for_dataset(&training.model, dataset, &contents, training.seed, kind_and_device)?;
     network.load_state(weights)?;
     network.channels_last()?;
     let (images, classes) = (data.test, data.classes);

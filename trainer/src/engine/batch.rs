@@ -57,8 +57,8 @@ impl Ahead {
         let copies = match &training.smoothing {
             Some(smoothing) => {
                 let samples = smoothing.samples();
-                let noise = (smoothing.sigma, samples);
-                let noise = tensors::smoothing_noise(*seed, epoch, indices, shard.shape, noise)?;
+                let noise =
+                    tensors::smoothing_noise(*seed, epoch, indices, shard.shape, smoothing.sigma, samples)?;
                 Some((placement.send(noise)?, samples))
             }
             None => None,

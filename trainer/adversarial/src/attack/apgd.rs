@@ -5,7 +5,7 @@
 use tch::{Kind, TchError, Tensor, no_grad, with_grad};
 
 use super::{Ball, PerturbationSet, per_image};
-use crate::objective::of_class;
+use crate::objective::class_logits;
 
 /// α of the paper: the weight of the gradient step; the rest is momentum.
 const ALPHA: f64 = 0.75;
@@ -47,7 +47,7 @@ impl ApgdLoss {
                 let rank = |index| sorted.f_select(1, index);
                 let middle = rank(2)?.f_add(&rank(3)?)?.f_mul_scalar(0.5)?;
                 let spread = rank(0)?.f_sub(&middle)?.f_add_scalar(MIN_DIVISOR)?;
-                of_class(logits, target)?.f_sub(&of_class(logits, labels)?)?.f_div(&spread)
+                class_logits(logits, target)?.f_sub(&class_logits(logits, labels)?)?.f_div(&spread)
             }
         }
     }

@@ -6,7 +6,7 @@ use datjob_api::training::Norm;
 use tch::{Kind, TchError, Tensor, no_grad};
 
 use super::{Ball, PerturbationSet, losses_and_gradient, per_image};
-use crate::objective::of_class;
+use crate::objective::class_logits;
 
 /// η of the paper: overshoot of a step over the boundary.
 const OVERSHOOT: f64 = 1.05;
@@ -48,7 +48,7 @@ pub fn fab_t(
     for _ in 0..steps {
         let (difference, gradient) = losses_and_gradient(&point, |x| {
             let logits = logits(x)?;
-            of_class(&logits, target)?.f_sub(&of_class(&logits, labels)?)
+            class_logits(&logits, target)?.f_sub(&class_logits(&logits, labels)?)
         })?;
         no_grad(|| {
             // The boundary of the linear approximation: difference + gradient · (z − point) = 0.
