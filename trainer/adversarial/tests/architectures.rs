@@ -33,11 +33,11 @@ struct Case {
     gradients: BTreeMap<String, Vec<f64>>,
 }
 
-fn assert_close(what: &str, found: &Tensor, expected: &[f64]) {
+fn assert_close(context: &str, found: &Tensor, expected: &[f64]) {
     let found = Vec::<f64>::try_from(found.detach().flatten(0, -1)).unwrap();
-    assert_eq!(found.len(), expected.len(), "{what}");
+    assert_eq!(found.len(), expected.len(), "{context}");
     for (index, (a, b)) in found.iter().zip(expected).enumerate() {
-        assert!((a - b).abs() <= TOLERANCE * b.abs().max(1.0), "{what}[{index}]: {a} instead of {b}");
+        assert!((a - b).abs() <= TOLERANCE * b.abs().max(1.0), "{context}[{index}]: {a} instead of {b}");
     }
 }
 

@@ -99,10 +99,10 @@ fn objective(json: serde_json::Value) -> Objective {
     serde_json::from_value(json).unwrap()
 }
 
-fn assert_close(what: &str, found: &[f64], expected: &[f64]) {
-    assert_eq!(found.len(), expected.len(), "{what}");
+fn assert_close(context: &str, found: &[f64], expected: &[f64]) {
+    assert_eq!(found.len(), expected.len(), "{context}");
     for (index, (a, b)) in found.iter().zip(expected).enumerate() {
-        assert!((a - b).abs() <= TOLERANCE * b.abs().max(1.0), "{what}[{index}]: {a} instead of {b}");
+        assert!((a - b).abs() <= TOLERANCE * b.abs().max(1.0), "{context}[{index}]: {a} instead of {b}");
     }
 }
 
@@ -110,15 +110,15 @@ fn values(tensor: &Tensor) -> Vec<f64> {
     Vec::try_from(tensor.detach().flatten(0, -1)).unwrap()
 }
 
-fn assert_samples(what: &str, found: Vec<(String, Tensor)>, expected: &Samples) {
-    assert_eq!(found.len(), expected.len(), "{what}");
+fn assert_samples(context: &str, found: Vec<(String, Tensor)>, expected: &Samples) {
+    assert_eq!(found.len(), expected.len(), "{context}");
     for (name, tensor) in found {
         let flat = tensor.detach().flatten(0, -1);
         let count = flat.numel() as i64;
         let picked = (0..8).map(|j| flat.double_value(&[j * 2_654_435_761 % count]));
         let sums = [flat.sum(Kind::Double), flat.norm()].map(|t| t.double_value(&[]));
         let found: Vec<f64> = sums.into_iter().chain(picked).collect();
-        assert_close(&format!("{what} of {name}"), &found, &expected[&name]);
+        assert_close(&format!("{context} of {name}"), &found, &expected[&name]);
     }
 }
 
@@ -148,7 +148,7 @@ fn n_fgsm_matches_pytorch() {
 fn apgd_matches_its_paper() {
     let (network, labels, reference) = (network(), labels(), reference());
     let target = Tensor::from_slice(&[3_i64, 2, 9, 5]);
-    for (what, loss, norm, epsilon, expected) in [
+    for (context, loss, norm, epsilon, expected) in [
         ("APGD-CE", ApgdLoss::CrossEntropy, Norm::Linf, 0.02, &reference.apgd_ce),
         ("APGD-CE in l2", ApgdLoss::CrossEntropy, Norm::L2, 0.2, &reference.apgd_ce_l2),
         ("APGD-T", ApgdLoss::TargetedDlr(target), Norm::Linf, 0.02, &reference.apgd_dlr),
@@ -158,7 +158,7 @@ fn apgd_matches_its_paper() {
         let found = network
             .with_frozen_weights(|| apgd(&logits, &loss, &images(), &labels, &parameters, &noise()))
             .unwrap();
-        assert_close(what, &values(&found), expected);
+        assert_close(context, &values(&found), expected);
     }
 }
 
@@ -251,15 +251,15 @@ fn objectives_and_gradients_match_pytorch() {
         (json!({"trades": {"beta": 6.0}}), &reference.trades),
         (json!({"mart": {"beta": 5.0}}), &reference.mart),
     ] {
-        let (network, what) = (network(), json.to_string());
+        let (network, context) = (network(), json.to_string());
         let (images, labels) = (images(), labels());
         let loss =
             objective::loss(&network, &objective(json), Mode::Train, &images, &adversarial, &labels, 0.25)
                 .unwrap();
-        assert_close(&what, &[loss.double_value(&[])], &[expected.loss]);
+        assert_close(&context, &[loss.double_value(&[])], &[expected.loss]);
         loss.f_backward().unwrap();
         let gradients = network.parameters().into_iter().map(|(name, p)| (name, p.grad())).collect();
-        assert_samples(&what, gradients, &expected.gradients);
+        assert_samples(&context, gradients, &expected.gradients);
     }
 }
 

@@ -119,10 +119,10 @@ fn length(values: &[f64]) -> f64 {
     values.iter().map(|value| value * value).sum::<f64>().sqrt()
 }
 
-fn assert_all_close(what: &str, found: &[Vec<f64>], expected: &[Vec<f64>]) {
+fn assert_all_close(context: &str, found: &[Vec<f64>], expected: &[Vec<f64>]) {
     for ((name, ..), (found, expected)) in LAYERS.iter().zip(found.iter().zip(expected)) {
         for (a, b) in found.iter().zip(expected) {
-            assert!((a - b).abs() < 1e-12, "{what}, {name}: {found:?} instead of {expected:?}");
+            assert!((a - b).abs() < 1e-12, "{context}, {name}: {found:?} instead of {expected:?}");
         }
     }
 }

@@ -72,21 +72,21 @@ fn samples(tensors: Vec<(String, Tensor)>) -> Samples {
     tensors.into_iter().map(sample).collect()
 }
 
-fn assert_close(what: &str, found: &[f64], expected: &[f64]) {
-    assert_eq!(found.len(), expected.len(), "{what}");
+fn assert_close(context: &str, found: &[f64], expected: &[f64]) {
+    assert_eq!(found.len(), expected.len(), "{context}");
     for (index, (a, b)) in found.iter().zip(expected).enumerate() {
-        assert!((a - b).abs() <= TOLERANCE * b.abs().max(1.0), "{what}[{index}]: {a} instead of {b}");
+        assert!((a - b).abs() <= TOLERANCE * b.abs().max(1.0), "{context}[{index}]: {a} instead of {b}");
     }
 }
 
-fn assert_tensor(what: &str, found: &Tensor, expected: &[f64]) {
-    assert_close(what, &Vec::<f64>::try_from(found.detach().flatten(0, -1)).unwrap(), expected);
+fn assert_tensor(context: &str, found: &Tensor, expected: &[f64]) {
+    assert_close(context, &Vec::<f64>::try_from(found.detach().flatten(0, -1)).unwrap(), expected);
 }
 
-fn assert_samples(what: &str, found: &Samples, expected: &Samples) {
-    assert!(found.keys().eq(expected.keys()), "{what}");
+fn assert_samples(context: &str, found: &Samples, expected: &Samples) {
+    assert!(found.keys().eq(expected.keys()), "{context}");
     for (name, values) in found {
-        assert_close(&format!("{what} of {name}"), values, &expected[name]);
+        assert_close(&format!("{context} of {name}"), values, &expected[name]);
     }
 }
 

@@ -48,16 +48,16 @@ fn rejects_other_files_with_a_message() {
     assert!(no_state_dict.contains("state dict not found; save model.state_dict()"), "{no_state_dict}");
     assert!(state_dict::read(&path("none.pt")).unwrap_err().to_string().contains("none.pt"));
     let whole = fs::read(path("state_dict.pt")).unwrap();
-    let cut = message(&whole[..whole.len() / 2]);
-    assert!(cut.contains("invalid PyTorch archive"), "{cut}");
+    let truncated = message(&whole[..whole.len() / 2]);
+    assert!(truncated.contains("invalid PyTorch archive"), "{truncated}");
     assert!(message(b"PK\x03\x04").contains("invalid PyTorch archive"));
     assert!(message(b"PK").contains("invalid safetensors file"));
     // Changed bytes of the pickle: the archive's checksum detects them.
-    let mut torn = whole;
-    let place = torn.windows(14).position(|part| part == b"FloatStorage\nq").unwrap();
-    torn[place..place + 5].copy_from_slice(b"Doubl");
-    let torn = message(&torn);
-    assert!(torn.to_lowercase().contains("checksum"), "{torn}");
+    let mut corrupt = whole;
+    let place = corrupt.windows(14).position(|part| part == b"FloatStorage\nq").unwrap();
+    corrupt[place..place + 5].copy_from_slice(b"Doubl");
+    let corrupt = message(&corrupt);
+    assert!(corrupt.to_lowercase().contains("checksum"), "{corrupt}");
 }
 
 proptest! {
