@@ -7,7 +7,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use datjob_c10d::{C10dError, Cuda, CudaError, Mark, Transfer};
+use datjob_c10d::{C10dError, Cuda, CudaError, CudaEvent, Transfer};
 use tch::{Device, TchError, Tensor};
 
 /// The plugin's file name.
@@ -45,7 +45,7 @@ impl Placement {
     pub fn name(self) -> String {
         match self {
             Self::Cpu => processor(&fs::read_to_string("/proc/cpuinfo").unwrap_or_default()),
-            Self::Cuda(cuda) => match cuda.describe(0) {
+            Self::Cuda(cuda) => match cuda.device_properties(0) {
                 Ok(device) => device.name,
                 Err(error) => format!("unknown CUDA device ({error})"),
             },
@@ -80,7 +80,7 @@ impl Placement {
     pub fn moment(self) -> Result<Moment, C10dError> {
         match self {
             Self::Cpu => Ok(Moment::Host(Instant::now())),
-            Self::Cuda(cuda) => Ok(Moment::Device(cuda.mark(0)?)),
+            Self::Cuda(cuda) => Ok(Moment::Device(cuda.record_event(0)?)),
         }
     }
 }
@@ -133,7 +133,7 @@ pub enum Moment {
     /// By the host's clock: work is done when the call returns.
     Host(Instant),
     /// In the device's queue.
-    Device(Mark),
+    Device(CudaEvent),
 }
 
 impl Moment {
@@ -141,7 +141,7 @@ impl Moment {
     pub fn until(&self, later: &Self) -> Result<Duration, C10dError> {
         match (self, later) {
             (Self::Host(begin), Self::Host(end)) => Ok(end.saturating_duration_since(*begin)),
-            (Self::Device(begin), Self::Device(end)) => begin.until(end),
+            (Self::Device(begin), Self::Device(end)) => begin.elapsed_until(end),
             // A rank does not change its placement.
             _ => Ok(Duration::ZERO),
         }

@@ -57,7 +57,7 @@ fn gpu() -> Option<(Cuda, MutexGuard<'static, ()>)> {
 fn alone(cuda: Cuda, backend: CudaBackend) -> ProcessGroup {
     let store = TcpStore::host(Ipv4Addr::LOCALHOST.into(), 0, TIMEOUT).unwrap();
     let options = GlooOptions { device: GlooDevice::Hostname("127.0.0.1".into()), name: "test".into() };
-    ProcessGroup::with_cuda(cuda, backend, &store, (0, 1), TIMEOUT, &options).unwrap()
+    ProcessGroup::with_cuda(cuda, backend, &store, 0, 1, TIMEOUT, &options).unwrap()
 }
 
 fn values(tensor: &Tensor) -> Vec<f64> {
@@ -74,7 +74,7 @@ fn assert_close(found: &Tensor, expected: &Tensor, tolerance: f64, what: &str) {
 #[test]
 fn a_device_says_what_it_is_and_how_its_memory_is_used() {
     let Some((cuda, _lock)) = gpu() else { return };
-    let device = cuda.describe(0).unwrap();
+    let device = cuda.device_properties(0).unwrap();
     println!("{device:?}");
     assert!(!device.name.is_empty() && device.capability.0 >= 7, "{device:?}");
     let before = cuda.memory(0).unwrap();
