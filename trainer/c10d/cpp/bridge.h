@@ -191,7 +191,7 @@ typedef struct datjob_event datjob_event;  // a CUDA event
 // Records an event on the device's current stream.
 int datjob_event_record(int device, datjob_event** out);
 // Seconds from one event to a later one; waits until the later one has completed.
-int datjob_event_elapsed_seconds(const datjob_event* start, const datjob_event* end, double* out);
+int datjob_event_elapsed(const datjob_event* start, const datjob_event* end, double* out);
 void datjob_event_free(datjob_event* event);
 
 // Sets whether matrix products and convolutions of float32 may use TF32 on the device.

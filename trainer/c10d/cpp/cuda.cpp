@@ -167,7 +167,7 @@ int datjob_event_record(int device, datjob_event** out) {
   });
 }
 
-int datjob_event_elapsed_seconds(const datjob_event* start, const datjob_event* end, double* out) {
+int datjob_event_elapsed(const datjob_event* start, const datjob_event* end, double* out) {
   return guarded([&] { check(plugin().elapsed_seconds(start->event, end->event, out)); });
 }
 

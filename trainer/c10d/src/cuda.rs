@@ -267,10 +267,8 @@ impl CudaEvent {
     pub fn elapsed_until(&self, later: &Self) -> Result<Duration, C10dError> {
         let mut seconds = 0.0;
         // SAFETY: both handles are alive, and the last argument points to space for the result.
-        check(unsafe {
-            ffi::datjob_event_elapsed_seconds(self.0.as_ptr(), later.0.as_ptr(), &raw mut seconds)
-        })
-        .map_err(|message| C10dError::from_message("measuring time on a CUDA device", None, &message))?;
+        check(unsafe { ffi::datjob_event_elapsed(self.0.as_ptr(), later.0.as_ptr(), &raw mut seconds) })
+            .map_err(|message| C10dError::from_message("measuring time on a CUDA device", None, &message))?;
         Ok(Duration::try_from_secs_f64(seconds).unwrap_or_default())
     }
 }

@@ -242,11 +242,7 @@ unsafe extern "C" {
     pub(crate) fn datjob_copy_take(copy: *const Copy, out: *mut *mut C_tensor) -> c_int;
     pub(crate) fn datjob_copy_free(copy: *mut Copy);
     pub(crate) fn datjob_event_record(device: c_int, out: *mut *mut Event) -> c_int;
-    pub(crate) fn datjob_event_elapsed_seconds(
-        start: *const Event,
-        end: *const Event,
-        out: *mut f64,
-    ) -> c_int;
+    pub(crate) fn datjob_event_elapsed(start: *const Event, end: *const Event, out: *mut f64) -> c_int;
     pub(crate) fn datjob_event_free(event: *mut Event);
     pub(crate) fn datjob_allow_tf32(allowed: c_int);
 }

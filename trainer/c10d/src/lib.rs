@@ -30,6 +30,7 @@ mod cuda;
 mod error;
 mod ffi;
 mod hook;
+mod libtorch_error;
 mod log;
 mod memory_format;
 mod model_verification;
@@ -39,8 +40,9 @@ mod store;
 mod work;
 
 pub use cuda::{Cuda, CudaDeviceProperties, CudaError, CudaEvent, CudaMemory, Transfer, allow_tf32};
-pub use error::{C10dError, C10dErrorKind, ErrorDetails, LibtorchErrorKind, Member, classify_libtorch_error};
+pub use error::{C10dError, C10dErrorKind, ErrorDetails, Member};
 pub use hook::BucketHook;
+pub use libtorch_error::{LibtorchErrorKind, classify_libtorch_error};
 pub use log::{LogLevel, set_log_level};
 pub use memory_format::{contiguous_channels_last, to_channels_last_};
 pub use process_group::{CudaBackend, GlooDevice, GlooOptions, ProcessGroup, ReduceOp};

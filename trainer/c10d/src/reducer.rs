@@ -12,7 +12,7 @@ use crate::{
     error::{C10dError, ErrorDetails, Member},
     ffi::{self, c_string, check},
     hook::{self, BucketHook, RegisteredHook},
-    model_verification,
+    model_verification::{describe_parameter, verify_same_on_all_ranks},
     process_group::{ProcessGroup, pointers},
 };
 
@@ -91,7 +91,7 @@ pub struct Reducer {
     hook: Option<RegisteredHook>,
 }
 
-// SAFETY: the reducer belongs to no thread: it locks its own state, which autograd's threads change as well.
+// SAFETY: the reducer is not bound to a thread: it locks its state, which autograd's threads also change.
 unsafe impl Send for Reducer {}
 
 impl Drop for Reducer {
@@ -138,12 +138,8 @@ impl Reducer {
         let tensor_pointers = pointers(&tensors);
 
         let mut description = vec![format!("{options:?}")];
-        description.extend(
-            parameters
-                .iter()
-                .map(|(name, parameter)| model_verification::describe_parameter(name, parameter)),
-        );
-        model_verification::verify_same_on_all_ranks(group, OPERATION, &description)?;
+        description.extend(parameters.iter().map(|(name, parameter)| describe_parameter(name, parameter)));
+        verify_same_on_all_ranks(group, OPERATION, &description)?;
 
         let mut handle = ptr::null_mut();
         // SAFETY: group, tensors and names live through the call, the two arrays have `tensors.len()` elements, and
@@ -243,7 +239,7 @@ impl Reducer {
         }
         self.release_process_group()?;
         self.member = group.member();
-        model_verification::verify_same_on_all_ranks(group, OPERATION, &self.description)?;
+        verify_same_on_all_ranks(group, OPERATION, &self.description)?;
         // SAFETY: reducer and group are alive; the reducer takes its own reference to the group.
         let updated = unsafe { ffi::datjob_reducer_set_group(self.as_ptr(), group.as_ptr()) };
         self.check_status(OPERATION, updated)
@@ -289,8 +285,7 @@ impl Reducer {
     fn check_status(&self, operation: &str, status: c_int) -> Result<(), C10dError> {
         check(status).map_err(|message| {
             let names: Vec<&str> = parameters_without_gradient(&message)
-                .filter_map(|index| self.names.get(index))
-                .map(String::as_str)
+                .filter_map(|index| self.names.get(index).map(String::as_str))
                 .collect();
             if names.is_empty() {
                 return C10dError::from_message(operation, Some(self.member), &message);
