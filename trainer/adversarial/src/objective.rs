@@ -56,14 +56,15 @@ fn label_smoothed_cross_entropy(
 /// p' on the adversarial examples (equations 8 to 11; the constants are those of the published code).
 fn mart(natural: &Tensor, adversarial: &Tensor, labels: &Tensor, spec: &Mart) -> Result<Tensor, TchError> {
     const MARGIN_OFFSET: f64 = 1.0001;
-    const ONE: f64 = 1.000_000_1;
+    const UNCERTAINTY_OFFSET: f64 = 1.000_000_1;
     let kind = natural.kind();
     let (log_p, log_q) = (natural.f_log_softmax(1, None)?, adversarial.f_log_softmax(1, None)?);
     let label = labels.f_unsqueeze(1)?;
     let wrong = log_q.f_exp()?.f_scatter_value(1, &label, 0.0)?.f_amax(1, false)?;
     let margin = (-wrong).f_add_scalar(MARGIN_OFFSET)?.f_log()?;
     let boosted = summed_cross_entropy(adversarial, labels)?.f_sub(&margin.f_sum(kind)?)?;
-    let uncertainty = (-log_p.f_gather(1, &label, false)?.f_squeeze_dim(1)?.f_exp()?).f_add_scalar(ONE)?;
+    let uncertainty =
+        (-log_p.f_gather(1, &label, false)?.f_squeeze_dim(1)?.f_exp()?).f_add_scalar(UNCERTAINTY_OFFSET)?;
     let weighted = kl_divergence(&log_p, &log_q)?.f_mul(&uncertainty)?.f_sum(kind)?;
     boosted.f_add(&weighted.f_mul_scalar(spec.beta)?)
 }

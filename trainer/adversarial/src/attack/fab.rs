@@ -79,8 +79,8 @@ pub fn fab_t(
 }
 
 fn norm_of_step(norm: Norm, movement: &Tensor) -> Result<Tensor, TchError> {
-    const SHORTEST: f64 = 1e-8;
-    Ball::perturbation_norms(norm, movement)?.f_clamp_min(SHORTEST)
+    const MIN_NORM: f64 = 1e-8;
+    Ball::perturbation_norms(norm, movement)?.f_clamp_min(MIN_NORM)
 }
 
 /// The shortest step from each point, in the norm and within pixels in [0, 1], that changes `normal · point` by `gap`

@@ -78,7 +78,7 @@ impl Counts {
         all.chain(attacks.iter().flatten()).flat_map(|counts| &counts.0).map(|&count| count as i64).collect()
     }
 
-    /// Replaces these counts by the output of [`Counts::to_vec`] for counts of this shape, or by a sum of such outputs.
+    /// Replaces these counts by the output of [`Counts::to_vec`] for counts of this shape, or by a sum of them.
     pub fn load(&mut self, numbers: &[i64]) -> Result<(), CountsError> {
         let Self { total, clean, worst_case, zero_gradient, nondeterministic, attacks } = self;
         let all = [total, clean, worst_case, zero_gradient, nondeterministic].into_iter();

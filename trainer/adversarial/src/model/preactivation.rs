@@ -43,7 +43,7 @@ const PREACT_RESNET: Family = Family {
     init: WeightInit::Uniform,
 };
 
-/// Wide residual networks (Zagoruyko and Komodakis, 2016) with the names of RobustBench's `WideResNet`, which is that of
+/// Wide residual networks (Zagoruyko and Komodakis, 2016) with the names of RobustBench's `WideResNet`, the one of
 /// TRADES; without dropout.
 const WIDE_RESNET: Family = Family {
     block: |layer, block| format!("block{layer}.layer.{block}"),
