@@ -1,4 +1,4 @@
-//! Lets the tests of this package find libtorch where it was unpacked.
+//! Sets the run path of this package's tests to libtorch.
 
 use std::env;
 

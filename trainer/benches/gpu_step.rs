@@ -23,7 +23,7 @@ fn main() {
         Ok(Placement::Cpu) => unreachable!("CUDA was requested"),
         Err(error) => return println!("SKIPPED: {error}"),
     };
-    let device = cuda.describe(0).expect("a device");
+    let device = cuda.device_properties(0).expect("a device");
     println!(
         "ResNet-18, 3×32×32, PGD-10, {} (driver for CUDA {}), CUDA {}, libtorch {}, NCCL world of one, median of {STEPS} steps",
         device.name,
@@ -65,7 +65,7 @@ fn main() {
 fn single_rank_group(cuda: Cuda) -> ProcessGroup {
     let store = TcpStore::host(Ipv4Addr::LOCALHOST.into(), 0, TIMEOUT).expect("a store");
     let options = GlooOptions { device: GlooDevice::Hostname("127.0.0.1".into()), name: "bench".into() };
-    ProcessGroup::with_cuda(cuda, CudaBackend::Nccl, &store, (0, 1), TIMEOUT, &options).expect("a group")
+    ProcessGroup::with_cuda(cuda, CudaBackend::Nccl, &store, 0, 1, TIMEOUT, &options).expect("a group")
 }
 
 /// Median times in seconds, measured by CUDA events.

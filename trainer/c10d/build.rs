@@ -1,4 +1,4 @@
-//! Compiles the C++ bridge and tells the linker, and the crates that depend on this one, where libtorch is.
+//! Compiles the C++ bridge and passes the path of libtorch to the linker and to dependent crates.
 
 use std::{env, fs, path::PathBuf};
 
@@ -17,12 +17,12 @@ fn main() {
     println!("cargo::rerun-if-changed=plugin/plugin.h");
     let mut build = cc::Build::new();
     build.cpp(true).std("c++17").opt_level(2).debug(false).define("USE_C10D_GLOO", None);
-    // As system headers, so that only our own code is warned about.
+    // As system headers, so that the compiler warns only about this crate's code.
     let api = include.join("torch/csrc/api/include");
     for folder in [PathBuf::from("cpp/gloo-declarations"), include, api] {
         build.flag("-isystem").flag(folder);
     }
-    // As one unit: most of the time goes into libtorch's headers, which are read once then.
+    // As one unit, because most of the time is spent on libtorch's headers.
     let unit = PathBuf::from(env::var_os("OUT_DIR").expect("cargo sets OUT_DIR")).join("bridge.cpp");
     let sources = SOURCES.map(|source| format!("#include \"{source}\"\n")).concat();
     fs::write(&unit, sources).expect("OUT_DIR can be written to");
@@ -32,8 +32,8 @@ fn main() {
     for name in ["torch_cpu", "c10"] {
         println!("cargo::rustc-link-lib={name}");
     }
-    // For this package's own tests only: a library's link arguments do not reach the binaries that use it. Those
-    // set the same from DEP_DATJOB_C10D_LIBTORCH_LIB in their build script.
+    // Only for this package's tests: a library's link arguments do not apply to the binaries that use it. Their build
+    // scripts set the same from DEP_DATJOB_C10D_LIBTORCH_LIB.
     println!("cargo::rustc-link-arg=-Wl,-rpath,{}", library.display());
     println!("cargo::metadata=libtorch_lib={}", library.display());
 }

@@ -13,7 +13,7 @@ use crate::{
     worker_protocol::{Assignment, Event},
 };
 use datjob_adversarial::{
-    attack::{self, Examples, Recipe},
+    attack::{self, AttackConfig, AttackInputs},
     model::Mode,
     objective, optim, weight_perturbation,
 };
@@ -242,11 +242,15 @@ impl Rank<'_> {
         let network = &self.state.network;
         let batch = ahead.take(network)?;
         let begin = self.placement.record_event()?;
-        let recipe =
-            Recipe { attack: &attack.method, objective, threat_model, step_scale: self.state.step_scale };
+        let config = AttackConfig {
+            attack: &attack.method,
+            objective,
+            threat_model,
+            step_scale: self.state.step_scale,
+        };
         let Batch { images, labels, noise, copies, .. } = &batch;
-        let examples = Examples { images, labels, start: noise, copies: copies.as_ref() };
-        let adversarial = attack::for_training(network, &recipe, &examples)?;
+        let inputs = AttackInputs { images, labels, start_noise: noise, noisy_copies: copies.as_ref() };
+        let adversarial = attack::generate_adversarial_examples(network, &config, &inputs)?;
         Ok(Attacked { batch, adversarial, took: (begin, self.placement.record_event()?) })
     }
 
@@ -261,11 +265,11 @@ impl Rank<'_> {
         let (images, adversarial, labels, scale) = match &copies {
             None => (images, adversarial, labels, scale),
             Some(copies) => {
-                let (images, adversarial) = (copies.of(&images)?, copies.of(&adversarial)?);
+                let (images, adversarial) = (copies.add_noise(&images)?, copies.add_noise(&adversarial)?);
                 (images, adversarial, copies.labels(&labels)?, scale / copies.samples() as f64)
             }
         };
-        let loss = |mode| objective::loss(network, objective, mode, (&images, &adversarial), &labels, scale);
+        let loss = |mode| objective::loss(network, objective, mode, &images, &adversarial, &labels, scale);
         let perturbed = match perturbation {
             Some(spec) => {
                 let loss = loss(Mode::TrainFrozenStatistics)?;
@@ -286,7 +290,7 @@ impl Rank<'_> {
         exchange.prepare_backward()?;
         loss.f_backward().map_err(|error| C10dError::from_backward(&error, self.group.member()))?;
         if let Some(perturbed) = perturbed {
-            perturbed.undo()?;
+            perturbed.restore()?;
         }
         Ok(aftermath)
     }

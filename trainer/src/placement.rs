@@ -7,7 +7,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use datjob_c10d::{C10dError, Cuda, CudaError, Mark, Transfer};
+use datjob_c10d::{C10dError, Cuda, CudaError, CudaEvent, Transfer};
 use tch::{Device, TchError, Tensor};
 
 /// The plugin's file name.
@@ -45,7 +45,7 @@ impl Placement {
     pub fn name(self) -> String {
         match self {
             Self::Cpu => cpu_model_name(&fs::read_to_string("/proc/cpuinfo").unwrap_or_default()),
-            Self::Cuda(cuda) => match cuda.describe(0) {
+            Self::Cuda(cuda) => match cuda.device_properties(0) {
                 Ok(device) => device.name,
                 Err(error) => format!("unknown CUDA device ({error})"),
             },
@@ -81,7 +81,7 @@ impl Placement {
     pub fn record_event(self) -> Result<DeviceEvent, C10dError> {
         match self {
             Self::Cpu => Ok(DeviceEvent::Host(Instant::now())),
-            Self::Cuda(cuda) => Ok(DeviceEvent::Cuda(cuda.mark(0)?)),
+            Self::Cuda(cuda) => Ok(DeviceEvent::Cuda(cuda.record_event(0)?)),
         }
     }
 }
@@ -134,7 +134,7 @@ pub enum DeviceEvent {
     /// Time of the host: on a CPU, an operation is complete when its call returns.
     Host(Instant),
     /// An event in the queue of the CUDA device.
-    Cuda(Mark),
+    Cuda(CudaEvent),
 }
 
 impl DeviceEvent {
@@ -142,7 +142,7 @@ impl DeviceEvent {
     pub fn elapsed_time(&self, end: &Self) -> Result<Duration, C10dError> {
         match (self, end) {
             (Self::Host(start), Self::Host(end)) => Ok(end.saturating_duration_since(*start)),
-            (Self::Cuda(start), Self::Cuda(end)) => start.until(end),
+            (Self::Cuda(start), Self::Cuda(end)) => start.elapsed_until(end),
             // The device of a rank does not change.
             _ => Ok(Duration::ZERO),
         }

@@ -46,7 +46,7 @@ fn distributed_gradients(group: &ProcessGroup, count: usize, clean_weight: f64) 
     let objective = Objective::CrossEntropy(CrossEntropy { clean_weight, label_smoothing: 0.0 });
     let scale = world_size as f64 / count as f64;
     let loss =
-        objective::loss(&network, &objective, Mode::Train, (&images, &adversarial), &labels, scale).unwrap();
+        objective::loss(&network, &objective, Mode::Train, &images, &adversarial, &labels, scale).unwrap();
     reducer.prepare_backward().unwrap();
     loss.backward();
     gradients(&network)

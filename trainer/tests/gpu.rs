@@ -15,6 +15,7 @@ use std::{
 use datjob_adversarial::{
     evaluate::{self, EvalAttack, Evaluation},
     model::Network,
+    shard::Shard,
 };
 use datjob_api::{
     report::FailureReason,
@@ -56,7 +57,7 @@ fn gpu() -> Option<(Cuda, MutexGuard<'static, ()>)> {
 fn single_rank_group(cuda: Cuda, backend: CudaBackend) -> ProcessGroup {
     let store = TcpStore::host(Ipv4Addr::LOCALHOST.into(), 0, TIMEOUT).unwrap();
     let options = GlooOptions { device: GlooDevice::Hostname("127.0.0.1".into()), name: "test".into() };
-    ProcessGroup::with_cuda(cuda, backend, &store, (0, 1), TIMEOUT, &options).unwrap()
+    ProcessGroup::with_cuda(cuda, backend, &store, 0, 1, TIMEOUT, &options).unwrap()
 }
 
 fn values(tensor: &Tensor) -> Vec<f64> {
@@ -73,7 +74,7 @@ fn assert_close(found: &Tensor, expected: &Tensor, tolerance: f64, what: &str) {
 #[test]
 fn reports_device_name_and_memory_use() {
     let Some((cuda, _lock)) = gpu() else { return };
-    let device = cuda.describe(0).unwrap();
+    let device = cuda.device_properties(0).unwrap();
     println!("{device:?}");
     assert!(!device.name.is_empty() && device.capability.0 >= 7, "{device:?}");
     let before = cuda.memory(0).unwrap();
@@ -129,7 +130,7 @@ fn evaluation_matches_the_cpu() {
     let indices: Vec<usize> = (0..500).collect();
     let threat_model = ThreatModel { norm: Norm::default(), epsilon: "0.02".parse().unwrap() };
     let spec = datjob_api::training::DuringAttack::Pgd(Pgd { steps: 5, step_size: None });
-    let attacks = [EvalAttack::during(&spec, &threat_model)];
+    let attacks = [EvalAttack::for_validation(&spec, &threat_model)];
     let count = |device| {
         let network =
             Network::new(&Architecture::SmallCnn.into(), [1, 28, 28], 10, 3, (Kind::Float, device)).unwrap();
@@ -141,13 +142,16 @@ fn evaluation_matches_the_cpu() {
             attacks: &attacks,
             device,
         };
-        evaluate::evaluate(&network, &evaluation, 0, 1, &mut |_, _| std::ops::ControlFlow::Continue(()))
-            .unwrap()
+        evaluate::evaluate(&network, &evaluation, Shard::WHOLE, &mut |_, _| {
+            std::ops::ControlFlow::Continue(())
+        })
+        .unwrap()
     };
     let (expected, found) = (count(Device::Cpu), count(Device::Cuda(0)));
     println!("CPU {expected:?}, GPU {found:?}");
     // In float32, an image close to a decision boundary may get either class.
-    let difference = |one: &evaluate::ByClass, other: &evaluate::ByClass| one.sum().abs_diff(other.sum());
+    let difference =
+        |one: &evaluate::ClassCounts, other: &evaluate::ClassCounts| one.sum().abs_diff(other.sum());
     assert!(difference(&expected.clean, &found.clean) <= 2);
     assert!(difference(&expected.worst_case, &found.worst_case) <= 5);
     assert_eq!(expected.total, found.total);

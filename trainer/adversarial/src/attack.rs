@@ -1,22 +1,24 @@
-//! Attacks: images of the same classes, within the threat model, that the network gets wrong.
+//! Attacks: they generate adversarial examples, images within the threat model that the network misclassifies. Pure
+//! functions, except for the network's calls.
 //!
-//! They take the gradient of a loss with respect to the images alone; the caller freezes the weights
-//! ([`Network::frozen`]), so that no weight gradient is computed and thrown away. The loss is the SUM of the images'
-//! losses: an image's gradient then depends on the image and not on how many others share its batch. (Only its direction
-//! is used; a mean over a large batch would bring small gradients closer to underflow.)
+//! An attack differentiates a loss with respect to the images only. The caller freezes the weights
+//! ([`Network::with_frozen_weights`]), so that no weight gradient is computed and discarded. The loss is the SUM of the images'
+//! losses, so an image's gradient does not depend on the size of its batch. Only its direction is used; a mean over a
+//! large batch would bring small gradients closer to underflow.
 
 use datjob_api::training::{Attack, Objective, ThreatModel};
 use tch::{TchError, Tensor, no_grad, with_grad};
 
 use crate::{
     model::{Mode, Network},
-    objective::{divergence, summed_cross_entropy},
+    objective::{kl_divergence, summed_cross_entropy},
     smoothing::NoisyCopies,
 };
 
 mod apgd;
 mod ball;
 mod fab;
+mod perturbation_set;
 mod pgd;
 mod single_step;
 mod square;
@@ -24,12 +26,13 @@ mod square;
 pub use apgd::{ApgdLoss, ApgdParameters, apgd};
 pub use ball::Ball;
 pub use fab::{FabParameters, fab_t};
+pub use perturbation_set::PerturbationSet;
 pub use pgd::{PgdParameters, pgd};
 pub use single_step::{FgsmParameters, fgsm, n_fgsm};
 pub use square::{SquareParameters, square};
 
-/// In which mode the network is attacked during training: with running statistics by PGD, with those of the batch by
-/// attacks of a single step (as Wong et al. and de Jorge et al.).
+/// BatchNorm mode of the network under a training attack. PGD uses the running statistics; single-step attacks use those
+/// of the batch, as Wong et al. and de Jorge et al. do.
 pub fn training_mode(attack: &Attack) -> Mode {
     match attack {
         Attack::Pgd(_) => Mode::Eval,
@@ -37,74 +40,84 @@ pub fn training_mode(attack: &Attack) -> Mode {
     }
 }
 
-/// How a training makes adversarial examples.
+/// How a training generates adversarial examples.
 #[derive(Clone, Copy, Debug)]
-pub struct Recipe<'a> {
+pub struct AttackConfig<'a> {
     /// The attack.
     pub attack: &'a Attack,
-    /// The objective, whose loss is made large: the divergence from the prediction on the image for TRADES, cross-entropy
-    /// otherwise.
+    /// The objective. It selects the loss that the attack maximises: for TRADES the divergence from the prediction on
+    /// the clean image, otherwise cross-entropy.
     pub objective: &'a Objective,
-    /// Where the examples may lie.
+    /// The allowed perturbations.
     pub threat_model: &'a ThreatModel,
-    /// What step sizes are multiplied by.
+    /// Factor of all step sizes.
     pub step_scale: f64,
 }
 
-/// The images of a step.
+/// The images that a training step attacks.
 #[derive(Clone, Copy, Debug)]
-pub struct Examples<'a> {
+pub struct AttackInputs<'a> {
     /// `[N, C, H, W]` in [0, 1].
     pub images: &'a Tensor,
     /// i64 `[N]`, or probabilities of the classes, `[N, classes]`.
     pub labels: &'a Tensor,
-    /// The start, like `images`: see [`datjob_data::random::Start`].
-    pub start: &'a Tensor,
-    /// Where the smoothed network is attacked.
-    pub copies: Option<&'a NoisyCopies>,
+    /// The noise from which the attack starts, shaped like `images`: see [`datjob_data::random::Start`].
+    pub start_noise: &'a Tensor,
+    /// The noisy copies, if the smoothed network is attacked.
+    pub noisy_copies: Option<&'a NoisyCopies>,
 }
 
-/// The adversarial examples that a training step trains on, `[N, C, H, W]` like the images, outside of any graph. Freezes
-/// the network meanwhile.
-pub fn for_training(
+/// Generates the adversarial examples of a training step: `[N, C, H, W]` like the images, detached from the graph. The
+/// network is frozen during the call.
+pub fn generate_adversarial_examples(
     network: &Network,
-    recipe: &Recipe<'_>,
-    examples: &Examples<'_>,
+    config: &AttackConfig<'_>,
+    inputs: &AttackInputs<'_>,
 ) -> Result<Tensor, TchError> {
-    let Recipe { attack, objective, threat_model, step_scale } = *recipe;
-    let Examples { images, labels, start, copies } = *examples;
+    let AttackConfig { attack, objective, threat_model, step_scale } = *config;
+    let AttackInputs { images, labels, start_noise, noisy_copies } = *inputs;
     let mode = training_mode(attack);
-    let (norm, epsilon) = (threat_model.norm, threat_model.epsilon.value());
-    network.frozen(|| {
+    let perturbations = PerturbationSet::from(threat_model);
+    network.with_frozen_weights(|| {
         let natural = match objective {
             Objective::Trades(_) => Some(no_grad(|| network.forward(images, mode)?.f_log_softmax(1, None))?),
             Objective::CrossEntropy(_) | Objective::Mart(_) => None,
         };
         let loss = |x: &Tensor| {
-            if let Some(copies) = copies {
-                return copies.cross_entropy(&network.forward(&copies.of(x)?, mode)?, labels);
+            if let Some(copies) = noisy_copies {
+                return copies.cross_entropy(&network.forward(&copies.add_noise(x)?, mode)?, labels);
             }
             let logits = network.forward(x, mode)?;
             match &natural {
-                Some(natural) => divergence(natural, &logits.f_log_softmax(1, None)?)?.f_sum(logits.kind()),
+                Some(natural) => {
+                    kl_divergence(natural, &logits.f_log_softmax(1, None)?)?.f_sum(logits.kind())
+                }
                 None => summed_cross_entropy(&logits, labels),
             }
         };
         match attack {
             Attack::Pgd(spec) => {
                 let step_size = spec.step_size(threat_model) * step_scale;
-                pgd(&loss, images, &PgdParameters { norm, epsilon, step_size, steps: spec.steps }, start)
+                pgd(
+                    &loss,
+                    images,
+                    &PgdParameters { perturbations, step_size, steps: spec.steps },
+                    start_noise,
+                )
             }
             Attack::Fgsm(spec) => {
                 let step_size = spec.step_size(threat_model) * step_scale;
-                fgsm(&loss, images, &FgsmParameters { epsilon, step_size }, start)
+                let epsilon = perturbations.epsilon;
+                fgsm(&loss, images, &FgsmParameters { epsilon, step_size }, start_noise)
             }
-            Attack::NFgsm(spec) => n_fgsm(&loss, images, spec.step_size(threat_model) * step_scale, start),
+            Attack::NFgsm(spec) => {
+                n_fgsm(&loss, images, spec.step_size(threat_model) * step_scale, start_noise)
+            }
         }
     })
 }
 
-/// One step from `from` along the direction in which the loss rises fastest.
+/// One step from `from` in the direction of steepest ascent of the loss.
 fn ascend(
     loss: &impl Fn(&Tensor) -> Result<Tensor, TchError>,
     from: &Tensor,
@@ -112,7 +125,7 @@ fn ascend(
     ball: &Ball,
 ) -> Result<Tensor, TchError> {
     let gradient = input_gradient(loss, from)?;
-    no_grad(|| ball.steepest(gradient)?.f_mul_scalar_(step_size)?.f_add_(from))
+    no_grad(|| ball.steepest_direction(gradient)?.f_mul_scalar_(step_size)?.f_add_(from))
 }
 
 /// The gradient of a loss with respect to the images.
@@ -120,12 +133,12 @@ fn input_gradient(
     loss: &impl Fn(&Tensor) -> Result<Tensor, TchError>,
     images: &Tensor,
 ) -> Result<Tensor, TchError> {
-    Ok(gradient_of(images, loss)?.1)
+    Ok(losses_and_gradient(images, loss)?.1)
 }
 
-/// Losses at `images`, out of the graph, and the gradient of their sum with respect to the images: for each image that of
-/// its own loss.
-pub(crate) fn gradient_of(
+/// The losses at `images`, detached, and the gradient of their sum with respect to the images. Each image's gradient is
+/// that of its loss.
+pub(crate) fn losses_and_gradient(
     images: &Tensor,
     losses: impl Fn(&Tensor) -> Result<Tensor, TchError>,
 ) -> Result<(Tensor, Tensor), TchError> {
@@ -140,7 +153,7 @@ pub(crate) fn gradient_of(
     })
 }
 
-/// `[N]` as `[N, 1, 1, 1]`.
-fn image_mask(flags: &Tensor) -> Result<Tensor, TchError> {
-    flags.f_view([-1, 1, 1, 1])
+/// `[N]` as `[N, 1, 1, 1]`, which broadcasts over the pixels of each image.
+fn per_image(values: &Tensor) -> Result<Tensor, TchError> {
+    values.f_view([-1, 1, 1, 1])
 }

@@ -1,5 +1,5 @@
 //! Averaged weights (Izmailov et al., "Averaging weights leads to wider optima"; as an exponential moving average in Gowal
-//! et al., arXiv 2010.03593, section 4.4): beside the weights that are trained, and of no effect on them.
+//! et al., arXiv 2010.03593, section 4.4). They do not affect the weights that are trained.
 
 use datjob_api::training::{Averaging, Ema};
 use tch::{TchError, no_grad};
@@ -8,29 +8,29 @@ use crate::model::{ModelError, Network};
 
 /// A network whose parameters and BatchNorm statistics are the moving average of another's.
 #[derive(Debug)]
-pub struct Average {
-    /// It.
+pub struct AveragedNetwork {
+    /// The network that holds the average.
     pub network: Network,
     decay: f64,
 }
 
-impl Average {
-    /// Begins with the state of `live`; `network` is another of the same form.
+impl AveragedNetwork {
+    /// Copies the state of `live` into `network`, another network of the same architecture.
     pub fn new(spec: &Averaging, network: Network, live: &Network) -> Result<Self, ModelError> {
         let Averaging::Ema(Ema { decay }) = *spec;
         network.load_state(live.state())?;
         Ok(Self { network, decay })
     }
 
-    /// Takes in the state of `live` after step `number`, counted from 1: average ← d · average + (1 − d) · state with
-    /// d = min(decay, (1 + number) / (10 + number)). Counters are taken over as they are.
+    /// Updates the average with the state of `live` after step `number`, counted from 1:
+    /// average ← d · average + (1 − d) · state with d = min(decay, (1 + number) / (10 + number)). Counters are copied.
     pub fn update(&mut self, live: &Network, number: u64) -> Result<(), TchError> {
         let number = number as f64;
-        let share = 1.0 - self.decay.min((1.0 + number) / (10.0 + number));
+        let weight = 1.0 - self.decay.min((1.0 + number) / (10.0 + number));
         no_grad(|| {
             for ((_, mut average), (_, live)) in self.network.state().into_iter().zip(live.state()) {
                 if average.is_floating_point() {
-                    let _ = average.f_lerp_(&live, share)?;
+                    let _ = average.f_lerp_(&live, weight)?;
                 } else {
                     average.f_copy_(&live)?;
                 }
@@ -54,14 +54,14 @@ mod tests {
     }
 
     #[test]
-    fn weights_and_statistics_are_averaged_and_counters_taken_over() {
+    fn averages_weights_and_statistics_and_copies_counters() {
         let live = network();
         let spec = Averaging::Ema(Ema { decay: 0.25 });
-        let mut average = Average::new(&spec, network(), &live).unwrap();
-        let mut by_hand: Vec<Tensor> =
+        let mut average = AveragedNetwork::new(&spec, network(), &live).unwrap();
+        let mut expected: Vec<Tensor> =
             live.state().into_iter().map(|(_, tensor)| tensor.detach().copy()).collect();
-        // In the first step (1 + 1) / (10 + 1) is less than the decay, then no longer.
-        for (number, kept) in [(1_u64, 2.0 / 11.0), (2, 0.25), (3, 0.25)] {
+        // Only in the first step is (1 + 1) / (10 + 1) less than the decay.
+        for (number, decay) in [(1_u64, 2.0 / 11.0), (2, 0.25), (3, 0.25)] {
             let images = Tensor::rand([4, 3, 8, 8], (Kind::Double, Device::Cpu));
             let _logits = live.forward(&images, Mode::Train).unwrap();
             no_grad(|| {
@@ -70,15 +70,15 @@ mod tests {
                 }
             });
             average.update(&live, number).unwrap();
-            for (expected, (_, live)) in by_hand.iter_mut().zip(live.state()) {
+            for (expected, (_, live)) in expected.iter_mut().zip(live.state()) {
                 *expected = if live.is_floating_point() {
-                    &*expected * kept + live.detach() * (1.0 - kept)
+                    &*expected * decay + live.detach() * (1.0 - decay)
                 } else {
                     live.copy()
                 };
             }
         }
-        for ((name, found), expected) in average.network.state().iter().zip(&by_hand) {
+        for ((name, found), expected) in average.network.state().iter().zip(&expected) {
             assert!(found.detach().allclose(expected, 1e-12, 1e-12, false), "{name}");
         }
         let state = average.network.state();

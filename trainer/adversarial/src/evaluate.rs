@@ -1,9 +1,9 @@
-//! A rank's part of an evaluation: how many images it classifies correctly, as they are and attacked.
+//! One rank's shard of an evaluation: counts of the images that are classified correctly, clean and attacked.
 //!
-//! The images are cut, in the order given, into batches of [`BATCH`]; rank r of W takes the batches r, r + W, r + 2W, …
-//! whole. Kernels give slightly other logits for other batch sizes; so every batch has a composition that does not depend
-//! on the world: those of its images that withstood what came before. (Logits may also depend on the number of threads of
-//! a process.)
+//! The images are split, in the given order, into batches of [`BATCH`]; rank r of W takes the whole batches r, r + W,
+//! r + 2W, …. Logits depend slightly on the batch size, because kernels do. So the composition of a batch does not depend
+//! on the world size: it holds those of its images that are still robust. (Logits may also depend on the number of threads
+//! of a process.)
 
 use std::{collections::BTreeSet, ops::ControlFlow};
 
@@ -12,40 +12,38 @@ use tch::{Device, Kind, TchError, Tensor, no_grad};
 use thiserror::Error;
 
 use crate::{
-    attack::gradient_of,
+    attack::losses_and_gradient,
     model::{Mode, Network},
     objective::summed_cross_entropy,
+    shard::Shard,
     tensors::float_batch,
 };
 
 mod attack;
 mod batch;
 mod counts;
-mod doubts;
-mod protocol;
 mod results;
+mod sanity_warnings;
 mod sweep;
 
 pub use attack::{EvalAttack, Method, Stage};
-pub use counts::{ByClass, Counts, CountsError};
-pub use doubts::doubts;
-pub use protocol::{TestMeasurements, TestResults, run_test_protocol};
+pub use counts::{ClassCounts, Counts, CountsError};
+pub use results::attack_results;
+pub use sanity_warnings::sanity_warnings;
+pub use sweep::{sweep_attacks, sweep_results};
 
 use batch::Batch;
 
-use results::attack_results;
-use sweep::{sweep_attacks, sweep_results};
-
-/// Images in a batch. Part of the definition of a result: never changes.
+/// Number of images in a batch. Results depend on it, so it must never change.
 pub const BATCH: usize = 250;
 
-/// What is evaluated: it maps images with pixels in [0, 1] to logits.
+/// A classifier under evaluation. It maps images with pixels in [0, 1] to logits.
 pub trait Classifier {
     /// Logits `[N, classes]` of images `[N, C, H, W]`.
     fn logits(&self, images: &Tensor) -> Result<Tensor, TchError>;
 
-    /// Images in the memory format that it works in.
-    fn input(&self, images: &Tensor) -> Result<Tensor, TchError> {
+    /// Converts images to the memory format of the classifier.
+    fn prepare_input(&self, images: &Tensor) -> Result<Tensor, TchError> {
         Ok(images.shallow_clone())
     }
 }
@@ -55,15 +53,15 @@ impl Classifier for Network {
         self.forward(images, Mode::Eval)
     }
 
-    fn input(&self, images: &Tensor) -> Result<Tensor, TchError> {
-        Network::input(self, images).map_err(|error| TchError::Torch(error.to_string()))
+    fn prepare_input(&self, images: &Tensor) -> Result<Tensor, TchError> {
+        Network::prepare_input(self, images).map_err(|error| TchError::Torch(error.to_string()))
     }
 }
 
-/// Why an evaluation ended early.
+/// An evaluation failed.
 #[derive(Debug, Error)]
 pub enum EvaluateError {
-    /// The network gives logits that are not finite, on an image or its attacked form.
+    /// The network returns logits that are not finite, on a clean or an adversarial image.
     #[error("the network's logits are not finite: the training diverged")]
     NotFinite,
     /// The progress callback asked to stop.
@@ -77,81 +75,82 @@ pub enum EvaluateError {
     Tensor(#[from] TchError),
 }
 
-/// What to evaluate.
+/// The images and attacks of an evaluation.
 #[derive(Clone, Copy, Debug)]
 pub struct Evaluation<'a> {
-    /// The data set's part.
+    /// The split of the data set.
     pub images: &'a Images,
-    /// The images in it, each once, in an order that all ranks share.
+    /// The images to evaluate. Each appears once, in an order that all ranks share.
     pub indices: &'a [usize],
-    /// Classes that labels tell apart.
+    /// Number of classes.
     pub classes: i64,
     /// Seed of the attacks' random starts.
     pub seed: u64,
     /// The attacks.
     pub attacks: &'a [EvalAttack],
-    /// Where the network is.
+    /// The device of the network.
     pub device: Device,
 }
 
 impl Evaluation<'_> {
-    /// Zeros, in the shape of this evaluation's counts.
+    /// Counts of this evaluation before its first image: all zero.
     pub fn counts(&self) -> Counts {
         Counts::new(self.classes as usize, self.attacks.iter().map(|attack| attack.stages.len()))
     }
 }
 
-/// Evaluates this rank's batches; the sum of [`Counts`] over all ranks is the result, and the same for every world.
+/// Evaluates this rank's batches. The sum of [`Counts`] over all ranks is the result; it does not depend on the world
+/// size.
 ///
-/// The network is in [`Mode::Eval`] and frozen. An image counts as robust under an attack where it is classified
-/// correctly as it is (that is a perturbation of 0) and after every run; `worst_case` asks for all attacks. The
-/// start of a run belongs to the seed, the image and the run. `progress` hears how many of this rank's images
-/// are done and how many there are, before every run of every attack, and may stop the evaluation.
+/// The network is in [`Mode::Eval`] and frozen. An image is robust under an attack if it is classified correctly without
+/// perturbation and after every run. `worst_case` counts the images that are robust under all attacks. The start of a run
+/// depends on the seed, the image and the run only. `progress` receives the number of finished images and the number of
+/// images of this rank before every run of every attack; it may cancel the evaluation.
 pub fn evaluate(
     network: &Network,
     evaluation: &Evaluation<'_>,
-    rank: usize,
-    world: usize,
+    shard: Shard,
     progress: &mut dyn FnMut(usize, usize) -> ControlFlow<()>,
 ) -> Result<Counts, EvaluateError> {
-    network.frozen(|| evaluate_classifier(network, evaluation, (rank, world), progress))
+    network.with_frozen_weights(|| evaluate_classifier(network, evaluation, shard, progress))
 }
 
-/// The same for anything that gives logits.
+/// [`evaluate`] for any [`Classifier`]. The caller freezes its weights.
 pub fn evaluate_classifier(
     classifier: &dyn Classifier,
     evaluation: &Evaluation<'_>,
-    (rank, world): (usize, usize),
+    shard: Shard,
     progress: &mut dyn FnMut(usize, usize) -> ControlFlow<()>,
 ) -> Result<Counts, EvaluateError> {
-    let batches: Vec<&[usize]> = evaluation.indices.chunks(BATCH).skip(rank).step_by(world.max(1)).collect();
+    let batches: Vec<&[usize]> = shard.select(evaluation.indices.chunks(BATCH)).collect();
     let total = batches.iter().map(|batch| batch.len()).sum();
     let mut counts = evaluation.counts();
     let mut done = 0;
-    let mut pulse = |done| match progress(done, total) {
+    let mut report_progress = |done| match progress(done, total) {
         ControlFlow::Continue(()) => Ok(()),
         ControlFlow::Break(()) => Err(EvaluateError::Cancelled),
     };
     let mut loader = Loader::new(evaluation.images, batches.iter().map(|batch| batch.to_vec()), None)?;
     for indices in batches {
         let Some(images) = loader.next_batch()? else { break };
-        let batch = look(classifier, evaluation, (indices, &images), &mut counts)?;
-        attack_all(classifier, evaluation, &batch, &mut counts, &mut || pulse(done))?;
+        let clean = classify_clean(classifier, evaluation, indices, &images, &mut counts)?;
+        run_attacks(classifier, evaluation, &clean, &mut counts, &mut || report_progress(done))?;
         done += indices.len();
     }
-    pulse(total)?;
+    report_progress(total)?;
     Ok(counts)
 }
 
-/// Counts the images as they are; those classified correctly are to be attacked.
-fn look(
+/// Counts the clean images that are classified correctly and returns them.
+fn classify_clean(
     classifier: &dyn Classifier,
     evaluation: &Evaluation<'_>,
-    (indices, images): (&[usize], &Loaded),
+    indices: &[usize],
+    images: &Loaded,
     counts: &mut Counts,
 ) -> Result<Batch, EvaluateError> {
     let (images, labels) = float_batch(images, evaluation.device)?;
-    let images = classifier.input(&images)?;
+    let images = classifier.prepare_input(&images)?;
     let logits = finite_logits(classifier, &images)?;
     let all = Batch {
         indices: indices.to_vec(),
@@ -161,45 +160,45 @@ fn look(
         labels,
         image_shape: evaluation.images.shape(),
     };
-    let clean = all.keep(&correct(&logits, &all.labels)?)?;
+    let clean = all.select(&correct(&logits, &all.labels)?)?;
     counts.total.add(&all.classes);
     counts.clean.add(&clean.classes);
-    if evaluation.attacks.iter().any(|attack| attack.checked) {
-        counts.unsteady.add(&all.classes_of(&unsteady(classifier, &all, &logits)?));
+    if evaluation.attacks.iter().any(|attack| attack.sanity_checks) {
+        counts.nondeterministic.add(&all.selected_classes(&nondeterministic(classifier, &all, &logits)?));
         if !clean.indices.is_empty() {
-            counts.without_gradient.add(&clean.classes_of(&without_gradient(classifier, &clean)?));
+            counts.zero_gradient.add(&clean.selected_classes(&zero_gradient(classifier, &clean)?));
         }
     }
     Ok(clean)
 }
 
-/// Counts those images that withstand the attacks.
-fn attack_all(
+/// Runs all attacks on the correctly classified images and counts those that are robust.
+fn run_attacks(
     classifier: &dyn Classifier,
     evaluation: &Evaluation<'_>,
     clean: &Batch,
     counts: &mut Counts,
-    pulse: &mut dyn FnMut() -> Result<(), EvaluateError>,
+    report_progress: &mut dyn FnMut() -> Result<(), EvaluateError>,
 ) -> Result<(), EvaluateError> {
-    let mut robust: BTreeSet<usize> = clean.indices.iter().copied().collect();
+    let mut worst_case: BTreeSet<usize> = clean.indices.iter().copied().collect();
     for (attack, counts) in evaluation.attacks.iter().zip(&mut counts.attacks) {
-        let mut standing = clean.shallow_clone();
+        let mut robust = clean.shallow_clone();
         for (stage, count) in attack.stages.iter().zip(counts) {
             for run in 0..stage.runs {
-                if standing.indices.is_empty() {
+                if robust.indices.is_empty() {
                     break;
                 }
-                pulse()?;
-                let examples = stage.method.adversarial(classifier, &standing, (evaluation.seed, run))?;
-                let withstood = correct(&finite_logits(classifier, &examples)?, &standing.labels)?;
-                standing = standing.keep(&withstood)?;
+                report_progress()?;
+                let examples = stage.method.generate(classifier, &robust, evaluation.seed, run)?;
+                let still_correct = correct(&finite_logits(classifier, &examples)?, &robust.labels)?;
+                robust = robust.select(&still_correct)?;
             }
-            count.add(&standing.classes);
+            count.add(&robust.classes);
         }
-        robust.retain(|index| standing.indices.contains(index));
+        worst_case.retain(|index| robust.indices.contains(index));
     }
-    let in_all: Vec<bool> = clean.indices.iter().map(|index| robust.contains(index)).collect();
-    counts.worst_case.add(&clean.classes_of(&in_all));
+    let in_all: Vec<bool> = clean.indices.iter().map(|index| worst_case.contains(index)).collect();
+    counts.worst_case.add(&clean.selected_classes(&in_all));
     Ok(())
 }
 
@@ -218,8 +217,12 @@ fn correct(logits: &Tensor, labels: &Tensor) -> Result<Vec<bool>, TchError> {
     Vec::try_from(logits.f_argmax(1, false)?.f_eq_tensor(labels)?)
 }
 
-/// Which images have other logits when asked again, by more than a ten-thousandth of their length.
-fn unsteady(classifier: &dyn Classifier, batch: &Batch, logits: &Tensor) -> Result<Vec<bool>, TchError> {
+/// Which images get different logits from a second forward pass. The tolerance is relative to the logits' norm.
+fn nondeterministic(
+    classifier: &dyn Classifier,
+    batch: &Batch,
+    logits: &Tensor,
+) -> Result<Vec<bool>, TchError> {
     const TOLERANCE: f64 = 1e-4;
     no_grad(|| {
         let change = classifier.logits(&batch.images)?.f_sub(logits)?;
@@ -228,15 +231,15 @@ fn unsteady(classifier: &dyn Classifier, batch: &Batch, logits: &Tensor) -> Resu
     })
 }
 
-/// At which images the gradient of the cross-entropy is zero.
-fn without_gradient(classifier: &dyn Classifier, batch: &Batch) -> Result<Vec<bool>, TchError> {
+/// Which images have a cross-entropy gradient of zero.
+fn zero_gradient(classifier: &dyn Classifier, batch: &Batch) -> Result<Vec<bool>, TchError> {
     let loss = |x: &Tensor| summed_cross_entropy(&classifier.logits(x)?, &batch.labels);
-    let (_, gradient) = gradient_of(&batch.images, loss)?;
+    let (_, gradient) = losses_and_gradient(&batch.images, loss)?;
     let size = gradient.f_abs()?.f_flatten(1, -1)?.f_sum_dim_intlist(1, false, None::<Kind>)?;
     Vec::try_from(size.f_eq(0.0)?)
 }
 
-/// The class that the network gives each of these images, as they are.
+/// The predicted class of each of these images, without perturbation.
 pub fn predict(
     network: &Network,
     images: &Images,

@@ -1,8 +1,8 @@
-//! What one process computes of adversarial training: networks, attacks, objectives, optimizers, evaluation.
+//! The part of adversarial training that one process computes: networks, attacks, objectives, optimizers, evaluation.
 //!
-//! Nothing here knows of ranks or of the network: [`evaluate`] and [`certify`] take a rank and a world size as plain numbers
-//! (`clippy.toml` forbids the collectives of `datjob-c10d`, of which the memory format alone is used). The engine of the
-//! trainer puts these parts together.
+//! This crate does not communicate: [`evaluate`] and [`certify`] take a [`Shard`](shard::Shard) of plain numbers.
+//! `clippy.toml` forbids the collectives of `datjob-c10d`; only its memory format is used. The trainer's engine combines
+//! these parts.
 
 pub mod attack;
 pub mod averaging;
@@ -11,7 +11,9 @@ pub mod evaluate;
 pub mod model;
 pub mod objective;
 pub mod optim;
+pub mod shard;
 pub mod smoothing;
 pub mod state_dict;
 pub mod tensors;
+pub mod test_protocol;
 pub mod weight_perturbation;

@@ -1,7 +1,7 @@
-//! The networks: modules with their parameters under the names that PyTorch's users know.
+//! The networks. Their parameters have the names of RobustBench's and torchvision's PyTorch models.
 //!
-//! Not `tch::nn`: its `VarStore` gives names in a hash map's order, draws weights from the global generator, and its
-//! BatchNorm cannot use batch statistics without updating the running ones.
+//! They do not use `tch::nn`. Its `VarStore` returns parameters in a hash map's order and draws weights from the global
+//! generator, and its BatchNorm cannot use batch statistics without updating the running ones.
 
 use std::collections::{BTreeMap, btree_map::Entry as MapEntry};
 
@@ -27,29 +27,29 @@ use registry::{Entry, Registry, Role};
 use resnet::{RESNET_18, RESNET_34, RESNET_50, Resnet};
 use small_cnn::SmallCnn;
 
-/// Which statistics BatchNorm uses. Networks without BatchNorm behave the same in all modes.
+/// The statistics that BatchNorm uses. Networks without BatchNorm behave the same in all modes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Mode {
-    /// Those of the batch; the running statistics are updated.
+    /// Batch statistics; the running statistics are updated.
     Train,
-    /// Those of the batch; the running statistics stay (attacks of a single step, as Wong et al.).
+    /// Batch statistics; the running statistics do not change (single-step attacks, as in Wong et al.).
     TrainFrozenStatistics,
     /// The running statistics.
     Eval,
 }
 
-/// Why a state does not fit a network or an optimizer.
+/// A state dict does not fit a network or an optimizer.
 #[derive(Debug, Error)]
 pub enum ModelError {
     /// The state lacks a tensor.
     #[error("missing tensor {0} in the state dict")]
     Missing(String),
-    /// The state has a tensor that does not belong there.
+    /// The state has an unknown tensor.
     #[error("unexpected tensor {0} in the state dict")]
     Unexpected(String),
-    /// The state has a tensor twice.
+    /// The state has two tensors of the same name.
     #[error("duplicate tensor {0} in the state dict")]
-    Repeated(String),
+    Duplicate(String),
     /// A tensor has another shape.
     #[error("tensor {name} in the state dict: expected shape {expected:?}, got {found:?}")]
     Shape {
@@ -57,7 +57,7 @@ pub enum ModelError {
         name: String,
         /// Its shape in the state.
         found: Vec<i64>,
-        /// The shape it should have.
+        /// The shape that the network expects.
         expected: Vec<i64>,
     },
     /// libtorch failed.
@@ -82,14 +82,15 @@ enum Body {
 }
 
 impl Network {
-    /// A network for the images and classes of a data set, its initial weights drawn by the seed.
+    /// A network for the images and classes of a data set. `seed` determines its initial weights.
     ///
-    /// They are PyTorch's: uniform in ±1/√fan_in for convolutions and linear layers (`kaiming_uniform_` with a = √5),
+    /// Weights are initialised as in PyTorch: uniform in ±1/√fan_in for convolutions and linear layers (`kaiming_uniform_` with a = √5),
     /// scale 1 and shift 0 for BatchNorm; the convolutions of wide residual networks are normal with variance 2/fan_out.
-    /// They do not depend on `device`.
+    /// They do not depend on the device.
     pub fn for_dataset(
         model: &Model,
-        (dataset, contents): (Dataset, &Contents),
+        dataset: Dataset,
+        contents: &Contents,
         seed: u64,
         options: (Kind, Device),
     ) -> Result<Self, ModelError> {
@@ -100,7 +101,7 @@ impl Network {
         Ok(network)
     }
 
-    /// The same for images of any shape (channels, height, width), which are not normalised.
+    /// A network for images of any shape (channels, height, width), without normalisation.
     pub fn new(
         model: &Model,
         image_shape: [i64; 3],
@@ -109,25 +110,22 @@ impl Network {
         (kind, device): (Kind, Device),
     ) -> Result<Self, ModelError> {
         let registry = &mut Registry::new(seed, kind, device);
-        let (form, channels) = ((model.stem, model.activation), image_shape[0]);
-        let resnet =
-            |registry, shape| Resnet::new(registry, shape, form, channels, classes).map(Body::Resnet);
+        let (activation, channels) = (model.activation, image_shape[0]);
+        let resnet = |registry, shape| {
+            Resnet::new(registry, shape, model.stem, activation, channels, classes).map(Body::Resnet)
+        };
         let body = match model.architecture {
             Architecture::SmallCnn => {
-                Body::SmallCnn(SmallCnn::new(registry, model.activation, image_shape, classes)?)
+                Body::SmallCnn(SmallCnn::new(registry, activation, image_shape, classes)?)
             }
             Architecture::Resnet18 => resnet(registry, RESNET_18)?,
             Architecture::Resnet34 => resnet(registry, RESNET_34)?,
             Architecture::Resnet50 => resnet(registry, RESNET_50)?,
             Architecture::PreactResnet18 => {
-                Body::Preactivation(Preactivation::resnet18(registry, model.activation, channels, classes)?)
+                Body::Preactivation(Preactivation::resnet18(registry, activation, channels, classes)?)
             }
             Architecture::WideResnet { depth, width } => Body::Preactivation(Preactivation::wide_resnet(
-                registry,
-                (depth, width),
-                model.activation,
-                channels,
-                classes,
+                registry, depth, width, activation, channels, classes,
             )?),
         };
         Ok(Self { normalization: None, body, entries: registry.take_entries(), channels_last: false })
@@ -135,7 +133,8 @@ impl Network {
 
     /// Logits `[N, classes]` of images `[N, C, H, W]`.
     pub fn forward(&self, images: &Tensor, mode: Mode) -> Result<Tensor, TchError> {
-        let normalised = self.normalization.as_ref().map(|one| one.forward(images)).transpose()?;
+        let normalised =
+            self.normalization.as_ref().map(|normalization| normalization.forward(images)).transpose()?;
         let x = normalised.as_ref().unwrap_or(images);
         match &self.body {
             Body::SmallCnn(body) => body.forward(x),
@@ -144,9 +143,8 @@ impl Network {
         }
     }
 
-    /// Images in the memory format that the network works in. Converting a batch once here saves a conversion in each
-    /// forward pass.
-    pub fn input(&self, images: &Tensor) -> Result<Tensor, C10dError> {
+    /// Converts images to the network's memory format. Converting a batch once saves a conversion in each forward pass.
+    pub fn prepare_input(&self, images: &Tensor) -> Result<Tensor, C10dError> {
         if self.channels_last {
             datjob_c10d::contiguous_channels_last(images)
         } else {
@@ -154,8 +152,8 @@ impl Network {
         }
     }
 
-    /// Changes the convolutions to channels_last in place: about a sixth faster on CPUs, more on tensor cores. Before a
-    /// Reducer or an optimizer is made.
+    /// Converts the convolutions to channels_last in place: about a sixth faster on CPUs, more on tensor cores. Call it before
+    /// a Reducer or an optimizer is created.
     pub fn channels_last(&mut self) -> Result<(), C10dError> {
         for entry in &self.entries {
             if entry.tensor.dim() == 4 {
@@ -182,19 +180,19 @@ impl Network {
         self.tensors(|_| true)
     }
 
-    fn tensors(&self, wanted: impl Fn(Role) -> bool) -> StateDict {
-        let wanted = self.entries.iter().filter(|entry| wanted(entry.role));
-        wanted.map(|entry| (entry.name.clone(), entry.tensor.shallow_clone())).collect()
+    fn tensors(&self, selects: impl Fn(Role) -> bool) -> StateDict {
+        let selected = self.entries.iter().filter(|entry| selects(entry.role));
+        selected.map(|entry| (entry.name.clone(), entry.tensor.shallow_clone())).collect()
     }
 
-    /// Takes over a state: exactly the names and shapes of [`Network::state`]. Values are converted to the network's
-    /// kind and device. Where it fails before libtorch is asked, the network is as it was.
+    /// Loads a state with exactly the names and shapes of [`Network::state`]. Values are converted to the network's kind and
+    /// device. If names or shapes differ, the network does not change.
     pub fn load_state(&self, state: impl IntoIterator<Item = (String, Tensor)>) -> Result<(), ModelError> {
         copy_state(&self.state(), state)
     }
 
-    /// [`load_state`](Self::load_state) for weights that were trained on something else: the last layer keeps its own
-    /// values where theirs is for another number of classes, and where `new_head` asks for that. Says whether it did.
+    /// [`load_state`](Self::load_state) for weights that were trained on another data set. The last layer keeps its initial
+    /// values if the state's has another number of classes or if `new_head` is set. Returns whether it did.
     pub fn load_pretrained(
         &self,
         state: impl IntoIterator<Item = (String, Tensor)>,
@@ -219,27 +217,27 @@ impl Network {
         parameters.split_off(parameters.len().saturating_sub(2))
     }
 
-    /// Runs `work` with all parameters out of the graph, so that an attack computes gradients of its input alone. They
-    /// are put back as they were on every way out, a panic included.
-    pub fn frozen<T>(&self, work: impl FnOnce() -> T) -> T {
-        let frozen = Frozen::new(self.parameters());
-        let result = work();
-        drop(frozen);
+    /// Runs `body` with `requires_grad` off for all parameters, so that an attack computes only gradients of its input.
+    /// `requires_grad` is restored when `body` returns or panics.
+    pub fn with_frozen_weights<T>(&self, body: impl FnOnce() -> T) -> T {
+        let guard = FreezeGuard::new(self.parameters());
+        let result = body();
+        drop(guard);
         result
     }
 }
 
-/// Parameters that were taken out of the graph; dropping it puts them back.
-struct Frozen(Vec<Tensor>);
+/// Parameters whose `requires_grad` was switched off; dropping the guard switches it on.
+struct FreezeGuard(Vec<Tensor>);
 
-impl Frozen {
+impl FreezeGuard {
     fn new(parameters: StateDict) -> Self {
         let live = parameters.into_iter().map(|(_, tensor)| tensor).filter(Tensor::requires_grad);
         Self(live.inspect(|tensor| drop(tensor.set_requires_grad(false))).collect())
     }
 }
 
-impl Drop for Frozen {
+impl Drop for FreezeGuard {
     fn drop(&mut self) {
         for tensor in &self.0 {
             let _ = tensor.set_requires_grad(true);
@@ -247,7 +245,7 @@ impl Drop for Frozen {
     }
 }
 
-/// Copies a state into live tensors: exactly their names and shapes.
+/// Copies a state into live tensors of exactly the same names and shapes.
 pub(crate) fn copy_state(
     live: &[(String, Tensor)],
     state: impl IntoIterator<Item = (String, Tensor)>,
@@ -255,7 +253,7 @@ pub(crate) fn copy_state(
     let mut given = BTreeMap::new();
     for (name, tensor) in state {
         match given.entry(name) {
-            MapEntry::Occupied(entry) => return Err(ModelError::Repeated(entry.key().clone())),
+            MapEntry::Occupied(entry) => return Err(ModelError::Duplicate(entry.key().clone())),
             MapEntry::Vacant(entry) => entry.insert(tensor),
         };
     }

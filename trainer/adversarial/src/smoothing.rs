@@ -1,9 +1,10 @@
-//! Training for randomised smoothing: each image stands for copies with Gaussian noise (Salman et al., "Provably robust
-//! deep learning via adversarially trained smoothed classifiers", arXiv 1906.04584; Smooth-AT in arXiv 2206.06257).
+//! Training for randomised smoothing: each image becomes several copies with Gaussian noise (Salman et al., "Provably
+//! robust deep learning via adversarially trained smoothed classifiers", arXiv 1906.04584; Smooth-AT in arXiv
+//! 2206.06257). Pure.
 
 use tch::{Reduction, TchError, Tensor};
 
-/// Noisy copies of the images of a batch. The noise belongs to the images and stays through attack and training step.
+/// Noisy copies of the images of a batch. The attack and the training step use the same noise.
 #[derive(Debug)]
 pub struct NoisyCopies {
     samples: i64,
@@ -11,19 +12,19 @@ pub struct NoisyCopies {
 }
 
 impl NoisyCopies {
-    /// `noise`: `[N · samples, C, H, W]`, that of sample j of image i in row i · samples + j.
+    /// `noise` is `[N · samples, C, H, W]`; row i · samples + j is the noise of sample j of image i.
     pub fn new(samples: u32, noise: Tensor) -> Self {
         Self { samples: i64::from(samples), noise }
     }
 
-    /// How many copies there are of each image.
+    /// Number of copies of each image.
     pub fn samples(&self) -> i64 {
         self.samples
     }
 
-    /// The copies of images `[N, C, H, W]`, in the order of the noise. Not clipped: the smoothed classifier is defined over
-    /// all of the space.
-    pub fn of(&self, images: &Tensor) -> Result<Tensor, TchError> {
+    /// Repeats images `[N, C, H, W]` and adds the noise. Pixels are not clipped: the smoothed classifier is defined on the
+    /// whole space.
+    pub fn add_noise(&self, images: &Tensor) -> Result<Tensor, TchError> {
         self.repeat(images)?.f_add(&self.noise)
     }
 
@@ -32,8 +33,8 @@ impl NoisyCopies {
         self.repeat(labels)
     }
 
-    /// What the attack makes large, from the copies' logits and the images' labels: Σ −log of the mean over copies of the
-    /// label's probability (equation 5 of arXiv 1906.04584).
+    /// The loss that the attack maximises, from the copies' logits and the images' labels: Σ −log of the label's mean
+    /// probability over the copies (equation 5 of arXiv 1906.04584).
     pub fn cross_entropy(&self, logits: &Tensor, labels: &Tensor) -> Result<Tensor, TchError> {
         let classes = logits.size()[1];
         let log_probabilities = logits.f_log_softmax(1, None)?.f_view([-1, self.samples, classes])?;

@@ -1,56 +1,56 @@
-//! Tensors by name, and the files that they are read from and written to.
+//! State dicts, and the files that hold them.
 
 use std::path::Path;
 
 use datjob_data::weights::{self, NumberType, RawTensor, SafetensorsError, WeightsError, safetensors};
 use tch::{Device, Kind, TchError, Tensor};
 
-/// Tensors by name, in a fixed order.
+/// Named tensors in a fixed order.
 pub type StateDict = Vec<(String, Tensor)>;
 
-/// Tensors that cannot be written as safetensors, or bytes that hold none.
+/// Encoding or decoding a safetensors file failed.
 #[derive(Debug, thiserror::Error)]
 pub enum StateDictError {
-    /// The format.
+    /// The file format is invalid.
     #[error(transparent)]
     Safetensors(#[from] SafetensorsError),
-    /// A type of numbers that files do not hold.
+    /// A tensor has a type that checkpoints do not support.
     #[error("tensor {name}: unsupported type {kind}; expected Double, Float or Int64")]
     Kind {
-        /// The tensor.
+        /// Name of the tensor.
         name: String,
-        /// Its kind.
+        /// Kind of the tensor.
         kind: String,
     },
-    /// libtorch.
+    /// libtorch failed.
     #[error(transparent)]
     Torch(#[from] TchError),
 }
 
-/// A file of weights that cannot be used.
+/// Reading a file of weights failed.
 #[derive(Debug, thiserror::Error)]
 pub enum ReadError {
-    /// The file.
+    /// The file is invalid or unreadable.
     #[error(transparent)]
     Weights(#[from] WeightsError),
-    /// libtorch.
+    /// libtorch failed.
     #[error(transparent)]
     Torch(#[from] TchError),
 }
 
-/// The bytes of a safetensors file that holds `tensors`.
+/// Encodes tensors as a safetensors file.
 pub fn encode(tensors: &StateDict) -> Result<Vec<u8>, StateDictError> {
     let raw: Result<Vec<_>, _> =
         tensors.iter().map(|(name, tensor)| Ok((name.clone(), to_raw(name, tensor)?))).collect();
     raw.and_then(|raw| Ok(safetensors::encode(&raw)?))
 }
 
-/// The tensors of a safetensors file, in the order of their names, on the CPU.
+/// Decodes a safetensors file. The tensors are sorted by name and on the CPU.
 pub fn decode(bytes: &[u8]) -> Result<StateDict, StateDictError> {
     Ok(from_raw(&safetensors::decode(bytes)?)?)
 }
 
-/// The tensors of a file that [`weights::read`] reads, on the CPU.
+/// Reads a file of weights, as [`weights::read`] does. The tensors are on the CPU.
 pub fn read(path: &Path) -> Result<StateDict, ReadError> {
     Ok(from_raw(&weights::read(path)?)?)
 }
@@ -63,7 +63,7 @@ fn from_raw(tensors: &[(String, RawTensor)]) -> Result<StateDict, TchError> {
 }
 
 fn to_raw(name: &str, tensor: &Tensor) -> Result<RawTensor, StateDictError> {
-    // Files know no strides: channels_last weights go back to the order of their shape.
+    // Files have no strides: channels_last weights are converted to the contiguous format.
     let tensor = tensor.f_detach()?.f_to_device(Device::Cpu)?.f_contiguous()?;
     let number_type = number_type(tensor.kind()).ok_or_else(|| StateDictError::Kind {
         name: name.to_owned(),
@@ -88,7 +88,7 @@ fn kind(number_type: NumberType) -> Kind {
     }
 }
 
-/// The types that checkpoints and weights hold.
+/// The types that checkpoints support.
 fn number_type(kind: Kind) -> Option<NumberType> {
     match kind {
         Kind::Double => Some(NumberType::F64),

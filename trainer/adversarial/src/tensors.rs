@@ -1,4 +1,4 @@
-//! Batches of images, and random numbers, as tensors.
+//! Conversion of image batches and random numbers to tensors. Pure.
 
 use datjob_data::{
     Loaded,
@@ -6,25 +6,25 @@ use datjob_data::{
 };
 use tch::{Device, Kind, TchError, Tensor};
 
-/// Images: u8 `[N, C, H, W]`, for [`to_float`]; labels: i64 `[N]`; both in host memory.
+/// Images as u8 `[N, C, H, W]`, for [`to_float`], and labels as i64 `[N]`; both in host memory.
 pub fn byte_batch(loaded: &Loaded) -> Result<(Tensor, Tensor), TchError> {
     let images = batch(&Tensor::f_from_slice(&loaded.pixels)?, loaded.labels.len(), loaded.shape)?;
     Ok((images, Tensor::f_from_slice(&loaded.labels)?))
 }
 
-/// [`byte_batch`] with the images [as floats](to_float), on `device`.
+/// [`byte_batch`] with the images converted [to floats](to_float), on `device`.
 pub fn float_batch(loaded: &Loaded, device: Device) -> Result<(Tensor, Tensor), TchError> {
     let (pixels, labels) = byte_batch(loaded)?;
     Ok((to_float(&pixels.f_to_device(device)?)?, labels.f_to_device(device)?))
 }
 
-/// Bytes as f32 in [0, 1] (byte / 255), where they are: they cross to a device as a quarter of what floats would be.
+/// Converts bytes to f32 in [0, 1] (byte / 255) on their device. The transfer of bytes takes a quarter of that of floats.
 pub fn to_float(pixels: &Tensor) -> Result<Tensor, TchError> {
     pixels.f_to_kind(Kind::Float)?.f_div_scalar(255.0)
 }
 
-/// The labels that a loss takes: i64 `[N]`, or where images were mixed the probability of each class, f32 `[N, classes]`, of
-/// which cross-entropy is that of both labels in proportion.
+/// The targets of a loss: labels i64 `[N]`, or for mixed images class probabilities f32 `[N, classes]`. Their cross-entropy
+/// is the weighted sum of the cross-entropies of both labels.
 pub fn targets(loaded: &Loaded, classes: i64) -> Result<Tensor, TchError> {
     let labels = Tensor::f_from_slice(&loaded.labels)?;
     if loaded.mixed.is_empty() {
@@ -37,7 +37,7 @@ pub fn targets(loaded: &Loaded, classes: i64) -> Result<Tensor, TchError> {
     others.f_lerp_tensor(&labels, &own)
 }
 
-/// [`random::training_noise`] for images of a shape (channels, height, width): f32 `[N, C, H, W]` on the CPU.
+/// [`random::training_noise`] as f32 `[N, C, H, W]` on the CPU; `shape` is channels, height, width.
 pub fn training_noise(
     seed: u64,
     epoch: u64,
@@ -49,19 +49,20 @@ pub fn training_noise(
     batch(&Tensor::f_from_slice(&noise)?, indices.len(), shape)
 }
 
-/// [`random::smoothing_noise`] for images of a shape (channels, height, width): f32 `[N · samples, C, H, W]` on the CPU.
+/// [`random::smoothing_noise`] as f32 `[N · samples, C, H, W]` on the CPU; `shape` is channels, height, width.
 pub fn smoothing_noise(
     seed: u64,
     epoch: u64,
     indices: &[usize],
     shape: [i64; 3],
-    (sigma, samples): (f64, u32),
+    sigma: f64,
+    samples: u32,
 ) -> Result<Tensor, TchError> {
     let noise = random::smoothing_noise(seed, epoch, indices, pixels(shape), (sigma, samples));
     batch(&Tensor::f_from_slice(&noise)?, indices.len() * samples as usize, shape)
 }
 
-/// [`random::evaluation_noise`] for images of a shape (channels, height, width): f32 `[N, C, H, W]` on the CPU.
+/// [`random::evaluation_noise`] as f32 `[N, C, H, W]` on the CPU; `shape` is channels, height, width.
 pub fn evaluation_noise(
     seed: u64,
     restart: u64,
@@ -88,7 +89,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_batch_holds_the_asked_images_as_numbers_from_0_to_1() {
+    fn a_batch_holds_the_selected_images_as_floats_from_0_to_1() {
         let images = Images::new([1, 1, 2], vec![0, 51, 102, 153, 204, 255], vec![3, 1, 999]);
         let (pixels, labels) = float_batch(&images.read(&[2, 0], None).unwrap(), Device::Cpu).unwrap();
         assert_eq!(pixels.size(), [2, 1, 1, 2]);
@@ -100,7 +101,7 @@ mod tests {
     }
 
     #[test]
-    fn mixed_images_have_both_labels_in_proportion() {
+    fn targets_of_mixed_images_are_weighted_labels() {
         let images = Images::new([1, 8, 8], [[0; 64], [200; 64]].concat(), vec![0, 2]);
         let variation = datjob_api::training::Variation {
             crop: 0,
@@ -109,7 +110,7 @@ mod tests {
             cutout: 0,
             cut_mix: Some(datjob_api::training::CutMix::default()),
         };
-        // The only partner is the bright image.
+        // The bright image is the only partner.
         let augmentation = Augmentation::new(&variation, &[1], 0, 0);
         let loaded = images.read(&[0; 1], Some(&augmentation)).unwrap();
         let bright = loaded.pixels.iter().map(|&pixel| u32::from(pixel)).sum::<u32>() / 200;
@@ -124,8 +125,8 @@ mod tests {
         // λ · CE(first label) + (1 − λ) · CE(second label).
         let logits = Tensor::from_slice(&[0.3_f32, -1.2, 2.0]).view([1, 3]);
         let entropy = |labels: &Tensor| crate::objective::summed_cross_entropy(&logits, labels).unwrap();
-        let of_class = |class: i64| entropy(&Tensor::from_slice(&[class])).double_value(&[]);
-        let expected = f64::from(1.0 - share) * of_class(0) + f64::from(share) * of_class(2);
+        let entropy_of = |class: i64| entropy(&Tensor::from_slice(&[class])).double_value(&[]);
+        let expected = f64::from(1.0 - share) * entropy_of(0) + f64::from(share) * entropy_of(2);
         let found = entropy(&targets(&loaded, 3).unwrap()).double_value(&[]);
         assert!((found - expected).abs() < 1e-6, "{found} {expected}");
         let plain = targets(&images.read(&[0, 1], None).unwrap(), 3).unwrap();
@@ -133,7 +134,7 @@ mod tests {
     }
 
     #[test]
-    fn an_empty_batch_is_a_batch() {
+    fn an_empty_batch_has_no_rows() {
         let images = Images::new([1, 1, 2], vec![0, 51], vec![3]);
         assert_eq!(
             float_batch(&images.read(&[], None).unwrap(), Device::Cpu).unwrap().0.size(),

@@ -1,5 +1,5 @@
-//! The networks against RobustBench's and torchvision's own classes, in float64: names and shapes of the state, logits in
-//! both modes, gradients. `reference/models.py` made the file and says how.
+//! Compares the networks with the classes of RobustBench and torchvision in float64: names and shapes of the state, logits
+//! in both modes, gradients. `reference/models.py` generates the expected values; its head describes how.
 
 use std::collections::BTreeMap;
 
@@ -33,11 +33,11 @@ struct Case {
     gradients: BTreeMap<String, Vec<f64>>,
 }
 
-fn assert_close(what: &str, found: &Tensor, expected: &[f64]) {
+fn assert_close(context: &str, found: &Tensor, expected: &[f64]) {
     let found = Vec::<f64>::try_from(found.detach().flatten(0, -1)).unwrap();
-    assert_eq!(found.len(), expected.len(), "{what}");
+    assert_eq!(found.len(), expected.len(), "{context}");
     for (index, (a, b)) in found.iter().zip(expected).enumerate() {
-        assert!((a - b).abs() <= TOLERANCE * b.abs().max(1.0), "{what}[{index}]: {a} instead of {b}");
+        assert!((a - b).abs() <= TOLERANCE * b.abs().max(1.0), "{context}[{index}]: {a} instead of {b}");
     }
 }
 
@@ -50,7 +50,7 @@ fn sample(tensor: &Tensor) -> Tensor {
 }
 
 #[test]
-fn every_architecture_is_the_one_of_its_name() {
+fn every_architecture_matches_its_reference() {
     let reference: Reference = serde_json::from_str(include_str!("reference/models.json")).unwrap();
     for Case { name, model, size, classes, state, logits_eval, logits_train, gradients } in reference.cases {
         let shape = [3, size, size];
@@ -60,7 +60,7 @@ fn every_architecture_is_the_one_of_its_name() {
         let tensors = state.iter().enumerate();
         network.load_state(tensors.map(|(i, (n, shape))| (n.clone(), filled(i as u32, n, shape)))).unwrap();
         network.channels_last().unwrap();
-        let images = network.input(&((numbers(1000, &[3, 3, size, size]) + 1.0) / 2.0)).unwrap();
+        let images = network.prepare_input(&((numbers(1000, &[3, 3, size, size]) + 1.0) / 2.0)).unwrap();
         assert_close(&format!("{name}, eval"), &network.forward(&images, Mode::Eval).unwrap(), &logits_eval);
         let logits = network.forward(&images, Mode::Train).unwrap();
         assert_close(&format!("{name}, train"), &logits, &logits_train);

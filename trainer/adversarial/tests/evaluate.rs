@@ -1,11 +1,12 @@
-//! An evaluation's result does not depend on the world.
+//! Evaluations: sharding, attacks of the spec, progress and errors.
 
 use std::ops::ControlFlow;
 
 use datjob_adversarial::{
-    attack::{ApgdParameters, PgdParameters},
+    attack::{ApgdParameters, PerturbationSet, PgdParameters},
     evaluate::{BATCH, Counts, EvalAttack, EvaluateError, Evaluation, Method, evaluate},
     model::Network,
+    shard::Shard,
     tensors::float_batch,
 };
 use datjob_api::training::{Architecture, AutoAttack, DuringAttack, FinalAttack, Norm, ThreatModel};
@@ -16,7 +17,7 @@ fn network() -> Network {
     Network::new(&Architecture::SmallCnn.into(), [1, 28, 28], 10, 3, (Kind::Float, Device::Cpu)).unwrap()
 }
 
-/// Random images that the network classifies correctly but for every tenth.
+/// Random images. The network classifies all of them correctly except every tenth.
 fn images(network: &Network, count: usize) -> Images {
     let mut stream = Stream::split(0);
     let pixels: Vec<u8> = (0..count * 784).map(|_| stream.below(256) as u8).collect();
@@ -30,9 +31,13 @@ fn images(network: &Network, count: usize) -> Images {
     Images::new([1, 28, 28], pixels, labels.collect())
 }
 
+fn linf(epsilon: f64) -> PerturbationSet {
+    PerturbationSet { norm: Norm::Linf, epsilon }
+}
+
 fn attack(epsilon: f64, steps: u32, restarts: u32) -> EvalAttack {
-    let parameters =
-        PgdParameters { norm: Norm::Linf, epsilon, step_size: 2.5 * epsilon / f64::from(steps), steps };
+    let step_size = 2.5 * epsilon / f64::from(steps);
+    let parameters = PgdParameters { perturbations: linf(epsilon), step_size, steps };
     EvalAttack::single(&format!("pgd-{steps}-{restarts}"), Method::Pgd(parameters), restarts)
 }
 
@@ -41,15 +46,16 @@ fn run(
     images: &Images,
     indices: &[usize],
     attacks: &[EvalAttack],
-    world: usize,
+    world_size: usize,
 ) -> Counts {
     let evaluation = evaluation(images, indices, attacks);
     let part = |rank| {
-        evaluate(network, &evaluation, rank, world, &mut |_, _| ControlFlow::Continue(())).unwrap().to_vec()
+        let shard = Shard { rank, world_size };
+        evaluate(network, &evaluation, shard, &mut |_, _| ControlFlow::Continue(())).unwrap().to_vec()
     };
     let sum = |left: Vec<i64>, right: Vec<i64>| left.iter().zip(right).map(|(a, b)| a + b).collect();
     let mut counts = evaluation.counts();
-    counts.set(&(0..world).map(part).reduce(sum).unwrap()).unwrap();
+    counts.load(&(0..world_size).map(part).reduce(sum).unwrap()).unwrap();
     counts
 }
 
@@ -57,56 +63,56 @@ fn evaluation<'a>(images: &'a Images, indices: &'a [usize], attacks: &'a [EvalAt
     Evaluation { images, indices, classes: 10, seed: 7, attacks, device: Device::Cpu }
 }
 
-/// Of each attack, the images that withstood it.
+/// The number of robust images under each attack.
 fn robust(counts: &Counts) -> Vec<u64> {
     (0..counts.attacks.len()).map(|attack| counts.robust(attack)).collect()
 }
 
 #[test]
-fn every_world_gives_the_same_counts() {
+fn counts_do_not_depend_on_the_world_size() {
     let network = network();
     let images = images(&network, 4 * BATCH);
-    // The validation images of a run are not all images, and their number is no multiple of a batch.
+    // The validation images are a subset, and their number is not a multiple of the batch size.
     let indices: Vec<usize> = (0..4 * BATCH).filter(|index| index % 7 != 0).collect();
     let attacks = [attack(0.002, 3, 1), attack(0.002, 2, 3)];
-    let alone = run(&network, &images, &indices, &attacks, 1);
-    let (total, clean) = (alone.total.sum(), alone.clean.sum());
+    let single = run(&network, &images, &indices, &attacks, 1);
+    let (total, clean) = (single.total.sum(), single.clean.sum());
     assert_eq!(total, indices.len() as u64);
-    assert!(clean * 10 >= total * 8 && clean < total, "{alone:?}");
-    for robust in robust(&alone) {
-        assert!((1..clean).contains(&robust), "the attacks must decide something: {alone:?}");
-        assert!(alone.worst_case.sum() <= robust);
+    assert!(clean * 10 >= total * 8 && clean < total, "{single:?}");
+    for robust in robust(&single) {
+        assert!((1..clean).contains(&robust), "the attacks must decide something: {single:?}");
+        assert!(single.worst_case.sum() <= robust);
     }
-    for world in [2, 3, 7] {
-        assert_eq!(run(&network, &images, &indices, &attacks, world), alone, "world of {world}");
+    for world_size in [2, 3, 7] {
+        assert_eq!(run(&network, &images, &indices, &attacks, world_size), single, "world of {world_size}");
     }
 }
 
 #[test]
-fn apgd_is_at_least_as_strong_as_pgd_and_counts_the_same_on_every_world() {
+fn apgd_is_at_least_as_strong_as_pgd_on_every_world_size() {
     let network = network();
     let images = images(&network, 3 * BATCH);
     let indices: Vec<usize> = (0..3 * BATCH).collect();
-    let parameters = ApgdParameters { norm: Norm::Linf, epsilon: 0.002, steps: 10 };
+    let parameters = ApgdParameters { perturbations: linf(0.002), steps: 10 };
     let attacks = [
         attack(0.002, 10, 1),
         EvalAttack::single("apgd-ce-10", Method::ApgdCe(parameters), 1),
         EvalAttack::single("apgd-t-10-9", Method::ApgdT(parameters), 9),
     ];
-    let alone = run(&network, &images, &indices, &attacks, 1);
-    let [pgd, ce, targeted] = robust(&alone)[..] else { panic!("{alone:?}") };
-    // Of 750 images: two may fall to one attack and not to the other.
-    assert!(ce <= pgd + 2 && targeted <= pgd + 2 && targeted < alone.clean.sum(), "{alone:?}");
-    assert_eq!(run(&network, &images, &indices, &attacks, 2), alone);
+    let single = run(&network, &images, &indices, &attacks, 1);
+    let [pgd, ce, targeted] = robust(&single)[..] else { panic!("{single:?}") };
+    // Of 750 images, one attack may miss two that the other finds.
+    assert!(ce <= pgd + 2 && targeted <= pgd + 2 && targeted < single.clean.sum(), "{single:?}");
+    assert_eq!(run(&network, &images, &indices, &attacks, 2), single);
 }
 
 #[test]
-fn restarts_only_make_an_attack_stronger() {
+fn restarts_make_an_attack_stronger() {
     let network = network();
     let images = images(&network, BATCH);
     let indices: Vec<usize> = (0..BATCH).collect();
-    // A step too short to reach the ball's border, so that the start matters.
-    let parameters = PgdParameters { norm: Norm::Linf, epsilon: 0.01, step_size: 0.002, steps: 1 };
+    // The step is too short to reach the ball's border, so the start matters.
+    let parameters = PgdParameters { perturbations: linf(0.01), step_size: 0.002, steps: 1 };
     let robust = |restarts| {
         let attack = EvalAttack::single("pgd", Method::Pgd(parameters), restarts);
         run(&network, &images, &indices, &[attack], 1).robust(0)
@@ -115,7 +121,7 @@ fn restarts_only_make_an_attack_stronger() {
 }
 
 #[test]
-fn an_attack_of_radius_0_changes_nothing() {
+fn an_attack_with_radius_0_changes_nothing() {
     let network = network();
     let images = images(&network, 20);
     let indices: Vec<usize> = (0..20).collect();
@@ -127,73 +133,72 @@ fn an_attack_of_radius_0_changes_nothing() {
 }
 
 #[test]
-fn without_images_all_counts_are_0() {
+fn counts_are_0_without_images() {
     let network = network();
     let images = images(&network, 1);
     assert_eq!(run(&network, &images, &[], &[attack(0.1, 1, 1)], 2), Counts::new(10, [1]));
 }
 
 #[test]
-fn a_network_that_is_right_nowhere_has_nothing_to_attack() {
+fn skips_attacks_if_no_image_is_classified_correctly() {
     let network = network();
     let right = images(&network, 20);
-    // Every tenth image of `images` has another label than the network gives.
+    // The network misclassifies every tenth image of `images`.
     let indices = [0, 10];
-    let attacks = [attack(0.1, 1, 1), EvalAttack::auto_attack(Norm::Linf, 0.1, 10)];
+    let attacks = [attack(0.1, 1, 1), EvalAttack::auto_attack(linf(0.1), 10)];
     let counts = run(&network, &right, &indices, &attacks, 1);
     assert_eq!((counts.total.sum(), counts.clean.sum(), robust(&counts)), (2, 0, vec![0, 0]));
 }
 
 #[test]
-fn progress_is_heard_and_can_stop_it() {
+fn reports_progress_and_can_be_cancelled() {
     let network = network();
     let images = images(&network, 2 * BATCH);
     let indices: Vec<usize> = (0..2 * BATCH).collect();
     let attacks = [attack(0.001, 1, 2)];
     let evaluation = evaluation(&images, &indices, &attacks);
-    let mut heard = Vec::new();
-    evaluate(&network, &evaluation, 0, 1, &mut |done, total| {
-        heard.push((done, total));
+    let mut reports = Vec::new();
+    evaluate(&network, &evaluation, Shard::WHOLE, &mut |done, total| {
+        reports.push((done, total));
         ControlFlow::Continue(())
     })
     .unwrap();
-    assert_eq!(heard, [(0, 500), (0, 500), (250, 500), (250, 500), (500, 500)]);
-    let stopped = evaluate(&network, &evaluation, 0, 1, &mut |_, _| ControlFlow::Break(()));
-    assert!(matches!(stopped, Err(EvaluateError::Cancelled)));
+    assert_eq!(reports, [(0, 500), (0, 500), (250, 500), (250, 500), (500, 500)]);
+    let cancelled = evaluate(&network, &evaluation, Shard::WHOLE, &mut |_, _| ControlFlow::Break(()));
+    assert!(matches!(cancelled, Err(EvaluateError::Cancelled)));
     assert!(network.parameters().iter().all(|(_, tensor)| tensor.requires_grad()));
 }
 
 #[test]
-fn logits_that_are_not_finite_are_an_error_and_no_count() {
+fn logits_that_are_not_finite_are_an_error() {
     let network = network();
     let images = images(&network, 10);
     let (_, mut bias) = network.parameters().pop().unwrap();
     no_grad(|| bias.copy_(&Tensor::full([10], f64::NAN, (Kind::Float, Device::Cpu))));
     let evaluation = evaluation(&images, &[1, 2], &[]);
-    let result = evaluate(&network, &evaluation, 0, 1, &mut |_, _| ControlFlow::Continue(()));
+    let result = evaluate(&network, &evaluation, Shard::WHOLE, &mut |_, _| ControlFlow::Continue(()));
     assert!(matches!(result, Err(EvaluateError::NotFinite)));
 }
 
 #[test]
-fn attacks_are_taken_from_the_spec() {
+fn builds_attacks_from_the_spec() {
     let threat_model: ThreatModel = serde_json::from_value(serde_json::json!({"epsilon": "0.1"})).unwrap();
     let spec: FinalAttack =
         serde_json::from_value(serde_json::json!({"pgd": {"steps": 50, "restarts": 10}})).unwrap();
     let parameters = |steps: u32| PgdParameters {
-        norm: Norm::Linf,
-        epsilon: 0.1,
+        perturbations: linf(0.1),
         step_size: 2.5 * 0.1 / f64::from(steps),
         steps,
     };
     assert_eq!(
-        EvalAttack::at_end(&spec, &threat_model, 10),
+        EvalAttack::for_test(&spec, &threat_model, 10),
         EvalAttack::single("pgd-50-10", Method::Pgd(parameters(50)), 10)
     );
     assert_eq!(
-        EvalAttack::during(&DuringAttack::default(), &threat_model),
+        EvalAttack::for_validation(&DuringAttack::default(), &threat_model),
         EvalAttack::single("pgd-10", Method::Pgd(parameters(10)), 1)
     );
-    let auto_attack = EvalAttack::at_end(&FinalAttack::AutoAttack(AutoAttack {}), &threat_model, 7);
+    let auto_attack = EvalAttack::for_test(&FinalAttack::AutoAttack(AutoAttack {}), &threat_model, 7);
     let runs: Vec<(&str, u32)> =
         auto_attack.stages.iter().map(|stage| (stage.name.as_str(), stage.runs)).collect();
     assert_eq!(runs, [("apgd-ce", 1), ("apgd-t", 6), ("fab-t", 6), ("square", 1)]);

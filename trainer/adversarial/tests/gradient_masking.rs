@@ -1,11 +1,14 @@
-//! Networks that hide their gradients: AutoAttack sees through them, or says that its figure is doubtful.
+//! Networks with masked gradients: AutoAttack breaks them or warns that its result may be overestimated.
 
 use std::{cell::Cell, ops::ControlFlow};
 
 use datjob_adversarial::{
-    attack::{ApgdParameters, FabParameters, PgdParameters, SquareParameters},
-    evaluate::{ByClass, Classifier, Counts, EvalAttack, Evaluation, Method, doubts, evaluate_classifier},
+    attack::{ApgdParameters, FabParameters, PerturbationSet, PgdParameters, SquareParameters},
+    evaluate::{
+        ClassCounts, Classifier, Counts, EvalAttack, Evaluation, Method, evaluate_classifier, sanity_warnings,
+    },
     model::{Mode, Network},
+    shard::Shard,
     tensors::float_batch,
 };
 use datjob_api::training::{Architecture, Norm};
@@ -13,9 +16,10 @@ use datjob_data::{Images, random::Stream};
 use tch::{Device, Kind, TchError, Tensor, no_grad};
 
 const EPSILON: f64 = 0.02;
+const PERTURBATIONS: PerturbationSet = PerturbationSet { norm: Norm::Linf, epsilon: EPSILON };
 const IMAGES: usize = 100;
 
-/// A network behind a defence.
+/// A network with a defence.
 struct Defended<D>(Network, D);
 
 impl<D: Fn(&Network, &Tensor) -> Result<Tensor, TchError>> Classifier for Defended<D> {
@@ -30,21 +34,23 @@ fn network() -> Network {
 
 /// AutoAttack with a small budget.
 fn auto_attack() -> EvalAttack {
-    let mut attack = EvalAttack::auto_attack(Norm::Linf, EPSILON, 10);
-    let (norm, epsilon, steps) = (Norm::Linf, EPSILON, 10);
+    let mut attack = EvalAttack::auto_attack(PERTURBATIONS, 10);
+    let (perturbations, steps) = (PERTURBATIONS, 10);
     for stage in &mut attack.stages {
         stage.method = match stage.method {
-            Method::ApgdCe(_) => Method::ApgdCe(ApgdParameters { norm, epsilon, steps }),
-            Method::ApgdT(_) => Method::ApgdT(ApgdParameters { norm, epsilon, steps }),
-            Method::FabT(_) => Method::FabT(FabParameters { norm, epsilon, steps }),
-            _ => Method::Square(SquareParameters { norm, epsilon, queries: 300 }),
+            Method::ApgdCe(_) => Method::ApgdCe(ApgdParameters { perturbations, steps }),
+            Method::ApgdT(_) => Method::ApgdT(ApgdParameters { perturbations, steps }),
+            Method::FabT(_) => Method::FabT(FabParameters { perturbations, steps }),
+            _ => Method::Square(SquareParameters { perturbations, queries: 300 }),
         };
     }
     attack
 }
 
-/// PGD-10 and AutoAttack on random images with the classes that the classifier gives them.
-fn evaluated<D: Fn(&Network, &Tensor) -> Result<Tensor, TchError>>(defence: D) -> (Counts, Vec<String>) {
+/// Evaluates PGD-10 and AutoAttack on random images. Their labels are the predictions of the classifier.
+fn evaluate_defence<D: Fn(&Network, &Tensor) -> Result<Tensor, TchError>>(
+    defence: D,
+) -> (Counts, Vec<String>) {
     let classifier = Defended(network(), defence);
     let mut stream = Stream::split(0);
     let pixels: Vec<u8> = (0..IMAGES * 784).map(|_| stream.below(256) as u8).collect();
@@ -54,7 +60,7 @@ fn evaluated<D: Fn(&Network, &Tensor) -> Result<Tensor, TchError>>(defence: D) -
     let classes = no_grad(|| classifier.logits(&batch).unwrap().argmax(1, false));
     let classes = Vec::<i64>::try_from(classes).unwrap().into_iter().map(|class| class as u16);
     let images = Images::new([1, 28, 28], pixels, classes.collect());
-    let pgd = PgdParameters { norm: Norm::Linf, epsilon: EPSILON, step_size: EPSILON / 4.0, steps: 10 };
+    let pgd = PgdParameters { perturbations: PERTURBATIONS, step_size: EPSILON / 4.0, steps: 10 };
     let attacks = [EvalAttack::single("pgd-10", Method::Pgd(pgd), 1), auto_attack()];
     let evaluation = Evaluation {
         images: &images,
@@ -66,53 +72,53 @@ fn evaluated<D: Fn(&Network, &Tensor) -> Result<Tensor, TchError>>(defence: D) -
     };
     let counts = classifier
         .0
-        .frozen(|| {
-            evaluate_classifier(&classifier, &evaluation, (0, 1), &mut |_, _| ControlFlow::Continue(()))
+        .with_frozen_weights(|| {
+            evaluate_classifier(&classifier, &evaluation, Shard::WHOLE, &mut |_, _| ControlFlow::Continue(()))
         })
         .unwrap();
-    let found = doubts(&counts, 1, &attacks[1]);
-    (counts, found)
+    let warnings = sanity_warnings(&counts, 1, &attacks[1]);
+    (counts, warnings)
 }
 
 #[test]
-fn a_network_that_hides_nothing_is_not_doubted() {
-    let (counts, doubts) = evaluated(|network, x| network.forward(x, Mode::Eval));
+fn an_undefended_network_causes_no_warning() {
+    let (counts, warnings) = evaluate_defence(|network, x| network.forward(x, Mode::Eval));
     assert!(counts.robust(0) < 60 && counts.robust(1) < 40, "{counts:?}");
-    assert_eq!(doubts, Vec::<String>::new());
+    assert_eq!(warnings, Vec::<String>::new());
 }
 
 #[test]
-fn saturated_logits_are_seen_through() {
-    let (counts, doubts) = evaluated(|network, x| network.forward(x, Mode::Eval)?.f_mul_scalar(1e6));
+fn autoattack_breaks_saturated_logits() {
+    let (counts, warnings) = evaluate_defence(|network, x| network.forward(x, Mode::Eval)?.f_mul_scalar(1e6));
     assert!(counts.robust(0) > 90, "PGD is fooled: {counts:?}");
     assert!(counts.robust(1) < 40, "AutoAttack is not: {counts:?}");
     assert!(
-        doubts[0].starts_with("Zero gradients: the gradient of the cross-entropy is zero at "),
-        "{doubts:?}"
+        warnings[0].starts_with("Zero gradients: the gradient of the cross-entropy is zero at "),
+        "{warnings:?}"
     );
 }
 
 #[test]
-fn a_layer_without_a_gradient_is_seen_through_by_search_and_said() {
-    let (counts, doubts) = evaluated(|network, x| {
+fn square_breaks_a_layer_without_gradient() {
+    let (counts, warnings) = evaluate_defence(|network, x| {
         let levels = 64.0;
         network.forward(&x.f_mul_scalar(levels)?.f_round()?.f_div_scalar(levels)?, Mode::Eval)
     });
-    let left: Vec<u64> = counts.attacks[1].iter().map(ByClass::sum).collect();
+    let robust: Vec<u64> = counts.attacks[1].iter().map(ClassCounts::sum).collect();
     assert!(counts.robust(0) > 50, "PGD is fooled: {counts:?}");
-    assert!(left[3] < left[2], "Square is not: {left:?}");
+    assert!(robust[3] < robust[2], "Square is not: {robust:?}");
     let zero = "Zero gradients: the gradient of the cross-entropy is zero at 100 of 100";
-    assert!(doubts.iter().any(|doubt| doubt.starts_with(zero)), "{doubts:?}");
-    assert!(doubts.iter().any(|doubt| doubt.starts_with("Square's gain")), "{doubts:?}");
+    assert!(warnings.iter().any(|warning| warning.starts_with(zero)), "{warnings:?}");
+    assert!(warnings.iter().any(|warning| warning.starts_with("Square's gain")), "{warnings:?}");
 }
 
 #[test]
-fn a_network_that_changes_its_answers_is_said_to() {
-    let asked = Cell::new(0);
-    let (_, doubts) = evaluated(|network, x| {
-        asked.set(asked.get() + 1);
-        let noise = 0.01 * f64::from(asked.get() % 7);
+fn warns_of_a_randomised_network() {
+    let calls = Cell::new(0);
+    let (_, warnings) = evaluate_defence(|network, x| {
+        calls.set(calls.get() + 1);
+        let noise = 0.01 * f64::from(calls.get() % 7);
         network.forward(&(x + noise), Mode::Eval)
     });
-    assert!(doubts[0].starts_with("Randomised network: the logits of 100 of 100"), "{doubts:?}");
+    assert!(warnings[0].starts_with("Randomised network: the logits of 100 of 100"), "{warnings:?}");
 }

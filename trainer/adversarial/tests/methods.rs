@@ -1,13 +1,13 @@
-//! Attacks, objectives and optimizers against PyTorch, in float64 with all noise given. `reference/methods.py` made the
-//! file and says how.
+//! Compares attacks, objectives and optimizers with PyTorch, in float64 with the same noise. `reference/methods.py`
+//! generates the expected values; its head describes how.
 
 use std::collections::BTreeMap;
 
 use datjob_adversarial::objective::{margins, summed_cross_entropy};
 use datjob_adversarial::{
     attack::{
-        ApgdLoss, ApgdParameters, Examples, FabParameters, PgdParameters, Recipe, SquareParameters, apgd,
-        fab_t, for_training, n_fgsm, pgd, square,
+        ApgdLoss, ApgdParameters, AttackConfig, AttackInputs, FabParameters, PerturbationSet, PgdParameters,
+        SquareParameters, apgd, fab_t, generate_adversarial_examples, n_fgsm, pgd, square,
     },
     model::{Mode, Network},
     objective,
@@ -91,14 +91,18 @@ fn adversarial(reference: &Reference) -> Tensor {
     Tensor::from_slice(&reference.trades_attack).view(SHAPE)
 }
 
+fn set(norm: Norm, epsilon: f64) -> PerturbationSet {
+    PerturbationSet { norm, epsilon }
+}
+
 fn objective(json: serde_json::Value) -> Objective {
     serde_json::from_value(json).unwrap()
 }
 
-fn assert_close(what: &str, found: &[f64], expected: &[f64]) {
-    assert_eq!(found.len(), expected.len(), "{what}");
+fn assert_close(context: &str, found: &[f64], expected: &[f64]) {
+    assert_eq!(found.len(), expected.len(), "{context}");
     for (index, (a, b)) in found.iter().zip(expected).enumerate() {
-        assert!((a - b).abs() <= TOLERANCE * b.abs().max(1.0), "{what}[{index}]: {a} instead of {b}");
+        assert!((a - b).abs() <= TOLERANCE * b.abs().max(1.0), "{context}[{index}]: {a} instead of {b}");
     }
 }
 
@@ -106,135 +110,140 @@ fn values(tensor: &Tensor) -> Vec<f64> {
     Vec::try_from(tensor.detach().flatten(0, -1)).unwrap()
 }
 
-fn assert_samples(what: &str, found: Vec<(String, Tensor)>, expected: &Samples) {
-    assert_eq!(found.len(), expected.len(), "{what}");
+fn assert_samples(context: &str, found: Vec<(String, Tensor)>, expected: &Samples) {
+    assert_eq!(found.len(), expected.len(), "{context}");
     for (name, tensor) in found {
         let flat = tensor.detach().flatten(0, -1);
         let count = flat.numel() as i64;
         let picked = (0..8).map(|j| flat.double_value(&[j * 2_654_435_761 % count]));
         let sums = [flat.sum(Kind::Double), flat.norm()].map(|t| t.double_value(&[]));
         let found: Vec<f64> = sums.into_iter().chain(picked).collect();
-        assert_close(&format!("{what} of {name}"), &found, &expected[&name]);
+        assert_close(&format!("{context} of {name}"), &found, &expected[&name]);
     }
 }
 
 #[test]
-fn pgd_in_l2_is_that_of_pytorch() {
+fn pgd_in_l2_matches_pytorch() {
     let (network, labels) = (network(), labels());
-    let parameters = PgdParameters { norm: Norm::L2, epsilon: 0.8, step_size: 0.3, steps: 5 };
+    let parameters = PgdParameters { perturbations: set(Norm::L2, 0.8), step_size: 0.3, steps: 5 };
     let loss = |x: &Tensor| summed_cross_entropy(&network.forward(x, Mode::Eval)?, &labels);
-    let found = network.frozen(|| pgd(&loss, &images(), &parameters, &(noise() * 0.05))).unwrap();
+    let found =
+        network.with_frozen_weights(|| pgd(&loss, &images(), &parameters, &(noise() * 0.05))).unwrap();
     assert_close("PGD in ℓ2", &values(&found), &reference().pgd_l2);
     let lengths = (found - images()).flatten(1, -1).norm_scalaropt_dim(2.0, [1], false);
     assert!(lengths.max().double_value(&[]) <= 0.8 + 1e-12);
 }
 
 #[test]
-fn n_fgsm_is_that_of_pytorch() {
+fn n_fgsm_matches_pytorch() {
     let (network, labels) = (network(), labels());
     let loss = |x: &Tensor| summed_cross_entropy(&network.forward(x, Mode::Eval)?, &labels);
-    let found = network.frozen(|| n_fgsm(&loss, &images(), 0.1, &(noise() * 0.2))).unwrap();
+    let found = network.with_frozen_weights(|| n_fgsm(&loss, &images(), 0.1, &(noise() * 0.2))).unwrap();
     assert_close("N-FGSM", &values(&found), &reference().n_fgsm);
     let far = (found - images()).abs().max().double_value(&[]);
     assert!(far > 0.1 && far <= 0.3 + 1e-12, "noise and step together: {far}");
 }
 
 #[test]
-fn apgd_goes_the_way_of_its_paper() {
+fn apgd_matches_its_paper() {
     let (network, labels, reference) = (network(), labels(), reference());
     let target = Tensor::from_slice(&[3_i64, 2, 9, 5]);
-    for (what, loss, norm, epsilon, expected) in [
+    for (context, loss, norm, epsilon, expected) in [
         ("APGD-CE", ApgdLoss::CrossEntropy, Norm::Linf, 0.02, &reference.apgd_ce),
         ("APGD-CE in l2", ApgdLoss::CrossEntropy, Norm::L2, 0.2, &reference.apgd_ce_l2),
         ("APGD-T", ApgdLoss::TargetedDlr(target), Norm::Linf, 0.02, &reference.apgd_dlr),
     ] {
-        let parameters = ApgdParameters { norm, epsilon, steps: 40 };
+        let parameters = ApgdParameters { perturbations: set(norm, epsilon), steps: 40 };
         let logits = |x: &Tensor| network.forward(x, Mode::Eval);
-        let pair = (&images(), &labels);
-        let found = network.frozen(|| apgd(&logits, &loss, pair, &parameters, &noise())).unwrap();
-        assert_close(what, &values(&found), expected);
+        let found = network
+            .with_frozen_weights(|| apgd(&logits, &loss, &images(), &labels, &parameters, &noise()))
+            .unwrap();
+        assert_close(context, &values(&found), expected);
     }
 }
 
 #[test]
-fn pgd_on_the_margin_is_that_of_pytorch() {
+fn pgd_on_the_margin_matches_pytorch() {
     let (network, labels) = (network(), labels());
-    let parameters = PgdParameters { norm: Norm::Linf, epsilon: 0.02, step_size: 0.005, steps: 10 };
+    let parameters = PgdParameters { perturbations: set(Norm::Linf, 0.02), step_size: 0.005, steps: 10 };
     let loss = |x: &Tensor| margins(&network.forward(x, Mode::Eval)?, &labels)?.f_neg();
-    let found = network.frozen(|| pgd(&loss, &images(), &parameters, &(noise() * 0.02))).unwrap();
+    let found =
+        network.with_frozen_weights(|| pgd(&loss, &images(), &parameters, &(noise() * 0.02))).unwrap();
     assert_close("PGD on the margin", &values(&found), &reference().cw);
 }
 
-/// The classes of each image, the likeliest first: the first stands for its label.
+/// The classes of each image, the most likely first. The first is used as its label.
 fn ranking(network: &Network) -> Tensor {
     network.forward(&images(), Mode::Eval).unwrap().argsort(1, true)
 }
 
 #[test]
-fn fab_goes_the_way_of_its_paper() {
+fn fab_matches_its_paper() {
     let (network, reference) = (network(), reference());
     let (label, target) = (ranking(&network).select(1, 0), ranking(&network).select(1, 1));
     for (norm, epsilon, expected) in
         [(Norm::Linf, 0.05, &reference.fab_t), (Norm::L2, 1.0, &reference.fab_t_l2)]
     {
-        let parameters = FabParameters { norm, epsilon, steps: 20 };
+        let parameters = FabParameters { perturbations: set(norm, epsilon), steps: 20 };
         let logits = |x: &Tensor| network.forward(x, Mode::Eval);
-        let pair = (&images(), &label);
-        let found = network.frozen(|| fab_t(&logits, pair, &target, &parameters)).unwrap();
+        let found =
+            network.with_frozen_weights(|| fab_t(&logits, &images(), &label, &target, &parameters)).unwrap();
         assert!(found.ne_tensor(&images()).any().int64_value(&[]) == 1, "{norm:?}: nothing was found");
         assert_close(&format!("FAB-T in {norm:?}"), &values(&found), expected);
     }
 }
 
 #[test]
-fn square_goes_the_way_of_its_paper() {
+fn square_matches_its_paper() {
     let (network, reference) = (network(), reference());
     let label = ranking(&network).select(1, 0);
     for (norm, epsilon, expected) in
         [(Norm::Linf, 0.02, &reference.square), (Norm::L2, 0.4, &reference.square_l2)]
     {
-        let parameters = SquareParameters { norm, epsilon, queries: 60 };
+        let parameters = SquareParameters { perturbations: set(norm, epsilon), queries: 60 };
         let logits = |x: &Tensor| network.forward(x, Mode::Eval);
-        let draws = (0..SHAPE[0]).map(|image| Stream::square(7, image as u64, 0)).collect();
-        let found = square(&logits, (&images(), &label), &parameters, draws).unwrap();
+        let streams = (0..SHAPE[0]).map(|image| Stream::square(7, image as u64, 0)).collect();
+        let found = square(&logits, &images(), &label, &parameters, streams).unwrap();
         assert_close(&format!("Square in {norm:?}"), &values(&found), expected);
     }
 }
 
 #[test]
-fn trades_attacks_the_divergence() {
+fn trades_maximises_the_divergence() {
     let attack = Attack::Pgd(serde_json::from_value(json!({"steps": 4, "stepSize": "0.04"})).unwrap());
     let threat_model: ThreatModel = serde_json::from_value(json!({"epsilon": "0.1"})).unwrap();
     let trades = objective(json!({"trades": {}}));
     let noise = noise() * 0.001;
-    let recipe = Recipe { attack: &attack, objective: &trades, threat_model: &threat_model, step_scale: 1.0 };
+    let config =
+        AttackConfig { attack: &attack, objective: &trades, threat_model: &threat_model, step_scale: 1.0 };
     let (images, labels) = (images(), labels());
-    let examples = Examples { images: &images, labels: &labels, start: &noise, copies: None };
-    let found = for_training(&network(), &recipe, &examples).unwrap();
+    let inputs = AttackInputs { images: &images, labels: &labels, start_noise: &noise, noisy_copies: None };
+    let found = generate_adversarial_examples(&network(), &config, &inputs).unwrap();
     assert_close("TRADES attack", &values(&found), &reference().trades_attack);
 }
 
 #[test]
-fn the_smoothed_network_is_attacked_and_trained() {
+fn attack_and_loss_of_the_smoothed_network_match_pytorch() {
     let (network, labels, reference) = (network(), labels(), reference());
     let attack = Attack::Pgd(serde_json::from_value(json!({"steps": 4, "stepSize": "0.2"})).unwrap());
     let threat_model: ThreatModel = serde_json::from_value(json!({"norm": "L2", "epsilon": "0.8"})).unwrap();
     let objective = Objective::default();
     let copies = NoisyCopies::new(3, numbers(1002, &[12, 1, 28, 28]) * 0.25);
-    let recipe =
-        Recipe { attack: &attack, objective: &objective, threat_model: &threat_model, step_scale: 1.0 };
+    let config =
+        AttackConfig { attack: &attack, objective: &objective, threat_model: &threat_model, step_scale: 1.0 };
     let (images, start) = (images(), noise() * 0.01);
-    let examples = Examples { images: &images, labels: &labels, start: &start, copies: Some(&copies) };
-    let found = for_training(&network, &recipe, &examples).unwrap();
+    let inputs =
+        AttackInputs { images: &images, labels: &labels, start_noise: &start, noisy_copies: Some(&copies) };
+    let found = generate_adversarial_examples(&network, &config, &inputs).unwrap();
     assert_close("smoothed attack", &values(&found), &reference.smoothed_attack);
 
-    let (noisy, labels) = (copies.of(&found).unwrap(), copies.labels(&labels).unwrap());
-    let loss = objective::loss(&network, &objective, Mode::Train, (&noisy, &noisy), &labels, 1.0 / 12.0);
+    let (noisy, labels) = (copies.add_noise(&found).unwrap(), copies.labels(&labels).unwrap());
+    let loss = objective::loss(&network, &objective, Mode::Train, &noisy, &noisy, &labels, 1.0 / 12.0);
     assert_close("smoothed loss", &[loss.unwrap().double_value(&[])], &[reference.smoothed_loss]);
 }
 
 #[test]
-fn objectives_have_pytorchs_values_and_gradients() {
+fn objectives_and_gradients_match_pytorch() {
     let reference = reference();
     let adversarial = adversarial(&reference);
     for (json, expected) in [
@@ -242,41 +251,46 @@ fn objectives_have_pytorchs_values_and_gradients() {
         (json!({"trades": {"beta": 6.0}}), &reference.trades),
         (json!({"mart": {"beta": 5.0}}), &reference.mart),
     ] {
-        let (network, what) = (network(), json.to_string());
-        let pair = (&images(), &adversarial);
-        let loss = objective::loss(&network, &objective(json), Mode::Train, pair, &labels(), 0.25).unwrap();
-        assert_close(&what, &[loss.double_value(&[])], &[expected.loss]);
+        let (network, context) = (network(), json.to_string());
+        let (images, labels) = (images(), labels());
+        let loss =
+            objective::loss(&network, &objective(json), Mode::Train, &images, &adversarial, &labels, 0.25)
+                .unwrap();
+        assert_close(&context, &[loss.double_value(&[])], &[expected.loss]);
         loss.f_backward().unwrap();
         let gradients = network.parameters().into_iter().map(|(name, p)| (name, p.grad())).collect();
-        assert_samples(&what, gradients, &expected.gradients);
+        assert_samples(&context, gradients, &expected.gradients);
     }
 }
 
 #[test]
-fn weights_move_as_awp_moves_them_and_come_back_bit_by_bit() {
+fn awp_perturbs_weights_and_restores_them_exactly() {
     let (reference, network) = (reference(), network());
     let before: Vec<Tensor> = network.parameters().into_iter().map(|(_, p)| p.detach().copy()).collect();
     let adversarial = adversarial(&reference);
     let cross_entropy = Objective::default();
-    let pair = (&adversarial, &adversarial);
-    let loss = objective::loss(&network, &cross_entropy, Mode::Train, pair, &labels(), 0.25).unwrap();
+    let labels = labels();
+    let loss =
+        objective::loss(&network, &cross_entropy, Mode::Train, &adversarial, &adversarial, &labels, 0.25)
+            .unwrap();
     let perturbed = weight_perturbation::perturb(&network.parameters(), &loss, 0.01).unwrap();
     assert_samples("AWP", network.parameters(), &reference.weight_perturbation);
     assert!(network.parameters().iter().all(|(_, p)| !p.grad().defined() && p.requires_grad()));
-    perturbed.undo().unwrap();
+    perturbed.restore().unwrap();
     assert!(network.parameters().iter().zip(&before).all(|((_, now), before)| now == before));
 }
 
 #[test]
-fn adam_w_takes_pytorchs_steps() {
+fn adam_w_matches_pytorch() {
     let network = network();
     let spec = json!({"adamW": {"learningRate": 1.0, "beta2": 0.99, "weightDecay": 0.05}});
     let spec = serde_json::from_value(spec).unwrap();
     let mut optimizer = Optimizer::new(network.parameters(), &spec).unwrap();
     for (number, learning_rate) in [0.01, 0.02, 0.005].into_iter().enumerate() {
         optim::zero_gradients(&network.parameters()).unwrap();
-        let pair = (&images(), &images());
-        let loss = objective::loss(&network, &Objective::default(), Mode::Train, pair, &labels(), 0.25);
+        let (images, labels) = (images(), labels());
+        let objective = Objective::default();
+        let loss = objective::loss(&network, &objective, Mode::Train, &images, &images, &labels, 0.25);
         loss.unwrap().f_backward().unwrap();
         optimizer.step(learning_rate, number as u64 + 1).unwrap();
     }

@@ -1,9 +1,9 @@
-//! What a network promises beside its numbers: its state, its initial weights, the guard around attacks.
+//! The state of a network, its initial weights, and the freezing of weights during attacks.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use datjob_adversarial::{
-    attack::{Examples, Recipe, for_training},
+    attack::{AttackConfig, AttackInputs, generate_adversarial_examples},
     model::{Mode, ModelError, Network},
     tensors::training_noise,
 };
@@ -50,7 +50,7 @@ fn robustbench_resnet18() -> Vec<(String, Vec<i64>)> {
 }
 
 #[test]
-fn resnet18_has_robustbenchs_names_and_shapes() {
+fn resnet18_has_the_names_and_shapes_of_robustbench() {
     let network = resnet18(0);
     let state: Vec<_> = network.state().into_iter().map(|(name, t)| (name, t.size())).collect();
     assert_eq!(state, robustbench_resnet18());
@@ -59,7 +59,7 @@ fn resnet18_has_robustbenchs_names_and_shapes() {
 }
 
 #[test]
-fn networks_take_images_of_28_and_32_pixels() {
+fn networks_accept_images_of_28_and_32_pixels() {
     for architecture in [Architecture::SmallCnn, Architecture::Resnet18] {
         for (shape, classes) in [([1, 28, 28], 10), ([3, 32, 32], 100)] {
             let network = Network::new(&architecture.into(), shape, classes, 0, F32).unwrap();
@@ -70,7 +70,7 @@ fn networks_take_images_of_28_and_32_pixels() {
 }
 
 #[test]
-fn initial_weights_are_pytorchs_defaults() {
+fn initial_weights_match_pytorch_defaults() {
     let state: std::collections::BTreeMap<_, _> = resnet18(0).state().into_iter().collect();
     let weight = &state["layer3.0.conv1.weight"];
     let bound = 1.0 / (128.0_f64 * 9.0).sqrt();
@@ -86,19 +86,19 @@ fn initial_weights_are_pytorchs_defaults() {
 }
 
 #[test]
-fn the_seed_draws_the_weights() {
+fn the_seed_determines_the_initial_weights() {
     let equal = |a: &Network, b: &Network| {
         a.state().iter().zip(&b.state()).all(|((_, left), (_, right))| left == right)
     };
     tch::manual_seed(1);
     let first = small_cnn(5);
     tch::manual_seed(2);
-    assert!(equal(&first, &small_cnn(5)), "libtorch's generator has no part in it");
+    assert!(equal(&first, &small_cnn(5)), "libtorch's generator must have no effect");
     assert!(!equal(&first, &small_cnn(6)));
 }
 
 #[test]
-fn a_state_goes_from_one_network_into_another() {
+fn a_state_can_be_loaded_into_another_network() {
     let (from, to) = (resnet18(1), resnet18(2));
     let _ = from.forward(&Tensor::rand([2, 3, 32, 32], F32), Mode::Train).unwrap();
     to.load_state(from.state()).unwrap();
@@ -109,10 +109,10 @@ fn a_state_goes_from_one_network_into_another() {
 }
 
 #[test]
-fn a_state_that_does_not_fit_is_refused_and_changes_nothing() {
+fn rejects_a_state_that_does_not_fit_without_changes() {
     let network = small_cnn(0);
     let before: Vec<Tensor> = network.state().into_iter().map(|(_, tensor)| tensor.copy()).collect();
-    let refusal = |change: fn(&mut Vec<(String, Tensor)>)| -> ModelError {
+    let error_after = |change: fn(&mut Vec<(String, Tensor)>)| -> ModelError {
         let mut state = small_cnn(1).state();
         change(&mut state);
         let error = network.load_state(state).unwrap_err();
@@ -120,43 +120,44 @@ fn a_state_that_does_not_fit_is_refused_and_changes_nothing() {
         error
     };
     assert_eq!(
-        refusal(|state| drop(state.remove(3))).to_string(),
+        error_after(|state| drop(state.remove(3))).to_string(),
         "missing tensor conv2.bias in the state dict"
     );
     assert_eq!(
-        refusal(|state| state.push(("fc3.bias".to_owned(), Tensor::zeros([1], F32)))).to_string(),
+        error_after(|state| state.push(("fc3.bias".to_owned(), Tensor::zeros([1], F32)))).to_string(),
         "unexpected tensor fc3.bias in the state dict"
     );
     assert_eq!(
-        refusal(|state| state.push(("fc2.bias".to_owned(), Tensor::zeros([1], F32)))).to_string(),
+        error_after(|state| state.push(("fc2.bias".to_owned(), Tensor::zeros([1], F32)))).to_string(),
         "duplicate tensor fc2.bias in the state dict"
     );
     assert_eq!(
-        refusal(|state| state[1].1 = Tensor::zeros([17], F32)).to_string(),
+        error_after(|state| state[1].1 = Tensor::zeros([17], F32)).to_string(),
         "tensor conv1.bias in the state dict: expected shape [16], got [17]"
     );
 }
 
 #[test]
-fn freezing_ends_on_every_way_out() {
+fn weights_are_unfrozen_after_return_error_and_panic() {
     let network = small_cnn(0);
     let live = || network.parameters().iter().filter(|(_, tensor)| tensor.requires_grad()).count();
-    assert_eq!(network.frozen(live), 0);
+    assert_eq!(network.with_frozen_weights(live), 0);
     assert_eq!(live(), 8);
-    let failed: Result<(), ModelError> = network.frozen(|| Err(ModelError::Missing("x".to_owned()))?);
+    let failed: Result<(), ModelError> =
+        network.with_frozen_weights(|| Err(ModelError::Missing("x".to_owned()))?);
     assert!(failed.is_err());
     assert_eq!(live(), 8);
-    assert!(catch_unwind(AssertUnwindSafe(|| network.frozen(|| panic!("as a test")))).is_err());
+    assert!(catch_unwind(AssertUnwindSafe(|| network.with_frozen_weights(|| panic!("as a test")))).is_err());
     assert_eq!(live(), 8);
-    network.frozen(|| {
-        network.frozen(|| ());
-        assert_eq!(live(), 0, "an inner guard must not end the outer one");
+    network.with_frozen_weights(|| {
+        network.with_frozen_weights(|| ());
+        assert_eq!(live(), 0, "an inner call must not unfreeze the weights");
     });
     assert_eq!(live(), 8);
 }
 
 #[test]
-fn training_attacks_stay_in_the_ball_and_leave_the_network_alone() {
+fn training_attacks_stay_in_the_ball_and_do_not_change_the_network() {
     let network = resnet18(0);
     let images = Tensor::rand([4, 3, 32, 32], F32);
     let labels = Tensor::from_slice(&[0_i64, 1, 2, 3]);
@@ -167,21 +168,26 @@ fn training_attacks_stay_in_the_ball_and_leave_the_network_alone() {
     let before: Vec<Tensor> = network.state().into_iter().map(|(_, tensor)| tensor.copy()).collect();
     for attack in [serde_json::json!({"fgsm": {}}), serde_json::json!({"pgd": {"steps": 3}})] {
         let attack = serde_json::from_value::<TrainingAttack>(attack).unwrap().method;
-        let recipe =
-            Recipe { attack: &attack, objective: &objective, threat_model: &threat_model, step_scale: 1.0 };
-        let examples = Examples { images: &images, labels: &labels, start: &noise, copies: None };
-        let adversarial = tch::no_grad(|| for_training(&network, &recipe, &examples)).unwrap();
+        let config = AttackConfig {
+            attack: &attack,
+            objective: &objective,
+            threat_model: &threat_model,
+            step_scale: 1.0,
+        };
+        let inputs =
+            AttackInputs { images: &images, labels: &labels, start_noise: &noise, noisy_copies: None };
+        let adversarial = tch::no_grad(|| generate_adversarial_examples(&network, &config, &inputs)).unwrap();
         assert!(!adversarial.requires_grad());
         let far = (&adversarial - &images).to_kind(Kind::Double).abs().max().double_value(&[]);
         assert!(far <= epsilon + 0.5_f64.powi(24), "{far}");
-        assert!(far >= 0.99 * epsilon, "an attack that moves no pixel to the border is none");
+        assert!(far >= 0.99 * epsilon, "the attack must move a pixel to the border");
         assert!(adversarial.min().double_value(&[]) >= 0.0 && adversarial.max().double_value(&[]) <= 1.0);
     }
     assert!(network.state().iter().zip(&before).all(|((_, now), before)| now == before));
 }
 
 #[test]
-fn weights_for_other_classes_are_taken_but_for_the_last_layer() {
+fn pretrained_weights_for_other_classes_keep_the_initial_last_layer() {
     for architecture in
         ["small-cnn", "resnet18", "resnet34", "resnet50", "preact-resnet18", "wide-resnet-10-1"]
     {
@@ -189,15 +195,17 @@ fn weights_for_other_classes_are_taken_but_for_the_last_layer() {
         let network =
             |classes: i64, seed: u64| Network::new(&model, [3, 32, 32], classes, seed, F32).unwrap();
         let trained = network(10, 1);
-        for (classes, new_head, begins_anew) in [(10, false, false), (10, true, true), (100, false, true)] {
-            let (tuned, untouched) = (network(classes, 2), network(classes, 2));
-            assert_eq!(tuned.load_pretrained(trained.state(), new_head).unwrap(), begins_anew);
+        for (classes, new_head, keeps_initial_head) in
+            [(10, false, false), (10, true, true), (100, false, true)]
+        {
+            let (tuned, initial) = (network(classes, 2), network(classes, 2));
+            assert_eq!(tuned.load_pretrained(trained.state(), new_head).unwrap(), keeps_initial_head);
             let head = tuned.parameters().len() - 2;
-            let own = untouched.parameters();
+            let own = initial.parameters();
             for (index, ((name, tensor), (_, other))) in
                 tuned.parameters().iter().zip(trained.parameters()).enumerate()
             {
-                let expected = if begins_anew && index >= head { &own[index].1 } else { &other };
+                let expected = if keeps_initial_head && index >= head { &own[index].1 } else { &other };
                 assert_eq!(tensor, expected, "{architecture}: {name}");
             }
             assert_eq!(tuned.parameters()[head].1.size()[0], classes);

@@ -1,4 +1,4 @@
-//! The loss of shards adds up to the loss of the batch, however unevenly it is cut.
+//! The losses of uneven shards add up to the loss of the batch.
 
 use datjob_adversarial::{
     model::{Mode, Network},
@@ -28,7 +28,7 @@ fn images(count: i64) -> (Tensor, Tensor, Tensor) {
     (images, adversarial, Tensor::arange(count, (Kind::Int64, Device::Cpu)).remainder(10))
 }
 
-/// The gradients of a loss, which are taken off the network.
+/// Returns the gradients of a loss and zeroes those of the network.
 fn gradients(network: &Network, loss: &Tensor) -> Vec<Tensor> {
     loss.backward();
     let take = |(_, mut parameter): (String, Tensor)| {
@@ -59,17 +59,17 @@ fn shards_add_up(
     adversarial: &Tensor,
     labels: &Tensor,
 ) {
-    let whole = loss(network, objective, Mode::Train, (images, adversarial), labels, 0.1).unwrap();
+    let whole = loss(network, objective, Mode::Train, images, adversarial, labels, 0.1).unwrap();
     let expected = gradients(network, &whole);
 
-    // The third of four ranks has no image.
+    // The third of four ranks has no images.
     let (world, bounds) = (4.0, [(0, 3), (3, 4), (7, 0), (7, 3)]);
     let (mut sum, mut found) = (0.0, Vec::new());
     for (start, length) in bounds {
         let shard = |tensor: &Tensor| tensor.narrow(0, start, length);
         let (images, adversarial, labels) = (shard(images), shard(adversarial), shard(labels));
         let local =
-            loss(network, objective, Mode::Train, (&images, &adversarial), &labels, world / 10.0).unwrap();
+            loss(network, objective, Mode::Train, &images, &adversarial, &labels, world / 10.0).unwrap();
         sum += local.double_value(&[]);
         found.push(gradients(network, &local));
     }
@@ -81,12 +81,12 @@ fn shards_add_up(
 }
 
 #[test]
-fn clean_images_count_by_their_weight() {
+fn the_clean_loss_is_scaled_by_its_weight() {
     let network = network();
     let (images, adversarial, labels) = images(4);
     let value = |clean_weight, first: &Tensor, second: &Tensor| {
         let objective = Objective::CrossEntropy(CrossEntropy { clean_weight, label_smoothing: 0.0 });
-        loss(&network, &objective, Mode::Train, (first, second), &labels, 1.0).unwrap().double_value(&[])
+        loss(&network, &objective, Mode::Train, first, second, &labels, 1.0).unwrap().double_value(&[])
     };
     let (clean, attacked) = (value(0.0, &images, &images), value(0.0, &images, &adversarial));
     assert!((value(3.0, &images, &adversarial) - (attacked + 3.0 * clean)).abs() < 1e-9);

@@ -1,10 +1,13 @@
-//! The optimizer's state: a run that was resumed goes on as if it had not stopped.
+//! Optimizers: their steps, and their state in a resumed run.
 
-use datjob_adversarial::optim::{self, Optimizer};
+use datjob_adversarial::{
+    optim::{self, Optimizer},
+    state_dict::StateDict,
+};
 use datjob_api::training;
 use tch::{Device, Kind, Tensor, no_grad};
 
-fn parameters() -> Vec<(String, Tensor)> {
+fn parameters() -> StateDict {
     let values =
         |name: &str, values: &[f64]| (name.to_owned(), Tensor::from_slice(values).set_requires_grad(true));
     vec![values("a", &[1.0, -2.0]), values("b", &[0.5])]
@@ -17,12 +20,12 @@ fn step(sgd: &mut Optimizer, parameters: &[(String, Tensor)], target: f64) {
     sgd.step(0.1, 1).unwrap();
 }
 
-fn copies(tensors: Vec<(String, Tensor)>) -> Vec<(String, Tensor)> {
+fn copies(tensors: StateDict) -> StateDict {
     tensors.into_iter().map(|(name, tensor)| (name, tensor.detach().copy())).collect()
 }
 
 #[test]
-fn a_resumed_run_goes_on_as_if_it_had_not_stopped() {
+fn a_resumed_run_equals_an_uninterrupted_run() {
     let spec = training::Optimizer::default();
     let whole = parameters();
     let mut sgd = Optimizer::new(whole.clone_handles(), &spec).unwrap();
@@ -49,17 +52,17 @@ fn a_resumed_run_goes_on_as_if_it_had_not_stopped() {
 }
 
 trait CloneHandles {
-    fn clone_handles(&self) -> Vec<(String, Tensor)>;
+    fn clone_handles(&self) -> StateDict;
 }
 
-impl CloneHandles for Vec<(String, Tensor)> {
-    fn clone_handles(&self) -> Vec<(String, Tensor)> {
+impl CloneHandles for StateDict {
+    fn clone_handles(&self) -> StateDict {
         self.iter().map(|(name, tensor)| (name.clone(), tensor.shallow_clone())).collect()
     }
 }
 
 #[test]
-fn the_state_names_its_parameters_before_the_first_step_too() {
+fn the_state_has_its_names_before_the_first_step() {
     let sgd = Optimizer::new(parameters(), &training::Optimizer::default()).unwrap();
     let names: Vec<String> = sgd.state().into_iter().map(|(name, _)| name).collect();
     assert_eq!(names, ["momentum.a", "momentum.b"]);
@@ -68,7 +71,7 @@ fn the_state_names_its_parameters_before_the_first_step_too() {
 }
 
 #[test]
-fn a_parameter_without_gradient_stays() {
+fn a_parameter_without_gradient_does_not_change() {
     let parameters = parameters();
     let before = copies(parameters.clone_handles());
     let mut sgd = Optimizer::new(parameters.clone_handles(), &training::Optimizer::default()).unwrap();
@@ -78,14 +81,14 @@ fn a_parameter_without_gradient_stays() {
     assert_eq!(parameters[1].1, before[1].1);
 }
 
-/// A two-layer network's parameters: weights, and biases that begin with 0.
+/// A two-layer network's parameters: weights, and biases that start at 0.
 const LAYERS: [(&str, &[i64], &[f64]); 4] = [
     ("fc1.weight", &[2, 2], &[1.0, -2.0, 0.5, 0.25]),
     ("fc1.bias", &[2], &[0.0, 0.0]),
     ("fc2.weight", &[1, 2], &[30.0, -40.0]),
     ("fc2.bias", &[1], &[0.0]),
 ];
-/// Gradients of two steps, for each parameter; the last has none in the second.
+/// Gradients of two steps for each parameter. The last gradient of the second step is zero.
 const GRADIENTS: [[&[f64]; 4]; 2] = [
     [&[0.3, -0.1, 0.2, 0.4], &[0.5, -0.25], &[2.0, 1.0], &[-0.125]],
     [&[-0.2, 0.6, 0.1, 0.3], &[0.1, 0.7], &[-1.0, 3.0], &[0.0]],
@@ -93,7 +96,7 @@ const GRADIENTS: [[&[f64]; 4]; 2] = [
 
 /// The parameters after both steps of an optimizer.
 fn after_two_steps(optimizer: &str) -> Vec<Vec<f64>> {
-    let parameters: Vec<(String, Tensor)> = LAYERS
+    let parameters: StateDict = LAYERS
         .iter()
         .map(|(name, shape, values)| {
             ((*name).to_owned(), Tensor::from_slice(values).view(*shape).set_requires_grad(true))
@@ -116,15 +119,15 @@ fn length(values: &[f64]) -> f64 {
     values.iter().map(|value| value * value).sum::<f64>().sqrt()
 }
 
-fn assert_all_close(what: &str, found: &[Vec<f64>], expected: &[Vec<f64>]) {
+fn assert_all_close(context: &str, found: &[Vec<f64>], expected: &[Vec<f64>]) {
     for ((name, ..), (found, expected)) in LAYERS.iter().zip(found.iter().zip(expected)) {
         for (a, b) in found.iter().zip(expected) {
-            assert!((a - b).abs() < 1e-12, "{what}, {name}: {found:?} instead of {expected:?}");
+            assert!((a - b).abs() < 1e-12, "{context}, {name}: {found:?} instead of {expected:?}");
         }
     }
 }
 
-/// LAMB by hand, on plain numbers.
+/// LAMB computed with plain numbers.
 fn lamb(all: bool) -> Vec<Vec<f64>> {
     let by_hand = |layer: usize| {
         let (_, shape, values) = LAYERS[layer];
@@ -152,17 +155,17 @@ fn lamb(all: bool) -> Vec<Vec<f64>> {
 }
 
 #[test]
-fn lamb_takes_the_steps_of_its_paper_and_moves_what_begins_with_zeros() {
+fn lamb_matches_its_paper_and_moves_zero_initialised_parameters() {
     let found = after_two_steps(r#"{"lamb": {"weightDecay": 0.01}}"#);
     assert_all_close("LAMB", &found, &lamb(false));
     let paper = after_two_steps(r#"{"lamb": {"weightDecay": 0.01, "adaptation": "Paper"}}"#);
     assert_all_close("LALR", &paper, &lamb(true));
     assert!(paper[1].iter().chain(&paper[3]).all(|value| value.abs() > 1e-3), "{paper:?}");
-    assert_ne!(found[1], paper[1], "after the first step a bias has a length of its own");
+    assert_ne!(found[1], paper[1], "after the first step the norm of a bias is not zero");
 }
 
 #[test]
-fn lars_takes_the_steps_of_its_paper() {
+fn lars_matches_its_paper() {
     let by_hand = |layer: usize| {
         let (_, shape, values) = LAYERS[layer];
         let (mut weights, mut velocity) = (values.to_vec(), vec![0.0; values.len()]);
@@ -188,7 +191,7 @@ fn lars_takes_the_steps_of_its_paper() {
 }
 
 #[test]
-fn every_state_has_a_name_and_goes_into_another_optimizer() {
+fn every_state_can_be_loaded_into_another_optimizer() {
     for spec in [r#"{"sgd": {}}"#, r#"{"adamW": {}}"#, r#"{"lamb": {}}"#, r#"{"lars": {}}"#] {
         let spec = serde_json::from_str(spec).unwrap();
         let whole = parameters();

@@ -1,11 +1,12 @@
-//! Networks, attacks, loss, gradients and SGD against PyTorch itself, in float64 with everything random given: a sign
-//! of a gradient near zero would flip between kernels in float32. `reference/make.py` made the files and says how.
+//! Compares networks, attacks, loss, gradients and SGD with PyTorch, in float64 with the same random numbers. In float32,
+//! the sign of a gradient near zero would depend on the kernel. `reference/make.py` generates the files; its head describes
+//! how.
 
 use std::collections::BTreeMap;
 
 use datjob_adversarial::objective::summed_cross_entropy;
 use datjob_adversarial::{
-    attack::{FgsmParameters, PgdParameters, fgsm, pgd},
+    attack::{FgsmParameters, PerturbationSet, PgdParameters, fgsm, pgd},
     model::{Mode, Network},
     objective,
     optim::{self, Sgd},
@@ -19,7 +20,7 @@ mod numbers;
 
 use numbers::{filled, numbers};
 
-/// Largest difference from PyTorch.
+/// Maximum difference from PyTorch.
 const TOLERANCE: f64 = 1e-6;
 
 #[derive(Deserialize)]
@@ -43,7 +44,7 @@ struct Reference {
 /// By name: sum, norm and 8 values of a tensor.
 type Samples = BTreeMap<String, Vec<f64>>;
 
-/// A network with the reference's weights, and its batch.
+/// A network with the weights of the reference, and a batch.
 struct Case {
     reference: Reference,
     network: Network,
@@ -71,21 +72,21 @@ fn samples(tensors: Vec<(String, Tensor)>) -> Samples {
     tensors.into_iter().map(sample).collect()
 }
 
-fn assert_close(what: &str, found: &[f64], expected: &[f64]) {
-    assert_eq!(found.len(), expected.len(), "{what}");
+fn assert_close(context: &str, found: &[f64], expected: &[f64]) {
+    assert_eq!(found.len(), expected.len(), "{context}");
     for (index, (a, b)) in found.iter().zip(expected).enumerate() {
-        assert!((a - b).abs() <= TOLERANCE * b.abs().max(1.0), "{what}[{index}]: {a} instead of {b}");
+        assert!((a - b).abs() <= TOLERANCE * b.abs().max(1.0), "{context}[{index}]: {a} instead of {b}");
     }
 }
 
-fn assert_tensor(what: &str, found: &Tensor, expected: &[f64]) {
-    assert_close(what, &Vec::<f64>::try_from(found.detach().flatten(0, -1)).unwrap(), expected);
+fn assert_tensor(context: &str, found: &Tensor, expected: &[f64]) {
+    assert_close(context, &Vec::<f64>::try_from(found.detach().flatten(0, -1)).unwrap(), expected);
 }
 
-fn assert_samples(what: &str, found: &Samples, expected: &Samples) {
-    assert!(found.keys().eq(expected.keys()), "{what}");
+fn assert_samples(context: &str, found: &Samples, expected: &Samples) {
+    assert!(found.keys().eq(expected.keys()), "{context}");
     for (name, values) in found {
-        assert_close(&format!("{what} of {name}"), values, &expected[name]);
+        assert_close(&format!("{context} of {name}"), values, &expected[name]);
     }
 }
 
@@ -112,25 +113,26 @@ impl Case {
     fn pgd(&self) -> Tensor {
         let (epsilon, steps) = (self.reference.epsilon, self.reference.pgd_steps);
         let step_size = 2.5 * epsilon / f64::from(steps);
-        let parameters = PgdParameters { norm: Norm::Linf, epsilon, step_size, steps };
+        let perturbations = PerturbationSet { norm: Norm::Linf, epsilon };
+        let parameters = PgdParameters { perturbations, step_size, steps };
         let loss = |x: &Tensor| summed_cross_entropy(&self.network.forward(x, Mode::Eval)?, &self.labels);
-        self.network.frozen(|| pgd(&loss, &self.images, &parameters, &self.noise)).unwrap()
+        self.network.with_frozen_weights(|| pgd(&loss, &self.images, &parameters, &self.noise)).unwrap()
     }
 
     fn loss(&self, adversarial: &Tensor, clean_weight: f64, scale: f64) -> Tensor {
         let objective = Objective::CrossEntropy(CrossEntropy { clean_weight, label_smoothing: 0.0 });
         let Self { network, images, labels, .. } = self;
-        objective::loss(network, &objective, Mode::Train, (images, adversarial), labels, scale).unwrap()
+        objective::loss(network, &objective, Mode::Train, images, adversarial, labels, scale).unwrap()
     }
 
-    fn names_and_order_are_pytorchs(&self) {
+    fn names_match_pytorch(&self) {
         let state: Vec<_> = self.network.state().into_iter().map(|(name, t)| (name, t.size())).collect();
         assert_eq!(state, self.reference.state);
         let parameters: Vec<_> = self.network.parameters().into_iter().map(|(name, _)| name).collect();
         assert_eq!(parameters, self.reference.parameters);
     }
 
-    fn logits_agree(&self) {
+    fn logits_match(&self) {
         let Self { network, images, reference, .. } = self;
         let before = samples(network.buffers());
         assert_tensor("eval", &network.forward(images, Mode::Eval).unwrap(), &reference.logits_eval);
@@ -140,20 +142,20 @@ impl Case {
         assert_tensor("train", &network.forward(images, Mode::Train).unwrap(), &reference.logits_train);
     }
 
-    fn attacks_agree(&self) {
+    fn attacks_match(&self) {
         let Self { network, images, labels, noise, reference } = self;
         let before = samples(network.state());
         assert_tensor("pgd", &self.pgd(), &reference.pgd);
         let parameters = FgsmParameters { epsilon: reference.epsilon, step_size: 1.25 * reference.epsilon };
         let loss =
             |x: &Tensor| summed_cross_entropy(&network.forward(x, Mode::TrainFrozenStatistics)?, labels);
-        let adversarial = network.frozen(|| fgsm(&loss, images, &parameters, noise)).unwrap();
+        let adversarial = network.with_frozen_weights(|| fgsm(&loss, images, &parameters, noise)).unwrap();
         assert_tensor("fgsm", &adversarial, &reference.fgsm);
         assert_eq!(samples(network.state()), before);
         assert!(network.parameters().iter().all(|(_, p)| p.requires_grad() && !p.grad().defined()));
     }
 
-    fn loss_gradients_and_statistics_agree(&self) {
+    fn loss_gradients_and_statistics_match(&self) {
         let loss = self.loss(&self.pgd(), 0.5, 0.5);
         loss.backward();
         assert_close("loss", &[loss.double_value(&[])], &[self.reference.loss]);
@@ -162,7 +164,7 @@ impl Case {
         assert_samples("statistics", &samples(self.network.buffers()), &self.reference.statistics);
     }
 
-    fn sgd_agrees(&self) {
+    fn sgd_matches(&self) {
         let adversarial = self.pgd();
         for nesterov in [true, false] {
             self.fill();
@@ -180,67 +182,67 @@ impl Case {
 }
 
 #[test]
-fn small_cnn_has_pytorchs_names() {
-    small_cnn().names_and_order_are_pytorchs();
+fn small_cnn_names_match_pytorch() {
+    small_cnn().names_match_pytorch();
 }
 
 #[test]
-fn small_cnn_gives_pytorchs_logits() {
-    small_cnn().logits_agree();
+fn small_cnn_logits_match_pytorch() {
+    small_cnn().logits_match();
 }
 
 #[test]
-fn small_cnn_is_attacked_as_by_pytorch() {
-    small_cnn().attacks_agree();
+fn small_cnn_attacks_match_pytorch() {
+    small_cnn().attacks_match();
 }
 
 #[test]
-fn small_cnn_has_pytorchs_loss_and_gradients() {
-    small_cnn().loss_gradients_and_statistics_agree();
+fn small_cnn_loss_and_gradients_match_pytorch() {
+    small_cnn().loss_gradients_and_statistics_match();
 }
 
 #[test]
-fn small_cnn_takes_pytorchs_steps() {
-    small_cnn().sgd_agrees();
+fn small_cnn_sgd_matches_pytorch() {
+    small_cnn().sgd_matches();
 }
 
 #[test]
-fn resnet18_has_pytorchs_names() {
-    resnet18().names_and_order_are_pytorchs();
+fn resnet18_names_match_pytorch() {
+    resnet18().names_match_pytorch();
 }
 
 #[test]
-fn resnet18_gives_pytorchs_logits() {
-    resnet18().logits_agree();
+fn resnet18_logits_match_pytorch() {
+    resnet18().logits_match();
 }
 
 #[test]
-fn resnet18_is_attacked_as_by_pytorch() {
-    resnet18().attacks_agree();
+fn resnet18_attacks_match_pytorch() {
+    resnet18().attacks_match();
 }
 
 #[test]
-fn resnet18_has_pytorchs_loss_and_gradients() {
-    resnet18().loss_gradients_and_statistics_agree();
+fn resnet18_loss_and_gradients_match_pytorch() {
+    resnet18().loss_gradients_and_statistics_match();
 }
 
 #[test]
-fn resnet18_takes_pytorchs_steps() {
-    resnet18().sgd_agrees();
+fn resnet18_sgd_matches_pytorch() {
+    resnet18().sgd_matches();
 }
 
 #[test]
-fn channels_last_changes_no_result() {
+fn channels_last_does_not_change_results() {
     let mut case = resnet18();
     case.network.channels_last().unwrap();
-    case.images = case.network.input(&case.images).unwrap();
-    case.logits_agree();
+    case.images = case.network.prepare_input(&case.images).unwrap();
+    case.logits_match();
     case.fill();
-    case.attacks_agree();
-    case.loss_gradients_and_statistics_agree();
+    case.attacks_match();
+    case.loss_gradients_and_statistics_match();
     let mut case = small_cnn();
     case.network.channels_last().unwrap();
-    case.images = case.network.input(&case.images).unwrap();
-    case.attacks_agree();
-    case.loss_gradients_and_statistics_agree();
+    case.images = case.network.prepare_input(&case.images).unwrap();
+    case.attacks_match();
+    case.loss_gradients_and_statistics_match();
 }

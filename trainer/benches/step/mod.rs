@@ -1,7 +1,7 @@
 //! The adversarial training step that the benchmarks measure: ResNet-18, 3×32×32, PGD-10, SGD with Nesterov momentum.
 
 use datjob_adversarial::{
-    attack::{self, Examples, Recipe},
+    attack::{self, AttackConfig, AttackInputs},
     model::{Mode, Network},
     objective,
     optim::{self, Sgd},
@@ -52,7 +52,7 @@ impl Step {
             .expect("noise");
             noise.to_device(device)
         };
-        let images = network.input(&(noise(1, 0.5) + 0.5)).expect("images");
+        let images = network.prepare_input(&(noise(1, 0.5) + 0.5)).expect("images");
         let labels = Tensor::arange(batch as i64, (Kind::Int64, device)).remainder(10);
         let start = noise(0, threat_model.epsilon.value());
         let attack = Attack::Pgd(Pgd::default());
@@ -63,18 +63,19 @@ impl Step {
     pub(crate) fn run(&mut self) -> DeviceEvent {
         let Self { network, optimizer, reducer, images, labels, .. } = self;
         let objective = Objective::default();
-        let recipe = Recipe {
+        let config = AttackConfig {
             attack: &self.attack,
             objective: &objective,
             threat_model: &self.threat_model,
             step_scale: 1.0,
         };
-        let examples = Examples { images, labels, start: &self.start, copies: None };
-        let adversarial = attack::for_training(network, &recipe, &examples).expect("an attack");
+        let inputs = AttackInputs { images, labels, start_noise: &self.start, noisy_copies: None };
+        let adversarial =
+            attack::generate_adversarial_examples(network, &config, &inputs).expect("an attack");
         let attack_end = self.placement.record_event().expect("an event");
         reducer.prepare_forward().expect("forward");
         let scale = 1.0 / labels.size()[0] as f64;
-        let loss = objective::loss(network, &objective, Mode::Train, (images, &adversarial), labels, scale)
+        let loss = objective::loss(network, &objective, Mode::Train, images, &adversarial, labels, scale)
             .expect("a loss");
         optim::zero_gradients(&network.parameters()).expect("gradients");
         reducer.prepare_backward().expect("backward");

@@ -1,3 +1,4 @@
+// Loads the CUDA plugin and forwards calls to it.
 #include <ATen/Context.h>
 #include <dlfcn.h>
 #include <torch/csrc/distributed/c10d/PrefixStore.hpp>
@@ -33,7 +34,7 @@ int refuse(int status) {
   return status;
 }
 
-// The folder of the libtorch_cpu that this process runs on: its libtorch_cuda lies beside it.
+// The folder of libtorch_cpu, which also holds libtorch_cuda.
 std::string libtorch_folder() {
   Dl_info info;
   if (dladdr(reinterpret_cast<void*>(&at::globalContext), &info) == 0 || info.dli_fname == nullptr) return "";
@@ -43,26 +44,26 @@ std::string libtorch_folder() {
 }
 
 int load(const char* path) {
-  // The driver comes from the NVIDIA runtime; without it nothing else is worth half a gigabyte of memory.
+  // The NVIDIA runtime provides the driver. Without it, do not load libraries of half a gigabyte.
   if (dlopen("libcuda.so.1", RTLD_NOW | RTLD_GLOBAL) == nullptr) return refuse(DATJOB_CUDA_NO_DRIVER);
-  // Global: the plugin's references are resolved in it.
+  // RTLD_GLOBAL: the plugin's symbols are resolved in it.
   const std::string libraries = libtorch_folder() + "libtorch_cuda.so";
   if (dlopen(libraries.c_str(), RTLD_NOW | RTLD_GLOBAL) == nullptr) return refuse(DATJOB_CUDA_NO_LIBRARIES);
   void* library = dlopen(path, RTLD_NOW | RTLD_LOCAL);
   if (library == nullptr) return refuse(DATJOB_CUDA_NO_PLUGIN);
   void* symbol = dlsym(library, DATJOB_CUDA_PLUGIN_SYMBOL);
-  if (symbol == nullptr) return refuse(DATJOB_CUDA_OTHER_PLUGIN);
+  if (symbol == nullptr) return refuse(DATJOB_CUDA_PLUGIN_MISMATCH);
   const auto* table = reinterpret_cast<const datjob_cuda_plugin* (*)()>(symbol)();
   if (table->version != DATJOB_CUDA_PLUGIN_VERSION) {
     datjob::set_last_error(
         "expected version " + std::to_string(DATJOB_CUDA_PLUGIN_VERSION) + ", got " + std::to_string(table->version));
-    return DATJOB_CUDA_OTHER_PLUGIN;
+    return DATJOB_CUDA_PLUGIN_MISMATCH;
   }
   loaded = table;
   return DATJOB_CUDA_READY;
 }
 
-// CUDA's error codes, whose numbers do not change.
+// cudaErrorInsufficientDriver, a stable error code.
 constexpr int cuda_insufficient_driver = 35;
 
 }  // namespace
@@ -78,12 +79,12 @@ struct datjob_copy {
   }
 };
 
-struct datjob_mark {
+struct datjob_event {
   void* event = nullptr;
 
-  datjob_mark() = default;
-  datjob_mark(const datjob_mark&) = delete;
-  ~datjob_mark() {
+  datjob_event() = default;
+  datjob_event(const datjob_event&) = delete;
+  ~datjob_event() {
     if (event != nullptr) plugin().free_event(event);
   }
 };
@@ -109,11 +110,11 @@ int datjob_cuda_load(const char* path, int* out_devices) {
   return DATJOB_CUDA_READY;
 }
 
-int datjob_cuda_describe(int device, datjob_cuda_device* out) {
-  return guarded([&] { check(plugin().describe(device, out)); });
+int datjob_cuda_device_properties(int device, datjob_cuda_device* out) {
+  return guarded([&] { check(plugin().device_properties(device, out)); });
 }
 
-int datjob_cuda_memory_of(int device, datjob_cuda_memory* out) {
+int datjob_cuda_memory_usage(int device, datjob_cuda_memory* out) {
   return guarded([&] { check(plugin().memory(device, out)); });
 }
 
@@ -158,19 +159,19 @@ int datjob_copy_take(const datjob_copy* copy, datjob_tensor** out) {
 
 void datjob_copy_free(datjob_copy* copy) { datjob::release(copy); }
 
-int datjob_mark_new(int device, datjob_mark** out) {
+int datjob_event_record(int device, datjob_event** out) {
   return guarded([&] {
-    auto mark = std::make_unique<datjob_mark>();
-    check(plugin().mark(device, &mark->event));
-    *out = mark.release();
+    auto event = std::make_unique<datjob_event>();
+    check(plugin().record_event(device, &event->event));
+    *out = event.release();
   });
 }
 
-int datjob_mark_seconds_until(const datjob_mark* begin, const datjob_mark* end, double* out) {
-  return guarded([&] { check(plugin().seconds_between(begin->event, end->event, out)); });
+int datjob_event_elapsed(const datjob_event* start, const datjob_event* end, double* out) {
+  return guarded([&] { check(plugin().elapsed_seconds(start->event, end->event, out)); });
 }
 
-void datjob_mark_free(datjob_mark* mark) { datjob::release(mark); }
+void datjob_event_free(datjob_event* event) { datjob::release(event); }
 
 void datjob_allow_tf32(int allowed) {
   at::globalContext().setAllowTF32CuBLAS(allowed != 0);

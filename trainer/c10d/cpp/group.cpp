@@ -1,3 +1,4 @@
+// Process groups, collectives and works.
 #include <ATen/ops/empty.h>
 #include <torch/csrc/distributed/c10d/PrefixStore.hpp>
 #include <torch/csrc/distributed/c10d/ProcessGroupGloo.hpp>
@@ -15,58 +16,58 @@ using datjob::guarded;
 
 namespace {
 
-// Held while a collective is begun. libtorch's flight recorder is one for the process and notes the groups that begin
-// collectives in a map without a lock, so two groups of a process on two threads would damage it.
-std::mutex beginning;
+// Held while a collective starts. libtorch's flight recorder is a singleton that records groups in a map without a lock, so
+// two groups on two threads would corrupt it.
+std::mutex start_mutex;
 
-// Gloo, with two of libtorch's gaps closed.
+// Gloo with workarounds for two limitations of libtorch.
 class GlooBackend : public c10d::ProcessGroupGloo {
  public:
   using c10d::ProcessGroupGloo::ProcessGroupGloo;
   using Work = c10::intrusive_ptr<c10d::Work>;
   using Tensors = std::vector<at::Tensor>;
 
-  // c10d's own abort() does nothing for Gloo. This one closes the connections, which the peers see at once. Gloo does
-  // not wake this process's own waiting threads for it: those end by the timeout.
+  // c10d's abort() does nothing for Gloo. This one closes the connections, which the peers detect immediately. Gloo does
+  // not wake the waiting threads of this process: they fail at the timeout.
   void abort() override {
     for (auto& context : contexts_) context->closeConnections();
   }
 
   Work broadcast(Tensors& tensors, const c10d::BroadcastOptions& options) override {
-    std::lock_guard<std::mutex> lock(beginning);
+    std::lock_guard<std::mutex> lock(start_mutex);
     return ProcessGroupGloo::broadcast(tensors, options);
   }
 
   Work allreduce(Tensors& tensors, const c10d::AllreduceOptions& options) override {
-    std::lock_guard<std::mutex> lock(beginning);
+    std::lock_guard<std::mutex> lock(start_mutex);
     return ProcessGroupGloo::allreduce(tensors, options);
   }
 
   Work allreduce_coalesced(Tensors& tensors, const c10d::AllreduceCoalescedOptions& options) override {
-    std::lock_guard<std::mutex> lock(beginning);
+    std::lock_guard<std::mutex> lock(start_mutex);
     return ProcessGroupGloo::allreduce_coalesced(tensors, options);
   }
 
   Work allgather(std::vector<Tensors>& outputs, Tensors& inputs, const c10d::AllgatherOptions& options) override {
-    std::lock_guard<std::mutex> lock(beginning);
+    std::lock_guard<std::mutex> lock(start_mutex);
     return ProcessGroupGloo::allgather(outputs, inputs, options);
   }
 
   Work alltoall_base(
       at::Tensor& output, at::Tensor& input, std::vector<int64_t>& output_sizes, std::vector<int64_t>& input_sizes,
       const c10d::AllToAllOptions& options) override {
-    std::lock_guard<std::mutex> lock(beginning);
+    std::lock_guard<std::mutex> lock(start_mutex);
     return ProcessGroupGloo::alltoall_base(output, input, output_sizes, input_sizes, options);
   }
 
   Work barrier(const c10d::BarrierOptions& options) override {
-    std::lock_guard<std::mutex> lock(beginning);
+    std::lock_guard<std::mutex> lock(start_mutex);
     return ProcessGroupGloo::barrier(options);
   }
 };
 
-// A handle to the tensor's memory that autograd does not follow. Gloo works on `numel` elements from the tensor's
-// address on, whatever the strides say, so any other layout would be written out of bounds.
+// A handle to the tensor's memory without autograd. Gloo ignores strides and accesses `numel` elements from the tensor's
+// address, so a tensor that is not dense would be written out of bounds.
 at::Tensor in_place_operand(const at::Tensor& tensor) {
   TORCH_CHECK_VALUE(tensor.defined(), "the tensor is undefined");
   TORCH_CHECK_VALUE(
@@ -107,7 +108,7 @@ int datjob_group_attach_gloo(
     options->devices.push_back(
         device_kind == DATJOB_GLOO_INTERFACE ? c10d::ProcessGroupGloo::createDeviceForInterface(device)
                                              : c10d::ProcessGroupGloo::createDeviceForHostname(device));
-    // Backends of one group share its store, so each has its own prefix.
+    // Backends of a group share its store, so each needs a separate prefix.
     auto keys = c10::make_intrusive<c10d::PrefixStore>("gloo", store->store);
     auto backend = c10::make_intrusive<GlooBackend>(
         keys, group->group->getRank(), group->group->getSize(), std::move(options));
@@ -172,7 +173,7 @@ int datjob_group_all_gather(
 }
 
 int datjob_group_all_to_all(
-    const datjob_group* group, const datjob_tensor* tensor, datjob_tensor** out_exchanged, datjob_work** out) {
+    const datjob_group* group, const datjob_tensor* tensor, datjob_tensor** out_received, datjob_work** out) {
   return guarded([&] {
     const at::Tensor& given = datjob::tensor(tensor);
     TORCH_CHECK_VALUE(given.defined(), "the tensor is undefined");
@@ -181,10 +182,10 @@ int datjob_group_all_to_all(
         ": the first dimension must be the world size ", group->group->getSize());
     at::Tensor input = given.detach().contiguous();
     at::Tensor output = at::empty(input.sizes(), input.options());
-    // Without sizes, each rank gets an equal share.
+    // Without split sizes, each rank gets an equal part.
     std::vector<int64_t> equal;
     auto work = std::make_unique<datjob_work>(datjob_work{group->group->alltoall_base(output, input, equal, equal)});
-    *out_exchanged = datjob::give_to_caller(std::move(output));
+    *out_received = datjob::give_to_caller(std::move(output));
     *out = work.release();
   });
 }

@@ -1,4 +1,4 @@
-// Keeps C++ exceptions on this side of the bridge.
+// Converts C++ exceptions to status codes.
 #pragma once
 
 #include <c10/util/Exception.h>
@@ -12,7 +12,7 @@ namespace datjob {
 
 void set_last_error(std::string message);
 
-// Runs `body`; turns an exception into this thread's last error. 0 for success, -1 for failure.
+// Runs `body` and stores an exception as this thread's last error. Returns 0 for success, -1 for failure.
 template <class Body>
 int guarded(Body&& body) noexcept {
   try {
@@ -28,7 +28,7 @@ int guarded(Body&& body) noexcept {
   return -1;
 }
 
-// Frees a handle. A destructor that throws must not end the process, and nobody could act on its message.
+// Frees a handle. A destructor that throws must not abort the process; its message is ignored.
 template <class Handle>
 void release(Handle* handle) noexcept {
   guarded([&] { delete handle; });

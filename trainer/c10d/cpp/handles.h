@@ -1,4 +1,4 @@
-// What the opaque types of bridge.h are.
+// Definitions of the opaque types of bridge.h.
 #pragma once
 
 #include <ATen/core/Tensor.h>
@@ -19,7 +19,7 @@ struct datjob_store {
 
 struct datjob_group {
   c10::intrusive_ptr<c10d::ProcessGroup> group;
-  // c10d keeps a group's name in its backends, and each that is attached must be told.
+  // c10d stores a group's name in its backends, so it is set after a backend is attached.
   std::string name;
 };
 

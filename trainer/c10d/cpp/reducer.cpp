@@ -1,3 +1,4 @@
+// The DDP reducer.
 #include <torch/csrc/distributed/c10d/logger.hpp>
 #include <torch/csrc/distributed/c10d/reducer.hpp>
 
@@ -15,18 +16,18 @@ using datjob::guarded;
 
 namespace {
 
-// Hands buckets to somebody who averages them while the backward pass, and whatever comes after it, goes on.
-class DeferringHook : public c10d::CommHookInterface {
+// A communication hook that passes buckets to a callback, which may average them after the backward pass.
+class DeferredHook : public c10d::CommHookInterface {
  public:
-  DeferringHook(datjob_bucket_hook hook, void* state) : hook_(hook), state_(state) {}
+  DeferredHook(datjob_bucket_hook hook, void* state) : hook_(hook), state_(state) {}
 
   c10::intrusive_ptr<c10::ivalue::Future> runHook(c10d::GradBucket& bucket) override {
     const at::Tensor& gradient = bucket.getBuffer();
-    const char* problem = hook_(state_, bucket.getIndex(), datjob::give_to_caller(gradient));
-    TORCH_CHECK(problem == nullptr, problem);
+    const char* error = hook_(state_, bucket.getIndex(), datjob::give_to_caller(gradient));
+    TORCH_CHECK(error == nullptr, error);
     std::vector<c10::Device> devices;
     if (!gradient.is_cpu()) devices.push_back(gradient.device());
-    // The reducer waits for nothing: the gradients that it gives out are the bucket's own memory.
+    // The future is complete: the gradients are views of the bucket, which the callback averages in place.
     auto future = c10::make_intrusive<c10::ivalue::Future>(c10::TensorType::get(), std::move(devices));
     future->markCompleted(c10::IValue(gradient));
     return future;
@@ -43,14 +44,14 @@ class DeferringHook : public c10d::CommHookInterface {
 
 struct datjob_reducer {
   std::vector<at::Tensor> parameters;
-  // The same in every process and in every step: the order of sums, and of what a hook rounds together, hangs on them.
+  // The same in every process and every step, because the order of sums and the rounding of a hook depend on them.
   std::vector<std::vector<size_t>> buckets;
   std::shared_ptr<c10d::Reducer> reducer;
   std::shared_ptr<c10d::Logger> logger;
 
   void reset() const {
     reducer->reset_state();
-    // A failed step leaves gradients half reduced, and perhaps in the memory of the old buckets.
+    // A failed step leaves gradients partly reduced and possibly in the memory of the old buckets.
     for (const at::Tensor& parameter : parameters) parameter.mutable_grad().reset();
     reducer->initialize_buckets(buckets);
   }
@@ -91,16 +92,16 @@ int datjob_reducer_new(
 }
 
 int datjob_reducer_set_hook(const datjob_reducer* reducer, datjob_bucket_hook hook, void* state) {
-  return guarded([&] { reducer->reducer->register_comm_hook(std::make_unique<DeferringHook>(hook, state)); });
+  return guarded([&] { reducer->reducer->register_comm_hook(std::make_unique<DeferredHook>(hook, state)); });
 }
 
 int datjob_reducer_prepare_forward(const datjob_reducer* reducer) {
   return guarded([&] {
     reducer->logger->set_runtime_stats_and_log();
     reducer->reducer->prepare_for_forward();
-    // libtorch puts buckets together anew after a process's first step, in the order in which gradients became ready. A
-    // process that has just joined would do so later than the others, and a training that goes on would round otherwise
-    // than one that was never interrupted: the buckets stay as they are. It asks once.
+    // libtorch rebuilds the buckets once after a process's first step, in the order in which gradients became ready. A
+    // process that has just joined would do so later than the others, and a resumed training would round differently from
+    // an uninterrupted one. So the original buckets are restored.
     if (reducer->reducer->rebuild_buckets()) reducer->reducer->initialize_buckets(reducer->buckets);
   });
 }
@@ -119,8 +120,8 @@ int datjob_reducer_reset(const datjob_reducer* reducer) {
 
 int datjob_reducer_release_group(const datjob_reducer* reducer) {
   return guarded([&] {
-    // A group without a backend stands in. Where this was the last reference, it waits for the collectives under way,
-    // so that none of them writes to the buckets any more.
+    // Replace the group by one without a backend. If this releases the last reference, it waits for running collectives,
+    // so that none of them writes to the buckets afterwards.
     reducer->reducer->update_process_group(c10::make_intrusive<c10d::ProcessGroup>(/*rank=*/0, /*size=*/1));
     reducer->reset();
   });
@@ -134,8 +135,8 @@ int datjob_reducer_get_statistics(const datjob_reducer* reducer, datjob_reducer_
   return guarded([&] {
     const auto numbers = reducer->logger->get_ddp_logging_data().ints_map;
     const auto number = [&](const char* name) {
-      const auto found = numbers.find(name);
-      return found == numbers.end() ? int64_t{0} : found->second;
+      const auto entry = numbers.find(name);
+      return entry == numbers.end() ? int64_t{0} : entry->second;
     };
     out->iterations = number("iteration");
     out->forward_compute_ns = number("forward_compute_time");

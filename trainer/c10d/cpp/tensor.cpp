@@ -1,3 +1,4 @@
+// Memory formats and storage of tensors.
 #include <ATen/core/Tensor.h>
 #include <c10/core/GradMode.h>
 

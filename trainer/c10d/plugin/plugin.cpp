@@ -1,5 +1,5 @@
-// NCCL, device memory and copies beside the computation: all that needs libtorch_cuda. Compiled without a GPU; loaded by
-// cpp/cuda.cpp where libtorch_cuda is.
+// NCCL, device memory, events and copies that overlap with computation: the functions that need libtorch_cuda. Compiled
+// without a GPU; loaded by cpp/cuda.cpp if libtorch_cuda is available.
 #include "plugin.h"
 
 #include <ATen/cuda/CUDAContext.h>
@@ -28,7 +28,7 @@ int device_count(int* out) {
   int count = 0;
   const cudaError_t code = cudaGetDeviceCount(&count);
   if (code != cudaSuccess) {
-    // Not asked of the thread again by the next call.
+    // Clears the error, so that the next call does not return it.
     (void)cudaGetLastError();
     datjob::set_last_error(std::string(cudaGetErrorName(code)) + ": " + cudaGetErrorString(code));
     return code;
@@ -37,7 +37,7 @@ int device_count(int* out) {
   return 0;
 }
 
-int describe(int device, datjob_cuda_device* out) {
+int device_properties(int device, datjob_cuda_device* out) {
   return guarded([&] {
     const cudaDeviceProp* properties = at::cuda::getDeviceProperties(static_cast<c10::DeviceIndex>(device));
     std::strncpy(out->name, properties->name, sizeof out->name - 1);
@@ -84,7 +84,7 @@ int nccl(
   });
 }
 
-// The stream of this process's uploads; a pool keeps it for ever.
+// The stream of this thread's uploads. The pool never frees it.
 c10::cuda::CUDAStream upload_stream(c10::DeviceIndex device) {
   static thread_local auto stream = c10::cuda::getStreamFromPool(/*isHighPriority=*/false, device);
   return stream.device_index() == device ? stream : (stream = c10::cuda::getStreamFromPool(false, device));
@@ -96,7 +96,7 @@ int upload(const at::Tensor& host, int device, at::Tensor* out_copy, void** out_
     c10::cuda::CUDAGuard guard(index);
     c10::cuda::CUDAStreamGuard on_stream(upload_stream(index));
     const at::Tensor pinned = host.is_pinned() ? host : host.pin_memory();
-    // The allocator of pinned memory remembers that this stream reads it.
+    // The allocator of pinned memory records that this stream reads it.
     *out_copy = pinned.to(at::Device(at::kCUDA, index), pinned.scalar_type(), /*non_blocking=*/true, /*copy=*/true);
     auto done = std::make_unique<Event>();
     done->record();
@@ -128,19 +128,19 @@ int wait(void* handle) {
   return guarded([&] { event(handle)->synchronize(); });
 }
 
-int mark(int device, void** out_event) {
+int record_event(int device, void** out_event) {
   return guarded([&] {
     c10::cuda::CUDAGuard guard(static_cast<c10::DeviceIndex>(device));
-    auto now = std::make_unique<Event>(cudaEventDefault);
-    now->record();
-    *out_event = now.release();
+    auto recorded = std::make_unique<Event>(cudaEventDefault);
+    recorded->record();
+    *out_event = recorded.release();
   });
 }
 
-int seconds_between(void* begin, void* end, double* out) {
+int elapsed_seconds(void* start, void* end, double* out) {
   return guarded([&] {
     event(end)->synchronize();
-    *out = event(begin)->elapsed_time(*event(end)) / 1e3;
+    *out = event(start)->elapsed_time(*event(end)) / 1e3;
   });
 }
 
@@ -149,8 +149,8 @@ void free_event(void* handle) {
 }
 
 const datjob_cuda_plugin table = {
-    DATJOB_CUDA_PLUGIN_VERSION, datjob_last_error, device_count, describe, memory, synchronize, nccl,
-    upload,  download, take_upload, wait, mark, seconds_between, free_event,
+    DATJOB_CUDA_PLUGIN_VERSION, datjob_last_error, device_count, device_properties, memory, synchronize, nccl,
+    upload,  download, take_upload, wait, record_event, elapsed_seconds, free_event,
 };
 
 }  // namespace

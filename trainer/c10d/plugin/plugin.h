@@ -1,7 +1,7 @@
-// What the CUDA plugin offers to cpp/cuda.cpp: one table of functions, behind one exported symbol.
+// The interface of the CUDA plugin to cpp/cuda.cpp: a table of functions behind one exported symbol.
 //
-// The rules of cpp/bridge.h hold. Pointers to c10 types pass between two libraries that are built from the same headers
-// by the same compiler; `version` is raised with every change of this file.
+// The rules of cpp/bridge.h apply. Both libraries must be built from the same headers by the same compiler, because they
+// exchange pointers to c10 types. Raise `version` with every change of the table's layout or meaning.
 #pragma once
 
 #include <ATen/core/Tensor.h>
@@ -15,28 +15,28 @@
 
 struct datjob_cuda_plugin {
   int version;
-  // The message of this thread's last failure in the plugin.
+  // The message of this thread's last error in the plugin.
   const char* (*last_error)();
-  // 0 and the number of devices, or CUDA's error code, whose name and text are then the last error.
+  // Returns 0 and the number of devices, or CUDA's error code; then the last error is its name and text.
   int (*device_count)(int* out);
-  int (*describe)(int device, datjob_cuda_device* out);
+  int (*device_properties)(int device, datjob_cuda_device* out);
   int (*memory)(int device, datjob_cuda_memory* out);
   int (*synchronize)(int device);
-  // A backend for CUDA tensors. The store must be this backend's own.
+  // A backend for CUDA tensors. No other backend may use the store.
   int (*nccl)(
       const c10::intrusive_ptr<c10d::Store>& store, int rank, int world_size, std::chrono::milliseconds timeout,
       c10::intrusive_ptr<c10d::Backend>* out);
-  // A copy of a pinned host tensor on the device, made by a stream of its own, and the event of its end.
+  // Copies a host tensor to the device on a separate stream; returns the copy and the event of its completion.
   int (*upload)(const at::Tensor& host, int device, at::Tensor* out_copy, void** out_event);
-  // A copy in pinned host memory of a device tensor as the current stream leaves it, and the event of its end.
+  // Copies a device tensor to pinned host memory on the current stream; returns the copy and the event of its completion.
   int (*download)(const at::Tensor& tensor, at::Tensor* out_copy, void** out_event);
-  // Later work of the current stream waits for the upload; its memory is not given to others before that work is done.
+  // Makes later work of the current stream wait for the upload; its memory is not reused before that work completes.
   int (*take_upload)(const at::Tensor& copy, void* event);
-  // This thread waits for the event.
+  // Blocks this thread until the event completes.
   int (*wait)(void* event);
-  // An event, with its time, where the current stream stands now; and the seconds between two, for which this thread waits.
-  int (*mark)(int device, void** out_event);
-  int (*seconds_between)(void* begin, void* end, double* out);
+  // Records a timing event on the current stream; returns the seconds between two events, blocking until both complete.
+  int (*record_event)(int device, void** out_event);
+  int (*elapsed_seconds)(void* start, void* end, double* out);
   void (*free_event)(void* event);
 };
 

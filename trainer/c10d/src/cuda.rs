@@ -1,5 +1,5 @@
-//! What needs a GPU: loading libtorch_cuda and the plugin (`plugin/`), devices, their memory, and copies that run beside
-//! the computation. Without a GPU all of it is one clear error, and everything else of this crate works.
+//! CUDA support: loading libtorch_cuda and the plugin (`plugin/`), devices, their memory, events, and copies that overlap
+//! with computation. Without a GPU, loading returns an error, and the rest of this crate works.
 
 use std::{
     ffi::{CStr, c_int},
@@ -19,92 +19,92 @@ use crate::{
 /// Why this process cannot use a GPU.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 pub enum CudaError {
-    /// The driver's library is not there.
+    /// The driver's library is missing.
     #[error(
         "cannot load the NVIDIA driver ({0}); in a pod, request a GPU in spec.pod.resources and set \
          spec.pod.runtimeClassName to the NVIDIA runtime class, unless it is the node's default"
     )]
     NoDriver(String),
-    /// libtorch's CUDA part is not there, or lacks something.
+    /// libtorch's CUDA libraries are missing or incomplete.
     #[error("cannot load libtorch's CUDA libraries ({0}); use the CUDA image instead of the CPU image")]
     NoLibraries(String),
-    /// The plugin is not there, or lacks something.
+    /// The plugin is missing or cannot be loaded.
     #[error(
         "cannot load the CUDA plugin {path} ({message}); use the CUDA image, or set DATJOB_CUDA_PLUGIN to the plugin's path"
     )]
     NoPlugin {
-        /// Where it was looked for.
+        /// Path of the plugin.
         path: PathBuf,
-        /// The loader's words.
+        /// Message of the dynamic loader.
         message: String,
     },
-    /// The plugin is of another build.
+    /// The plugin is from another release.
     #[error(
         "the CUDA plugin {path} is not from this trainer's release ({message}); use both from the same image"
     )]
-    OtherPlugin {
-        /// Where it was found.
+    PluginMismatch {
+        /// Path of the plugin.
         path: PathBuf,
-        /// What is different.
+        /// The difference.
         message: String,
     },
-    /// The driver cannot run this CUDA.
+    /// The driver does not support this version of CUDA.
     #[error("the NVIDIA driver of this node is too old for CUDA 13.0 ({0}); install driver 580 or newer")]
     DriverTooOld(String),
-    /// The driver gives no device.
+    /// The driver reports no device.
     #[error(
         "no usable CUDA device ({0}); check that the container requests a GPU and that the device is healthy"
     )]
     NoDevice(String),
 }
 
-/// The CUDA part of libtorch, loaded, with at least one device. Devices are numbered from 0 as CUDA does in this process
-/// (`CUDA_VISIBLE_DEVICES`).
+/// Proof that libtorch's CUDA libraries are loaded and that there is at least one device. Devices are numbered from 0, as
+/// CUDA numbers them in this process (`CUDA_VISIBLE_DEVICES`).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Cuda {
     devices: usize,
 }
 
-/// What a device is.
+/// Properties of a device.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct CudaDevice {
-    /// As in "NVIDIA H200".
+pub struct CudaDeviceProperties {
+    /// For example "NVIDIA H200".
     pub name: String,
     /// Major and minor compute capability.
     pub capability: (u32, u32),
     /// Its memory in bytes.
     pub total_bytes: u64,
-    /// The CUDA version that the driver knows, as in "13.0".
+    /// The CUDA version of the driver, for example "13.0".
     pub driver_version: String,
-    /// The CUDA version that runs, as in "13.0".
+    /// The CUDA version of the runtime, for example "13.0".
     pub runtime_version: String,
 }
 
 /// A device's memory, in bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct CudaMemory {
-    /// Held by this process's tensors.
+    /// Allocated by this process's tensors.
     pub allocated: u64,
-    /// The most that this process's tensors have held.
+    /// Peak of `allocated`.
     pub peak_allocated: u64,
-    /// Taken from the device by this process's allocator.
+    /// Reserved by this process's allocator.
     pub reserved: u64,
     /// Free on the device.
     pub free: u64,
-    /// The device's.
+    /// Total memory of the device.
     pub total: u64,
 }
 
 impl Cuda {
-    /// Loads libtorch_cuda and the plugin; cheap when they are. Call it before this process uses a CUDA tensor: libtorch
-    /// looks for its CUDA part once.
+    /// Loads libtorch_cuda and the plugin; cheap if they are already loaded. Call it before this process uses a CUDA tensor,
+    /// because libtorch looks up its CUDA libraries only once.
     pub fn load(plugin: &Path) -> Result<Self, CudaError> {
         let path = plugin.to_owned();
         let Ok(name) = c_string(&plugin.to_string_lossy()) else {
             return Err(CudaError::NoPlugin { path, message: "the path contains a NUL byte".to_owned() });
         };
         let mut devices = 0;
-        // SAFETY: the string lives through the call, and the last argument is a place for the result.
+        // SAFETY: the string lives through the call, and the last argument points to space for the result.
         let status = unsafe { ffi::datjob_cuda_load(name.as_ptr(), &raw mut devices) };
         let message = || last_error().lines().next().unwrap_or_default().to_owned();
         match status {
@@ -112,43 +112,43 @@ impl Cuda {
             ffi::CUDA_NO_DRIVER => Err(CudaError::NoDriver(message())),
             ffi::CUDA_NO_LIBRARIES => Err(CudaError::NoLibraries(message())),
             ffi::CUDA_NO_PLUGIN => Err(CudaError::NoPlugin { path, message: message() }),
-            ffi::CUDA_OTHER_PLUGIN => Err(CudaError::OtherPlugin { path, message: message() }),
+            ffi::CUDA_PLUGIN_MISMATCH => Err(CudaError::PluginMismatch { path, message: message() }),
             ffi::CUDA_DRIVER_TOO_OLD => Err(CudaError::DriverTooOld(message())),
             _ => Err(CudaError::NoDevice(message())),
         }
     }
 
-    /// How many devices this process sees; at least 1.
+    /// Number of devices that are visible to this process; at least 1.
     pub fn devices(self) -> usize {
         self.devices
     }
 
-    /// What a device is.
-    pub fn describe(self, device: usize) -> Result<CudaDevice, C10dError> {
+    /// Properties of a device.
+    pub fn device_properties(self, device: usize) -> Result<CudaDeviceProperties, C10dError> {
         const OPERATION: &str = "reading the properties of a CUDA device";
         let device = self.index(OPERATION, device)?;
-        let mut out = ffi::CudaDevice::default();
-        // SAFETY: the last argument is a place for the result.
-        check(unsafe { ffi::datjob_cuda_describe(device, &raw mut out) })
+        let mut out = ffi::CudaDeviceProperties::default();
+        // SAFETY: the last argument points to space for the result.
+        check(unsafe { ffi::datjob_cuda_device_properties(device, &raw mut out) })
             .map_err(|message| C10dError::from_message(OPERATION, None, &message))?;
         // SAFETY: the bridge ends the name with NUL inside the array.
         let name = unsafe { CStr::from_ptr(out.name.as_ptr()) }.to_string_lossy().into_owned();
-        Ok(CudaDevice {
+        Ok(CudaDeviceProperties {
             name,
-            capability: (unsigned(out.capability_major), unsigned(out.capability_minor)),
+            capability: (to_u32(out.capability_major), to_u32(out.capability_minor)),
             total_bytes: bytes(out.total_bytes),
             driver_version: version(out.driver_version),
             runtime_version: version(out.runtime_version),
         })
     }
 
-    /// A device's memory as it stands now.
+    /// Current memory usage of a device.
     pub fn memory(self, device: usize) -> Result<CudaMemory, C10dError> {
         const OPERATION: &str = "reading the memory usage of a CUDA device";
         let device = self.index(OPERATION, device)?;
         let mut out = ffi::CudaMemory::default();
-        // SAFETY: the last argument is a place for the result.
-        check(unsafe { ffi::datjob_cuda_memory_of(device, &raw mut out) })
+        // SAFETY: the last argument points to space for the result.
+        check(unsafe { ffi::datjob_cuda_memory_usage(device, &raw mut out) })
             .map_err(|message| C10dError::from_message(OPERATION, None, &message))?;
         Ok(CudaMemory {
             allocated: bytes(out.allocated),
@@ -159,7 +159,7 @@ impl Cuda {
         })
     }
 
-    /// Waits until a device has done all that it was asked for; errors of that work come out here.
+    /// Waits until a device has completed all queued work; returns errors of that work.
     pub fn synchronize(self, device: usize) -> Result<(), C10dError> {
         const OPERATION: &str = "waiting for a CUDA device";
         let device = self.index(OPERATION, device)?;
@@ -168,8 +168,8 @@ impl Cuda {
             .map_err(|message| C10dError::from_message(OPERATION, None, &message))
     }
 
-    /// Begins to copy a host tensor to a device, beside the computation that runs there. Pinned memory is read when the
-    /// copy runs, so it must not be written to before [`Transfer::take`] and the work after it.
+    /// Starts to copy a host tensor to a device. The copy overlaps with computation on the device. Pinned memory is read when
+    /// the copy runs, so do not write to it before [`Transfer::take`] and the work after it.
     pub fn upload(self, host: &Tensor, device: usize) -> Result<Transfer, C10dError> {
         const OPERATION: &str = "copying to a CUDA device";
         let device = self.index(OPERATION, device)?;
@@ -180,7 +180,7 @@ impl Cuda {
         Transfer::start(OPERATION, |out| unsafe { ffi::datjob_copy_to_device(host.as_ptr(), device, out) })
     }
 
-    /// Begins to copy a device tensor, as the work asked for so far leaves it, to host memory.
+    /// Starts to copy a device tensor to host memory, after the work that is queued so far.
     pub fn download(self, tensor: &Tensor) -> Result<Transfer, C10dError> {
         const OPERATION: &str = "copying from a CUDA device";
         if !tensor.defined() || !tensor.device().is_cuda() {
@@ -190,15 +190,15 @@ impl Cuda {
         Transfer::start(OPERATION, |out| unsafe { ffi::datjob_copy_to_host(tensor.as_ptr(), out) })
     }
 
-    /// Where the work of a device stands now: what was asked for so far comes before it.
-    pub fn mark(self, device: usize) -> Result<Mark, C10dError> {
+    /// Records an event on a device, after the work that is queued so far.
+    pub fn record_event(self, device: usize) -> Result<CudaEvent, C10dError> {
         const OPERATION: &str = "recording an event on a CUDA device";
         let device = self.index(OPERATION, device)?;
         let mut handle = ptr::null_mut();
-        // SAFETY: the last argument is a place for the result.
-        check(unsafe { ffi::datjob_mark_new(device, &raw mut handle) })
+        // SAFETY: the last argument points to space for the result.
+        check(unsafe { ffi::datjob_event_record(device, &raw mut handle) })
             .map_err(|message| C10dError::from_message(OPERATION, None, &message))?;
-        Ok(Mark(NonNull::new(handle).expect("the bridge makes a mark or fails")))
+        Ok(CudaEvent(NonNull::new(handle).expect("the bridge returns an event or an error")))
     }
 
     fn index(self, operation: &str, device: usize) -> Result<c_int, C10dError> {
@@ -213,15 +213,15 @@ impl Cuda {
     }
 }
 
-/// A copy between host and device under way.
+/// A running copy between host and device.
 #[derive(Debug)]
-#[must_use = "the copy is there only after take()"]
+#[must_use = "the copy is available only after take()"]
 pub struct Transfer {
     handle: NonNull<ffi::Copy>,
     operation: &'static str,
 }
 
-// SAFETY: a handle holds a tensor, counted atomically, and a CUDA event, which belongs to no thread.
+// SAFETY: a handle holds a tensor, counted atomically, and a CUDA event, which is not bound to a thread.
 unsafe impl Send for Transfer {}
 
 impl Transfer {
@@ -232,56 +232,56 @@ impl Transfer {
         let mut handle = ptr::null_mut();
         check(start(&raw mut handle))
             .map_err(|message| C10dError::from_message(operation, None, &message))?;
-        let handle = NonNull::new(handle).expect("the bridge starts a copy or fails");
+        let handle = NonNull::new(handle).expect("the bridge returns a copy or an error");
         Ok(Self { handle, operation })
     }
 
-    /// The copy. On the device this thread goes on at once, and later work there waits for it; in host memory this thread
+    /// Returns the copy. On the device, later work waits for the copy, and this thread does not. In host memory, this thread
     /// waits.
     pub fn take(self) -> Result<Tensor, C10dError> {
         let mut out = ptr::null_mut();
-        // SAFETY: the handle is alive, and the last argument is a place for the result.
+        // SAFETY: the handle is alive, and the last argument points to space for the result.
         check(unsafe { ffi::datjob_copy_take(self.handle.as_ptr(), &raw mut out) })
             .map_err(|message| C10dError::from_message(self.operation, None, &message))?;
-        // SAFETY: the bridge made this handle to the copy for its caller.
+        // SAFETY: the caller owns the tensor that the bridge returns.
         Ok(unsafe { Tensor::from_ptr(out) })
     }
 }
 
 impl Drop for Transfer {
     fn drop(&mut self) {
-        // SAFETY: the handle is this object's own and is not used again; libtorch keeps memory that a copy still uses.
+        // SAFETY: this object owns the handle, which is not used again; libtorch keeps memory that a copy still uses.
         unsafe { ffi::datjob_copy_free(self.handle.as_ptr()) }
     }
 }
 
-/// A point in the work of a device.
+/// An event in the current stream of a device.
 #[derive(Debug)]
-pub struct Mark(NonNull<ffi::Mark>);
+pub struct CudaEvent(NonNull<ffi::Event>);
 
-// SAFETY: a CUDA event belongs to no thread.
-unsafe impl Send for Mark {}
+// SAFETY: a CUDA event is not bound to a thread.
+unsafe impl Send for CudaEvent {}
 
-impl Mark {
-    /// How long the device took from this mark to `later`; this thread waits until it is there.
-    pub fn until(&self, later: &Self) -> Result<Duration, C10dError> {
+impl CudaEvent {
+    /// The time that the device took from this event to `later`. Blocks until `later` has completed.
+    pub fn elapsed_until(&self, later: &Self) -> Result<Duration, C10dError> {
         let mut seconds = 0.0;
-        // SAFETY: both handles are alive, and the last argument is a place for the result.
-        check(unsafe { ffi::datjob_mark_seconds_until(self.0.as_ptr(), later.0.as_ptr(), &raw mut seconds) })
+        // SAFETY: both handles are alive, and the last argument points to space for the result.
+        check(unsafe { ffi::datjob_event_elapsed(self.0.as_ptr(), later.0.as_ptr(), &raw mut seconds) })
             .map_err(|message| C10dError::from_message("measuring time on a CUDA device", None, &message))?;
         Ok(Duration::try_from_secs_f64(seconds).unwrap_or_default())
     }
 }
 
-impl Drop for Mark {
+impl Drop for CudaEvent {
     fn drop(&mut self) {
-        // SAFETY: the handle is this object's own and is not used again.
-        unsafe { ffi::datjob_mark_free(self.0.as_ptr()) }
+        // SAFETY: this object owns the handle, which is not used again.
+        unsafe { ffi::datjob_event_free(self.0.as_ptr()) }
     }
 }
 
-/// Whether matrix products and convolutions of float32 on a CUDA device may round their factors to TF32 (10 bits of
-/// mantissa), which tensor cores multiply faster. For the whole process; libtorch allows it for convolutions by default.
+/// Sets whether matrix products and convolutions of float32 on CUDA devices may use TF32 (10 bits of mantissa), which is
+/// faster on tensor cores. Applies to the whole process; libtorch allows it for convolutions by default.
 pub fn allow_tf32(allowed: bool) {
     // SAFETY: the call takes a number and writes libtorch's settings.
     unsafe { ffi::datjob_allow_tf32(c_int::from(allowed)) }
@@ -291,11 +291,11 @@ fn bytes(count: i64) -> u64 {
     u64::try_from(count).unwrap_or_default()
 }
 
-fn unsigned(number: c_int) -> u32 {
+fn to_u32(number: c_int) -> u32 {
     u32::try_from(number).unwrap_or_default()
 }
 
-/// CUDA counts 13.0 as 13000.
+/// CUDA encodes 13.0 as 13000.
 fn version(number: c_int) -> String {
     format!("{}.{}", number / 1000, number % 1000 / 10)
 }
@@ -307,14 +307,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn versions_read_as_people_write_them() {
+    fn formats_cuda_versions() {
         assert_eq!(version(13_000), "13.0");
         assert_eq!(version(12_080), "12.8");
     }
 
-    /// On a machine with a GPU and its libraries the plugin at this path is what is missing; on any other, more is.
+    /// On a machine with a GPU and its libraries, only the plugin is missing; on other machines, more is missing.
     #[test]
-    fn what_is_missing_is_said_in_a_sentence_and_gloo_goes_on() {
+    fn names_the_missing_library_and_works_without_cuda() {
         let error = Cuda::load(Path::new("/nowhere/libdatjob_cuda.so")).unwrap_err();
         let sentence = error.to_string();
         match error {
@@ -330,20 +330,20 @@ mod tests {
     }
 
     #[test]
-    fn copies_refuse_tensors_of_the_wrong_side() {
+    fn copies_reject_tensors_on_the_wrong_device() {
         let cuda = Cuda { devices: 1 };
         let host = Tensor::ones([2], (Kind::Float, tch::Device::Cpu));
         let error = cuda.download(&host).unwrap_err();
         assert!(matches!(error, C10dError::InvalidArgument(_)), "{error}");
         let error = cuda.upload(&host, 1).unwrap_err();
         assert!(error.to_string().contains("invalid device 1"), "{error}");
-        // The bridge itself refuses what needs a plugin that is not loaded.
+        // The bridge rejects calls that need the plugin before it is loaded.
         let error = cuda.upload(&host, 0).unwrap_err();
         assert!(error.to_string().contains("not loaded"), "{error}");
     }
 
     #[test]
-    fn tf32_can_be_forbidden_without_a_gpu() {
+    fn tf32_can_be_disabled_without_a_gpu() {
         allow_tf32(true);
         allow_tf32(false);
     }

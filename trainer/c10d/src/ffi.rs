@@ -1,4 +1,4 @@
-//! The functions of `cpp/bridge.h`, which says what each does and who owns what. Change both together.
+//! Declarations of `cpp/bridge.h`, which documents the functions and ownership. Change both together.
 
 use std::{
     ffi::{CStr, CString, c_char, c_int, c_void},
@@ -7,7 +7,7 @@ use std::{
 
 use torch_sys::C_tensor;
 
-/// Declares opaque types: only pointers to them exist on this side.
+/// Declares opaque types, which Rust uses only through pointers.
 macro_rules! opaque {
     ($($name:ident),*) => {$(
         #[repr(C)]
@@ -17,7 +17,7 @@ macro_rules! opaque {
     )*};
 }
 
-opaque!(Store, Group, Work, Reducer, Copy, Mark);
+opaque!(Store, Group, Work, Reducer, Copy, Event);
 
 pub(crate) const GLOO_HOSTNAME: c_int = 0;
 pub(crate) const GLOO_INTERFACE: c_int = 1;
@@ -27,12 +27,12 @@ pub(crate) const CUDA_READY: c_int = 0;
 pub(crate) const CUDA_NO_DRIVER: c_int = 1;
 pub(crate) const CUDA_NO_LIBRARIES: c_int = 2;
 pub(crate) const CUDA_NO_PLUGIN: c_int = 3;
-pub(crate) const CUDA_OTHER_PLUGIN: c_int = 4;
+pub(crate) const CUDA_PLUGIN_MISMATCH: c_int = 4;
 pub(crate) const CUDA_DRIVER_TOO_OLD: c_int = 5;
 
 /// `datjob_cuda_device`.
 #[repr(C)]
-pub(crate) struct CudaDevice {
+pub(crate) struct CudaDeviceProperties {
     pub(crate) name: [c_char; 256],
     pub(crate) capability_major: c_int,
     pub(crate) capability_minor: c_int,
@@ -41,7 +41,7 @@ pub(crate) struct CudaDevice {
     pub(crate) runtime_version: c_int,
 }
 
-impl Default for CudaDevice {
+impl Default for CudaDeviceProperties {
     fn default() -> Self {
         Self {
             name: [0; 256],
@@ -176,7 +176,7 @@ unsafe extern "C" {
     pub(crate) fn datjob_group_all_to_all(
         group: *const Group,
         tensor: *const C_tensor,
-        out_exchanged: *mut *mut C_tensor,
+        out_received: *mut *mut C_tensor,
         out: *mut *mut Work,
     ) -> c_int;
     pub(crate) fn datjob_group_barrier(group: *const Group, out: *mut *mut Work) -> c_int;
@@ -232,8 +232,8 @@ unsafe extern "C" {
 
     // cuda.cpp
     pub(crate) fn datjob_cuda_load(path: *const c_char, out_devices: *mut c_int) -> c_int;
-    pub(crate) fn datjob_cuda_describe(device: c_int, out: *mut CudaDevice) -> c_int;
-    pub(crate) fn datjob_cuda_memory_of(device: c_int, out: *mut CudaMemory) -> c_int;
+    pub(crate) fn datjob_cuda_device_properties(device: c_int, out: *mut CudaDeviceProperties) -> c_int;
+    pub(crate) fn datjob_cuda_memory_usage(device: c_int, out: *mut CudaMemory) -> c_int;
     pub(crate) fn datjob_cuda_synchronize(device: c_int) -> c_int;
     pub(crate) fn datjob_group_attach_nccl(group: *mut Group, store: *const Store, timeout_ms: i64) -> c_int;
     pub(crate) fn datjob_copy_to_device(tensor: *const C_tensor, device: c_int, out: *mut *mut Copy)
@@ -241,13 +241,13 @@ unsafe extern "C" {
     pub(crate) fn datjob_copy_to_host(tensor: *const C_tensor, out: *mut *mut Copy) -> c_int;
     pub(crate) fn datjob_copy_take(copy: *const Copy, out: *mut *mut C_tensor) -> c_int;
     pub(crate) fn datjob_copy_free(copy: *mut Copy);
-    pub(crate) fn datjob_mark_new(device: c_int, out: *mut *mut Mark) -> c_int;
-    pub(crate) fn datjob_mark_seconds_until(begin: *const Mark, end: *const Mark, out: *mut f64) -> c_int;
-    pub(crate) fn datjob_mark_free(mark: *mut Mark);
+    pub(crate) fn datjob_event_record(device: c_int, out: *mut *mut Event) -> c_int;
+    pub(crate) fn datjob_event_elapsed(start: *const Event, end: *const Event, out: *mut f64) -> c_int;
+    pub(crate) fn datjob_event_free(event: *mut Event);
     pub(crate) fn datjob_allow_tf32(allowed: c_int);
 }
 
-/// The result of a bridge function from its status, with this thread's last message.
+/// Converts the status of a bridge function to a result with this thread's last error message.
 pub(crate) fn check(status: c_int) -> Result<(), String> {
     if status == 0 {
         return Ok(());
@@ -255,20 +255,20 @@ pub(crate) fn check(status: c_int) -> Result<(), String> {
     Err(last_error())
 }
 
-/// This thread's last message.
+/// This thread's last error message.
 pub(crate) fn last_error() -> String {
-    // SAFETY: the bridge returns a string that ends with NUL and lives until this thread's next call; it is copied.
+    // SAFETY: the bridge returns a NUL-terminated string that is valid until this thread's next call; it is copied.
     unsafe { CStr::from_ptr(datjob_last_error()) }.to_string_lossy().into_owned()
 }
 
-/// A string for the bridge.
+/// Converts a string for the bridge.
 pub(crate) fn c_string(text: &str) -> Result<CString, String> {
     CString::new(text).map_err(|_| format!("{text:?} contains a NUL byte"))
 }
 
-/// A timeout for the bridge: c10d reads 0 as "for ever", which nobody means, and adds to clocks of nanoseconds.
+/// Converts a timeout for the bridge. c10d treats 0 as infinite and adds timeouts to nanosecond clocks, so it is clamped.
 pub(crate) fn milliseconds(timeout: Duration) -> i64 {
-    const LONGEST: Duration = Duration::from_secs(100 * 365 * 24 * 60 * 60);
-    let milliseconds = timeout.clamp(Duration::from_millis(1), LONGEST).as_millis();
+    const MAX: Duration = Duration::from_secs(100 * 365 * 24 * 60 * 60);
+    let milliseconds = timeout.clamp(Duration::from_millis(1), MAX).as_millis();
     i64::try_from(milliseconds).expect("a hundred years fit")
 }

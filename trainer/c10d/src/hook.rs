@@ -1,4 +1,4 @@
-//! Averaging of gradients by somebody else than the reducer.
+//! Communication hooks: averaging of gradients by the caller instead of the reducer.
 
 use std::{
     ffi::{CString, c_char, c_void},
@@ -12,49 +12,49 @@ use torch_sys::C_tensor;
 
 use crate::error::C10dError;
 
-/// What averages gradients in the place of a [`Reducer`](crate::Reducer)'s own all-reduce, while the backward pass and
-/// whatever comes after it go on.
+/// A communication hook, which averages gradients instead of a [`Reducer`](crate::Reducer)'s all-reduce. It may continue
+/// after the backward pass.
 pub trait BucketHook: Send {
-    /// Begins to average a bucket: `gradient` is flat, holds this rank's gradients (not yet divided by the world size),
-    /// and is to hold the mean over ranks when [`finish`](Self::finish) returns. Buckets come in the same order in all
-    /// processes. Called on the thread of the backward pass, which it should not keep waiting.
-    fn begin(&mut self, bucket: usize, gradient: Tensor) -> Result<(), C10dError>;
+    /// Starts to average a bucket. `gradient` is flat and holds this rank's gradients, not divided by the world size. It must
+    /// hold the mean over ranks when [`finish`](Self::finish) returns. Buckets have the same order in all processes. Called
+    /// on the thread of the backward pass, which it should not block.
+    fn start(&mut self, bucket: usize, gradient: Tensor) -> Result<(), C10dError>;
 
-    /// Waits until all buckets hold means.
+    /// Waits until all buckets are averaged.
     fn finish(&mut self) -> Result<(), C10dError>;
 }
 
-/// A hook where the bridge can reach it.
-pub(crate) struct Hook(Box<State>);
+/// A hook at a stable address, for the bridge.
+pub(crate) struct RegisteredHook(Box<HookState>);
 
-struct State {
+struct HookState {
     hook: Mutex<Box<dyn BucketHook>>,
-    /// The message that the bridge was given last.
-    problem: Mutex<CString>,
+    /// The last message that was returned to the bridge.
+    last_error: Mutex<CString>,
 }
 
-impl std::fmt::Debug for Hook {
+impl std::fmt::Debug for RegisteredHook {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("Hook")
+        f.write_str("RegisteredHook")
     }
 }
 
-impl Hook {
+impl RegisteredHook {
     pub(crate) fn new(hook: Box<dyn BucketHook>) -> Self {
-        Self(Box::new(State { hook: Mutex::new(hook), problem: Mutex::default() }))
+        Self(Box::new(HookState { hook: Mutex::new(hook), last_error: Mutex::default() }))
     }
 
     pub(crate) fn finish(&self) -> Result<(), C10dError> {
         lock(&self.0.hook).finish()
     }
 
-    /// What [`call`] takes: valid as long as this object lives, wherever it is moved.
+    /// The argument of [`run_hook`]. Valid while this object is alive, even if it is moved.
     pub(crate) fn state(&self) -> *mut c_void {
-        ptr::from_ref::<State>(&self.0).cast_mut().cast()
+        ptr::from_ref::<HookState>(&self.0).cast_mut().cast()
     }
 }
 
-/// A hook that panicked has said so already.
+/// Ignores poisoning: a panic of the hook has already been reported.
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
@@ -62,24 +62,24 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 /// The bridge's `datjob_bucket_hook`.
 ///
 /// # Safety
-/// `state` comes from [`Hook::state`] of a hook that is alive; `gradient` is a tensor that the callee owns.
-pub(crate) unsafe extern "C" fn call(
+/// `state` comes from [`RegisteredHook::state`] of a hook that is alive; `gradient` is a tensor that the callee owns.
+pub(crate) unsafe extern "C" fn run_hook(
     state: *mut c_void,
     bucket: usize,
     gradient: *mut C_tensor,
 ) -> *const c_char {
-    // SAFETY: the caller's promise. The state is only ever shared.
-    let state = unsafe { &*state.cast::<State>() };
-    // SAFETY: the caller's promise: nobody else frees it.
+    // SAFETY: the caller's contract. The state is only shared.
+    let state = unsafe { &*state.cast::<HookState>() };
+    // SAFETY: the caller's contract: nobody else frees it.
     let gradient = unsafe { Tensor::from_ptr(gradient) };
-    let begun = panic::catch_unwind(AssertUnwindSafe(|| lock(&state.hook).begin(bucket, gradient)));
-    let message = match begun {
+    let result = panic::catch_unwind(AssertUnwindSafe(|| lock(&state.hook).start(bucket, gradient)));
+    let message = match result {
         Ok(Ok(())) => return ptr::null(),
         Ok(Err(error)) => error.to_string(),
         Err(_) => "the hook panicked".to_owned(),
     };
-    let mut problem = lock(&state.problem);
-    *problem = CString::new(message.replace('\0', " ")).unwrap_or_default();
-    // Its memory stays where it is until the next call replaces it.
-    problem.as_ptr()
+    let mut last_error = lock(&state.last_error);
+    *last_error = CString::new(message.replace('\0', " ")).unwrap_or_default();
+    // The string is not moved or freed before the next call.
+    last_error.as_ptr()
 }

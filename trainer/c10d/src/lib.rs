@@ -1,9 +1,9 @@
-//! Safe Rust over libtorch's c10d, the engine under PyTorch's distributed training: the [store](TcpStore) through
-//! which processes find one another, [groups](ProcessGroup) of processes with their collective operations, and the
-//! [`Reducer`] that averages gradients during the backward pass.
+//! Safe Rust bindings of libtorch's c10d, the library of PyTorch's distributed training: the [store](TcpStore) for
+//! rendezvous, [process groups](ProcessGroup) with their collectives, and the [`Reducer`] that averages gradients during
+//! the backward pass.
 //!
-//! The C++ in `cpp/` only calls libtorch; `cpp/bridge.h` states the interface, `ffi` repeats it, and no other crate of
-//! the project has unsafe code.
+//! The C++ in `cpp/` only calls libtorch. `cpp/bridge.h` declares the interface and `ffi` repeats it. No other crate of the
+//! project has unsafe code.
 //!
 //! ```no_run
 //! # fn main() -> Result<(), datjob_c10d::C10dError> {
@@ -13,7 +13,7 @@
 //! use tch::Tensor;
 //!
 //! let timeout = Duration::from_secs(30);
-//! // In one process, a rank or not:
+//! // In one process, which need not be a rank:
 //! let host = TcpStore::host(Ipv4Addr::LOCALHOST.into(), 0, timeout)?;
 //! // In every rank:
 //! let store = TcpStore::connect("127.0.0.1", host.port(), timeout)?.prefix("gen-1")?;
@@ -26,21 +26,23 @@
 //! # }
 //! ```
 
-mod agreement;
 mod cuda;
 mod error;
 mod ffi;
 mod hook;
+mod libtorch_error;
 mod log;
 mod memory_format;
+mod model_verification;
 mod process_group;
 mod reducer;
 mod store;
 mod work;
 
-pub use cuda::{Cuda, CudaDevice, CudaError, CudaMemory, Mark, Transfer, allow_tf32};
-pub use error::{C10dError, Failure, FailureKind, LibtorchErrorKind, Member, classify_libtorch_error};
+pub use cuda::{Cuda, CudaDeviceProperties, CudaError, CudaEvent, CudaMemory, Transfer, allow_tf32};
+pub use error::{C10dError, C10dErrorKind, ErrorDetails, Member};
 pub use hook::BucketHook;
+pub use libtorch_error::{LibtorchErrorKind, classify_libtorch_error};
 pub use log::{LogLevel, set_log_level};
 pub use memory_format::{contiguous_channels_last, to_channels_last_};
 pub use process_group::{CudaBackend, GlooDevice, GlooOptions, ProcessGroup, ReduceOp};

@@ -1,24 +1,24 @@
-//! What libtorch itself writes.
+//! The log level of libtorch.
 
 use crate::ffi;
 
-/// The least severe of libtorch's own messages that are written to standard error.
+/// The minimum severity of libtorch's messages on standard error.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum LogLevel {
-    /// Everything.
+    /// All messages.
     Info,
     /// Warnings and errors: libtorch's default.
     Warning,
     /// Errors.
     Error,
-    /// Only what ends the process.
+    /// Only fatal errors, which end the process.
     Fatal,
 }
 
-/// Sets what libtorch writes to standard error from now on, in all threads.
+/// Sets the log level of libtorch in all threads.
 ///
-/// c10d writes lines with C++ stacks for what its functions also return as errors, and while it retries: a process
-/// that reports the errors itself wants [`LogLevel::Fatal`].
+/// c10d logs lines with C++ stacks for errors that its functions also return, and while it retries. Use
+/// [`LogLevel::Fatal`] in a process that reports the errors.
 pub fn set_log_level(level: LogLevel) {
     let level = match level {
         LogLevel::Info => 0,

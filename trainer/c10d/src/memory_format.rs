@@ -1,7 +1,7 @@
-//! The channels_last memory format, which tch does not have.
+//! The channels_last memory format, which tch does not support.
 //!
-//! A tensor `[N, C, H, W]` in channels_last keeps its shape; in memory the channels of a pixel lie side by side, which
-//! convolutions on CPUs and on tensor cores work on faster.
+//! A tensor `[N, C, H, W]` in channels_last keeps its shape. In memory, the channels of a pixel are adjacent, which makes
+//! convolutions on CPUs and on tensor cores faster.
 
 use std::ptr;
 
@@ -12,28 +12,28 @@ use crate::{
     ffi::{self, check},
 };
 
-/// The tensor `[N, C, H, W]` in channels_last memory format: itself where it already is, a copy otherwise. Autograd
-/// follows it.
+/// Converts a tensor `[N, C, H, W]` to channels_last. Returns the same tensor if it already has this format, otherwise a
+/// copy. Autograd tracks the conversion.
 pub fn contiguous_channels_last(tensor: &Tensor) -> Result<Tensor, C10dError> {
     const OPERATION: &str = "contiguous_channels_last";
     require_image(OPERATION, tensor)?;
     let mut out = ptr::null_mut();
-    // SAFETY: the tensor lives through the call, and the last argument is a place for its result.
-    let made = check(unsafe { ffi::datjob_tensor_contiguous_channels_last(tensor.as_ptr(), &raw mut out) });
-    made.map_err(|message| C10dError::from_message(OPERATION, None, &message))?;
-    // SAFETY: the bridge made this tensor for its caller, who has no other handle to it.
+    // SAFETY: the tensor lives through the call, and the last argument points to space for the result.
+    let result = check(unsafe { ffi::datjob_tensor_contiguous_channels_last(tensor.as_ptr(), &raw mut out) });
+    result.map_err(|message| C10dError::from_message(OPERATION, None, &message))?;
+    // SAFETY: the caller owns the tensor that the bridge returns.
     Ok(unsafe { Tensor::from_ptr(out) })
 }
 
-/// Changes the memory of a parameter `[O, I, H, W]` to channels_last in place: all handles to the parameter (a
-/// `VarStore`'s, an optimizer's, a module's) see it, and gradients follow the format. Views of it, such as `detach()`
-/// made, keep the old memory. Call it before a [`Reducer`](crate::Reducer) is made.
+/// Converts a parameter `[O, I, H, W]` to channels_last in place. The change applies to all handles to the parameter (of a
+/// `VarStore`, an optimizer, a module), and gradients get the same format. Views, for example from `detach()`, keep the old
+/// memory. Call it before a [`Reducer`](crate::Reducer) is created.
 pub fn to_channels_last_(parameter: &Tensor) -> Result<(), C10dError> {
     const OPERATION: &str = "to_channels_last_";
     require_image(OPERATION, parameter)?;
     // SAFETY: the tensor lives through the call.
-    let changed = check(unsafe { ffi::datjob_tensor_set_channels_last(parameter.as_ptr()) });
-    changed.map_err(|message| C10dError::from_message(OPERATION, None, &message))
+    let result = check(unsafe { ffi::datjob_tensor_set_channels_last(parameter.as_ptr()) });
+    result.map_err(|message| C10dError::from_message(OPERATION, None, &message))
 }
 
 fn require_image(operation: &str, tensor: &Tensor) -> Result<(), C10dError> {
@@ -69,7 +69,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_channels_last_is_not_copied() {
+    fn channels_last_tensors_are_not_copied() {
         let changed = contiguous_channels_last(&image()).unwrap();
         let again = contiguous_channels_last(&changed).unwrap();
         assert_eq!(again.data_ptr(), changed.data_ptr());
@@ -84,7 +84,7 @@ mod tests {
     }
 
     #[test]
-    fn a_parameter_changes_for_all_handles_and_so_does_its_gradient() {
+    fn all_handles_and_the_gradient_of_a_parameter_change() {
         let parameter = image().set_requires_grad(true);
         let handle = parameter.shallow_clone();
         to_channels_last_(&parameter).unwrap();
@@ -97,7 +97,7 @@ mod tests {
     }
 
     #[test]
-    fn other_shapes_are_refused() {
+    fn rejects_other_shapes() {
         let matrix = Tensor::ones([2, 3], (Kind::Float, Device::Cpu));
         for error in [
             contiguous_channels_last(&matrix).unwrap_err(),

@@ -1,4 +1,4 @@
-//! A set of processes and the collective operations among them.
+//! Process groups and their collectives.
 
 use std::{
     ffi::c_int,
@@ -17,10 +17,10 @@ use crate::{
     work::Work,
 };
 
-/// The buffer through which [`ProcessGroup::broadcast_coalesced`] sends tensors together.
+/// Size of the buffer of [`ProcessGroup::broadcast_coalesced`].
 const COALESCED_BUFFER_BYTES: usize = 64 << 20;
 
-/// How the values of all processes become one.
+/// A reduction over the values of all processes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ReduceOp {
     /// The sum.
@@ -34,7 +34,7 @@ pub enum ReduceOp {
 }
 
 impl ReduceOp {
-    /// Its number in `c10d::ReduceOp::RedOpType`.
+    /// The value in `c10d::ReduceOp::RedOpType`.
     fn code(self) -> u8 {
         match self {
             Self::Sum => 0,
@@ -45,72 +45,72 @@ impl ReduceOp {
     }
 }
 
-/// How Gloo finds the address that it listens on and tells its peers: it must be one that they can reach.
+/// Selects the address that Gloo listens on and publishes to its peers. They must be able to reach it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum GlooDevice {
-    /// A host name or address of this machine: in a pod its IP, on a workstation `127.0.0.1`.
+    /// A host name or address of this machine: the IP address of a pod, or `127.0.0.1` on a workstation.
     Hostname(String),
-    /// A network interface, as in `eth0`.
+    /// A network interface, for example `eth0`.
     Interface(String),
 }
 
-/// What carries the collectives of CUDA tensors.
+/// The backend for collectives of CUDA tensors.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum CudaBackend {
-    /// NCCL: from device to device, each rank on a device of its own. A collective that fails there, or outlasts the
-    /// timeout, ends the process (libtorch's watchdog does): whoever started it has to start it again.
+    /// NCCL: from device to device; each rank needs a separate device. If a collective fails or times out, libtorch's watchdog
+    /// aborts the process: its parent must restart it.
     Nccl,
     /// Gloo: through host memory. Several ranks may share a device.
     Gloo,
 }
 
-/// What a Gloo group needs besides its place in the world.
+/// Options of a Gloo group.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct GlooOptions {
-    /// Where this process listens.
+    /// The address that this process listens on.
     pub device: GlooDevice,
     /// The group's name in libtorch's messages.
     pub name: String,
 }
 
-/// A set of processes that work together, each with a rank.
+/// A group of processes, each with a rank.
 ///
-/// Every process must call the same collectives in the same order with tensors of the same shapes, strides and
-/// kinds. Where they differ, results are wrong, the timeout strikes, or Gloo ends the process.
+/// Every process must call the same collectives in the same order with tensors of the same shapes, strides and kinds.
+/// Otherwise results are wrong, a collective times out, or Gloo aborts the process.
 ///
-/// Collectives take `&Tensor` although they write to it: a tch tensor is a handle to shared memory, other handles to
-/// it may exist, and `&mut` would promise an exclusiveness that tch cannot give. They bypass autograd.
+/// Collectives take `&Tensor` although they write to it. A tch tensor is a handle to shared memory, so `&mut` would not
+/// guarantee exclusive access. Collectives bypass autograd.
 ///
-/// A group may be moved to another thread but not shared: collectives must have one order, and those that a
-/// [`Reducer`](crate::Reducer) starts in a backward pass belong to it too.
+/// A group can be moved to another thread but not shared: its collectives need one order, which includes those that a
+/// [`Reducer`](crate::Reducer) starts in a backward pass.
 ///
-/// When one process has failed, only those that wait for it directly notice. The news reaches the rest as each lets
-/// go of its group, which closes the connections: drop it before anything else, and take it from reducers
-/// ([`Reducer::release_process_group`](crate::Reducer::release_process_group)). Dropping the last reference waits for
-/// collectives under way.
+/// If a process fails, only the processes that wait for it directly get an error. The failure propagates as each process
+/// releases its group, which closes the connections. So after an error drop the group first, also from reducers
+/// ([`Reducer::release_process_group`](crate::Reducer::release_process_group)). Dropping the last reference waits for running
+/// collectives.
 #[derive(Debug)]
 pub struct ProcessGroup {
     handle: Handle,
     member: Member,
 }
 
-/// One reference to a group.
+/// A reference to a group.
 #[derive(Debug)]
 struct Handle(NonNull<ffi::Group>);
 
-// SAFETY: a handle is a reference, counted atomically, to a group that belongs to no thread.
+// SAFETY: a handle is a reference, counted atomically, to a group that is not bound to a thread.
 unsafe impl Send for Handle {}
 
 impl Drop for Handle {
     fn drop(&mut self) {
-        // SAFETY: the handle is this object's own and is not used again.
+        // SAFETY: this object owns the handle, which is not used again.
         unsafe { ffi::datjob_group_free(self.0.as_ptr()) }
     }
 }
 
 impl ProcessGroup {
-    /// Forms a group of `world_size` processes over TCP for CPU tensors. Blocks until all have connected, for at most
-    /// `timeout`, which is then also that of each collective. `store` must be fresh: give each group its own
+    /// Creates a group of `world_size` processes over TCP for CPU tensors. Blocks until all have connected, for at most
+    /// `timeout`, which is also the timeout of each collective. `store` must not have been used: give each group a separate
     /// [prefix](Store::prefix).
     pub fn gloo(
         store: &Store,
@@ -119,30 +119,31 @@ impl ProcessGroup {
         timeout: Duration,
         options: &GlooOptions,
     ) -> Result<Self, C10dError> {
-        Self::form(store, rank, world_size, timeout, options, None)
+        Self::create(store, rank, world_size, timeout, options, None)
     }
 
-    /// [`gloo`](Self::gloo), and CUDA tensors too: through `backend`. With NCCL those connect at the first collective.
+    /// [`gloo`](Self::gloo) with support for CUDA tensors through `backend`. NCCL connects at the first collective.
     pub fn with_cuda(
-        _loaded: Cuda,
+        _cuda: Cuda,
         backend: CudaBackend,
         store: &Store,
-        (rank, world_size): (usize, usize),
+        rank: usize,
+        world_size: usize,
         timeout: Duration,
         options: &GlooOptions,
     ) -> Result<Self, C10dError> {
-        let group = Self::form(store, rank, world_size, timeout, options, Some(backend))?;
+        let group = Self::create(store, rank, world_size, timeout, options, Some(backend))?;
         if backend == CudaBackend::Nccl {
-            // SAFETY: group and store live through the call; nobody else has the group yet.
-            let attached = check(unsafe {
+            // SAFETY: group and store live through the call; the group is not shared yet.
+            let result = check(unsafe {
                 ffi::datjob_group_attach_nccl(group.handle.0.as_ptr(), store.as_ptr(), milliseconds(timeout))
             });
-            attached.map_err(|message| group.error("creating the NCCL group", &message))?;
+            result.map_err(|message| group.error("creating the NCCL group", &message))?;
         }
         Ok(group)
     }
 
-    fn form(
+    fn create(
         store: &Store,
         rank: usize,
         world_size: usize,
@@ -158,8 +159,8 @@ impl ProcessGroup {
         };
         let member = Some(group.member);
         let device = c_string(device).map_err(|message| C10dError::invalid(OPERATION, member, message))?;
-        // SAFETY: group, store and string live through the call; nobody else has the group yet.
-        let attached = check(unsafe {
+        // SAFETY: group, store and string live through the call; the group is not shared yet.
+        let result = check(unsafe {
             ffi::datjob_group_attach_gloo(
                 group.handle.0.as_ptr(),
                 store.as_ptr(),
@@ -169,11 +170,11 @@ impl ProcessGroup {
                 c_int::from(cuda == Some(CudaBackend::Gloo)),
             )
         });
-        attached.map_err(|message| C10dError::from_message(OPERATION, member, &message))?;
+        result.map_err(|message| C10dError::from_message(OPERATION, member, &message))?;
         Ok(group)
     }
 
-    /// A group to which backends are yet to be attached, one for each kind of device.
+    /// A group without backends. Attach one for each kind of device.
     fn without_backend(
         operation: &'static str,
         store: &Store,
@@ -192,16 +193,16 @@ impl ProcessGroup {
         let c_world_size = c_int::try_from(world_size).map_err(|error| invalid(error.to_string()))?;
         let name = c_string(name).map_err(invalid)?;
         let mut handle = ptr::null_mut();
-        // SAFETY: store and string live through the call, and the last argument is a place for its result.
-        let made = check(unsafe {
+        // SAFETY: store and string live through the call, and the last argument points to space for the result.
+        let result = check(unsafe {
             ffi::datjob_group_new(store.as_ptr(), c_rank, c_world_size, name.as_ptr(), &raw mut handle)
         });
-        made.map_err(|message| C10dError::from_message(operation, Some(member), &message))?;
-        let handle = NonNull::new(handle).expect("the bridge makes a group or fails");
+        result.map_err(|message| C10dError::from_message(operation, Some(member), &message))?;
+        let handle = NonNull::new(handle).expect("the bridge returns a group or an error");
         Ok(Self { handle: Handle(handle), member })
     }
 
-    /// This process's number, from 0 to the world size less one.
+    /// The rank of this process, from 0 to the world size minus one.
     pub fn rank(&self) -> usize {
         self.member.rank
     }
@@ -211,15 +212,14 @@ impl ProcessGroup {
         self.member.world_size
     }
 
-    /// Rank and world size together.
+    /// Rank and world size.
     pub fn member(&self) -> Member {
         self.member
     }
 
     /// Replaces `tensor`, in place, by the elementwise reduction over all processes.
     ///
-    /// Its elements must fill one block of memory (contiguous in some memory format), with the same strides
-    /// everywhere.
+    /// The tensor must be dense (contiguous in some memory format) and have the same strides in all processes.
     pub fn all_reduce(&self, tensor: &Tensor, op: ReduceOp) -> Result<(), C10dError> {
         self.start_all_reduce(tensor, op)?.wait()
     }
@@ -237,7 +237,7 @@ impl ProcessGroup {
         })
     }
 
-    /// Replaces each tensor by its reduction over all processes, in one message. Any layout, but all of one kind.
+    /// Replaces each tensor by its reduction over all processes, in one message. Any layout; all of the same kind.
     pub fn all_reduce_coalesced(&self, tensors: &[&Tensor], op: ReduceOp) -> Result<(), C10dError> {
         if tensors.is_empty() {
             return Ok(());
@@ -256,10 +256,9 @@ impl ProcessGroup {
         work.wait()
     }
 
-    /// Replaces `tensor`, in place, by that of rank `root`.
+    /// Replaces `tensor`, in place, by the tensor of rank `root`.
     ///
-    /// Its elements must fill one block of memory (contiguous in some memory format), with the same strides
-    /// everywhere.
+    /// The tensor must be dense (contiguous in some memory format) and have the same strides in all processes.
     pub fn broadcast(&self, tensor: &Tensor, root: usize) -> Result<(), C10dError> {
         self.start_broadcast(tensor, root)?.wait()
     }
@@ -278,14 +277,14 @@ impl ProcessGroup {
         })
     }
 
-    /// Replaces every tensor by that of rank `root`, many to a message: the way to hand over a model's state. Any
-    /// layout (also different ones in different processes) and any mix of kinds; shapes and order must agree.
+    /// Replaces every tensor by the tensor of rank `root`, in few messages. Use it for a model's state. Layouts may differ
+    /// between processes, and kinds may be mixed; shapes and order must be the same.
     pub fn broadcast_coalesced(&self, tensors: &[&Tensor], root: usize) -> Result<(), C10dError> {
         const OPERATION: &str = "broadcast_coalesced";
         let root = self.root(OPERATION, root)?;
         let pointers = pointers(tensors);
-        // SAFETY: group and tensors live through the call, which blocks until all is done.
-        let done = check(unsafe {
+        // SAFETY: group and tensors live through the call, which blocks until the broadcast completes.
+        let result = check(unsafe {
             ffi::datjob_group_broadcast_coalesced(
                 self.as_ptr(),
                 pointers.as_ptr(),
@@ -294,7 +293,7 @@ impl ProcessGroup {
                 root,
             )
         });
-        done.map_err(|message| self.error(OPERATION, &message))
+        result.map_err(|message| self.error(OPERATION, &message))
     }
 
     /// The tensors of all processes, stacked by rank: `[d0, d1, ..]` becomes `[world size, d0, d1, ..]`. Any layout.
@@ -308,40 +307,40 @@ impl ProcessGroup {
         self.forbid_resize(OPERATION, tensor)?;
         let mut gathered = ptr::null_mut();
         // SAFETY: group and tensor live through the call, which takes its own reference to the tensor's memory; the
-        // other arguments are places for its results.
+        // other arguments point to space for the results.
         let work = self.start(OPERATION, |out| unsafe {
             ffi::datjob_group_all_gather(self.as_ptr(), tensor.as_ptr(), &raw mut gathered, out)
         })?;
-        // SAFETY: the bridge made this tensor for its caller, who has no other handle to it.
+        // SAFETY: the caller owns the tensor that the bridge returns.
         Ok(work.with_output(unsafe { Tensor::from_ptr(gathered) }))
     }
 
-    /// Row r of the tensor, whose first dimension is the world size, goes to rank r; row r of the result came from there.
+    /// Sends row r of the tensor to rank r; row r of the result is from rank r. The first dimension is the world size.
     pub fn all_to_all(&self, tensor: &Tensor) -> Result<Tensor, C10dError> {
         const OPERATION: &str = "all_to_all";
-        let mut exchanged = ptr::null_mut();
+        let mut received = ptr::null_mut();
         // SAFETY: group and tensor live through the call, which takes its own reference to the tensor's memory; the
-        // other arguments are places for its results.
+        // other arguments point to space for the results.
         let work = self.start(OPERATION, |out| unsafe {
-            ffi::datjob_group_all_to_all(self.as_ptr(), tensor.as_ptr(), &raw mut exchanged, out)
+            ffi::datjob_group_all_to_all(self.as_ptr(), tensor.as_ptr(), &raw mut received, out)
         })?;
-        // SAFETY: the bridge made this tensor for its caller, who has no other handle to it.
-        work.with_output(unsafe { Tensor::from_ptr(exchanged) }).wait()
+        // SAFETY: the caller owns the tensor that the bridge returns.
+        work.with_output(unsafe { Tensor::from_ptr(received) }).wait()
     }
 
-    /// Returns when all processes have called it.
+    /// Blocks until all processes have called it.
     pub fn barrier(&self) -> Result<(), C10dError> {
-        // SAFETY: the group lives through the call, and `out` is a place for one pointer.
+        // SAFETY: the group lives through the call, and `out` points to space for one pointer.
         self.start("barrier", |out| unsafe { ffi::datjob_group_barrier(self.as_ptr(), out) })?.wait()
     }
 
-    /// Closes the connections to all peers, so that those who wait for this process fail at once rather than at the
-    /// timeout. All further collectives fail; those under way here fail at the timeout at the latest. Does nothing in
-    /// a world of one.
+    /// Closes the connections to all peers, so that peers that wait for this process fail immediately instead of at the
+    /// timeout. Later collectives fail; running collectives of this process fail at the timeout at the latest. Does nothing
+    /// if the world size is 1.
     pub fn abort(&self) -> Result<(), C10dError> {
         // SAFETY: the group lives through the call, which may be made at any time.
-        let aborted = check(unsafe { ffi::datjob_group_abort(self.as_ptr()) });
-        aborted.map_err(|message| self.error("abort", &message))
+        let result = check(unsafe { ffi::datjob_group_abort(self.as_ptr()) });
+        result.map_err(|message| self.error("abort", &message))
     }
 
     /// Calls a function of the bridge that starts a collective.
@@ -352,19 +351,19 @@ impl ProcessGroup {
     ) -> Result<Work, C10dError> {
         let mut work = ptr::null_mut();
         check(start(&raw mut work)).map_err(|message| self.error(operation, &message))?;
-        let work = NonNull::new(work).expect("the bridge starts a work or fails");
+        let work = NonNull::new(work).expect("the bridge returns a work or an error");
         Ok(Work::new(work, operation, self.member))
     }
 
-    /// Sees to it that the memory of a tensor in use by a background thread stays where it is: tch's `resize_` and
-    /// its like would free it. It stays forbidden afterwards, which no ordinary tensor notices.
+    /// Forbids resizing a tensor that a background thread uses: tch's `resize_` and similar functions would free its memory.
+    /// Resizing stays forbidden afterwards, which does not affect ordinary use.
     fn forbid_resize(&self, operation: &'static str, tensor: &Tensor) -> Result<(), C10dError> {
         if !tensor.defined() {
             return Err(C10dError::invalid(operation, Some(self.member), "the tensor is undefined"));
         }
         // SAFETY: the tensor lives through the call and has a storage, as it is defined.
-        let forbidden = check(unsafe { ffi::datjob_tensor_forbid_resize(tensor.as_ptr()) });
-        forbidden.map_err(|message| self.error(operation, &message))
+        let result = check(unsafe { ffi::datjob_tensor_forbid_resize(tensor.as_ptr()) });
+        result.map_err(|message| self.error(operation, &message))
     }
 
     fn root(&self, operation: &'static str, root: usize) -> Result<c_int, C10dError> {
@@ -385,7 +384,7 @@ impl ProcessGroup {
     }
 }
 
-/// The bridge's view of tensors. Valid as long as they are.
+/// Pointers to tensors for the bridge. Valid while the tensors are alive.
 pub(crate) fn pointers(tensors: &[&Tensor]) -> Vec<*const C_tensor> {
     tensors.iter().map(|tensor| tensor.as_ptr()).collect()
 }

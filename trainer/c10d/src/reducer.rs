@@ -1,4 +1,4 @@
-//! Gradients averaged over processes while the backward pass still runs.
+//! Averages gradients over processes during the backward pass.
 
 use std::{
     ffi::{CString, c_char, c_int},
@@ -9,40 +9,40 @@ use std::{
 use tch::Tensor;
 
 use crate::{
-    agreement,
-    error::{C10dError, Failure, Member},
+    error::{C10dError, ErrorDetails, Member},
     ffi::{self, c_string, check},
-    hook::{self, BucketHook, Hook},
+    hook::{self, BucketHook, RegisteredHook},
+    model_verification::{describe_parameter, verify_same_on_all_ranks},
     process_group::{ProcessGroup, pointers},
 };
 
-/// How a [`Reducer`] puts gradients together. Must be the same in all processes.
+/// How a [`Reducer`] groups gradients into buckets. Must be the same in all processes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct ReducerOptions {
     /// The size at which the first bucket is full: small, so that communication starts early.
     pub first_bucket_bytes: usize,
     /// The size at which any other bucket is full.
     pub bucket_cap_bytes: usize,
-    /// Gradients live in the buckets: a copy of the model's size and two passes over it less. Replacing a gradient
-    /// rather than writing to it then costs a copy.
+    /// Whether gradients are views of the buckets. This saves a copy of the gradients in memory and in time. Replacing a
+    /// gradient instead of writing to it then costs a copy.
     pub gradient_as_bucket_view: bool,
 }
 
 impl Default for ReducerOptions {
-    /// 1 MiB, then 25 MiB, as PyTorch has it, with gradients in the buckets.
+    /// 1 MiB, then 25 MiB, as in PyTorch, with gradients as views of the buckets.
     fn default() -> Self {
         Self { first_bucket_bytes: 1 << 20, bucket_cap_bytes: 25 << 20, gradient_as_bucket_view: true }
     }
 }
 
-/// Where the time of a step went. Measured in each of the first ten steps and then in every hundredth.
+/// Statistics of the steps. Times are measured in each of the first ten steps, then in every hundredth.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct ReducerStatistics {
-    /// Backward passes that were reduced.
+    /// Number of reduced backward passes.
     pub iterations: u64,
-    /// The last step that was measured.
+    /// Times of the last measured step.
     pub last: StepTimes,
-    /// The mean over all steps that were measured.
+    /// Mean times of all measured steps.
     pub mean: StepTimes,
     /// The size of each bucket in bytes, in the order in which they are reduced.
     pub bucket_bytes: Vec<u64>,
@@ -57,7 +57,7 @@ pub struct StepTimes {
     pub backward_compute: Duration,
     /// From the start of the first bucket's all-reduce to the end of the last one's.
     pub backward_communication: Duration,
-    /// The part of the communication that ran while gradients were still computed, and so cost nothing.
+    /// The part of the communication that overlapped with the computation of gradients.
     pub backward_overlap: Duration,
 }
 
@@ -65,33 +65,33 @@ pub struct StepTimes {
 /// the engine of PyTorch's `DistributedDataParallel`.
 ///
 /// A step is [`prepare_forward`](Self::prepare_forward), one or more forward passes,
-/// [`prepare_backward`](Self::prepare_backward), one backward pass with `f_backward` (tch's `backward` panics where
-/// a collective fails), after which every parameter's gradient is the mean over the processes. Errors of the backward
-/// pass go through [`C10dError::from_backward`].
+/// [`prepare_backward`](Self::prepare_backward), one backward pass with `f_backward` (tch's `backward` panics if a
+/// collective fails). Then every parameter's gradient is the mean over the processes. Convert errors of the backward pass
+/// with [`C10dError::from_backward`].
 ///
-/// - Every parameter must get a gradient in every such backward pass.
+/// - Every parameter must get a gradient in every prepared backward pass.
 /// - A backward pass without `prepare_backward` adds to the local gradients and communicates nothing; the next one
 ///   with it averages the sum. Gradients with respect to inputs only (`Tensor::run_backward`) do not concern the
 ///   reducer, nor does switching `requires_grad` off and on between steps.
-/// - Which gradients share a bucket depends on the parameters alone, and is the same in every step: sums have the same
-///   order in a process that has just joined as in one that has always been there.
-/// - The parameters' values are not made equal: [`ProcessGroup::broadcast_coalesced`] does that, also for buffers.
+/// - The assignment of gradients to buckets depends only on the parameters and is the same in every step. So a process that
+///   has just joined sums in the same order as the others.
+/// - The reducer does not synchronise the values of parameters or buffers: use [`ProcessGroup::broadcast_coalesced`].
 ///
-/// It holds references to the parameters and to the group, and hooks into the parameters until it is dropped: one
-/// reducer to a model at a time.
+/// It holds references to the parameters and to the group, and hooks the parameters until it is dropped. A model can have
+/// one reducer at a time.
 #[derive(Debug)]
 pub struct Reducer {
     handle: NonNull<ffi::Reducer>,
     /// The parameters' names, in order.
     names: Vec<String>,
-    /// What all processes must agree on, a line each.
+    /// Lines that must be the same in all processes.
     description: Vec<String>,
     member: Member,
     /// Freed after the handle, which calls it.
-    hook: Option<Hook>,
+    hook: Option<RegisteredHook>,
 }
 
-// SAFETY: the reducer belongs to no thread: it locks its own state, which autograd's threads change as well.
+// SAFETY: the reducer is not bound to a thread: it locks its state, which autograd's threads also change.
 unsafe impl Send for Reducer {}
 
 impl Drop for Reducer {
@@ -103,10 +103,10 @@ impl Drop for Reducer {
 }
 
 impl Reducer {
-    /// Hooks the parameters, given with their names (for messages) in the same order everywhere, which is roughly
+    /// Hooks the parameters. Pass them with their names (for messages), in the same order in all processes, which is roughly
     /// the order of the forward pass. They must be leaves that require a gradient.
     ///
-    /// A collective: fails with [`ModelMismatch`](C10dError::ModelMismatch) in every process where names, kinds,
+    /// This is a collective. It fails with [`ModelMismatch`](C10dError::ModelMismatch) in every process if names, kinds,
     /// shapes, memory formats or options differ between any two.
     pub fn new(
         parameters: &[(String, Tensor)],
@@ -138,13 +138,13 @@ impl Reducer {
         let tensor_pointers = pointers(&tensors);
 
         let mut description = vec![format!("{options:?}")];
-        description.extend(parameters.iter().map(|(name, parameter)| agreement::describe(name, parameter)));
-        agreement::require_same(group, OPERATION, &description)?;
+        description.extend(parameters.iter().map(|(name, parameter)| describe_parameter(name, parameter)));
+        verify_same_on_all_ranks(group, OPERATION, &description)?;
 
         let mut handle = ptr::null_mut();
         // SAFETY: group, tensors and names live through the call, the two arrays have `tensors.len()` elements, and
         // the last argument is a place for its result.
-        let made = check(unsafe {
+        let result = check(unsafe {
             ffi::datjob_reducer_new(
                 tensor_pointers.as_ptr(),
                 name_pointers.as_ptr(),
@@ -156,14 +156,14 @@ impl Reducer {
                 &raw mut handle,
             )
         });
-        made.map_err(|message| group.error(OPERATION, &message))?;
-        let handle = NonNull::new(handle).expect("the bridge makes a reducer or fails");
+        result.map_err(|message| group.error(OPERATION, &message))?;
+        let handle = NonNull::new(handle).expect("the bridge returns a reducer or an error");
         let names = parameters.iter().map(|(name, _)| name.clone()).collect();
         Ok(Self { handle, names, description, member: group.member(), hook: None })
     }
 
-    /// [`new`](Self::new) with somebody else to average the buckets. A step then also has [`finish`](Self::finish), after
-    /// the backward pass and before gradients are read or written.
+    /// [`new`](Self::new) with a communication hook that averages the buckets. Then each step must call
+    /// [`finish`](Self::finish) after the backward pass and before gradients are read or written.
     pub fn with_hook(
         parameters: &[(String, Tensor)],
         group: &ProcessGroup,
@@ -171,67 +171,66 @@ impl Reducer {
         hook: Box<dyn BucketHook>,
     ) -> Result<Self, C10dError> {
         let mut reducer = Self::new(parameters, group, options)?;
-        let hook = reducer.hook.insert(Hook::new(hook));
+        let hook = reducer.hook.insert(RegisteredHook::new(hook));
         let state = hook.state();
-        // SAFETY: the reducer is alive, and the state lives until after it was freed: it is dropped with this object,
-        // whose own `drop` comes first.
-        let set = unsafe { ffi::datjob_reducer_set_hook(reducer.as_ptr(), hook::call, state) };
-        reducer.checked("with_hook", set)?;
+        // SAFETY: the reducer is alive. The state outlives it: it is a field of this object, and `drop` of this object
+        // frees the reducer first.
+        let set = unsafe { ffi::datjob_reducer_set_hook(reducer.as_ptr(), hook::run_hook, state) };
+        reducer.check_status("with_hook", set)?;
         Ok(reducer)
     }
 
-    /// Waits until the gradients of the last backward pass are averages, where a hook averages them. Without one they
-    /// are when the backward pass returns.
+    /// Waits until the hook has averaged the gradients of the last backward pass. Without a hook, they are averaged when the
+    /// backward pass returns.
     pub fn finish(&self) -> Result<(), C10dError> {
-        self.hook.as_ref().map_or(Ok(()), Hook::finish)
+        self.hook.as_ref().map_or(Ok(()), RegisteredHook::finish)
     }
 
-    /// To be called before a step's first forward pass.
+    /// Call it before a step's first forward pass.
     ///
-    /// In the second step this is a collective: buckets are put in the order in which rank 0's gradients became
-    /// ready.
+    /// In the second step this is a collective: libtorch broadcasts the order in which rank 0's gradients became ready.
     pub fn prepare_forward(&mut self) -> Result<(), C10dError> {
         // SAFETY: the reducer is alive.
         let prepared = unsafe { ffi::datjob_reducer_prepare_forward(self.as_ptr()) };
-        self.checked("prepare_forward", prepared)
+        self.check_status("prepare_forward", prepared)
     }
 
-    /// To be called between a step's last forward pass and its backward pass.
+    /// Call it between a step's last forward pass and its backward pass.
     pub fn prepare_backward(&mut self) -> Result<(), C10dError> {
         // SAFETY: the reducer is alive.
         let prepared = unsafe { ffi::datjob_reducer_prepare_backward(self.as_ptr()) };
-        self.checked("prepare_backward", prepared)
+        self.check_status("prepare_backward", prepared)
     }
 
-    /// Fails when the backward pass has left out a parameter: then gradients were not averaged, which libtorch itself
-    /// notices only in the next step. To be called after the backward pass; costs nothing.
+    /// Fails if a parameter got no gradient in the backward pass: then gradients were not averaged, which libtorch detects
+    /// only in the next step. Call it after the backward pass; it is cheap.
     pub fn check_finished(&self) -> Result<(), C10dError> {
         // SAFETY: the reducer is alive.
         let finished = unsafe { ffi::datjob_reducer_check_finished(self.as_ptr()) };
-        self.checked("check_finished", finished)
+        self.check_status("check_finished", finished)
     }
 
-    /// Makes the reducer as new after a step that failed for a reason other than communication, in all processes
-    /// alike. Gradients, which may be half reduced, become undefined.
+    /// Resets the reducer to its initial state after a step that failed in all processes for a reason other than
+    /// communication. Gradients may be partly reduced and become undefined.
     pub fn reset(&mut self) -> Result<(), C10dError> {
         // SAFETY: the reducer is alive.
         let reset = unsafe { ffi::datjob_reducer_reset(self.as_ptr()) };
-        self.checked("reset", reset)
+        self.check_status("reset", reset)
     }
 
-    /// Makes the reducer as new and lets go of its group, after a step whose communication failed. Gradients, which
-    /// may be half reduced, become undefined. Drop the group itself first: its connections close with the last
-    /// reference, and peers may be waiting for that.
+    /// Resets the reducer and releases its group after a step whose communication failed. Gradients may be partly reduced
+    /// and become undefined. Drop the group first: its connections close with the last reference, and peers may wait for
+    /// that.
     pub fn release_process_group(&mut self) -> Result<(), C10dError> {
         // SAFETY: the reducer is alive.
         let released = unsafe { ffi::datjob_reducer_release_group(self.as_ptr()) };
-        self.checked("release_process_group", released)
+        self.check_status("release_process_group", released)
     }
 
-    /// Makes the reducer as new and gives it another group, whose other members may have reducers that they have
-    /// just made. Gradients become undefined. Refused where a hook averages the buckets, in a group of its own.
+    /// Resets the reducer and replaces its group. Other members of the new group may have new reducers. Gradients become
+    /// undefined. Rejected if a hook averages the buckets, because the hook has a separate group.
     ///
-    /// A collective of the new group; fails as [`new`](Self::new) does where the models differ.
+    /// This is a collective of the new group. It fails like [`new`](Self::new) if the models differ.
     pub fn update_process_group(&mut self, group: &ProcessGroup) -> Result<(), C10dError> {
         const OPERATION: &str = "update_process_group";
         if self.hook.is_some() {
@@ -240,19 +239,19 @@ impl Reducer {
         }
         self.release_process_group()?;
         self.member = group.member();
-        agreement::require_same(group, OPERATION, &self.description)?;
+        verify_same_on_all_ranks(group, OPERATION, &self.description)?;
         // SAFETY: reducer and group are alive; the reducer takes its own reference to the group.
         let updated = unsafe { ffi::datjob_reducer_set_group(self.as_ptr(), group.as_ptr()) };
-        self.checked(OPERATION, updated)
+        self.check_status(OPERATION, updated)
     }
 
-    /// Counts and times as of the last [`prepare_forward`](Self::prepare_forward).
+    /// Statistics at the last [`prepare_forward`](Self::prepare_forward).
     pub fn statistics(&self) -> Result<ReducerStatistics, C10dError> {
         const OPERATION: &str = "statistics";
-        let mut numbers = ffi::Statistics::default();
+        let mut statistics = ffi::Statistics::default();
         // SAFETY: the reducer is alive, and the second argument is a place for the result.
-        let read = unsafe { ffi::datjob_reducer_get_statistics(self.as_ptr(), &raw mut numbers) };
-        self.checked(OPERATION, read)?;
+        let read = unsafe { ffi::datjob_reducer_get_statistics(self.as_ptr(), &raw mut statistics) };
+        self.check_status(OPERATION, read)?;
 
         // There are no more buckets than parameters.
         let mut sizes = vec![0; self.names.len()];
@@ -261,39 +260,40 @@ impl Reducer {
         let read = unsafe {
             ffi::datjob_reducer_bucket_sizes(self.as_ptr(), sizes.as_mut_ptr(), sizes.len(), &raw mut count)
         };
-        self.checked(OPERATION, read)?;
+        self.check_status(OPERATION, read)?;
         sizes.truncate(count);
 
         let duration = |nanoseconds| Duration::from_nanos(u64::try_from(nanoseconds).unwrap_or_default());
         Ok(ReducerStatistics {
-            iterations: u64::try_from(numbers.iterations).unwrap_or_default(),
+            iterations: u64::try_from(statistics.iterations).unwrap_or_default(),
             last: StepTimes {
-                forward_compute: duration(numbers.forward_compute_ns),
-                backward_compute: duration(numbers.backward_compute_ns),
-                backward_communication: duration(numbers.backward_communication_ns),
-                backward_overlap: duration(numbers.backward_overlap_ns),
+                forward_compute: duration(statistics.forward_compute_ns),
+                backward_compute: duration(statistics.backward_compute_ns),
+                backward_communication: duration(statistics.backward_communication_ns),
+                backward_overlap: duration(statistics.backward_overlap_ns),
             },
             mean: StepTimes {
-                forward_compute: duration(numbers.mean_forward_compute_ns),
-                backward_compute: duration(numbers.mean_backward_compute_ns),
-                backward_communication: duration(numbers.mean_backward_communication_ns),
-                backward_overlap: duration(numbers.mean_backward_overlap_ns),
+                forward_compute: duration(statistics.mean_forward_compute_ns),
+                backward_compute: duration(statistics.mean_backward_compute_ns),
+                backward_communication: duration(statistics.mean_backward_communication_ns),
+                backward_overlap: duration(statistics.mean_backward_overlap_ns),
             },
             bucket_bytes: sizes.into_iter().map(|size| u64::try_from(size).unwrap_or_default()).collect(),
         })
     }
 
-    fn checked(&self, operation: &str, status: c_int) -> Result<(), C10dError> {
+    fn check_status(&self, operation: &str, status: c_int) -> Result<(), C10dError> {
         check(status).map_err(|message| {
-            let left_out: Vec<&str> =
-                left_out(&message).filter_map(|index| self.names.get(index)).map(String::as_str).collect();
-            if left_out.is_empty() {
+            let names: Vec<&str> = parameters_without_gradient(&message)
+                .filter_map(|index| self.names.get(index).map(String::as_str))
+                .collect();
+            if names.is_empty() {
                 return C10dError::from_message(operation, Some(self.member), &message);
             }
-            C10dError::Other(Failure {
+            C10dError::Other(ErrorDetails {
                 operation: operation.to_owned(),
                 member: Some(self.member),
-                message: format!("the backward pass produced no gradient for {}", left_out.join(", ")),
+                message: format!("the backward pass produced no gradient for {}", names.join(", ")),
             })
         })
     }
@@ -303,8 +303,8 @@ impl Reducer {
     }
 }
 
-/// The indices of the parameters that libtorch's message says the backward pass has left out.
-fn left_out(message: &str) -> impl Iterator<Item = usize> {
+/// The indices of parameters without gradient in libtorch's message.
+fn parameters_without_gradient(message: &str) -> impl Iterator<Item = usize> {
     let (_, after) = message.split_once("Parameter indices which did not receive grad").unwrap_or_default();
     let line = after.lines().next().unwrap_or_default();
     // "for rank 0: 6 7"
@@ -317,10 +317,10 @@ mod tests {
     use super::*;
 
     #[test]
-    fn parameters_left_out_are_read_from_the_message() {
+    fn parses_parameters_without_gradient_from_the_message() {
         let message = "Expected to have finished reduction in the prior iteration before starting a new one.\n\
                        Parameter indices which did not receive grad for rank 1: 6 17\n In addition, you can set 1";
-        assert_eq!(left_out(message).collect::<Vec<_>>(), [6, 17]);
-        assert_eq!(left_out("Connection closed by peer [10.0.0.1]:5").count(), 0);
+        assert_eq!(parameters_without_gradient(message).collect::<Vec<_>>(), [6, 17]);
+        assert_eq!(parameters_without_gradient("Connection closed by peer [10.0.0.1]:5").count(), 0);
     }
 }

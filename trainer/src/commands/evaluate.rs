@@ -13,10 +13,12 @@ use tch::Kind;
 
 use crate::{commands::EvaluateArgs, outputs::estimates::TestSummary, placement::Placement};
 use datjob_adversarial::{
-    certify::{self, Certification},
-    evaluate::{self, Counts, EvalAttack, EvaluateError, Evaluation, TestMeasurements},
+    certify::{self, Certification, CertificationImages},
+    evaluate::{self, Counts, EvalAttack, EvaluateError, Evaluation},
     model::{ModelError, Network},
+    shard::Shard,
     state_dict::{self, ReadError},
+    test_protocol::{self, TestMeasurements},
 };
 use datjob_api::manifest::{self, ManifestError};
 use datjob_data::{
@@ -79,9 +81,14 @@ fn run(options: &EvaluateArgs) -> Result<(), EvaluateCommandError> {
     let cores = thread::available_parallelism().map_or(1, NonZero::get);
     let data = datjob_data::load(&training.data, &options.data, cores)?;
     training.check_contents(&data.contents(), 1)?;
-    let dataset = (training.data.dataset, &data.contents());
-    let mut network =
-        Network::for_dataset(&training.model, dataset, training.seed, (Kind::Float, placement.device()))?;
+    let (dataset, contents) = (training.data.dataset, data.contents());
+    let mut network = Network::for_dataset(
+        &training.model,
+        dataset,
+        &contents,
+        training.seed,
+        (Kind::Float, placement.device()),
+    )?;
     network.load_state(weights)?;
     network.channels_last()?;
     let (images, classes) = (data.test, data.classes);
@@ -104,7 +111,7 @@ fn run(options: &EvaluateArgs) -> Result<(), EvaluateCommandError> {
         seed: training.seed,
         placement,
     };
-    let results = evaluate::run_test_protocol(&training, classes, &mut measurements)?;
+    let results = test_protocol::run_test_protocol(&training, classes, &mut measurements)?;
     TestSummary::from(&results).lines().iter().for_each(|line| println!("{line}"));
     println!("evaluation took {:.0} s", started.elapsed().as_secs_f64());
     Ok(())
@@ -128,7 +135,7 @@ impl TestMeasurements for LocalMeasurements<'_> {
         let Self { images, indices, classes, seed, .. } = *self;
         let device = self.placement.device();
         let evaluation = Evaluation { images, indices, classes, seed, attacks, device };
-        evaluate::evaluate(self.network, &evaluation, 0, 1, &mut |_, _| ControlFlow::Continue(()))
+        evaluate::evaluate(self.network, &evaluation, Shard::WHOLE, &mut |_, _| ControlFlow::Continue(()))
     }
 
     fn certified(
@@ -136,9 +143,10 @@ impl TestMeasurements for LocalMeasurements<'_> {
         certification: &Certification,
         images: usize,
     ) -> Result<Vec<CertifiedCount>, EvaluateError> {
-        let images = (self.images, images, self.placement.device());
-        let counts = certify::counts(self.network, certification, images, self.seed, (0, 1))?;
-        Ok(certify::certified(&counts))
+        let images =
+            CertificationImages { images: self.images, count: images, device: self.placement.device() };
+        let counts = certify::count_certified(self.network, certification, images, self.seed, Shard::WHOLE)?;
+        Ok(certify::certified_counts(&counts))
     }
 }
 

@@ -4,15 +4,15 @@ use std::ops::ControlFlow;
 
 use datjob_api::report::{Accuracy, AttackCount, BothWeights, CertifiedCount, Split};
 use datjob_c10d::{ProcessGroup, ReduceOp};
-use tch::{Device, Tensor};
+use tch::Tensor;
 
 use super::TrainError;
 use datjob_adversarial::{
-    certify::{self, Certification},
+    certify::{self, Certification, CertificationImages},
     evaluate::{self, Counts, Evaluation},
     model::Network,
+    shard::Shard,
 };
-use datjob_data::Images;
 
 /// Evaluates, each image on one rank. The counts are integers, summed over the ranks and divided nowhere; they do not
 /// depend on the world. `progress` hears how many of this rank's images are done, of how many.
@@ -22,12 +22,11 @@ pub(super) fn measure(
     group: &ProcessGroup,
     progress: &mut dyn FnMut(usize, usize),
 ) -> Result<Counts, TrainError> {
-    let mut counts =
-        evaluate::evaluate(network, evaluation, group.rank(), group.world_size(), &mut |done, total| {
-            progress(done, total);
-            ControlFlow::Continue(())
-        })?;
-    counts.set(&summed(&counts.to_vec(), group)?)?;
+    let mut counts = evaluate::evaluate(network, evaluation, shard(group), &mut |done, total| {
+        progress(done, total);
+        ControlFlow::Continue(())
+    })?;
+    counts.load(&summed(&counts.to_vec(), group)?)?;
     Ok(counts)
 }
 
@@ -35,12 +34,17 @@ pub(super) fn measure(
 pub(super) fn certify(
     network: &Network,
     certification: &Certification,
-    images: (&Images, usize, Device),
+    images: CertificationImages<'_>,
     seed: u64,
     group: &ProcessGroup,
 ) -> Result<Vec<CertifiedCount>, TrainError> {
-    let counts = certify::counts(network, certification, images, seed, (group.rank(), group.world_size()))?;
-    Ok(certify::certified(&summed(&counts, group)?))
+    let counts = certify::count_certified(network, certification, images, seed, shard(group))?;
+    Ok(certify::certified_counts(&summed(&counts, group)?))
+}
+
+/// This rank's shard of the images.
+fn shard(group: &ProcessGroup) -> Shard {
+    Shard { rank: group.rank(), world_size: group.world_size() }
 }
 
 /// The sums over all ranks.
@@ -56,17 +60,17 @@ pub(super) fn on_validation(raw: &Counts, averaged: Option<&Counts>, attack: &st
     let better = averaged.filter(|averaged| is_better(averaged, raw)).unwrap_or(raw);
     let both = |averaged: &Counts| BothWeights {
         raw_clean: raw.clean(),
-        raw_robust: raw.under(0),
+        raw_robust: raw.under_attack(0),
         averaged_clean: averaged.clean(),
-        averaged_robust: averaged.under(0),
+        averaged_robust: averaged.under_attack(0),
     };
     Accuracy {
         epoch,
         split: Split::Validation,
         clean: better.clean(),
-        robust: AttackCount::new(attack, better.under(0)),
+        robust: AttackCount::new(attack, better.under_attack(0)),
         averaging: averaged.map(both),
-        single_step: (better.attacks.len() > 1).then(|| better.under(1)),
+        single_step: (better.attacks.len() > 1).then(|| better.under_attack(1)),
         overfitting: None,
     }
 }

@@ -58,7 +58,7 @@ fn network(
     let dataset: Dataset = assignment.training.data.dataset;
     let options = (Kind::Float, placement.device());
     // The seed is of no effect: all weights are read.
-    let mut network = Network::for_dataset(&teacher.model, (dataset, &data.contents()), 0, options)?;
+    let mut network = Network::for_dataset(&teacher.model, dataset, &data.contents(), 0, options)?;
     let tensors = state_dict::read(path).map_err(|error| NamedFileError::Weights { file: FILE, error })?;
     let loaded = network.load_state(tensors);
     loaded.map_err(|error| NamedFileError::Model { file: FILE, path: path.to_owned(), error })?;

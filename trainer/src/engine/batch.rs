@@ -10,7 +10,7 @@ use tch::Tensor;
 
 use super::{TrainError, meter::Meter};
 use crate::placement::{DeviceEvent, PendingScalar, PendingTensor, Placement};
-use datjob_adversarial::{model::Network, smoothing::NoisyCopies, tensors};
+use datjob_adversarial::{attack::PerturbationSet, model::Network, smoothing::NoisyCopies, tensors};
 use datjob_data::{Loaded, random::Start};
 
 /// A shard on its way to the device.
@@ -57,8 +57,8 @@ impl Ahead {
         let copies = match &training.smoothing {
             Some(smoothing) => {
                 let samples = smoothing.samples();
-                let noise = (smoothing.sigma, samples);
-                let noise = tensors::smoothing_noise(*seed, epoch, indices, shard.shape, noise)?;
+                let noise =
+                    tensors::smoothing_noise(*seed, epoch, indices, shard.shape, smoothing.sigma, samples)?;
                 Some((placement.upload(noise)?, samples))
             }
             None => None,
@@ -76,12 +76,14 @@ impl Ahead {
     pub(super) fn take(self, network: &Network) -> Result<Batch, TrainError> {
         let images = tensors::to_float(&self.pixels.into_tensor()?)?;
         let copies = match self.copies {
-            Some((noise, samples)) => Some(NoisyCopies::new(samples, network.input(&noise.into_tensor()?)?)),
+            Some((noise, samples)) => {
+                Some(NoisyCopies::new(samples, network.prepare_input(&noise.into_tensor()?)?))
+            }
             None => None,
         };
         Ok(Batch {
             copies,
-            images: network.input(&images)?,
+            images: network.prepare_input(&images)?,
             labels: self.labels.into_tensor()?,
             noise: self.noise.into_tensor()?,
             global: self.images,
@@ -94,11 +96,11 @@ const DIVERGENCE_START: f64 = 0.001;
 
 /// How the start of an attack is drawn.
 fn start(attack: &Attack, objective: &Objective, threat_model: &ThreatModel) -> Start {
-    let epsilon = threat_model.epsilon.value();
+    let PerturbationSet { norm, epsilon } = threat_model.into();
     match (attack, objective) {
         (Attack::NFgsm(spec), _) => Start::Linf { radius: spec.noise * epsilon },
         (_, Objective::Trades(_) | Objective::Mart(_)) => Start::Normal { deviation: DIVERGENCE_START },
-        (_, Objective::CrossEntropy(_)) => Start::in_ball(threat_model.norm, epsilon),
+        (_, Objective::CrossEntropy(_)) => Start::in_ball(norm, epsilon),
     }
 }
 

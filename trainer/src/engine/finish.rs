@@ -14,9 +14,10 @@ use crate::{
     worker_protocol::{Assignment, Event},
 };
 use datjob_adversarial::{
-    certify::Certification,
-    evaluate::{self, Counts, EvalAttack, Evaluation, TestMeasurements},
+    certify::{Certification, CertificationImages},
+    evaluate::{Counts, EvalAttack, Evaluation},
     state_dict::StateDict,
+    test_protocol::{self, TestMeasurements},
 };
 
 impl Rank<'_> {
@@ -32,7 +33,7 @@ impl Rank<'_> {
         self.state.broadcast(&self.group)?;
 
         let begin = Instant::now();
-        let test = evaluate::run_test_protocol(self.training, self.data.classes, self)?;
+        let test = test_protocol::run_test_protocol(self.training, self.data.classes, self)?;
         if !self.is_first() {
             return Ok(());
         }
@@ -126,7 +127,8 @@ impl TestMeasurements for Rank<'_> {
         certification: &Certification,
         images: usize,
     ) -> Result<Vec<CertifiedCount>, TrainError> {
-        let images = (&self.data.test, images, self.placement.device());
+        let images =
+            CertificationImages { images: &self.data.test, count: images, device: self.placement.device() };
         let network = &self.state.network;
         accuracy::certify(network, certification, images, self.training.seed, &self.evaluation)
     }

@@ -9,7 +9,7 @@ use datjob_api::{
 
 use crate::checkpoint::Best;
 use datjob_adversarial::{
-    attack::PgdParameters,
+    attack::{PerturbationSet, PgdParameters},
     evaluate::{EvalAttack, Method},
 };
 
@@ -18,8 +18,8 @@ use datjob_adversarial::{
 pub(super) fn single_step(training: &Training, scale: f64) -> Option<EvalAttack> {
     let threat_model = &training.threat_model;
     let step_size = training.attack.method.single_step_size(threat_model)? * scale;
-    let (norm, epsilon) = (threat_model.norm, threat_model.epsilon.value());
-    let parameters = PgdParameters { norm, epsilon, step_size, steps: 1 };
+    let parameters =
+        PgdParameters { perturbations: PerturbationSet::from(threat_model), step_size, steps: 1 };
     Some(EvalAttack::single("single-step", Method::Pgd(parameters), 1))
 }
 

@@ -12,7 +12,7 @@ use tch::{Device, Kind, Tensor};
 use super::{NamedFileError, TrainError};
 use crate::checkpoint::{Best, Manifest, Position};
 use datjob_adversarial::{
-    averaging::Average,
+    averaging::AveragedNetwork,
     model::Network,
     optim::Optimizer,
     state_dict::{self, StateDict},
@@ -29,7 +29,7 @@ pub(super) struct State {
     pub network: Network,
     pub optimizer: Optimizer,
     /// The averaged weights, where there are such.
-    pub average: Option<Average>,
+    pub average: Option<AveragedNetwork>,
     /// The learning rate at the top of the schedule.
     pub base_rate: f64,
     /// Completed epochs.
@@ -48,15 +48,20 @@ impl State {
     /// The start of a training: the same on every rank, since all come from the seed.
     pub(super) fn new(training: &Training, contents: &Contents, device: Device) -> Result<Self, TrainError> {
         let options = (Kind::Float, device);
-        let dataset = (training.data.dataset, contents);
         let new = || -> Result<Network, TrainError> {
-            let mut network = Network::for_dataset(&training.model, dataset, training.seed, options)?;
+            let mut network = Network::for_dataset(
+                &training.model,
+                training.data.dataset,
+                contents,
+                training.seed,
+                options,
+            )?;
             network.channels_last()?;
             Ok(network)
         };
         let network = new()?;
         let average = match &training.averaging {
-            Some(spec) => Some(Average::new(spec, new()?, &network)?),
+            Some(spec) => Some(AveragedNetwork::new(spec, new()?, &network)?),
             None => None,
         };
         let optimizer = Optimizer::new(network.parameters(), &training.optimizer)?;

@@ -12,7 +12,8 @@ use datjob_adversarial::{
 impl Rank<'_> {
     /// Measures; keeps the weights where they are the best so far, and goes back to the best where the spec wants that.
     pub(super) fn validate(&mut self) -> Result<(), TrainError> {
-        let attack = EvalAttack::during(&self.training.evaluation.during, &self.training.threat_model);
+        let attack =
+            EvalAttack::for_validation(&self.training.evaluation.during, &self.training.threat_model);
         let attacks: Vec<EvalAttack> = std::iter::once(attack)
             .chain(overfitting::single_step(self.training, self.state.step_scale))
             .collect();
@@ -23,12 +24,13 @@ impl Rank<'_> {
         let mut accuracy = accuracy::on_validation(&raw, averaged.as_ref(), name, self.state.epoch);
         let best = self.state.best.as_ref();
         let better = best.is_none_or(|best| accuracy.robust.correct > best.robust.correct);
-        let single_step = (attacks.len() > 1).then(|| raw.under(1));
+        let single_step = (attacks.len() > 1).then(|| raw.under_attack(1));
         // An epoch that became the best, by its averaged weights, is nothing to go back from.
-        let overfits = !better && overfitting::is_catastrophic(raw.under(0), single_step, best);
+        let overfits = !better && overfitting::is_catastrophic(raw.under_attack(0), single_step, best);
         let back = self.way_back().filter(|_| overfits);
         if let Some(best) = best.filter(|_| overfits) {
-            let sentence = overfitting::sentence(self.state.epoch, raw.under(0), single_step, best, back);
+            let sentence =
+                overfitting::sentence(self.state.epoch, raw.under_attack(0), single_step, best, back);
             accuracy.overfitting = Some(sentence);
         }
         if better {

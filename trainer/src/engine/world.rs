@@ -56,20 +56,20 @@ pub(super) struct World {
 pub(super) fn join(assignment: &Assignment, placement: Placement) -> Result<World, C10dError> {
     let Assignment { generation, rank, world_size, store_host, store_port, address, .. } = assignment;
     let store = TcpStore::connect(store_host, *store_port, FORMING)?;
-    let member = (*rank as usize, *world_size as usize);
+    let (rank, world_size) = (*rank as usize, *world_size as usize);
     let options =
         |name: &str| GlooOptions { device: GlooDevice::Hostname(address.clone()), name: name.to_owned() };
     let world = store.prefix(&format!("generation-{generation}"))?;
     let form = |store: &Store, name: &str| match (assignment.accelerator, placement) {
         (Accelerator::Cuda { nccl }, Placement::Cuda(cuda)) => {
             let backend = if nccl { CudaBackend::Nccl } else { CudaBackend::Gloo };
-            ProcessGroup::with_cuda(cuda, backend, store, member, COLLECTIVE, &options(name))
+            ProcessGroup::with_cuda(cuda, backend, store, rank, world_size, COLLECTIVE, &options(name))
         }
-        _ => ProcessGroup::gloo(store, member.0, member.1, COLLECTIVE, &options(name)),
+        _ => ProcessGroup::gloo(store, rank, world_size, COLLECTIVE, &options(name)),
     };
     let group = form(&world, "world")?;
     let counts = store.prefix(&format!("evaluation-{generation}"))?;
-    let evaluation = ProcessGroup::gloo(&counts, member.0, member.1, EVALUATION, &options("evaluation"))?;
+    let evaluation = ProcessGroup::gloo(&counts, rank, world_size, EVALUATION, &options("evaluation"))?;
     let gradients = if exchange::is_hooked(&assignment.training) {
         Some(form(&store.prefix(&format!("gradients-{generation}"))?, "gradients")?)
     } else {

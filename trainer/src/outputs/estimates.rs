@@ -3,7 +3,7 @@
 use datjob_api::report::{AttackResult, CertifiedCount, Count, Results, StageCount, SweepCount};
 use serde::Serialize;
 
-use datjob_adversarial::{certify::lower_bound, evaluate::TestResults};
+use datjob_adversarial::{certify::clopper_pearson_lower_bound, test_protocol::TestResults};
 
 /// The method of the confidence intervals: exact intervals of the binomial distribution (Clopper and Pearson, "The use of
 /// confidence or fiducial limits illustrated in the case of the binomial").
@@ -157,7 +157,10 @@ fn warning_lines(warnings: Option<&Vec<String>>) -> impl Iterator<Item = String>
 fn confidence_interval(Count { correct, total }: Count) -> (f64, f64) {
     let tail = (1.0 - CONFIDENCE) / 2.0;
     let incorrect = total.saturating_sub(correct);
-    (lower_bound(correct, total, tail), 1.0 - lower_bound(incorrect, total, tail))
+    (
+        clopper_pearson_lower_bound(correct, total, tail),
+        1.0 - clopper_pearson_lower_bound(incorrect, total, tail),
+    )
 }
 
 #[cfg(test)]

@@ -35,17 +35,13 @@ pub(crate) fn step(
             .to_kind(Kind::Double)
             .to_device(device)
     };
-    let images = network.input(&(noise(1, 0.5) + 0.5)).unwrap();
+    let images = network.prepare_input(&(noise(1, 0.5) + 0.5)).unwrap();
     let labels = Tensor::arange(8, (Kind::Int64, device));
     let threat_model = ThreatModel { norm: Norm::default(), epsilon: "8/255".parse().unwrap() };
-    let pgd = attack::PgdParameters {
-        norm: Norm::Linf,
-        epsilon: threat_model.epsilon.value(),
-        step_size: 2.0 / 255.0,
-        steps: 3,
-    };
-    let start = noise(2, pgd.epsilon);
-    let adversarial = network.frozen(|| {
+    let pgd =
+        attack::PgdParameters { perturbations: (&threat_model).into(), step_size: 2.0 / 255.0, steps: 3 };
+    let start = noise(2, pgd.perturbations.epsilon);
+    let adversarial = network.with_frozen_weights(|| {
         let loss = |x: &Tensor| objective::summed_cross_entropy(&network.forward(x, Mode::Eval)?, &labels);
         attack::pgd(&loss, &images, &pgd, &start).unwrap()
     });
@@ -53,9 +49,8 @@ pub(crate) fn step(
         reducer.prepare_forward().unwrap();
     }
     let objective = Objective::CrossEntropy(CrossEntropy { clean_weight: 0.5, label_smoothing: 0.0 });
-    let loss =
-        objective::loss(&network, &objective, Mode::Train, (&images, &adversarial), &labels, 1.0 / 8.0)
-            .unwrap();
+    let loss = objective::loss(&network, &objective, Mode::Train, &images, &adversarial, &labels, 1.0 / 8.0)
+        .unwrap();
     if let Some(reducer) = &mut reducer {
         reducer.prepare_backward().unwrap();
     }

@@ -1,40 +1,37 @@
 //! Auto-PGD (Croce and Hein, "Reliable evaluation of adversarial robustness with an ensemble of diverse parameter-free
-//! attacks", arXiv 2003.01690, algorithm 1): projected gradient ascent with momentum whose steps halve where the loss has
-//! stopped to rise.
+//! attacks", arXiv 2003.01690, algorithm 1): projected gradient ascent with momentum. The step size halves when the loss
+//! stops rising. A pure function.
 
-use datjob_api::training::Norm;
 use tch::{Kind, TchError, Tensor, no_grad, with_grad};
 
-use super::{Ball, image_mask};
-use crate::objective::of_class;
+use super::{Ball, PerturbationSet, per_image};
+use crate::objective::class_logits;
 
-/// Share of a step that goes along the gradient; the rest repeats the last movement.
-const ALONG: f64 = 0.75;
-/// Share of the steps since the last checkpoint in which the loss has to rise for a step size to stay.
-const RISING: f64 = 0.75;
-/// The first checkpoint, by how much the next interval is shorter, and the shortest interval, as shares of all steps.
+/// α of the paper: the weight of the gradient step; the rest is momentum.
+const ALPHA: f64 = 0.75;
+/// ρ of the paper: the step size halves if the loss rose in a smaller share of the steps since the last checkpoint.
+const RHO: f64 = 0.75;
+/// The first checkpoint, the decrease from one interval to the next, and the shortest interval, as shares of all steps.
 const CHECKPOINTS: (f64, f64, f64) = (0.22, 0.03, 0.06);
-/// What keeps the DLR loss finite where logits are equal.
-const TINY: f64 = 1e-12;
+/// Keeps the DLR loss finite if logits are equal.
+const MIN_DIVISOR: f64 = 1e-12;
 
-/// The attack's budget.
+/// Parameters of [`apgd`].
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct ApgdParameters {
-    /// The norm of the ball and of steps.
-    pub norm: Norm,
-    /// Radius of the ball, in units of the pixel range.
-    pub epsilon: f64,
+    /// The allowed perturbations.
+    pub perturbations: PerturbationSet,
     /// Number of steps; 100 in the paper.
     pub steps: u32,
 }
 
-/// What the attack makes large, for each image from its logits.
+/// The loss that the attack maximises, from the logits of each image.
 #[derive(Debug)]
 pub enum ApgdLoss {
     /// Cross-entropy.
     CrossEntropy,
-    /// The targeted difference of logits ratio, towards these classes `[N]` (equation 7): it does not change where logits
-    /// are multiplied or shifted. At least 4 classes.
+    /// The targeted difference of logits ratio (DLR) towards these classes `[N]` (equation 7). It is invariant to scaling
+    /// and shifting the logits. Requires at least 4 classes.
     TargetedDlr(Tensor),
 }
 
@@ -49,86 +46,91 @@ impl ApgdLoss {
                 let (sorted, _) = logits.f_topk(4, 1, true, true)?;
                 let rank = |index| sorted.f_select(1, index);
                 let middle = rank(2)?.f_add(&rank(3)?)?.f_mul_scalar(0.5)?;
-                let spread = rank(0)?.f_sub(&middle)?.f_add_scalar(TINY)?;
-                of_class(logits, target)?.f_sub(&of_class(logits, labels)?)?.f_div(&spread)
+                let spread = rank(0)?.f_sub(&middle)?.f_add_scalar(MIN_DIVISOR)?;
+                class_logits(logits, target)?.f_sub(&class_logits(logits, labels)?)?.f_div(&spread)
             }
         }
     }
 }
 
-/// An adversarial example for each image, `[N, C, H, W]` like `images`, in no graph: the last point on the way that is
-/// classified wrongly, or the point of the highest loss where none is.
+/// Generates an adversarial example for each image, `[N, C, H, W]` like `images`, detached. It is the last misclassified
+/// point, or the point of the highest loss if no point is misclassified.
 ///
-/// `start_noise` gives the direction of the start: scaled to the border of the ball. `logits` of images `[N, classes]`; the
-/// caller freezes the model's weights.
+/// `start_noise` is the direction of the start and is scaled to ε. `logits` returns `[N, classes]`; the caller freezes the
+/// model's weights.
 pub fn apgd(
     logits: &impl Fn(&Tensor) -> Result<Tensor, TchError>,
     loss: &ApgdLoss,
-    (images, labels): (&Tensor, &Tensor),
+    images: &Tensor,
+    labels: &Tensor,
     parameters: &ApgdParameters,
     start_noise: &Tensor,
 ) -> Result<Tensor, TchError> {
-    let ApgdParameters { norm, epsilon, steps } = *parameters;
-    let ball = Ball::new(norm, images, epsilon)?;
-    let mut at =
-        no_grad(|| ball.project(&ball.border(start_noise)?.f_mul_scalar_(epsilon)?.f_add_(images)?))?;
-    let mut look = Look::at(logits, loss, &at, labels)?;
-    let mut best = Best { point: at.copy(), gradient: look.gradient.copy(), loss: look.loss.copy() };
-    let mut found = at.copy();
-    let mut ever_fooled = look.correct.f_logical_not()?;
+    let ApgdParameters { perturbations, steps } = *parameters;
+    let epsilon = perturbations.epsilon;
+    let ball = Ball::new(perturbations, images)?;
+    let mut point =
+        no_grad(|| ball.project(&ball.normalize(start_noise)?.f_mul_scalar_(epsilon)?.f_add_(images)?))?;
+    let mut current = Evaluation::at(logits, loss, &point, labels)?;
+    let mut best =
+        BestPoint { point: point.copy(), gradient: current.gradient.copy(), loss: current.loss.copy() };
+    let mut adversarial = point.copy();
+    let mut ever_misclassified = current.correct.f_logical_not()?;
     let mut step_size =
         images.f_new_full([images.size()[0], 1, 1, 1], 2.0 * epsilon, (images.kind(), images.device()))?;
     let mut schedule = Checkpoints::new(steps);
-    let mut rises = look.loss.f_zeros_like()?;
-    let mut halved = look.loss.f_zeros_like()?.f_to_kind(Kind::Bool)?.f_logical_not()?;
-    let mut best_before = best.loss.copy();
-    let mut before = at.copy();
+    let mut increases = current.loss.f_zeros_like()?;
+    let mut halved = current.loss.f_zeros_like()?.f_to_kind(Kind::Bool)?.f_logical_not()?;
+    let mut best_loss_before = best.loss.copy();
+    let mut previous = point.copy();
     for step in 0..steps {
         let next = no_grad(|| {
-            let mut move_by = ball.steepest(look.gradient.copy())?.f_mul_(&step_size)?;
-            let along = ball.project(&move_by.f_add_(&at)?)?;
-            // The first step has no movement to repeat.
-            let share = if step == 0 { 1.0 } else { ALONG };
-            let momentum = at.f_sub(&before)?.f_mul_scalar_(1.0 - share)?;
-            let moved = along.f_sub(&at)?.f_mul_scalar_(share)?.f_add_(&at)?.f_add_(&momentum)?;
+            let mut step_by = ball.steepest_direction(current.gradient.copy())?.f_mul_(&step_size)?;
+            let along = ball.project(&step_by.f_add_(&point)?)?;
+            // The first step has no momentum.
+            let weight = if step == 0 { 1.0 } else { ALPHA };
+            let momentum = point.f_sub(&previous)?.f_mul_scalar_(1.0 - weight)?;
+            let moved = along.f_sub(&point)?.f_mul_scalar_(weight)?.f_add_(&point)?.f_add_(&momentum)?;
             ball.project(&moved)
         })?;
-        before = std::mem::replace(&mut at, next);
-        let previous_loss = look.loss;
-        look = Look::at(logits, loss, &at, labels)?;
+        previous = std::mem::replace(&mut point, next);
+        let previous_loss = current.loss;
+        current = Evaluation::at(logits, loss, &point, labels)?;
         no_grad(|| {
-            let fooled = look.correct.f_logical_not()?;
-            found = at.f_where_self(&image_mask(&fooled)?, &found)?;
-            ever_fooled = ever_fooled.f_logical_or(&fooled)?;
-            rises = rises.f_add(&look.loss.f_gt_tensor(&previous_loss)?.f_to_kind(rises.kind())?)?;
-            best.take(&at, &look)?;
+            let misclassified = current.correct.f_logical_not()?;
+            adversarial = point.f_where_self(&per_image(&misclassified)?, &adversarial)?;
+            ever_misclassified = ever_misclassified.f_logical_or(&misclassified)?;
+            increases =
+                increases.f_add(&current.loss.f_gt_tensor(&previous_loss)?.f_to_kind(increases.kind())?)?;
+            best.update(&point, &current)?;
             if let Some(interval) = schedule.reached(step) {
-                let oscillates = rises.f_le(RISING * f64::from(interval))?;
-                let stuck = best_before.f_ge_tensor(&best.loss)?.f_logical_and(&halved.f_logical_not()?)?;
+                let oscillates = increases.f_le(RHO * f64::from(interval))?;
+                let stuck =
+                    best_loss_before.f_ge_tensor(&best.loss)?.f_logical_and(&halved.f_logical_not()?)?;
                 halved = oscillates.f_logical_or(&stuck)?;
-                best_before = best.loss.copy();
-                let again = image_mask(&halved)?;
+                best_loss_before = best.loss.copy();
+                let again = per_image(&halved)?;
                 step_size = step_size.f_mul_scalar(0.5)?.f_where_self(&again, &step_size)?;
-                at = best.point.f_where_self(&again, &at)?;
-                look.gradient = best.gradient.f_where_self(&again, &look.gradient)?;
-                rises = rises.f_zeros_like()?;
+                point = best.point.f_where_self(&again, &point)?;
+                current.gradient = best.gradient.f_where_self(&again, &current.gradient)?;
+                increases = increases.f_zeros_like()?;
             }
             Ok::<_, TchError>(())
         })?;
     }
-    // Where nothing fooled the network, the best point is what others go on from.
-    no_grad(|| found.f_where_self(&image_mask(&ever_fooled)?, &best.point))
+    // If no point is misclassified, return the point of the highest loss.
+    no_grad(|| adversarial.f_where_self(&per_image(&ever_misclassified)?, &best.point))
 }
 
-/// The network's answer at a point.
-struct Look {
-    /// Of the loss, for each image.
+/// Loss, gradient and prediction at a point.
+struct Evaluation {
+    /// Gradient of each image's loss.
     gradient: Tensor,
     loss: Tensor,
     correct: Tensor,
 }
 
-impl Look {
+impl Evaluation {
     fn at(
         logits: &impl Fn(&Tensor) -> Result<Tensor, TchError>,
         loss: &ApgdLoss,
@@ -150,27 +152,27 @@ impl Look {
 }
 
 /// The point of the highest loss so far, for each image.
-struct Best {
+struct BestPoint {
     point: Tensor,
     gradient: Tensor,
     loss: Tensor,
 }
 
-impl Best {
-    fn take(&mut self, point: &Tensor, look: &Look) -> Result<(), TchError> {
-        let better = look.loss.f_gt_tensor(&self.loss)?;
-        let mask = image_mask(&better)?;
+impl BestPoint {
+    fn update(&mut self, point: &Tensor, current: &Evaluation) -> Result<(), TchError> {
+        let better = current.loss.f_gt_tensor(&self.loss)?;
+        let mask = per_image(&better)?;
         self.point = point.f_where_self(&mask, &self.point)?;
-        self.gradient = look.gradient.f_where_self(&mask, &self.gradient)?;
-        self.loss = look.loss.f_where_self(&better, &self.loss)?;
+        self.gradient = current.gradient.f_where_self(&mask, &self.gradient)?;
+        self.loss = current.loss.f_where_self(&better, &self.loss)?;
         Ok(())
     }
 }
 
-/// When step sizes are looked at: after 22 % of the steps, then in intervals that shorten by 3 % down to 6 %.
+/// The steps at which step sizes may halve: after 22 % of the steps, then in intervals that shorten by 3 % down to 6 %.
 struct Checkpoints {
     interval: u32,
-    shorter: u32,
+    decrease: u32,
     shortest: u32,
     passed: u32,
 }
@@ -178,19 +180,19 @@ struct Checkpoints {
 impl Checkpoints {
     fn new(steps: u32) -> Self {
         let share = |share: f64| ((share * f64::from(steps)) as u32).max(1);
-        let (first, shorter, shortest) = CHECKPOINTS;
-        Self { interval: share(first), shorter: share(shorter), shortest: share(shortest), passed: 0 }
+        let (first, decrease, shortest) = CHECKPOINTS;
+        Self { interval: share(first), decrease: share(decrease), shortest: share(shortest), passed: 0 }
     }
 
-    /// The length of the interval that ends with this step (counted from 0), where one does.
+    /// The length of the interval that ends with this step (counted from 0), if one does.
     fn reached(&mut self, step: u32) -> Option<u32> {
         if step + 1 - self.passed < self.interval {
             return None;
         }
-        let ended = self.interval;
+        let length = self.interval;
         self.passed = step + 1;
-        self.interval = ended.saturating_sub(self.shorter).max(self.shortest);
-        Some(ended)
+        self.interval = length.saturating_sub(self.decrease).max(self.shortest);
+        Some(length)
     }
 }
 
@@ -199,7 +201,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn checkpoints_are_those_of_the_paper() {
+    fn checkpoints_match_the_paper() {
         let mut schedule = Checkpoints::new(100);
         let reached: Vec<(u32, u32)> =
             (0..100).filter_map(|step| schedule.reached(step).map(|length| (step + 1, length))).collect();

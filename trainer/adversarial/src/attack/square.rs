@@ -1,13 +1,13 @@
 //! Square (Andriushchenko et al., "Square attack: a query-efficient black-box adversarial attack via random search",
-//! arXiv 1912.00049): random changes of a square window that are kept where the margin falls. No gradient is asked for.
+//! arXiv 1912.00049). It changes random square windows and keeps a change if the margin decreases. It uses no gradients.
 //!
-//! Each image has its own random numbers, so what is found does not depend on the images beside it.
+//! Each image has its own random stream, so the result does not depend on the other images of the batch. A pure function.
 
 use datjob_api::training::Norm;
 use datjob_data::random::Stream;
 use tch::{Kind, TchError, Tensor, no_grad};
 
-use super::Ball;
+use super::{Ball, PerturbationSet};
 use crate::objective::margins;
 
 mod l2;
@@ -15,91 +15,91 @@ mod search;
 
 use search::{Search, Shape};
 
-/// Share of the pixels that a window covers at first (the paper's p, with AutoAttack's value).
-const FIRST_SHARE: f64 = 0.8;
-/// After how many queries the share halves (section 3.1 of the paper). The paper stretches this to the budget; AutoAttack
-/// does not, and it is AutoAttack's figures that are compared.
+/// Initial share of the pixels that a window covers (the paper's p, with AutoAttack's value).
+const INITIAL_SHARE: f64 = 0.8;
+/// Numbers of queries after which the share halves (section 3.1 of the paper). The paper scales them to the budget;
+/// AutoAttack does not, and results are compared with AutoAttack's.
 const HALVED_AFTER: [u32; 9] = [10, 50, 200, 500, 1000, 2000, 4000, 6000, 8000];
 
-/// The attack's budget.
+/// Parameters of [`square`].
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct SquareParameters {
-    /// The norm of the ball.
-    pub norm: Norm,
-    /// Radius of the ball, in units of the pixel range.
-    pub epsilon: f64,
-    /// How often the network is asked about an image after the start; 5000 in AutoAttack.
+    /// The allowed perturbations.
+    pub perturbations: PerturbationSet,
+    /// Number of queries of the network for each image after the start; 5000 in AutoAttack.
     pub queries: u32,
 }
 
-/// An adversarial example for each image, or the point of the smallest margin where none was found: `[N, C, H, W]` like
-/// `images`, in no graph.
+/// Generates an adversarial example for each image, or returns the point of the smallest margin if it finds none:
+/// `[N, C, H, W]` like `images`, detached.
 ///
-/// `draws` has a stream for each image. `logits` of images `[N, classes]`; those that were fooled are asked about no more.
+/// `streams` holds a random stream for each image. `logits` returns `[N, classes]`. The search of an image ends with its
+/// first adversarial example.
 pub fn square(
     logits: &impl Fn(&Tensor) -> Result<Tensor, TchError>,
-    (images, labels): (&Tensor, &Tensor),
+    images: &Tensor,
+    labels: &Tensor,
     parameters: &SquareParameters,
-    draws: Vec<Stream>,
+    streams: Vec<Stream>,
 ) -> Result<Tensor, TchError> {
     no_grad(|| {
-        let mut searches = searches(images, draws)?;
-        let mut ball = Ball::new(parameters.norm, images, parameters.epsilon)?;
+        let mut searches = new_searches(images, streams)?;
+        let mut ball = Ball::new(parameters.perturbations, images)?;
         let mut labels = labels.shallow_clone();
-        let mut found = images.copy();
+        let mut result = images.copy();
         for query in 0..=parameters.queries {
             for search in &mut searches {
-                search.candidate = candidate(search, parameters, query);
+                search.candidate = propose(search, parameters.perturbations, query);
             }
             let candidates = ball.project(&stack(&searches, |search| &search.candidate, images)?)?;
             let margins = margins(&logits(&candidates)?, &labels)?.f_to_kind(Kind::Double)?;
             for (search, margin) in searches.iter_mut().zip(Vec::<f64>::try_from(margins)?) {
-                search.judge(margin);
+                search.update(margin);
             }
-            if !searches.iter().any(Search::fools) {
+            if !searches.iter().any(Search::is_adversarial) {
                 continue;
             }
-            put(&mut found, &candidates, &searches, Search::fools)?;
-            let standing = rows(&searches, |search| !search.fools(), images)?;
-            searches.retain(|search| !search.fools());
+            copy_rows(&mut result, &candidates, &searches, Search::is_adversarial)?;
+            let remaining = indices(&searches, |search| !search.is_adversarial(), images)?;
+            searches.retain(|search| !search.is_adversarial());
             if searches.is_empty() {
-                return Ok(found);
+                return Ok(result);
             }
-            labels = labels.f_index_select(0, &standing)?;
-            ball = ball.of(&standing)?;
+            labels = labels.f_index_select(0, &remaining)?;
+            ball = ball.select(&remaining)?;
         }
         let best = ball.project(&stack(&searches, |search| &search.best, images)?)?;
-        put(&mut found, &best, &searches, |_| true)?;
-        Ok(found)
+        copy_rows(&mut result, &best, &searches, |_| true)?;
+        Ok(result)
     })
 }
 
-/// The point that a search asks about in a query, 0 for the start.
-fn candidate(search: &mut Search, parameters: &SquareParameters, query: u32) -> Vec<f64> {
-    let SquareParameters { norm, epsilon, .. } = *parameters;
+/// The candidate of a query; query 0 is the start.
+fn propose(search: &mut Search, perturbations: PerturbationSet, query: u32) -> Vec<f64> {
+    let PerturbationSet { norm, epsilon } = perturbations;
     match (norm, query.checked_sub(1)) {
         (Norm::Linf, None) => linf_start(search, epsilon),
-        (Norm::Linf, Some(query)) => linf_window(search, epsilon, share(query)),
+        (Norm::Linf, Some(query)) => linf_window(search, epsilon, window_share(query)),
         (Norm::L2, None) => l2::start(search, epsilon),
-        (Norm::L2, Some(query)) => l2::window(search, epsilon, share(query)),
+        (Norm::L2, Some(query)) => l2::window(search, epsilon, window_share(query)),
     }
 }
 
-/// In ℓ∞ (algorithm 3 of the paper) it begins with vertical stripes.
+/// The start in ℓ∞: vertical stripes (algorithm 3 of the paper).
 fn linf_start(search: &mut Search, epsilon: f64) -> Vec<f64> {
     let Shape { channels, height, width } = search.shape;
-    let stripes: Vec<f64> = (0..channels * width).map(|_| epsilon * search.sign()).collect();
+    let stripes: Vec<f64> = (0..channels * width).map(|_| epsilon * search.random_sign()).collect();
     let stripe = |index: usize| stripes[index / (height * width) * width + index % width];
     search.image.iter().enumerate().map(|(index, pixel)| (pixel + stripe(index)).clamp(0.0, 1.0)).collect()
 }
 
-/// In ℓ∞, a square window of one sign in each channel.
+/// The candidate in ℓ∞: a square window of one sign in each channel.
 fn linf_window(search: &mut Search, epsilon: f64, share: f64) -> Vec<f64> {
-    let side = search.shape.side(share);
-    let corner = search.corner(side);
+    let side = search.shape.window_side(share);
+    let corner = search.random_corner(side);
     let mut candidate = search.best.clone();
     for channel in 0..search.shape.channels {
-        let change = 2.0 * epsilon * search.sign();
+        let change = 2.0 * epsilon * search.random_sign();
         for index in search.shape.window(channel, corner, side) {
             let pixel = search.image[index];
             let moved = (candidate[index] + change).clamp(pixel - epsilon, pixel + epsilon);
@@ -110,35 +110,35 @@ fn linf_window(search: &mut Search, epsilon: f64, share: f64) -> Vec<f64> {
 }
 
 /// Share of the pixels that a window covers in a query (counted from 0).
-fn share(query: u32) -> f64 {
-    FIRST_SHARE / f64::from(1_u32 << halvings(query))
+fn window_share(query: u32) -> f64 {
+    INITIAL_SHARE / f64::from(1_u32 << halvings(query))
 }
 
 fn halvings(query: u32) -> usize {
     HALVED_AFTER.iter().filter(|&&after| query > after).count()
 }
 
-fn searches(images: &Tensor, draws: Vec<Stream>) -> Result<Vec<Search>, TchError> {
+fn new_searches(images: &Tensor, streams: Vec<Stream>) -> Result<Vec<Search>, TchError> {
     let (_, channels, height, width) = images
         .size4()
         .map_err(|_| TchError::Shape(format!("expected [N, C, H, W], got {:?}", images.size())))?;
     let shape = Shape { channels: channels as usize, height: height as usize, width: width as usize };
     let pixels = images.f_to_device(tch::Device::Cpu)?.f_to_kind(Kind::Double)?.f_contiguous()?;
     let all = Vec::<f64>::try_from(pixels.f_flatten(0, -1)?)?;
-    let each = all.chunks(shape.channels * shape.height * shape.width).zip(draws).enumerate();
-    let search = |(place, (image, draws)): (usize, (&[f64], Stream))| Search {
-        place: place as i64,
+    let each = all.chunks(shape.channels * shape.height * shape.width).zip(streams).enumerate();
+    let search = |(row, (image, random)): (usize, (&[f64], Stream))| Search {
+        row: row as i64,
         shape,
         image: image.to_vec(),
         best: image.to_vec(),
         margin: f64::INFINITY,
         candidate: Vec::new(),
-        draws,
+        random,
     };
     Ok(each.map(search).collect())
 }
 
-/// A point of each search, `[searches, C, H, W]`, in the kind and on the device of `like`.
+/// One point of each search as a tensor `[searches, C, H, W]`, with the kind and device of `like`.
 fn stack(
     searches: &[Search],
     point: impl Fn(&Search) -> &Vec<f64>,
@@ -150,24 +150,28 @@ fn stack(
     Tensor::f_from_slice(&all)?.f_view(shape.as_slice())?.f_to_kind(like.kind())?.f_to_device(like.device())
 }
 
-/// The rows of those searches that are wanted, among all that are left.
-fn rows(searches: &[Search], wanted: impl Fn(&Search) -> bool, like: &Tensor) -> Result<Tensor, TchError> {
-    let rows = (0_i64..).zip(searches).filter(|(_, search)| wanted(search)).map(|(row, _)| row);
-    Tensor::f_from_slice(&rows.collect::<Vec<_>>())?.f_to_device(like.device())
+/// The indices of the selected searches.
+fn indices(
+    searches: &[Search],
+    selected: impl Fn(&Search) -> bool,
+    like: &Tensor,
+) -> Result<Tensor, TchError> {
+    let indices = (0_i64..).zip(searches).filter(|(_, search)| selected(search)).map(|(index, _)| index);
+    Tensor::f_from_slice(&indices.collect::<Vec<_>>())?.f_to_device(like.device())
 }
 
-/// Writes the points of the wanted searches to their places in the batch.
-fn put(
+/// Copies the points of the selected searches to their rows of the batch.
+fn copy_rows(
     batch: &mut Tensor,
     points: &Tensor,
     searches: &[Search],
-    wanted: impl Fn(&Search) -> bool,
+    selected: impl Fn(&Search) -> bool,
 ) -> Result<(), TchError> {
-    let places: Vec<i64> =
-        searches.iter().filter(|search| wanted(search)).map(|search| search.place).collect();
-    let places = Tensor::f_from_slice(&places)?.f_to_device(batch.device())?;
-    let points = points.f_index_select(0, &rows(searches, wanted, points)?)?;
-    batch.f_index_copy_(0, &places, &points).map(drop)
+    let targets: Vec<i64> =
+        searches.iter().filter(|search| selected(search)).map(|search| search.row).collect();
+    let targets = Tensor::f_from_slice(&targets)?.f_to_device(batch.device())?;
+    let points = points.f_index_select(0, &indices(searches, selected, points)?)?;
+    batch.f_index_copy_(0, &targets, &points).map(drop)
 }
 
 #[cfg(test)]
@@ -182,41 +186,43 @@ mod tests {
         assert_eq!(queries.map(halvings), [0, 0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 9]);
     }
 
-    /// A network that never changes its mind: every candidate of the search is seen.
+    /// The network classifies every candidate correctly, so the test sees all of them.
     #[test]
-    fn candidates_lie_in_the_ball_and_on_its_border() {
+    fn candidates_are_in_the_ball_and_near_its_border() {
         let images = Tensor::from_slice(&(0..150).map(|i| i as f32 / 149.0).collect::<Vec<_>>());
         let (images, labels) = (images.view([2, 3, 5, 5]), Tensor::from_slice(&[0_i64, 0]));
         for (norm, epsilon) in [(Norm::Linf, 0.1), (Norm::L2, 0.7)] {
-            let parameters = SquareParameters { norm, epsilon, queries: 50 };
+            let perturbations = PerturbationSet { norm, epsilon };
+            let parameters = SquareParameters { perturbations, queries: 50 };
             let border = std::cell::Cell::new(true);
             let logits = |x: &Tensor| {
-                let far = Ball::length(norm, &(x - &images))?;
+                let far = Ball::perturbation_norms(norm, &(x - &images))?;
                 assert!(far.max().double_value(&[]) <= epsilon + 1e-6);
                 assert!(x.min().double_value(&[]) >= 0.0 && x.max().double_value(&[]) <= 1.0);
                 border.set(border.get() && far.min().double_value(&[]) > epsilon * 0.5);
                 Ok(Tensor::from_slice(&[1.0_f32, 0.0, 1.0, 0.0]).view([2, 2]))
             };
-            let draws = (0..2).map(|image| Stream::square(0, image, 0)).collect();
-            let last = square(&logits, (&images, &labels), &parameters, draws).unwrap();
+            let streams = (0..2).map(|image| Stream::square(0, image, 0)).collect();
+            let last = square(&logits, &images, &labels, &parameters, streams).unwrap();
             assert_eq!(last.size(), images.size());
             assert!(border.get(), "{norm:?}");
         }
     }
 
     #[test]
-    fn what_is_found_does_not_depend_on_the_images_beside_it() {
+    fn the_result_does_not_depend_on_the_other_images_of_the_batch() {
         let weights = Tensor::randn([4, 36], (Kind::Double, Device::Cpu));
         let logits = |x: &Tensor| x.f_flatten(1, -1)?.f_matmul(&weights.f_tr()?);
         let images = Tensor::rand([3, 1, 6, 6], (Kind::Double, Device::Cpu));
         let labels = logits(&images).unwrap().argmax(1, false);
         for norm in [Norm::Linf, Norm::L2] {
-            let parameters = SquareParameters { norm, epsilon: 0.05, queries: 30 };
+            let perturbations = PerturbationSet { norm, epsilon: 0.05 };
+            let parameters = SquareParameters { perturbations, queries: 30 };
             let found = |rows: &[i64]| {
                 let index = Tensor::from_slice(rows);
-                let pair = (&images.index_select(0, &index), &labels.index_select(0, &index));
-                let draws = rows.iter().map(|&row| Stream::square(7, row as u64, 0)).collect();
-                square(&logits, pair, &parameters, draws).unwrap()
+                let (images, labels) = (images.index_select(0, &index), labels.index_select(0, &index));
+                let streams = rows.iter().map(|&row| Stream::square(7, row as u64, 0)).collect();
+                square(&logits, &images, &labels, &parameters, streams).unwrap()
             };
             assert!(found(&[0, 1, 2]).get(1).allclose(&found(&[1]).get(0), 0.0, 1e-12, false));
         }

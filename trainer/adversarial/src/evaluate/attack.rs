@@ -1,21 +1,24 @@
-use datjob_api::training::{DuringAttack, FinalAttack, FinalPgd, Norm, Targeted, ThreatModel};
+//! The attacks of an evaluation, built from the spec.
+
+use datjob_api::training::{DuringAttack, FinalAttack, FinalPgd, Targeted, ThreatModel};
 use datjob_data::random::{Start, Stream};
 use tch::{TchError, Tensor};
 
 use super::{Classifier, batch::Batch};
 use crate::{
     attack::{
-        ApgdLoss, ApgdParameters, FabParameters, PgdParameters, SquareParameters, apgd, fab_t, pgd, square,
+        ApgdLoss, ApgdParameters, FabParameters, PerturbationSet, PgdParameters, SquareParameters, apgd,
+        fab_t, pgd, square,
     },
     objective::{margins, summed_cross_entropy},
     tensors::evaluation_noise,
 };
 
-/// Classes that AutoAttack's targeted attacks try.
+/// Number of target classes of AutoAttack's targeted attacks.
 const AUTO_ATTACK_TARGETS: u32 = 9;
-/// Steps of AutoAttack's attacks with gradients.
+/// Number of steps of AutoAttack's gradient-based attacks.
 const AUTO_ATTACK_STEPS: u32 = 100;
-/// Queries of AutoAttack's Square.
+/// Number of queries of AutoAttack's Square.
 const AUTO_ATTACK_QUERIES: u32 = 5000;
 
 /// An attack of an evaluation.
@@ -23,24 +26,24 @@ const AUTO_ATTACK_QUERIES: u32 = 5000;
 pub struct EvalAttack {
     /// The name that reports use, for example `pgd-20`.
     pub name: String,
-    /// One after the other, each on the images that withstood those before.
+    /// Run in this order, each on the images that are robust under the earlier stages.
     pub stages: Vec<Stage>,
-    /// Whether signs that its figure is too high are looked for: see [`super::doubts`].
-    pub checked: bool,
+    /// Whether the result is checked for signs of overestimation: see [`super::sanity_warnings`].
+    pub sanity_checks: bool,
 }
 
-/// A part of an attack.
+/// A stage of an attack.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Stage {
     /// Its name in the attack.
     pub name: String,
-    /// What is done.
+    /// The attack method.
     pub method: Method,
-    /// How often, from another start or towards another class; an image counts as robust where it withstands all.
+    /// Number of runs, each from another start or towards another class. A robust image withstands all of them.
     pub runs: u32,
 }
 
-/// What an attack does in one run.
+/// The method of an attack.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Method {
     /// Projected gradient descent on the cross-entropy.
@@ -49,11 +52,11 @@ pub enum Method {
     Cw(PgdParameters),
     /// APGD on the cross-entropy.
     ApgdCe(ApgdParameters),
-    /// APGD on the targeted difference of logits ratio, in run r towards the class that is r + 2nd on the image.
+    /// APGD on the targeted difference of logits ratio. The target of run r is the class with the (r + 2)nd largest logit.
     ApgdT(ApgdParameters),
-    /// FAB towards the class that is r + 2nd on the image.
+    /// Targeted FAB. The target of run r is the class with the (r + 2)nd largest logit.
     FabT(FabParameters),
-    /// Random search.
+    /// Square: random search.
     Square(SquareParameters),
 }
 
@@ -61,26 +64,26 @@ impl EvalAttack {
     /// An attack of one stage.
     pub fn single(name: &str, method: Method, runs: u32) -> Self {
         let stage = Stage { name: name.to_owned(), method, runs };
-        Self { name: name.to_owned(), stages: vec![stage], checked: false }
+        Self { name: name.to_owned(), stages: vec![stage], sanity_checks: false }
     }
 
     /// The attack on the validation split.
-    pub fn during(spec: &DuringAttack, threat_model: &ThreatModel) -> Self {
+    pub fn for_validation(spec: &DuringAttack, threat_model: &ThreatModel) -> Self {
         let DuringAttack::Pgd(spec) = spec;
-        let (norm, epsilon) = (threat_model.norm, threat_model.epsilon.value());
+        let perturbations = PerturbationSet::from(threat_model);
         let step_size = spec.step_size(threat_model);
-        let parameters = PgdParameters { norm, epsilon, step_size, steps: spec.steps };
+        let parameters = PgdParameters { perturbations, step_size, steps: spec.steps };
         Self::single(&format!("pgd-{}", spec.steps), Method::Pgd(parameters), 1)
     }
 
-    /// An attack on the test set, for images of so many classes.
-    pub fn at_end(spec: &FinalAttack, threat_model: &ThreatModel, classes: i64) -> Self {
-        let (norm, epsilon) = (threat_model.norm, threat_model.epsilon.value());
+    /// An attack on the test set. `classes` is the number of classes.
+    pub fn for_test(spec: &FinalAttack, threat_model: &ThreatModel, classes: i64) -> Self {
+        let perturbations = PerturbationSet::from(threat_model);
         let pgd = |spec: &FinalPgd| {
             let step_size = spec.step_size(threat_model);
-            PgdParameters { norm, epsilon, step_size, steps: spec.steps }
+            PgdParameters { perturbations, step_size, steps: spec.steps }
         };
-        let apgd = |steps| ApgdParameters { norm, epsilon, steps };
+        let apgd = |steps| ApgdParameters { perturbations, steps };
         let targeted = |spec: &Targeted| (spec.steps(), spec.targets());
         let (method, runs) = match spec {
             FinalAttack::Pgd(spec) => (Method::Pgd(pgd(spec)), spec.restarts()),
@@ -92,70 +95,79 @@ impl EvalAttack {
             }
             FinalAttack::FabT(spec) => {
                 let (steps, targets) = targeted(spec);
-                (Method::FabT(FabParameters { norm, epsilon, steps }), targets)
+                (Method::FabT(FabParameters { perturbations, steps }), targets)
             }
             FinalAttack::Square(spec) => {
                 let queries = spec.queries();
-                (Method::Square(SquareParameters { norm, epsilon, queries }), spec.restarts())
+                (Method::Square(SquareParameters { perturbations, queries }), spec.restarts())
             }
-            FinalAttack::AutoAttack(_) => return Self::auto_attack(norm, epsilon, classes),
+            FinalAttack::AutoAttack(_) => return Self::auto_attack(perturbations, classes),
         };
         Self::single(&spec.name(), method, runs)
     }
 
     /// AutoAttack, version "standard" (Croce and Hein, arXiv 2003.01690, section 6, and its published code).
-    pub fn auto_attack(norm: Norm, epsilon: f64, classes: i64) -> Self {
+    pub fn auto_attack(perturbations: PerturbationSet, classes: i64) -> Self {
         let (steps, queries) = (AUTO_ATTACK_STEPS, AUTO_ATTACK_QUERIES);
         let targets = AUTO_ATTACK_TARGETS.min(u32::try_from(classes - 1).unwrap_or(1));
-        let apgd = ApgdParameters { norm, epsilon, steps };
+        let apgd = ApgdParameters { perturbations, steps };
         let stages = [
             ("apgd-ce", Method::ApgdCe(apgd), 1),
             ("apgd-t", Method::ApgdT(apgd), targets),
-            ("fab-t", Method::FabT(FabParameters { norm, epsilon, steps }), targets),
-            ("square", Method::Square(SquareParameters { norm, epsilon, queries }), 1),
+            ("fab-t", Method::FabT(FabParameters { perturbations, steps }), targets),
+            ("square", Method::Square(SquareParameters { perturbations, queries }), 1),
         ];
         let stages = stages.map(|(name, method, runs)| Stage { name: name.to_owned(), method, runs });
-        Self { name: "autoattack".to_owned(), stages: stages.into(), checked: true }
+        Self { name: "autoattack".to_owned(), stages: stages.into(), sanity_checks: true }
     }
 }
 
 impl Method {
-    /// Adversarial examples of one run. The start of a run belongs to the seed, the image and the run.
-    pub(super) fn adversarial(
+    /// Generates the adversarial examples of one run. Its start depends on the seed, the image and the run only.
+    pub(super) fn generate(
         &self,
         classifier: &dyn Classifier,
         batch: &Batch,
-        (seed, run): (u64, u32),
+        seed: u64,
+        run: u32,
     ) -> Result<Tensor, TchError> {
         let (images, labels) = (&batch.images, &batch.labels);
-        let pair = (images, labels);
         let logits = |x: &Tensor| classifier.logits(x);
         let noise = |start| batch.noise(seed, run, start);
-        // Of APGD's start the direction alone counts.
-        let direction = |norm| noise(Start::in_ball(norm, 1.0));
+        // APGD uses only the direction of its start.
+        let start_direction =
+            |parameters: &ApgdParameters| noise(Start::in_ball(parameters.perturbations.norm, 1.0));
+        let start_noise = |parameters: &PgdParameters| {
+            noise(Start::in_ball(parameters.perturbations.norm, parameters.perturbations.epsilon))
+        };
         let target = || batch.ranking.f_select(1, i64::from(run) + 1);
         match self {
             Self::Pgd(parameters) => {
                 let loss = |x: &Tensor| summed_cross_entropy(&logits(x)?, labels);
-                pgd(&loss, images, parameters, &noise(Start::in_ball(parameters.norm, parameters.epsilon))?)
+                pgd(&loss, images, parameters, &start_noise(parameters)?)
             }
             Self::Cw(parameters) => {
                 let loss = |x: &Tensor| margins(&logits(x)?, labels)?.f_neg();
-                pgd(&loss, images, parameters, &noise(Start::in_ball(parameters.norm, parameters.epsilon))?)
+                pgd(&loss, images, parameters, &start_noise(parameters)?)
             }
-            Self::ApgdCe(parameters) => {
-                apgd(&logits, &ApgdLoss::CrossEntropy, pair, parameters, &direction(parameters.norm)?)
-            }
+            Self::ApgdCe(parameters) => apgd(
+                &logits,
+                &ApgdLoss::CrossEntropy,
+                images,
+                labels,
+                parameters,
+                &start_direction(parameters)?,
+            ),
             Self::ApgdT(parameters) => {
                 let loss = ApgdLoss::TargetedDlr(target()?);
-                apgd(&logits, &loss, pair, parameters, &direction(parameters.norm)?)
+                apgd(&logits, &loss, images, labels, parameters, &start_direction(parameters)?)
             }
-            Self::FabT(parameters) => fab_t(&logits, pair, &target()?, parameters),
+            Self::FabT(parameters) => fab_t(&logits, images, labels, &target()?, parameters),
             Self::Square(parameters) => {
-                // Its points are made on the host, in the usual memory format.
-                let logits = |x: &Tensor| logits(&classifier.input(x)?);
+                // Square builds its candidates on the host, in the default memory format.
+                let logits = |x: &Tensor| logits(&classifier.prepare_input(x)?);
                 let stream = |&image: &usize| Stream::square(seed, image as u64, u64::from(run));
-                square(&logits, pair, parameters, batch.indices.iter().map(stream).collect())
+                square(&logits, images, labels, parameters, batch.indices.iter().map(stream).collect())
             }
         }
     }

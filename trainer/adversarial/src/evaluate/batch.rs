@@ -1,6 +1,8 @@
+//! A batch of an evaluation.
+
 use tch::{TchError, Tensor};
 
-/// Images under attack, and what belongs to each.
+/// Images under attack, with their labels.
 pub(super) struct Batch {
     /// Their indices in the data set.
     pub indices: Vec<usize>,
@@ -10,20 +12,20 @@ pub(super) struct Batch {
     pub images: Tensor,
     /// i64 `[N]`, the labels on the device.
     pub labels: Tensor,
-    /// The classes of each image by its logits, the likeliest first.
+    /// The classes of each image, sorted by its clean logits, the largest first.
     pub ranking: Tensor,
     /// `[C, H, W]`.
     pub image_shape: [i64; 3],
 }
 
 impl Batch {
-    /// Those images that are wanted, a flag for each.
-    pub(super) fn keep(&self, wanted: &[bool]) -> Result<Self, TchError> {
-        let rows: Vec<i64> = (0..).zip(wanted).filter(|(_, wanted)| **wanted).map(|(row, _)| row).collect();
+    /// The images whose flag in `mask` is set.
+    pub(super) fn select(&self, mask: &[bool]) -> Result<Self, TchError> {
+        let rows: Vec<i64> = (0..).zip(mask).filter(|(_, selected)| **selected).map(|(row, _)| row).collect();
         let rows = Tensor::f_from_slice(&rows)?.f_to_device(self.images.device())?;
         Ok(Self {
-            indices: only(&self.indices, wanted),
-            classes: only(&self.classes, wanted),
+            indices: selected(&self.indices, mask),
+            classes: selected(&self.classes, mask),
             images: self.images.f_index_select(0, &rows)?,
             labels: self.labels.f_index_select(0, &rows)?,
             ranking: self.ranking.f_index_select(0, &rows)?,
@@ -31,12 +33,12 @@ impl Batch {
         })
     }
 
-    /// The labels of those images that are wanted.
-    pub(super) fn classes_of(&self, wanted: &[bool]) -> Vec<usize> {
-        only(&self.classes, wanted)
+    /// The labels of the images whose flag in `mask` is set.
+    pub(super) fn selected_classes(&self, mask: &[bool]) -> Vec<usize> {
+        selected(&self.classes, mask)
     }
 
-    /// All of them, the tensors shared.
+    /// A copy that shares the tensors.
     pub(super) fn shallow_clone(&self) -> Self {
         Self {
             indices: self.indices.clone(),
@@ -49,6 +51,6 @@ impl Batch {
     }
 }
 
-fn only(all: &[usize], wanted: &[bool]) -> Vec<usize> {
-    all.iter().zip(wanted).filter(|(_, wanted)| **wanted).map(|(one, _)| *one).collect()
+fn selected(items: &[usize], mask: &[bool]) -> Vec<usize> {
+    items.iter().zip(mask).filter(|(_, selected)| **selected).map(|(item, _)| *item).collect()
 }

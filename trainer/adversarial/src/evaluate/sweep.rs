@@ -1,3 +1,5 @@
+//! A sweep: PGD by radius and number of steps. Pure.
+
 use datjob_api::{
     Epsilon,
     report::SweepCount,
@@ -6,18 +8,18 @@ use datjob_api::{
 
 use super::{Counts, EvalAttack};
 
-/// The attacks of a sweep, in the order of its points.
-pub(super) fn sweep_attacks(sweep: &Sweep, threat_model: &ThreatModel, classes: i64) -> Vec<EvalAttack> {
+/// The attacks of a sweep, one for each of its points.
+pub fn sweep_attacks(sweep: &Sweep, threat_model: &ThreatModel, classes: i64) -> Vec<EvalAttack> {
     let attack = |(epsilon, steps): (Epsilon, u32)| {
         let threat_model = ThreatModel { epsilon, ..threat_model.clone() };
         let pgd = FinalAttack::Pgd(FinalPgd { steps, restarts: None, step_size: None });
-        EvalAttack::at_end(&pgd, &threat_model, classes)
+        EvalAttack::for_test(&pgd, &threat_model, classes)
     };
     sweep.points(&threat_model.epsilon).into_iter().map(attack).collect()
 }
 
-/// The counts of [`sweep_attacks`], as results have them.
-pub(super) fn sweep_results(sweep: &Sweep, threat_model: &ThreatModel, counts: &Counts) -> Vec<SweepCount> {
+/// Converts the counts of [`sweep_attacks`] into results.
+pub fn sweep_results(sweep: &Sweep, threat_model: &ThreatModel, counts: &Counts) -> Vec<SweepCount> {
     let total = counts.total.sum();
     let point = |(number, (epsilon, steps)): (usize, (Epsilon, u32))| SweepCount {
         epsilon: epsilon.to_string(),

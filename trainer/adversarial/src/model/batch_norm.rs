@@ -1,10 +1,13 @@
+//! BatchNorm.
+
 use tch::{TchError, Tensor, no_grad};
 
 use super::{Mode, registry::Registry};
 
-/// Share of the batch's statistics in the running ones after a batch, and the smallest variance: PyTorch's defaults.
+/// Weight of the batch's statistics in the update of the running ones: PyTorch's default.
 const MOMENTUM: f64 = 0.1;
-const SMALLEST_VARIANCE: f64 = 1e-5;
+/// Added to the variance: PyTorch's default.
+const EPSILON: f64 = 1e-5;
 
 /// BatchNorm over the channels of `[N, C, H, W]`.
 #[derive(Debug)]
@@ -29,7 +32,7 @@ impl BatchNorm {
     }
 
     pub(super) fn forward(&self, x: &Tensor, mode: Mode) -> Result<Tensor, TchError> {
-        // Without running statistics libtorch takes the batch's and updates nothing.
+        // Without running statistics, libtorch uses the batch's and updates nothing.
         let running =
             (mode != Mode::TrainFrozenStatistics).then_some((&self.running_mean, &self.running_var));
         if mode == Mode::Train {
@@ -42,7 +45,7 @@ impl BatchNorm {
             running.map(|(_, variance)| variance),
             mode != Mode::Eval,
             MOMENTUM,
-            SMALLEST_VARIANCE,
+            EPSILON,
             true,
         )
     }

@@ -1,3 +1,5 @@
+//! Convolutions.
+
 use tch::{TchError, Tensor};
 
 use super::registry::Registry;
@@ -21,50 +23,51 @@ pub(super) struct Geometry {
     pub(super) padding: i64,
 }
 
-/// How weights begin.
+/// Initial distribution of weights.
 #[derive(Clone, Copy)]
-pub(super) enum Initial {
+pub(super) enum WeightInit {
     /// Uniform in ±1/√fan_in: PyTorch's default.
     Uniform,
-    /// Normal with variance 2/fan_out (He et al., 2015), as wide residual networks are trained.
+    /// Normal with variance 2/fan_out (He et al., 2015), as customary for wide residual networks.
     NormalFanOut,
 }
 
 impl Conv {
-    /// Registers `{name}.weight`, without bias.
-    pub(super) fn drawn(
+    /// Registers `{name}.weight` with this initial distribution, without bias.
+    pub(super) fn with_init(
         registry: &mut Registry,
         name: &str,
-        g: Geometry,
-        initial: Initial,
+        geometry: Geometry,
+        init: WeightInit,
     ) -> Result<Self, TchError> {
-        match initial {
-            Initial::Uniform => Self::new(registry, name, g, false),
-            Initial::NormalFanOut => {
-                let shape = [g.channels_out, g.channels_in, g.kernel, g.kernel];
-                let deviation = (2.0 / (g.channels_out * g.kernel * g.kernel) as f64).sqrt();
+        match init {
+            WeightInit::Uniform => Self::new(registry, name, geometry, false),
+            WeightInit::NormalFanOut => {
+                let shape = [geometry.channels_out, geometry.channels_in, geometry.kernel, geometry.kernel];
+                let deviation =
+                    (2.0 / (geometry.channels_out * geometry.kernel * geometry.kernel) as f64).sqrt();
                 let weight = registry.normal(format!("{name}.weight"), &shape, deviation)?;
-                Ok(Self { weight, bias: None, stride: g.stride, padding: g.padding })
+                Ok(Self { weight, bias: None, stride: geometry.stride, padding: geometry.padding })
             }
         }
     }
 
-    /// Registers `{name}.weight` and, if asked for, `{name}.bias`.
+    /// Registers `{name}.weight` and, if `bias` is set, `{name}.bias`.
     pub(super) fn new(
         registry: &mut Registry,
         name: &str,
-        g: Geometry,
+        geometry: Geometry,
         bias: bool,
     ) -> Result<Self, TchError> {
-        let fan_in = g.channels_in * g.kernel * g.kernel;
-        let shape = [g.channels_out, g.channels_in, g.kernel, g.kernel];
+        let fan_in = geometry.channels_in * geometry.kernel * geometry.kernel;
+        let shape = [geometry.channels_out, geometry.channels_in, geometry.kernel, geometry.kernel];
         let weight = registry.uniform(format!("{name}.weight"), &shape, fan_in)?;
         let bias = if bias {
-            Some(registry.uniform(format!("{name}.bias"), &[g.channels_out], fan_in)?)
+            Some(registry.uniform(format!("{name}.bias"), &[geometry.channels_out], fan_in)?)
         } else {
             None
         };
-        Ok(Self { weight, bias, stride: g.stride, padding: g.padding })
+        Ok(Self { weight, bias, stride: geometry.stride, padding: geometry.padding })
     }
 
     pub(super) fn forward(&self, x: &Tensor) -> Result<Tensor, TchError> {

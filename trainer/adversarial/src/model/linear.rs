@@ -1,3 +1,5 @@
+//! Linear layers.
+
 use tch::{TchError, Tensor};
 
 use super::registry::Registry;
@@ -11,21 +13,26 @@ pub(super) struct Linear {
 
 impl Linear {
     /// Registers `{name}.weight` and `{name}.bias`.
-    pub(super) fn new(registry: &mut Registry, name: &str, from: i64, to: i64) -> Result<Self, TchError> {
-        let weight = registry.uniform(format!("{name}.weight"), &[to, from], from)?;
-        let bias = registry.uniform(format!("{name}.bias"), &[to], from)?;
+    pub(super) fn new(
+        registry: &mut Registry,
+        name: &str,
+        features_in: i64,
+        features_out: i64,
+    ) -> Result<Self, TchError> {
+        let weight = registry.uniform(format!("{name}.weight"), &[features_out, features_in], features_in)?;
+        let bias = registry.uniform(format!("{name}.bias"), &[features_out], features_in)?;
         Ok(Self { weight, bias })
     }
 
-    /// The same with a bias of zeros.
+    /// [`new`](Self::new) with a zero bias.
     pub(super) fn with_zero_bias(
         registry: &mut Registry,
         name: &str,
-        from: i64,
-        to: i64,
+        features_in: i64,
+        features_out: i64,
     ) -> Result<Self, TchError> {
-        let weight = registry.uniform(format!("{name}.weight"), &[to, from], from)?;
-        let bias = registry.constant(format!("{name}.bias"), to, 0.0)?;
+        let weight = registry.uniform(format!("{name}.weight"), &[features_out, features_in], features_in)?;
+        let bias = registry.constant(format!("{name}.bias"), features_out, 0.0)?;
         Ok(Self { weight, bias })
     }
 

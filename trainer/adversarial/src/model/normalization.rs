@@ -1,7 +1,8 @@
+//! Normalisation of the input.
+
 use tch::{Device, Kind, TchError, Tensor};
 
-/// (x − mean) / deviation, a channel at a time. Constants of the network and no part of its state, as RobustBench's models
-/// have none either.
+/// (x − mean) / deviation for each channel. The constants are not part of the network's state, as in RobustBench's models.
 #[derive(Debug)]
 pub(super) struct Normalization {
     mean: Tensor,

@@ -1,4 +1,4 @@
-//! Networks of pre-activation blocks: BatchNorm and activation come before a convolution (He et al., "Identity Mappings in
+//! Networks of pre-activation blocks, in which BatchNorm and activation precede a convolution (He et al., "Identity Mappings in
 //! Deep Residual Networks", 2016).
 
 use datjob_api::training::Activation;
@@ -8,7 +8,7 @@ use super::{
     Mode,
     activation::activate,
     batch_norm::BatchNorm,
-    conv::{Conv, Geometry, Initial},
+    conv::{Conv, Geometry, WeightInit},
     linear::Linear,
     registry::Registry,
 };
@@ -23,14 +23,14 @@ pub(super) struct Preactivation {
     activation: Activation,
 }
 
-/// What distinguishes the families: names, widths, and how weights begin.
+/// The differences between the families: names of tensors and initial weights.
 struct Family {
-    /// Name of a block by its layer, counted from 1, and its place in it.
+    /// Name of a block from its layer, counted from 1, and its index in the layer.
     block: fn(usize, usize) -> String,
     shortcut: &'static str,
     norm: &'static str,
     head: &'static str,
-    initial: Initial,
+    init: WeightInit,
 }
 
 /// Pre-activation ResNet-18 with the names of RobustBench's `PreActResNet` of `PreActBlockV2`, with BatchNorm before the
@@ -40,17 +40,17 @@ const PREACT_RESNET: Family = Family {
     shortcut: "shortcut.0",
     norm: "bn",
     head: "linear",
-    initial: Initial::Uniform,
+    init: WeightInit::Uniform,
 };
 
-/// Wide residual networks (Zagoruyko and Komodakis, 2016) with the names of RobustBench's `WideResNet`, which is the one
-/// of TRADES; no dropout.
+/// Wide residual networks (Zagoruyko and Komodakis, 2016) with the names of RobustBench's `WideResNet`, the one of
+/// TRADES; without dropout.
 const WIDE_RESNET: Family = Family {
     block: |layer, block| format!("block{layer}.layer.{block}"),
     shortcut: "convShortcut",
     norm: "bn1",
     head: "fc",
-    initial: Initial::NormalFanOut,
+    init: WeightInit::NormalFanOut,
 };
 
 impl Preactivation {
@@ -68,7 +68,8 @@ impl Preactivation {
     /// A wide residual network of 6n + 4 layers.
     pub(super) fn wide_resnet(
         registry: &mut Registry,
-        (depth, width): (u16, u16),
+        depth: u16,
+        width: u16,
         activation: Activation,
         channels: i64,
         classes: i64,
@@ -79,7 +80,7 @@ impl Preactivation {
         Self::new(registry, &WIDE_RESNET, 16, &layers, blocks, activation, channels, classes)
     }
 
-    #[allow(clippy::too_many_arguments, reason = "the two families' constructors above give them names")]
+    #[allow(clippy::too_many_arguments, reason = "the constructors of the two families above name them")]
     fn new(
         registry: &mut Registry,
         family: &Family,
@@ -90,21 +91,29 @@ impl Preactivation {
         channels: i64,
         classes: i64,
     ) -> Result<Self, TchError> {
-        let conv1 = Conv::drawn(registry, "conv1", three_by_three(channels, first, 1), family.initial)?;
+        let conv1 = Conv::with_init(registry, "conv1", three_by_three(channels, first, 1), family.init)?;
         let mut blocks = Vec::new();
-        let mut from = first;
-        for (layer, &(to, stride)) in layers.iter().enumerate() {
+        let mut channels_in = first;
+        for (layer, &(channels_out, stride)) in layers.iter().enumerate() {
             for block in 0..blocks_per_layer {
                 let stride = if block == 0 { stride } else { 1 };
                 let name = (family.block)(layer + 1, block);
-                blocks.push(Block::new(registry, family, &name, (from, to), stride, activation)?);
-                from = to;
+                blocks.push(Block::new(
+                    registry,
+                    family,
+                    &name,
+                    channels_in,
+                    channels_out,
+                    stride,
+                    activation,
+                )?);
+                channels_in = channels_out;
             }
         }
-        let norm = BatchNorm::new(registry, family.norm, from)?;
-        let head = match family.initial {
-            Initial::Uniform => Linear::new(registry, family.head, from, classes)?,
-            Initial::NormalFanOut => Linear::with_zero_bias(registry, family.head, from, classes)?,
+        let norm = BatchNorm::new(registry, family.norm, channels_in)?;
+        let head = match family.init {
+            WeightInit::Uniform => Linear::new(registry, family.head, channels_in, classes)?,
+            WeightInit::NormalFanOut => Linear::with_zero_bias(registry, family.head, channels_in, classes)?,
         };
         Ok(Self { conv1, blocks, norm, head, activation })
     }
@@ -121,8 +130,8 @@ fn three_by_three(channels_in: i64, channels_out: i64, stride: i64) -> Geometry 
     Geometry { channels_in, channels_out, kernel: 3, stride, padding: 1 }
 }
 
-/// Two convolutions beside a shortcut. Where the shape changes the shortcut is a 1×1 convolution of what the first
-/// BatchNorm and activation give.
+/// Two convolutions and a shortcut. If the shape changes, the shortcut is a 1×1 convolution of the output of the first
+/// BatchNorm and activation.
 #[derive(Debug)]
 struct Block {
     bn1: BatchNorm,
@@ -138,23 +147,28 @@ impl Block {
         registry: &mut Registry,
         family: &Family,
         name: &str,
-        (from, to): (i64, i64),
+        channels_in: i64,
+        channels_out: i64,
         stride: i64,
         activation: Activation,
     ) -> Result<Self, TchError> {
-        let bn1 = BatchNorm::new(registry, &format!("{name}.bn1"), from)?;
-        let conv1 = Conv::drawn(
+        let bn1 = BatchNorm::new(registry, &format!("{name}.bn1"), channels_in)?;
+        let conv1 = Conv::with_init(
             registry,
             &format!("{name}.conv1"),
-            three_by_three(from, to, stride),
-            family.initial,
+            three_by_three(channels_in, channels_out, stride),
+            family.init,
         )?;
-        let bn2 = BatchNorm::new(registry, &format!("{name}.bn2"), to)?;
-        let conv2 =
-            Conv::drawn(registry, &format!("{name}.conv2"), three_by_three(to, to, 1), family.initial)?;
-        let shortcut = if stride != 1 || from != to {
-            let geometry = Geometry { channels_in: from, channels_out: to, kernel: 1, stride, padding: 0 };
-            Some(Conv::drawn(registry, &format!("{name}.{}", family.shortcut), geometry, family.initial)?)
+        let bn2 = BatchNorm::new(registry, &format!("{name}.bn2"), channels_out)?;
+        let conv2 = Conv::with_init(
+            registry,
+            &format!("{name}.conv2"),
+            three_by_three(channels_out, channels_out, 1),
+            family.init,
+        )?;
+        let shortcut = if stride != 1 || channels_in != channels_out {
+            let geometry = Geometry { channels_in, channels_out, kernel: 1, stride, padding: 0 };
+            Some(Conv::with_init(registry, &format!("{name}.{}", family.shortcut), geometry, family.init)?)
         } else {
             None
         };

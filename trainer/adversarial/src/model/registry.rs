@@ -1,3 +1,5 @@
+//! The named tensors of a network.
+
 use datjob_data::random::{normal_weights, uniform_weights};
 use tch::{Device, Kind, TchError, Tensor};
 
@@ -15,7 +17,7 @@ pub(super) enum Role {
     Buffer,
 }
 
-/// Makes the tensors of a network and keeps them in the order in which they were made.
+/// Creates the tensors of a network and keeps them in the order of their creation.
 pub(super) struct Registry {
     seed: u64,
     options: (Kind, Device),
@@ -27,7 +29,7 @@ impl Registry {
         Self { seed, options: (kind, device), entries: Vec::new() }
     }
 
-    /// What was made.
+    /// Returns the tensors and empties the registry.
     pub(super) fn take_entries(&mut self) -> Vec<Entry> {
         std::mem::take(&mut self.entries)
     }
@@ -35,14 +37,14 @@ impl Registry {
     /// A parameter drawn uniformly from ±1/√`fan_in`.
     pub(super) fn uniform(&mut self, name: String, shape: &[i64], fan_in: i64) -> Result<Tensor, TchError> {
         let bound = 1.0 / (fan_in as f64).sqrt();
-        let values = uniform_weights(self.seed, &name, count(shape), bound);
-        self.drawn(name, &values, shape)
+        let values = uniform_weights(self.seed, &name, element_count(shape), bound);
+        self.parameter_from_values(name, &values, shape)
     }
 
     /// A parameter drawn from a normal distribution around 0.
     pub(super) fn normal(&mut self, name: String, shape: &[i64], deviation: f64) -> Result<Tensor, TchError> {
-        let values = normal_weights(self.seed, &name, count(shape), deviation);
-        self.drawn(name, &values, shape)
+        let values = normal_weights(self.seed, &name, element_count(shape), deviation);
+        self.parameter_from_values(name, &values, shape)
     }
 
     /// A parameter of `length` equal values.
@@ -51,7 +53,12 @@ impl Registry {
         self.parameter(name, &values)
     }
 
-    fn drawn(&mut self, name: String, values: &[f32], shape: &[i64]) -> Result<Tensor, TchError> {
+    fn parameter_from_values(
+        &mut self,
+        name: String,
+        values: &[f32],
+        shape: &[i64],
+    ) -> Result<Tensor, TchError> {
         let (kind, device) = self.options;
         let values = Tensor::f_from_slice(values)?.f_view(shape)?.f_to_kind(kind)?.f_to_device(device)?;
         self.parameter(name, &values)
@@ -68,7 +75,7 @@ impl Registry {
         Ok(self.register(name, tensor, Role::Buffer))
     }
 
-    /// A counter that begins with 0.
+    /// A counter that starts at 0.
     pub(super) fn counter(&mut self, name: String) -> Result<Tensor, TchError> {
         let tensor = Tensor::f_zeros([] as [i64; 0], (Kind::Int64, self.options.1))?;
         Ok(self.register(name, tensor, Role::Buffer))
@@ -81,6 +88,6 @@ impl Registry {
     }
 }
 
-fn count(shape: &[i64]) -> usize {
+fn element_count(shape: &[i64]) -> usize {
     shape.iter().product::<i64>() as usize
 }

@@ -1,6 +1,6 @@
-//! ResNet-18, -34 and -50 (He et al., "Deep Residual Learning for Image Recognition", 2016), in the form that is customary
-//! for CIFAR, with RobustBench's names, and in the one for ImageNet, with torchvision's. The stride of a bottleneck block
-//! is in its 3×3 convolution, as both have it.
+//! ResNet-18, -34 and -50 (He et al., "Deep Residual Learning for Image Recognition", 2016). The CIFAR variant has
+//! RobustBench's names, the ImageNet variant torchvision's. The stride of a bottleneck block is in its 3×3 convolution, as
+//! in both.
 
 use datjob_api::training::{Activation, Stem};
 use tch::{TchError, Tensor};
@@ -17,7 +17,7 @@ use super::{
 /// Channels inside the blocks of the four layers, and the stride of their first blocks.
 const LAYERS: [(i64, i64); 4] = [(64, 1), (128, 2), (256, 2), (512, 2)];
 
-/// What distinguishes one ResNet from another.
+/// The number and kind of a ResNet's blocks.
 #[derive(Clone, Copy)]
 pub(super) struct Shape {
     pub(super) blocks: [usize; 4],
@@ -28,18 +28,16 @@ pub(super) const RESNET_18: Shape = Shape { blocks: [2, 2, 2, 2], bottleneck: fa
 pub(super) const RESNET_34: Shape = Shape { blocks: [3, 4, 6, 3], bottleneck: false };
 pub(super) const RESNET_50: Shape = Shape { blocks: [3, 4, 6, 3], bottleneck: true };
 
-impl Shape {
-    /// Channels that leave a block for each inside it.
-    fn expansion(self) -> i64 {
-        if self.bottleneck { 4 } else { 1 }
-    }
+/// Output channels of a block per channel inside it.
+fn expansion(bottleneck: bool) -> i64 {
+    if bottleneck { 4 } else { 1 }
 }
 
 #[derive(Debug)]
 pub(super) struct Resnet {
     conv1: Conv,
     bn1: BatchNorm,
-    pools: bool,
+    max_pool: bool,
     blocks: Vec<Block>,
     head: Linear,
     activation: Activation,
@@ -49,7 +47,8 @@ impl Resnet {
     pub(super) fn new(
         registry: &mut Registry,
         shape: Shape,
-        (stem, activation): (Stem, Activation),
+        stem: Stem,
+        activation: Activation,
         channels: i64,
         classes: i64,
     ) -> Result<Self, TchError> {
@@ -63,7 +62,7 @@ impl Resnet {
         let conv1 = Conv::new(registry, "conv1", geometry, false)?;
         let bn1 = BatchNorm::new(registry, "bn1", first)?;
         let mut blocks = Vec::new();
-        let mut from = first;
+        let mut channels_in = first;
         for (layer, ((inside, stride), count)) in LAYERS.into_iter().zip(shape.blocks).enumerate() {
             for block in 0..count {
                 let stride = if block == 0 { stride } else { 1 };
@@ -72,22 +71,20 @@ impl Resnet {
                     registry,
                     &name,
                     shortcut,
-                    shape,
-                    (from, inside),
-                    stride,
+                    BlockShape { channels_in, inside, stride, bottleneck: shape.bottleneck },
                     activation,
                 )?);
-                from = inside * shape.expansion();
+                channels_in = inside * expansion(shape.bottleneck);
             }
         }
-        let head = Linear::new(registry, head, last * shape.expansion(), classes)?;
-        Ok(Self { conv1, bn1, pools: stem == Stem::ImageNet, blocks, head, activation })
+        let head = Linear::new(registry, head, last * expansion(shape.bottleneck), classes)?;
+        Ok(Self { conv1, bn1, max_pool: stem == Stem::ImageNet, blocks, head, activation })
     }
 
     pub(super) fn forward(&self, images: &Tensor, mode: Mode) -> Result<Tensor, TchError> {
         let stem = self.bn1.forward(&self.conv1.forward(images)?, mode)?;
         let mut x = activate(self.activation, stem)?;
-        if self.pools {
+        if self.max_pool {
             x = x.f_max_pool2d([3, 3], [2, 2], [1, 1], [1, 1], false)?;
         }
         let features = self.blocks.iter().try_fold(x, |x, block| block.forward(&x, mode))?;
@@ -95,11 +92,21 @@ impl Resnet {
     }
 }
 
-/// Convolutions beside a shortcut, which is a 1×1 convolution where the shape changes.
+/// The shape of a block.
+#[derive(Clone, Copy)]
+struct BlockShape {
+    channels_in: i64,
+    /// Channels of its first convolution.
+    inside: i64,
+    stride: i64,
+    bottleneck: bool,
+}
+
+/// Convolutions and a shortcut. The shortcut is a 1×1 convolution if the shape changes.
 #[derive(Debug)]
 struct Block {
-    /// Each with its BatchNorm; the activation is between them and after the sum.
-    path: Vec<(Conv, BatchNorm)>,
+    /// The convolutions, each with its BatchNorm. The activation is between them and after the sum.
+    layers: Vec<(Conv, BatchNorm)>,
     shortcut: Option<(Conv, BatchNorm)>,
     activation: Activation,
 }
@@ -109,12 +116,11 @@ impl Block {
         registry: &mut Registry,
         name: &str,
         shortcut: &str,
-        shape: Shape,
-        (from, inside): (i64, i64),
-        stride: i64,
+        shape: BlockShape,
         activation: Activation,
     ) -> Result<Self, TchError> {
-        let to = inside * shape.expansion();
+        let BlockShape { channels_in: from, inside, stride, bottleneck } = shape;
+        let to = inside * expansion(bottleneck);
         let geometry = |channels_in, channels_out, kernel, stride| Geometry {
             channels_in,
             channels_out,
@@ -122,7 +128,7 @@ impl Block {
             stride,
             padding: kernel / 2,
         };
-        let geometries = if shape.bottleneck {
+        let geometries = if bottleneck {
             vec![
                 geometry(from, inside, 1, 1),
                 geometry(inside, inside, 3, stride),
@@ -131,11 +137,11 @@ impl Block {
         } else {
             vec![geometry(from, inside, 3, stride), geometry(inside, to, 3, 1)]
         };
-        let mut path = Vec::new();
+        let mut layers = Vec::new();
         for (index, geometry) in geometries.into_iter().enumerate() {
             let conv = Conv::new(registry, &format!("{name}.conv{}", index + 1), geometry, false)?;
             let norm = BatchNorm::new(registry, &format!("{name}.bn{}", index + 1), geometry.channels_out)?;
-            path.push((conv, norm));
+            layers.push((conv, norm));
         }
         let shortcut = if stride != 1 || from != to {
             let conv =
@@ -144,12 +150,12 @@ impl Block {
         } else {
             None
         };
-        Ok(Self { path, shortcut, activation })
+        Ok(Self { layers, shortcut, activation })
     }
 
     fn forward(&self, x: &Tensor, mode: Mode) -> Result<Tensor, TchError> {
         let mut y = x.shallow_clone();
-        for (index, (conv, norm)) in self.path.iter().enumerate() {
+        for (index, (conv, norm)) in self.layers.iter().enumerate() {
             if index > 0 {
                 y = activate(self.activation, y)?;
             }

@@ -1,3 +1,5 @@
+//! The small CNN for MNIST.
+
 use datjob_api::training::Activation;
 use tch::{TchError, Tensor};
 
@@ -45,7 +47,7 @@ impl SmallCnn {
     pub(super) fn forward(&self, images: &Tensor) -> Result<Tensor, TchError> {
         let x = activate(self.activation, self.conv1.forward(images)?)?;
         let x = activate(self.activation, self.conv2.forward(&x)?)?;
-        // flatten and not flat_view: a view of a channels_last tensor is not possible.
+        // flatten instead of flat_view: a channels_last tensor cannot be viewed flat.
         let x = activate(self.activation, self.fc1.forward(&x.f_flatten(1, -1)?)?)?;
         self.fc2.forward(&x)
     }

@@ -1,18 +1,20 @@
+//! Learning rate schedules. Pure.
+
 use datjob_api::training::{Decay, Schedule};
 
-/// The learning rate of a step (counted from 0, over all epochs), where `base` is the highest.
+/// The learning rate of a step, counted from 0 over all epochs. `base` is the highest rate.
 ///
-/// A schedule is a function of time; a step takes its value at the step's middle, so that neither the first nor the
-/// last step of a cycle is wasted on a rate of 0.
+/// A schedule is a function of time. It is evaluated in the middle of a step, so that neither the first nor the last step
+/// of a cycle has a rate of 0.
 /// - `cyclic`: linearly from 0 up to `base` at the share `peak` of all steps, and linearly down to 0.
 /// - `piecewise`: `base`, multiplied by `factor` after each of the epochs in `at`, and rising linearly from 0 during
 ///   the warm-up.
-/// - `cosine`: from `base` down to `floor` times that along half a cosine, after a linear warm-up.
+/// - `cosine`: from `base` down to `floor` · `base` along half a cosine, after a linear warm-up.
 pub fn learning_rate(schedule: &Schedule, base: f64, step: u64, steps_per_epoch: u64) -> f64 {
     let time = step as f64 + 0.5;
     let steps = |epochs: u32| f64::from(epochs) * steps_per_epoch as f64;
     let warm_up = steps(schedule.warmup_epochs);
-    let risen = if time < warm_up { time / warm_up } else { 1.0 };
+    let warm_up_factor = if time < warm_up { time / warm_up } else { 1.0 };
     match schedule.decay() {
         Decay::Cyclic(cyclic) => {
             let end = steps(schedule.epochs);
@@ -21,14 +23,14 @@ pub fn learning_rate(schedule: &Schedule, base: f64, step: u64, steps_per_epoch:
             base * share.clamp(0.0, 1.0)
         }
         Decay::Cosine(cosine) => {
-            let (begin, end) = (steps(schedule.warmup_epochs), steps(schedule.epochs));
-            let share = ((time - begin) / (end - begin).max(1.0)).clamp(0.0, 1.0);
+            let (start, end) = (steps(schedule.warmup_epochs), steps(schedule.epochs));
+            let share = ((time - start) / (end - start).max(1.0)).clamp(0.0, 1.0);
             let wave = f64::midpoint(1.0, (std::f64::consts::PI * share).cos());
-            base * risen * (cosine.floor + (1.0 - cosine.floor) * wave)
+            base * warm_up_factor * (cosine.floor + (1.0 - cosine.floor) * wave)
         }
         Decay::Piecewise(piecewise) => {
             let passed = piecewise.at.iter().filter(|&&epoch| time > steps(epoch)).count();
-            base * risen * piecewise.factor.powi(passed as i32)
+            base * warm_up_factor * piecewise.factor.powi(passed as i32)
         }
     }
 }
@@ -64,14 +66,14 @@ mod tests {
     }
 
     #[test]
-    fn one_cycle_is_the_default() {
+    fn the_default_is_one_cycle() {
         let absent = schedule(serde_json::json!({"epochs": 2}));
         let cyclic = schedule(serde_json::json!({"epochs": 2, "decay": {"cyclic": {"peak": 0.4}}}));
         assert_close(&rates(&absent, 0.3, 7), &rates(&cyclic, 0.3, 7));
     }
 
     #[test]
-    fn piecewise_multiplies_after_its_epochs() {
+    fn piecewise_multiplies_by_its_factor_after_its_epochs() {
         let piecewise = schedule(serde_json::json!(
             {"epochs": 4, "decay": {"piecewise": {"at": [3, 1], "factor": 0.5}}}
         ));
@@ -93,7 +95,7 @@ mod tests {
     }
 
     #[test]
-    fn a_cosine_falls_from_the_warm_up_to_its_floor() {
+    fn cosine_falls_from_base_to_its_floor_after_the_warm_up() {
         let cosine = schedule(serde_json::json!(
             {"epochs": 3, "warmupEpochs": 1, "decay": {"cosine": {"floor": 0.2}}}
         ));
@@ -103,7 +105,7 @@ mod tests {
     }
 
     #[test]
-    fn after_the_end_the_rate_is_not_negative() {
+    fn the_rate_is_not_negative_after_the_last_epoch() {
         let cyclic = schedule(serde_json::json!({"epochs": 1}));
         assert!(learning_rate(&cyclic, 1.0, 1000, 10).abs() < 1e-12);
         assert!(learning_rate(&cyclic, 1.0, 0, 0).is_finite());

@@ -1,9 +1,11 @@
+//! Stochastic gradient descent.
+
 use datjob_api::training;
 use tch::{TchError, Tensor, no_grad};
 
 use crate::state_dict::StateDict;
 
-/// Prefix of the momentum buffers' names.
+/// Prefix of the momentum buffers' names in the state.
 const MOMENTUM: &str = "momentum.";
 
 /// Stochastic gradient descent as PyTorch's `torch.optim.SGD` defines it, without dampening:
@@ -21,13 +23,13 @@ pub struct Sgd {
 struct Parameter {
     name: String,
     value: Tensor,
-    /// v. It begins with zeros, which gives v = d in the first step and the same set of tensors at all times.
+    /// v. It starts at zero, which gives v = d in the first step, and the state has the same tensors at all times.
     velocity: Tensor,
 }
 
 impl Sgd {
-    /// An optimizer of these parameters, as [`crate::model::Network::parameters`] gives them; after their memory format
-    /// was chosen, which the buffers follow.
+    /// An optimizer of these parameters, as [`crate::model::Network::parameters`] returns them. Choose their memory format
+    /// first: the momentum buffers have the same.
     pub fn new(parameters: StateDict, spec: &training::Sgd) -> Result<Self, TchError> {
         let parameters = parameters.into_iter().map(|(name, value)| {
             let velocity = no_grad(|| value.f_zeros_like())?;
@@ -41,7 +43,7 @@ impl Sgd {
         })
     }
 
-    /// One step along the gradients that the parameters hold. A parameter without gradient stays as it is.
+    /// Performs one step. A parameter without gradient does not change.
     pub fn step(&mut self, learning_rate: f64) -> Result<(), TchError> {
         let Self { momentum, nesterov, weight_decay, ref mut parameters } = *self;
         no_grad(|| {
@@ -63,7 +65,7 @@ impl Sgd {
         })
     }
 
-    /// The momentum buffers, named `momentum.` and the parameter; handles to the live tensors.
+    /// The momentum buffers, named `momentum.` followed by the parameter's name; handles to the live tensors.
     pub fn state(&self) -> StateDict {
         self.parameters
             .iter()

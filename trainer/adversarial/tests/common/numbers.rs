@@ -1,4 +1,4 @@
-//! Numbers that the scripts in `reference/` compute too.
+//! Pseudo-random tensors that the scripts in `reference/` reproduce.
 
 use tch::Tensor;
 
@@ -18,7 +18,7 @@ pub(crate) fn numbers(stream: u32, shape: &[i64]) -> Tensor {
     Tensor::from_slice(&values).view(shape)
 }
 
-/// The value of a tensor of a network's state, by its place in it.
+/// Values for a tensor of a network's state. `stream` is its index in the state.
 pub(crate) fn filled(stream: u32, name: &str, shape: &[i64]) -> Tensor {
     let values = numbers(stream, shape);
     if name.ends_with("num_batches_tracked") {

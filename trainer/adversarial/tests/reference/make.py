@@ -1,8 +1,8 @@
-"""Makes small-cnn.json and resnet18.json beside this file: what PyTorch itself gives, for ../reference.rs to compare.
+"""Writes small-cnn.json and resnet18.json in this folder: expected values from PyTorch for ../reference.rs.
 
-Made with Debian 12's python3-torch (PyTorch 1.13.0, CPU):  apt-get install python3-torch && /usr/bin/python3 make.py
-The networks, attacks and the loss are written here once more, from their papers, in float64. Weights, images, labels
-and noise come from a hash that both sides compute, so the files hold results only. Not part of the test run.
+Run with Debian 12's python3-torch (PyTorch 1.13.0, CPU):  apt-get install python3-torch && /usr/bin/python3 make.py
+The networks, attacks and the loss are independent implementations of their papers, in float64. Weights, images, labels
+and noise come from a hash that both sides compute, so the files hold only results. Not part of the test run.
 """
 
 import json
@@ -14,7 +14,7 @@ import torch.nn as nn
 import torch.nn.functional as F
 
 torch.set_default_dtype(torch.float64)
-torch.manual_seed(0)  # Nothing below draws from it.
+torch.manual_seed(0)  # Nothing below uses this generator.
 
 IMAGES, NOISE = 1000, 1001
 

@@ -1,7 +1,7 @@
-"""Makes methods.json beside this file: attacks, objectives and optimizers in PyTorch, for ../methods.rs to compare.
+"""Writes methods.json in this folder: expected values of attacks, objectives and optimizers from PyTorch for ../methods.rs.
 
-Made with  pip install torch==2.11.0 numpy && python methods.py
-Written here once more, from their papers, with PyTorch's own losses and optimizers where it has them. In float64; weights,
+Run with  pip install torch==2.11.0 numpy && python methods.py
+Independent implementations of the papers in float64, with PyTorch's losses and optimizers where it has them. Weights,
 images and noise come from a hash that both sides compute. Not part of the test run.
 """
 
@@ -210,7 +210,7 @@ def cw(model, epsilon, step_size, steps):
 
 
 def ranking(model):
-    """The classes of each image, the likeliest first: the first stands for its label."""
+    """The classes of each image, the most likely first. The first is used as its label."""
     return model(images).argsort(dim=1, descending=True)
 
 

@@ -1,6 +1,6 @@
-"""Makes models.json beside this file: what RobustBench's and torchvision's own classes give, for ../architectures.rs to compare.
+"""Writes models.json in this folder: expected values from the classes of RobustBench and torchvision for ../architectures.rs.
 
-Made with  pip install torch==2.11.0 torchvision==0.26.0 numpy && pip install --no-deps robustbench==1.1.1 && python models.py
+Run with  pip install torch==2.11.0 torchvision==0.26.0 numpy && pip install --no-deps robustbench==1.1.1 && python models.py
 Weights and images come from a hash that both sides compute, in float64. Not part of the test run.
 """
 
@@ -16,7 +16,7 @@ import torch.nn as nn
 import torch.nn.functional as F
 import torchvision
 
-# Its package imports data sets and attacks of other packages; the architectures need none of them.
+# Its package imports other packages for data sets and attacks; the architectures do not need them.
 site = next(p for p in map(pathlib.Path, sys.path) if (p / "robustbench").is_dir())
 for name in ["robustbench", "robustbench.model_zoo", "robustbench.model_zoo.architectures"]:
     sys.modules[name] = types.ModuleType(name)

@@ -16,12 +16,12 @@ from safetensors.torch import load_file
 from small_cnn import SmallCnn
 
 
-weights, folder, told = sys.argv[1], pathlib.Path(sys.argv[2]), sys.argv[3]
+weights, folder, predictions = sys.argv[1], pathlib.Path(sys.argv[2]), sys.argv[3]
 model = SmallCnn().eval()
 model.load_state_dict(load_file(weights), strict=True)
 pixels = np.frombuffer(gzip.decompress((folder / "t10k-images-idx3-ubyte.gz").read_bytes())[16:], np.uint8)
 images = torch.tensor(pixels).reshape(-1, 1, 28, 28) / 255.0
 with torch.no_grad():
     classes = model(images).argmax(1)
-ours = torch.tensor([int(line) for line in open(told)])
+ours = torch.tensor([int(line) for line in open(predictions)])
 print(f"{int((classes == ours).sum())} of {len(classes)} predictions match; the file has {len(ours)}")

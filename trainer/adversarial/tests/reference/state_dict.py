@@ -1,6 +1,6 @@
-"""Makes state_dict.pt and wrapped.pt beside this file: what torch.save writes, for ../weights.rs to read.
+"""Writes state_dict.pt and wrapped.pt in this folder with torch.save, for ../weights.rs to read.
 
-Made with  pip install torch==2.11.0 numpy && python state_dict.py
+Run with  pip install torch==2.11.0 numpy && python state_dict.py
 """
 
 import collections

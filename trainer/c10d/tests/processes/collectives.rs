@@ -1,3 +1,5 @@
+//! Collectives of Gloo groups.
+
 use datjob_c10d::{
     C10dError, ProcessGroup, ReduceOp, Reducer, Store, TcpStore, Work, contiguous_channels_last,
 };
@@ -64,7 +66,7 @@ fn all_gather_stacks_by_rank() {
             let group = rank.group();
             let mine = Tensor::arange(6, CPU64).view([2, 3]) + rank.rank as f64 * 10.0;
             let size = world_size as i64;
-            // Any layout is sent in its logical order.
+            // Tensors of any layout are sent in logical order.
             for (given, shape) in [(mine.shallow_clone(), [size, 2, 3]), (mine.tr(), [size, 3, 2])] {
                 let all = group.all_gather(&given).unwrap();
                 assert_eq!(all.size(), shape);
@@ -87,10 +89,10 @@ fn all_to_all_transposes_ranks() {
             let size = world_size as i64;
             // Row r is for rank r.
             let mine = Tensor::arange(size * 2, CPU64).view([size, 2]) + rank.rank as f64 * 100.0;
-            let exchanged = group.all_to_all(&mine).unwrap();
+            let received = group.all_to_all(&mine).unwrap();
             for other in 0..size {
                 let expected = Tensor::arange(2, CPU64) + rank.rank as f64 * 2.0 + other as f64 * 100.0;
-                assert_eq!(exchanged.get(other), expected);
+                assert_eq!(received.get(other), expected);
             }
             let refused = group.all_to_all(&Tensor::zeros([size + 1, 2], CPU64)).unwrap_err().to_string();
             assert!(refused.contains("first dimension must be the world size"), "{refused}");
@@ -99,8 +101,8 @@ fn all_to_all_transposes_ranks() {
 }
 
 #[test]
-fn barrier_returns_when_all_have_come() {
-    run("collectives::barrier_returns_when_all_have_come", 3, |rank: &Rank| {
+fn barrier_waits_for_all_ranks() {
+    run("collectives::barrier_waits_for_all_ranks", 3, |rank: &Rank| {
         let group = rank.group();
         rank.store.add("before", 1).unwrap();
         group.barrier().unwrap();
@@ -109,8 +111,8 @@ fn barrier_returns_when_all_have_come() {
 }
 
 #[test]
-fn works_run_in_the_background_and_may_be_dropped() {
-    run("collectives::works_run_in_the_background_and_may_be_dropped", 2, |rank: &Rank| {
+fn works_run_in_the_background_and_can_be_dropped() {
+    run("collectives::works_run_in_the_background_and_can_be_dropped", 2, |rank: &Rank| {
         let group = rank.group();
         let numbers: Vec<Tensor> = (0..8).map(|i| Tensor::full([100_000], i, CPU64)).collect();
         let works: Vec<_> =
@@ -131,7 +133,7 @@ fn works_run_in_the_background_and_may_be_dropped() {
         broadcast.wait().unwrap();
         assert_eq!(root.double_value(&[]), 1.0);
 
-        // Work and tensor are dropped while Gloo writes; under way it may not be moved.
+        // Work and tensor are dropped while Gloo writes; a tensor in use cannot be resized.
         for _ in 0..20 {
             let mut tensor = Tensor::ones([200_000], CPU64);
             let work = group.all_reduce_async(&tensor, ReduceOp::Sum).unwrap();
@@ -144,8 +146,8 @@ fn works_run_in_the_background_and_may_be_dropped() {
 }
 
 #[test]
-fn a_group_may_be_dropped_with_a_work_under_way() {
-    run("collectives::a_group_may_be_dropped_with_a_work_under_way", 2, |rank: &Rank| {
+fn a_group_can_be_dropped_while_a_work_runs() {
+    run("collectives::a_group_can_be_dropped_while_a_work_runs", 2, |rank: &Rank| {
         let group = rank.group();
         let tensor = Tensor::ones([500_000], CPU64);
         let work = group.all_reduce_async(&tensor, ReduceOp::Sum).unwrap();
@@ -156,12 +158,12 @@ fn a_group_may_be_dropped_with_a_work_under_way() {
 }
 
 #[test]
-fn many_tensors_of_any_kind_and_layout_are_broadcast_together() {
-    run("collectives::many_tensors_of_any_kind_and_layout_are_broadcast_together", 3, |rank: &Rank| {
+fn broadcast_coalesced_accepts_any_kind_and_layout() {
+    run("collectives::broadcast_coalesced_accepts_any_kind_and_layout", 3, |rank: &Rank| {
         let group = rank.group();
         let start = rank.rank as f64 * 1000.0;
         let weight = Tensor::arange(2 * 3 * 4 * 4, CPU64).view([2, 3, 4, 4]) + start;
-        // In different formats on different ranks: values must arrive by index, not by address.
+        // Formats differ between ranks: values must be matched by index, not by address.
         let weight = if rank.rank == 0 { contiguous_channels_last(&weight).unwrap() } else { weight };
         let weight = weight.set_requires_grad(true);
         let steps = Tensor::from(rank.rank as i64);
@@ -181,9 +183,9 @@ fn many_tensors_of_any_kind_and_layout_are_broadcast_together() {
 }
 
 #[test]
-fn many_tensors_are_reduced_together() {
+fn all_reduce_coalesced_accepts_any_layout() {
     for world_size in [1, 2, 3] {
-        run("collectives::many_tensors_are_reduced_together", world_size, |rank: &Rank| {
+        run("collectives::all_reduce_coalesced_accepts_any_layout", world_size, |rank: &Rank| {
             let group = rank.group();
             let image = Tensor::arange(2 * 3 * 4 * 4, CPU64).view([2, 3, 4, 4]);
             let image = contiguous_channels_last(&image).unwrap();
@@ -202,8 +204,8 @@ fn many_tensors_are_reduced_together() {
 }
 
 #[test]
-fn tensors_with_gaps_or_repeats_are_refused() {
-    run("collectives::tensors_with_gaps_or_repeats_are_refused", 2, |rank: &Rank| {
+fn rejects_tensors_that_are_not_dense() {
+    run("collectives::rejects_tensors_that_are_not_dense", 2, |rank: &Rank| {
         let group = rank.group();
         let base = Tensor::ones([4, 4], CPU64);
         for tensor in [base.narrow(1, 0, 2), Tensor::ones([1], CPU64).expand([1000, 1000], false)] {
@@ -220,14 +222,14 @@ fn tensors_with_gaps_or_repeats_are_refused() {
         assert!(group.all_gather(&undefined).is_err());
         assert!(group.broadcast_coalesced(&[&undefined], 0).is_err());
         assert!(group.all_reduce_coalesced(&[&undefined], ReduceOp::Sum).is_err());
-        // Nothing was sent, so the group is still good.
+        // Nothing was sent, so the group still works.
         group.barrier().unwrap();
     });
 }
 
 #[test]
-fn places_outside_the_world_are_refused() {
-    run("collectives::places_outside_the_world_are_refused", 1, |rank: &Rank| {
+fn rejects_ranks_outside_the_world() {
+    run("collectives::rejects_ranks_outside_the_world", 1, |rank: &Rank| {
         let options = gloo_options("wrong");
         let error = ProcessGroup::gloo(&rank.store, 1, 1, crate::world::PATIENCE, &options).unwrap_err();
         assert!(matches!(error, C10dError::InvalidArgument(_)), "{error}");
@@ -239,8 +241,8 @@ fn places_outside_the_world_are_refused() {
 }
 
 #[test]
-fn a_world_of_one_aborts_without_effect() {
-    run("collectives::a_world_of_one_aborts_without_effect", 1, |rank: &Rank| {
+fn abort_has_no_effect_in_a_world_of_one() {
+    run("collectives::abort_has_no_effect_in_a_world_of_one", 1, |rank: &Rank| {
         let group = rank.group();
         group.abort().unwrap();
         group.barrier().unwrap();
@@ -248,7 +250,7 @@ fn a_world_of_one_aborts_without_effect() {
 }
 
 #[test]
-fn handles_may_move_to_other_threads() {
+fn handles_can_move_to_other_threads() {
     fn is_send<T: Send>() {}
     fn is_shared<T: Sync>() {}
     is_send::<ProcessGroup>();

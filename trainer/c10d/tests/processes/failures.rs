@@ -1,3 +1,5 @@
+//! Lost peers, hanging peers and lost stores.
+
 use std::{
     thread,
     time::{Duration, Instant},
@@ -13,16 +15,16 @@ fn ones() -> Tensor {
 }
 
 /// Blocks until this process is killed.
-fn sleep_for_ever() -> ! {
+fn sleep_forever() -> ! {
     loop {
         thread::sleep(Duration::from_secs(1));
     }
 }
 
 #[test]
-fn a_peer_killed_in_all_reduce_is_lost_at_once() {
+fn a_peer_killed_in_all_reduce_is_lost_immediately() {
     run_with_parent(
-        "failures::a_peer_killed_in_all_reduce_is_lost_at_once",
+        "failures::a_peer_killed_in_all_reduce_is_lost_immediately",
         2,
         |world| {
             world.wait_for("waiting");
@@ -31,7 +33,7 @@ fn a_peer_killed_in_all_reduce_is_lost_at_once() {
         |rank: &Rank| {
             let group = rank.group();
             if rank.rank == 1 {
-                sleep_for_ever();
+                sleep_forever();
             }
             let start = Instant::now();
             let tensor = ones();
@@ -43,7 +45,7 @@ fn a_peer_killed_in_all_reduce_is_lost_at_once() {
             assert!(error.to_string().contains("all_reduce on rank 0 of 2"), "{error}");
             assert!(start.elapsed() < PATIENCE, "not before the timeout");
             println!("{error}");
-            // The group stays broken, and says so.
+            // The group stays broken and returns errors.
             let error = group.all_reduce(&tensor, ReduceOp::Sum).unwrap_err();
             assert!(error.is_communication(), "{error}");
             println!("{error}");
@@ -70,7 +72,7 @@ fn a_peer_that_hangs_times_out() {
             let group = gloo(&rank.store, "gen-1", rank.rank, 2, timeout);
             if rank.rank == 1 {
                 rank.store.set("formed", "").unwrap();
-                sleep_for_ever();
+                sleep_forever();
             }
             rank.store.wait("stopped", PATIENCE).unwrap();
             let start = Instant::now();
@@ -100,7 +102,7 @@ fn a_store_whose_host_died_is_lost() {
             if rank.rank == 0 {
                 let host = TcpStore::host(LOOPBACK, 0, PATIENCE).unwrap();
                 rank.store.set("port", host.port().to_string()).unwrap();
-                sleep_for_ever();
+                sleep_forever();
             }
             let port = String::from_utf8(rank.store.get("port").unwrap()).unwrap().parse().unwrap();
             let store = TcpStore::connect("127.0.0.1", port, PATIENCE).unwrap();
@@ -124,8 +126,8 @@ fn a_store_whose_host_died_is_lost() {
 }
 
 #[test]
-fn a_group_that_lacks_a_member_times_out() {
-    run("failures::a_group_that_lacks_a_member_times_out", 1, |rank: &Rank| {
+fn creating_a_group_without_all_members_times_out() {
+    run("failures::creating_a_group_without_all_members_times_out", 1, |rank: &Rank| {
         let options = gloo_options("gen-0");
         let error = ProcessGroup::gloo(&rank.store, 0, 2, Duration::from_secs(1), &options).unwrap_err();
         println!("{error}");
@@ -134,9 +136,9 @@ fn a_group_that_lacks_a_member_times_out() {
 }
 
 #[test]
-fn a_group_whose_member_dies_while_it_forms_fails() {
+fn creating_a_group_fails_if_a_member_dies() {
     run_with_parent(
-        "failures::a_group_whose_member_dies_while_it_forms_fails",
+        "failures::creating_a_group_fails_if_a_member_dies",
         2,
         |world| {
             world.wait_for("forming");
@@ -145,7 +147,7 @@ fn a_group_whose_member_dies_while_it_forms_fails() {
         |rank: &Rank| {
             if rank.rank == 1 {
                 rank.store.set("forming", "").unwrap();
-                sleep_for_ever();
+                sleep_forever();
             }
             let options = gloo_options("gen-0");
             let error = ProcessGroup::gloo(&rank.store, 0, 2, Duration::from_secs(1), &options).unwrap_err();
@@ -155,12 +157,12 @@ fn a_group_whose_member_dies_while_it_forms_fails() {
     );
 }
 
-/// Of five ranks in a ring, most have no connection in use to the one that dies: they learn of it as the others let go
-/// of the group.
+/// Of five ranks in a ring, most do not communicate with the rank that dies. They get an error when the others release the
+/// group.
 #[test]
-fn news_of_a_lost_peer_goes_around_as_groups_are_dropped() {
+fn the_loss_of_a_peer_propagates_as_groups_are_dropped() {
     run_with_parent(
-        "failures::news_of_a_lost_peer_goes_around_as_groups_are_dropped",
+        "failures::the_loss_of_a_peer_propagates_as_groups_are_dropped",
         5,
         |world| {
             world.wait_for("waiting");
@@ -169,7 +171,7 @@ fn news_of_a_lost_peer_goes_around_as_groups_are_dropped() {
         |rank: &Rank| {
             let group = rank.group();
             if rank.rank == 2 {
-                sleep_for_ever();
+                sleep_forever();
             }
             let start = Instant::now();
             let tensors: Vec<Tensor> = (0..4).map(|_| ones()).collect();
@@ -189,8 +191,8 @@ fn news_of_a_lost_peer_goes_around_as_groups_are_dropped() {
 }
 
 #[test]
-fn aborting_tells_the_peers_at_once() {
-    run("failures::aborting_tells_the_peers_at_once", 2, |rank: &Rank| {
+fn abort_fails_the_peers_immediately() {
+    run("failures::abort_fails_the_peers_immediately", 2, |rank: &Rank| {
         let group = rank.group();
         if rank.rank == 0 {
             rank.store.wait("waiting", PATIENCE).unwrap();
@@ -198,7 +200,7 @@ fn aborting_tells_the_peers_at_once() {
             group.abort().unwrap();
             assert!(group.barrier().unwrap_err().is_communication());
             // The connections are closed although the group is still here.
-            rank.store.wait("told", PATIENCE).unwrap();
+            rank.store.wait("aborted", PATIENCE).unwrap();
             return;
         }
         let start = Instant::now();
@@ -209,17 +211,17 @@ fn aborting_tells_the_peers_at_once() {
         println!("{error}");
         assert!(matches!(error, C10dError::PeerLost(_)), "{error}");
         assert!(start.elapsed() < PATIENCE, "not before the timeout");
-        rank.store.set("told", "").unwrap();
+        rank.store.set("aborted", "").unwrap();
     });
 }
 
 #[test]
-fn groups_form_again_in_the_same_processes() {
-    run("failures::groups_form_again_in_the_same_processes", 3, |rank: &Rank| {
+fn groups_can_be_created_again_in_the_same_processes() {
+    run("failures::groups_can_be_created_again_in_the_same_processes", 3, |rank: &Rank| {
         for generation in 0..3 {
-            // Ranks move, as they do when members come and go.
-            let place = (rank.rank + generation) % 3;
-            let group = gloo(&rank.store, &format!("gen-{generation}"), place, 3, PATIENCE);
+            // Ranks change, as they do when members join and leave.
+            let new_rank = (rank.rank + generation) % 3;
+            let group = gloo(&rank.store, &format!("gen-{generation}"), new_rank, 3, PATIENCE);
             let all = group.all_gather(&Tensor::from(rank.rank as i64)).unwrap();
             let expected: Vec<i64> = (0..3).map(|place| (place + 3 - generation as i64) % 3).collect();
             assert_eq!(Vec::<i64>::try_from(all).unwrap(), expected);

@@ -1,7 +1,7 @@
-//! Real collectives among real processes on the loopback interface.
+//! Collectives between real processes on the loopback interface.
 //!
-//! A test here runs twice: as the parent, which hosts the store and starts one process for each rank, and in each of
-//! those, which run this test binary again for the same test with a [`Rank`] in the environment.
+//! Each test runs in a parent and in child processes. The parent hosts the store and starts one process for each rank. A
+//! child runs this test binary again for the same test, with a [`Rank`] in the environment.
 
 mod collectives;
 mod failures;

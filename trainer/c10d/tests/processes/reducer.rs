@@ -1,3 +1,5 @@
+//! The reducer: averages, statistics, errors, recovery.
+
 use datjob_c10d::{
     C10dError, ProcessGroup, ReduceOp, Reducer, ReducerOptions, contiguous_channels_last, to_channels_last_,
 };
@@ -88,7 +90,7 @@ impl Model {
     }
 }
 
-/// Each rank's own images and labels.
+/// The images and labels of a rank.
 fn batch(rank: usize, step: usize) -> (Tensor, Tensor) {
     let count = 4 * 3 * 8 * 8;
     let start = (rank * 7919 + step * 104_729) as f64;
@@ -128,7 +130,7 @@ pub(crate) fn check_gradients(model: &Model, group: &ProcessGroup, step: usize) 
         let mean = sum / group.world_size() as f64;
         let error = (parameter.grad() - &mean).abs().max().double_value(&[]);
         assert!(error < 1e-12, "{name}'s gradient is off by {error}");
-        assert!(mean.abs().max().double_value(&[]) > 1e-6, "{name}'s gradient tests nothing");
+        assert!(mean.abs().max().double_value(&[]) > 1e-6, "{name}'s gradient must not be zero");
     }
 }
 
@@ -143,7 +145,7 @@ fn gradients_are_the_mean_over_ranks() {
                 let model = Model::new(channels_last);
                 let options = ReducerOptions { gradient_as_bucket_view, ..OPTIONS };
                 let mut reducer = Reducer::new(&model.parameters, &group, options).unwrap();
-                // libtorch would put buckets together anew in the second.
+                // libtorch would rebuild the buckets in the second step.
                 for number in 0..4 {
                     step(&model, &mut reducer, &group, number, || ()).unwrap();
                     check_gradients(&model, &group, number);
@@ -158,8 +160,8 @@ fn gradients_are_the_mean_over_ranks() {
 }
 
 #[test]
-fn statistics_tell_buckets_and_times() {
-    run("reducer::statistics_tell_buckets_and_times", 2, |rank: &Rank| {
+fn statistics_hold_buckets_and_times() {
+    run("reducer::statistics_hold_buckets_and_times", 2, |rank: &Rank| {
         let group = rank.group();
         let model = Model::new(true);
         let mut reducer = Reducer::new(&model.parameters, &group, OPTIONS).unwrap();
@@ -183,8 +185,8 @@ fn statistics_tell_buckets_and_times() {
 }
 
 #[test]
-fn backward_passes_without_preparation_add_up_locally() {
-    run("reducer::backward_passes_without_preparation_add_up_locally", 2, |rank: &Rank| {
+fn unprepared_backward_passes_accumulate_local_gradients() {
+    run("reducer::unprepared_backward_passes_accumulate_local_gradients", 2, |rank: &Rank| {
         let group = rank.group();
         let (model, reference) = (Model::new(false), Model::new(false));
         let mut reducer = Reducer::new(&model.parameters, &group, OPTIONS).unwrap();
@@ -214,8 +216,8 @@ fn backward_passes_without_preparation_add_up_locally() {
 }
 
 #[test]
-fn hooks_are_gone_with_the_reducer() {
-    run("reducer::hooks_are_gone_with_the_reducer", 1, |rank: &Rank| {
+fn dropping_the_reducer_removes_its_hooks() {
+    run("reducer::dropping_the_reducer_removes_its_hooks", 1, |rank: &Rank| {
         let group = rank.group();
         let model = Model::new(false);
         let (images, labels) = batch(0, 0);
@@ -233,8 +235,8 @@ fn hooks_are_gone_with_the_reducer() {
 }
 
 #[test]
-fn a_parameter_left_out_is_noticed() {
-    run("reducer::a_parameter_left_out_is_noticed", 2, |rank: &Rank| {
+fn reports_a_parameter_without_gradient() {
+    run("reducer::reports_a_parameter_without_gradient", 2, |rank: &Rank| {
         let group = rank.group();
         let mut model = Model::new(false);
         model.parameters.push(("idle.weight".to_owned(), Tensor::ones([3], CPU64).set_requires_grad(true)));
@@ -247,8 +249,8 @@ fn a_parameter_left_out_is_noticed() {
 }
 
 #[test]
-fn models_that_differ_are_refused_everywhere() {
-    run("reducer::models_that_differ_are_refused_everywhere", 3, |rank: &Rank| {
+fn all_ranks_reject_models_that_differ() {
+    run("reducer::all_ranks_reject_models_that_differ", 3, |rank: &Rank| {
         let group = rank.group();
         let odd = rank.rank == 2;
         let tensor = |shape: &[i64], kind| Tensor::ones(shape, (kind, Device::Cpu)).set_requires_grad(true);
@@ -279,15 +281,15 @@ fn models_that_differ_are_refused_everywhere() {
         let options = ReducerOptions { bucket_cap_bytes: if odd { 1024 } else { 2048 }, ..OPTIONS };
         let error = Reducer::new(&ours(), &group, options).unwrap_err();
         assert!(error.to_string().contains("bucket_cap_bytes"), "{error}");
-        // No rank was left waiting.
+        // No rank is still waiting.
         group.barrier().unwrap();
         Reducer::new(&ours(), &group, OPTIONS).unwrap();
     });
 }
 
 #[test]
-fn what_cannot_be_reduced_is_refused() {
-    run("reducer::what_cannot_be_reduced_is_refused", 1, |rank: &Rank| {
+fn rejects_invalid_parameters_and_options() {
+    run("reducer::rejects_invalid_parameters_and_options", 1, |rank: &Rank| {
         let group = rank.group();
         let leaf = || Tensor::ones([2], CPU64).set_requires_grad(true);
         let named = |tensor| vec![("weight".to_owned(), tensor)];
@@ -304,8 +306,8 @@ fn what_cannot_be_reduced_is_refused() {
 }
 
 #[test]
-fn reset_forgets_a_step_that_failed() {
-    run("reducer::reset_forgets_a_step_that_failed", 2, |rank: &Rank| {
+fn reset_recovers_from_a_failed_step() {
+    run("reducer::reset_recovers_from_a_failed_step", 2, |rank: &Rank| {
         let group = rank.group();
         let model = Model::new(false);
         let mut reducer = Reducer::new(&model.parameters, &group, OPTIONS).unwrap();
@@ -327,11 +329,11 @@ fn reset_forgets_a_step_that_failed() {
     });
 }
 
-/// Rank 2 dies while the others are in their backward passes. They go on as two; then a new process takes its place.
+/// Rank 2 dies while the others are in their backward passes. They continue as two ranks; then a new process replaces it.
 #[test]
-fn training_goes_on_when_a_rank_dies_in_backward_and_is_replaced() {
+fn training_continues_when_a_rank_dies_in_backward_and_is_replaced() {
     run_with_parent(
-        "reducer::training_goes_on_when_a_rank_dies_in_backward_and_is_replaced",
+        "reducer::training_continues_when_a_rank_dies_in_backward_and_is_replaced",
         3,
         |world| {
             world.wait_for("rank-2-lags");
@@ -373,14 +375,14 @@ fn training_goes_on_when_a_rank_dies_in_backward_and_is_replaced() {
             assert!(error.to_string().contains("of 3"), "{error}");
             drop(group);
             reducer.release_process_group().unwrap();
-            // Without a group there is nothing to be reduced with.
+            // The release drops the gradients.
             assert!(!model.parameters[0].1.grad().defined());
 
             let group = gloo(store, "gen-1", rank.rank, 2, PATIENCE);
             if rank.rank == 0 {
                 reducer.update_process_group(&group).unwrap();
             } else {
-                // Or with a new reducer: whichever, they work together.
+                // A new reducer works with an updated one.
                 drop(reducer);
                 reducer = Reducer::new(&model.parameters, &group, OPTIONS).unwrap();
             }
@@ -389,8 +391,7 @@ fn training_goes_on_when_a_rank_dies_in_backward_and_is_replaced() {
                 check_gradients(&model, &group, number);
             }
             store.set("two-are-done", "").unwrap();
-            // This time without letting go of the old group first.
-
+            // This time without releasing the old group first.
             let group = gloo(store, "gen-2", rank.rank, 3, PATIENCE);
             reducer.update_process_group(&group).unwrap();
             as_three(&mut reducer, &group);

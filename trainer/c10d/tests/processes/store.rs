@@ -1,3 +1,5 @@
+//! The TCP store.
+
 use std::{thread, time::Duration};
 
 use datjob_c10d::{C10dError, LogLevel, TcpStore, set_log_level};
@@ -5,7 +7,7 @@ use datjob_c10d::{C10dError, LogLevel, TcpStore, set_log_level};
 use crate::world::{LOOPBACK, PATIENCE};
 
 #[test]
-fn a_key_set_on_one_connection_is_read_on_another() {
+fn a_key_set_on_one_connection_is_visible_on_another() {
     let host = TcpStore::host(LOOPBACK, 0, PATIENCE).unwrap();
     assert_ne!(host.port(), 0);
     let client = TcpStore::connect("127.0.0.1", host.port(), PATIENCE).unwrap();
@@ -16,7 +18,7 @@ fn a_key_set_on_one_connection_is_read_on_another() {
 }
 
 #[test]
-fn adding_counts_over_all_connections() {
+fn add_sums_over_all_connections() {
     let host = TcpStore::host(LOOPBACK, 0, PATIENCE).unwrap();
     let client = TcpStore::connect("127.0.0.1", host.port(), PATIENCE).unwrap();
     assert_eq!(host.add("ranks", 1).unwrap(), 1);
@@ -25,7 +27,7 @@ fn adding_counts_over_all_connections() {
 }
 
 #[test]
-fn prefixes_keep_keys_apart_and_the_connection_open() {
+fn prefixes_separate_keys_and_keep_the_connection_open() {
     let host = TcpStore::host(LOOPBACK, 0, PATIENCE).unwrap();
     let (first, second) = (host.prefix("gen-1").unwrap(), host.prefix("gen-2").unwrap());
     drop(host);
@@ -36,7 +38,7 @@ fn prefixes_keep_keys_apart_and_the_connection_open() {
 }
 
 #[test]
-fn waiting_ends_when_the_key_is_set() {
+fn wait_returns_when_the_key_is_set() {
     let host = TcpStore::host(LOOPBACK, 0, PATIENCE).unwrap();
     let client = TcpStore::connect("127.0.0.1", host.port(), PATIENCE).unwrap();
     let waiting = thread::spawn(move || client.wait("ready", PATIENCE));
@@ -46,7 +48,7 @@ fn waiting_ends_when_the_key_is_set() {
 }
 
 #[test]
-fn waiting_for_a_key_that_nobody_sets_times_out() {
+fn waiting_for_an_unset_key_times_out() {
     set_log_level(LogLevel::Fatal);
     let host = TcpStore::host(LOOPBACK, 0, Duration::from_millis(200)).unwrap();
     for error in [host.wait("never", Duration::from_millis(100)).unwrap_err(), host.get("never").unwrap_err()]
@@ -55,22 +57,22 @@ fn waiting_for_a_key_that_nobody_sets_times_out() {
         assert!(error.to_string().contains("\"never\""), "{error}");
         assert!(error.is_communication());
     }
-    // The connection is still good.
+    // The connection still works.
     host.set("never", "now").unwrap();
     assert_eq!(host.get("never").unwrap(), b"now");
 }
 
 #[test]
-fn a_zero_timeout_does_not_wait_for_ever() {
+fn a_zero_timeout_does_not_wait_forever() {
     set_log_level(LogLevel::Fatal);
     let host = TcpStore::host(LOOPBACK, 0, PATIENCE).unwrap();
     assert!(matches!(host.wait("never", Duration::ZERO), Err(C10dError::Timeout(_))));
 }
 
 #[test]
-fn connecting_to_nobody_says_so() {
+fn connecting_without_a_server_is_store_lost() {
     set_log_level(LogLevel::Fatal);
-    // Bound but not listening for long: the port is free again once this is dropped.
+    // The port is free again when this store is dropped.
     let port = TcpStore::host(LOOPBACK, 0, PATIENCE).unwrap().port();
     let error = TcpStore::connect("127.0.0.1", port, Duration::from_millis(300)).unwrap_err();
     assert!(matches!(error, C10dError::StoreLost(_)), "{error}");
@@ -78,14 +80,14 @@ fn connecting_to_nobody_says_so() {
 }
 
 #[test]
-fn a_port_in_use_is_refused() {
+fn rejects_a_port_in_use() {
     let host = TcpStore::host(LOOPBACK, 0, PATIENCE).unwrap();
     let error = TcpStore::host(LOOPBACK, host.port(), PATIENCE).unwrap_err();
     assert!(error.to_string().to_lowercase().contains("in use"), "{error}");
 }
 
 #[test]
-fn a_store_on_one_address_is_not_on_others() {
+fn a_store_on_one_address_does_not_listen_on_others() {
     set_log_level(LogLevel::Fatal);
     let host = TcpStore::host("127.0.0.2".parse().unwrap(), 0, PATIENCE).unwrap();
     assert_eq!(host.address(), "127.0.0.2");
@@ -95,14 +97,14 @@ fn a_store_on_one_address_is_not_on_others() {
 }
 
 #[test]
-fn a_store_on_all_addresses_is_reached_at_any() {
+fn a_store_on_all_addresses_accepts_any_address() {
     let host = TcpStore::host("0.0.0.0".parse().unwrap(), 0, PATIENCE).unwrap();
     TcpStore::connect("127.0.0.2", host.port(), PATIENCE).unwrap().set("key", "value").unwrap();
     assert_eq!(host.get("key").unwrap(), b"value");
 }
 
 #[test]
-fn a_nul_byte_is_an_invalid_argument() {
+fn rejects_a_nul_byte() {
     let host = TcpStore::host(LOOPBACK, 0, PATIENCE).unwrap();
     assert!(matches!(host.set("a\0b", "value"), Err(C10dError::InvalidArgument(_))));
 }

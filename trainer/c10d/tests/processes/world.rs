@@ -1,4 +1,4 @@
-//! Starting the ranks of a test, and what they need to find one another.
+//! Starts the processes of a test, one for each rank.
 
 use std::{
     env,
@@ -18,16 +18,16 @@ const RESTARTED: &str = "C10D_TEST_RESTARTED";
 const STORE_PORT: &str = "C10D_TEST_STORE_PORT";
 
 pub(crate) const LOOPBACK: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
-/// For what should succeed: long, as the machine may be busy.
+/// Timeout of operations that should succeed; long, because the machine may be busy.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
 /// When the parent gives up on a rank.
 const DEADLINE: Duration = Duration::from_secs(90);
 
-/// This process's part in a test.
+/// The rank of this process in a test.
 pub(crate) struct Rank {
     pub(crate) rank: usize,
     pub(crate) world_size: usize,
-    /// Whether this process has taken the place of one that was killed.
+    /// Whether this process replaces one that was killed.
     pub(crate) restarted: bool,
     pub(crate) store: TcpStore,
 }
@@ -72,11 +72,11 @@ pub(crate) fn gloo_options(name: &str) -> GlooOptions {
     GlooOptions { device: GlooDevice::Hostname("127.0.0.1".to_owned()), name: name.to_owned() }
 }
 
-/// The ranks of a test, as their parent sees them. Those still running are killed when it is dropped.
+/// The parent's view of the ranks of a test. Dropping it kills the running ones.
 pub(crate) struct World {
     /// The test's path in this binary.
     name: String,
-    /// None where it has been killed or has ended.
+    /// None if it was killed or has exited.
     ranks: Vec<Option<Child>>,
     pub(crate) store: TcpStore,
 }
@@ -118,23 +118,23 @@ impl World {
         self.store.wait(key, DEADLINE).expect("a rank sets the key");
     }
 
-    /// SIGKILL.
+    /// Sends SIGKILL.
     pub(crate) fn kill(&mut self, rank: usize) {
         let mut child = self.ranks[rank].take().expect("the rank runs");
         child.kill().expect("the rank is ours");
         child.wait().expect("the rank ends");
     }
 
-    /// SIGSTOP: it hangs, with its connections open, until [`kill`](Self::kill).
+    /// Sends SIGSTOP: the rank hangs with open connections until [`kill`](Self::kill).
     pub(crate) fn stop(&mut self, rank: usize) {
         let id = self.ranks[rank].as_ref().expect("the rank runs").id();
         let stopped = Command::new("sh").args(["-c", &format!("kill -STOP {id}")]).status().expect("a shell");
         assert!(stopped.success(), "rank {rank} could not be stopped");
     }
 
-    /// Waits for all ranks that were not killed; their tests must pass.
+    /// Waits for all ranks that were not killed and asserts that their tests pass.
     fn finish(&mut self) {
-        let give_up = Instant::now() + DEADLINE;
+        let deadline = Instant::now() + DEADLINE;
         let mut report = String::new();
         let mut passed = true;
         for (rank, child) in self.ranks.iter_mut().enumerate() {
@@ -144,7 +144,7 @@ impl World {
                 if let Some(status) = child.try_wait().expect("the rank is ours") {
                     break Some(status);
                 }
-                if Instant::now() > give_up {
+                if Instant::now() > deadline {
                     child.kill().expect("the rank is ours");
                     child.wait().expect("the rank ends");
                     break None;
@@ -158,7 +158,7 @@ impl World {
             assert!(!passed || stdout.contains("1 passed"), "no test of this name ran:\n{report}");
         }
         assert!(passed, "a rank failed:\n{report}");
-        // Seen where the test fails after all, or with --nocapture.
+        // Visible if the test fails later, or with --nocapture.
         println!("{report}");
     }
 }
@@ -166,7 +166,7 @@ impl World {
 impl Drop for World {
     fn drop(&mut self) {
         for child in self.ranks.iter_mut().flatten() {
-            // Nothing more can be done where these fail.
+            // Errors cannot be handled here.
             let _ = child.kill();
             let _ = child.wait();
         }
@@ -187,7 +187,7 @@ pub(crate) fn run(name: &str, world_size: usize, body: impl FnOnce(&Rank)) {
     run_with_parent(name, world_size, |_| (), body);
 }
 
-/// The same, with the parent doing something to the ranks meanwhile.
+/// [`run`], and runs `parent` in the parent process meanwhile.
 pub(crate) fn run_with_parent(
     name: &str,
     world_size: usize,

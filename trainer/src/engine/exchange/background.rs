@@ -5,7 +5,7 @@ use std::{
     thread,
 };
 
-use datjob_c10d::{BucketHook, C10dError, Failure, Member};
+use datjob_c10d::{BucketHook, C10dError, ErrorDetails, Member};
 use tch::Tensor;
 
 use crate::engine::compress::{CompressError, CompressedAllReduce, Rounding};
@@ -61,7 +61,7 @@ fn average(
 }
 
 impl BucketHook for Background {
-    fn begin(&mut self, bucket: usize, gradient: Tensor) -> Result<(), C10dError> {
+    fn start(&mut self, bucket: usize, gradient: Tensor) -> Result<(), C10dError> {
         self.under_way += 1;
         // Where the thread has ended, `finish` says why.
         let _ = self.buckets.send((bucket, gradient, (self.rounding)(self.step, bucket)));
@@ -89,5 +89,5 @@ impl BucketHook for Background {
 
 fn failed(member: Member, message: &str) -> C10dError {
     let operation = "compressed all-reduce of gradients".to_owned();
-    C10dError::Other(Failure { operation, member: Some(member), message: message.to_owned() })
+    C10dError::Other(ErrorDetails { operation, member: Some(member), message: message.to_owned() })
 }

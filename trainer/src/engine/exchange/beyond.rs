@@ -1,6 +1,6 @@
 //! The reducer's own all-reduce, waited for after the backward pass instead of within it.
 
-use datjob_c10d::{BucketHook, C10dError, Failure, ProcessGroup, ReduceOp, Work};
+use datjob_c10d::{BucketHook, C10dError, ErrorDetails, ProcessGroup, ReduceOp, Work};
 use tch::Tensor;
 
 /// Averages buckets while what comes after the backward pass goes on.
@@ -17,10 +17,10 @@ impl Beyond {
 }
 
 impl BucketHook for Beyond {
-    fn begin(&mut self, _: usize, mut gradient: Tensor) -> Result<(), C10dError> {
+    fn start(&mut self, _: usize, mut gradient: Tensor) -> Result<(), C10dError> {
         let ranks = self.group.world_size() as f64;
         let _ = gradient.f_div_scalar_(ranks).map_err(|error| {
-            C10dError::Other(Failure {
+            C10dError::Other(ErrorDetails {
                 operation: "averaging gradients".to_owned(),
                 member: Some(self.group.member()),
                 message: error.to_string(),

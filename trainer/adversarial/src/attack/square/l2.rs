@@ -1,15 +1,16 @@
-//! In ℓ2 (algorithm 4 of the paper, with AutoAttack's changes): a perturbation of length ε whose mass moves from one
-//! window to another, with a bump in its new place.
+//! Candidates in ℓ2 (algorithm 4 of the paper, with AutoAttack's changes): the perturbation has norm ε. A candidate moves
+//! mass from one window to another and adds a bump there. Pure.
 
 use super::search::Search;
 
-/// What keeps divisions by a length of 0 at zero.
-const TINY: f64 = 1e-12;
-/// Windows of the start in a row and in a column.
+/// Keeps divisions by a norm of 0 finite.
+const MIN_DIVISOR: f64 = 1e-12;
+/// Number of windows of the start in a row and in a column.
 const TILES: usize = 5;
-/// The smallest window: a bump needs a middle.
-const SMALLEST: usize = 3;
+/// The smallest side of a window: a bump needs a centre.
+const MIN_SIDE: usize = 3;
 
+/// The start: bumps in a grid of windows.
 pub(super) fn start(search: &mut Search, epsilon: f64) -> Vec<f64> {
     let shape = search.shape;
     let side = (shape.height.min(shape.width) / TILES).max(1);
@@ -20,71 +21,73 @@ pub(super) fn start(search: &mut Search, epsilon: f64) -> Vec<f64> {
             let corner = (offset(shape.height) + row * side, offset(shape.width) + column * side);
             let bump = bump(search, side);
             for channel in 0..shape.channels {
-                let sign = search.sign();
+                let sign = search.random_sign();
                 for (index, value) in shape.window(channel, corner, side).zip(&bump) {
                     perturbation[index] += value * sign;
                 }
             }
         }
     }
-    at_length(&search.image, &perturbation, epsilon)
+    scale_to_epsilon(&search.image, &perturbation, epsilon)
 }
 
+/// A candidate that changes two windows.
 pub(super) fn window(search: &mut Search, epsilon: f64, share: f64) -> Vec<f64> {
     let shape = search.shape;
     let shortest = shape.height.min(shape.width);
-    let side = shape.side(share).max(SMALLEST);
-    // An odd side has a middle.
+    let side = shape.window_side(share).max(MIN_SIDE);
+    // An odd side has a centre.
     let side = (side + usize::from(side.is_multiple_of(2))).min(shortest);
     let mut perturbation: Vec<f64> =
         search.best.iter().zip(&search.image).map(|(best, pixel)| best - pixel).collect();
-    let (to, from) = (search.corner(side), search.corner(side));
+    let (to, from) = (search.random_corner(side), search.random_corner(side));
     let bump = bump(search, side);
 
-    // What clipping to pixels took from the whole is given to the channels in equal parts.
-    let unused = (epsilon * epsilon - squares(perturbation.iter().copied())).max(0.0) / shape.channels as f64;
+    // The channels get equal parts of the squared norm that clipping has removed.
+    let unused =
+        (epsilon * epsilon - sum_of_squares(perturbation.iter().copied())).max(0.0) / shape.channels as f64;
     for channel in 0..shape.channels {
         let (into, out_of) = (shape.window(channel, to, side), shape.window(channel, from, side));
         let (into, out_of): (Vec<usize>, Vec<usize>) = (into.collect(), out_of.collect());
         let old: Vec<f64> = into.iter().map(|&index| perturbation[index]).collect();
-        let (sign, scale) = (search.sign(), TINY + squares(old.iter().copied()).sqrt());
+        let (sign, scale) = (search.random_sign(), MIN_DIVISOR + sum_of_squares(old.iter().copied()).sqrt());
         let new: Vec<f64> = bump.iter().zip(&old).map(|(bump, old)| bump * sign + old / scale).collect();
         let mut available = unused;
         for index in into.iter().chain(&out_of) {
-            // A pixel of both windows counts once.
+            // A pixel in both windows counts once.
             available += std::mem::take(&mut perturbation[*index]).powi(2);
         }
-        let factor = available.sqrt() / (TINY + squares(new.iter().copied()).sqrt());
+        let factor = available.sqrt() / (MIN_DIVISOR + sum_of_squares(new.iter().copied()).sqrt());
         into.iter().zip(new).for_each(|(&index, value)| perturbation[index] = value * factor);
     }
-    at_length(&search.image, &perturbation, epsilon)
+    scale_to_epsilon(&search.image, &perturbation, epsilon)
 }
 
-/// The image with the perturbation stretched to length ε, clipped to pixels.
-fn at_length(image: &[f64], perturbation: &[f64], epsilon: f64) -> Vec<f64> {
-    let factor = epsilon / (TINY + squares(perturbation.iter().copied()).sqrt());
+/// Adds the perturbation, scaled to norm ε, to the image and clips to pixels.
+fn scale_to_epsilon(image: &[f64], perturbation: &[f64], epsilon: f64) -> Vec<f64> {
+    let factor = epsilon / (MIN_DIVISOR + sum_of_squares(perturbation.iter().copied()).sqrt());
     image.iter().zip(perturbation).map(|(pixel, change)| (pixel + change * factor).clamp(0.0, 1.0)).collect()
 }
 
-fn squares(values: impl Iterator<Item = f64>) -> f64 {
+fn sum_of_squares(values: impl Iterator<Item = f64>) -> f64 {
     values.map(|value| value * value).sum()
 }
 
-/// A window of length 1 that rises to the middle of its upper half and falls to that of its lower half (the paper's η,
-/// equation 2), lying on its side with probability ½.
+/// A window of norm 1 with a positive pyramid in its upper half and a negative one in its lower half (the paper's η,
+/// equation 2). It is transposed with probability ½.
 fn bump(search: &mut Search, side: usize) -> Vec<f64> {
     let upper = side / 2;
     let mut rows: Vec<f64> = pyramid(upper, side);
     rows.extend(pyramid(side - upper, side).into_iter().map(|value| -value));
-    let length = squares(rows.iter().copied()).sqrt();
-    let turned = search.draws.coin();
+    let length = sum_of_squares(rows.iter().copied()).sqrt();
+    let transposed = search.random.coin();
     (0..side * side)
-        .map(|index| if turned { index % side * side + index / side } else { index })
+        .map(|index| if transposed { index % side * side + index / side } else { index })
         .map(|index| rows[index] / length)
         .collect()
 }
 
-/// Nested rectangles around the middle, the k-th with 1/k² on all its pixels, scaled to length 1.
+/// Nested rectangles around the centre, scaled to norm 1. The k-th adds 1/k² to all its pixels.
 fn pyramid(height: usize, width: usize) -> Vec<f64> {
     let (middle_row, middle_column) = (height / 2, width / 2);
     let mut values = vec![0.0; height * width];
@@ -96,8 +99,8 @@ fn pyramid(height: usize, width: usize) -> Vec<f64> {
             columns.for_each(|column| values[row * width + column] += weight);
         }
     }
-    let length = squares(values.iter().copied()).sqrt();
-    values.iter().map(|value| value / length.max(TINY)).collect()
+    let length = sum_of_squares(values.iter().copied()).sqrt();
+    values.iter().map(|value| value / length.max(MIN_DIVISOR)).collect()
 }
 
 #[cfg(test)]
@@ -105,9 +108,9 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_pyramid_is_highest_in_its_middle() {
+    fn a_pyramid_is_highest_in_its_centre() {
         let values = pyramid(3, 3);
-        // 1 + 1/4 in the middle, 1/4 around it.
+        // 1 + 1/4 in the centre, 1/4 around it.
         let length = (1.25_f64 * 1.25 + 8.0 * 0.0625).sqrt();
         assert!((values[4] - 1.25 / length).abs() < 1e-12 && (values[0] - 0.25 / length).abs() < 1e-12);
         assert!(pyramid(0, 1).is_empty());

@@ -1,23 +1,25 @@
-//! The test protocol: what is measured once on the test set, and in which order. It only decides; the caller measures, on one
-//! process or over all ranks.
+//! The test protocol: which accuracies are measured once on the test set, in which order. It only decides; the caller
+//! measures, in one process or over all ranks.
 
 use datjob_api::{
     Training,
     report::{AttackResult, CertifiedCount, Count, CountsByClass, SweepCount},
 };
 
-use super::{Counts, EvalAttack, attack_results, sweep_attacks, sweep_results};
-use crate::certify::Certification;
+use crate::{
+    certify::Certification,
+    evaluate::{Counts, EvalAttack, attack_results, sweep_attacks, sweep_results},
+};
 
-/// Measures a network on the test set.
+/// Measurements of a network on the test set.
 pub trait TestMeasurements {
-    /// Why a measurement failed.
+    /// Error of a measurement.
     type Error;
 
-    /// Counts of the test images that are classified correctly, clean and under these attacks.
+    /// Counts the test images that are classified correctly, clean and under these attacks.
     fn accuracy(&mut self, attacks: &[EvalAttack]) -> Result<Counts, Self::Error>;
 
-    /// Certified accuracy by radius on `images` evenly spaced test images.
+    /// Measures the certified accuracy by radius on `images` evenly spaced test images.
     fn certified(
         &mut self,
         certification: &Certification,
@@ -42,15 +44,15 @@ pub struct TestResults {
     pub by_class: CountsByClass,
 }
 
-/// Measures what `evaluation` of the spec asks for: the final attacks, the sweep, the certification. `classes`: how many
-/// classes the labels distinguish.
+/// Runs the measurements of the spec's `evaluation`: the final attacks, the sweep, the certification. `classes` is the
+/// number of classes.
 pub fn run_test_protocol<M: TestMeasurements>(
     training: &Training,
     classes: i64,
     measurements: &mut M,
 ) -> Result<TestResults, M::Error> {
     let Training { threat_model, evaluation, .. } = training;
-    let attack = |attack| EvalAttack::at_end(attack, threat_model, classes);
+    let attack = |attack| EvalAttack::for_test(attack, threat_model, classes);
     let attacks: Vec<EvalAttack> = evaluation.final_.iter().map(attack).collect();
     let counts = measurements.accuracy(&attacks)?;
     let sweep = match &evaluation.sweep {

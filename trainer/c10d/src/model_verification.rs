@@ -1,18 +1,22 @@
-//! Whether all processes are about to train the same model.
+//! Verifies that all processes train the same model.
 //!
-//! libtorch's own `verify_params_across_processes` broadcasts descriptions whose lengths it takes to be equal, and
-//! only the ranks that differ from rank 0 learn of it. This one compares any two models, and all ranks get the same
-//! answer, so that none is left waiting in the next collective.
+//! libtorch's `verify_params_across_processes` broadcasts descriptions and assumes equal lengths, and only the ranks that
+//! differ from rank 0 get an error. This function compares any two models. All ranks get the same result, so no rank waits
+//! in the next collective.
 
 use tch::{Device, Tensor};
 
 use crate::{
-    error::{C10dError, Failure},
+    error::{C10dError, ErrorDetails},
     process_group::ProcessGroup,
 };
 
-/// Fails in every process, naming what differs, unless `lines` is the same in all.
-pub(crate) fn require_same(group: &ProcessGroup, operation: &str, lines: &[String]) -> Result<(), C10dError> {
+/// Returns an error with the first difference in every process if `lines` differs between any two.
+pub(crate) fn verify_same_on_all_ranks(
+    group: &ProcessGroup,
+    operation: &str,
+    lines: &[String],
+) -> Result<(), C10dError> {
     if group.world_size() == 1 {
         return Ok(());
     }
@@ -24,7 +28,7 @@ pub(crate) fn require_same(group: &ProcessGroup, operation: &str, lines: &[Strin
         return Ok(());
     }
 
-    // They differ. Only now do the descriptions themselves travel, padded to the longest.
+    // They differ: exchange the descriptions, padded to the longest.
     let longest = summaries.iter().map(|summary| summary[0]).max().unwrap_or_default();
     let mut padded = text.into_bytes();
     padded.resize(usize::try_from(longest).expect("a length is not negative"), b'\n');
@@ -32,7 +36,7 @@ pub(crate) fn require_same(group: &ProcessGroup, operation: &str, lines: &[Strin
     let texts = rows::<u8>(&texts).map_err(|message| group.error(operation, &message))?;
     let descriptions: Vec<String> =
         texts.iter().map(|text| String::from_utf8_lossy(text).trim_end_matches('\n').to_owned()).collect();
-    Err(C10dError::ModelMismatch(Failure {
+    Err(C10dError::ModelMismatch(ErrorDetails {
         operation: operation.to_owned(),
         member: Some(group.member()),
         message: first_difference(&descriptions)
@@ -40,7 +44,7 @@ pub(crate) fn require_same(group: &ProcessGroup, operation: &str, lines: &[Strin
     }))
 }
 
-/// What the first rank that differs from rank 0 has in its first line that differs.
+/// The first line that differs from rank 0, in the first rank that has one.
 fn first_difference(descriptions: &[String]) -> Option<String> {
     let first: Vec<&str> = descriptions.first()?.lines().collect();
     descriptions.iter().enumerate().skip(1).find_map(|(rank, description)| {
@@ -51,8 +55,8 @@ fn first_difference(descriptions: &[String]) -> Option<String> {
     })
 }
 
-/// How a parameter appears in a description.
-pub(crate) fn describe(name: &str, parameter: &Tensor) -> String {
+/// The line of a parameter in a description.
+pub(crate) fn describe_parameter(name: &str, parameter: &Tensor) -> String {
     let device = match parameter.device() {
         Device::Cuda(_) => "cuda".to_owned(),
         device => format!("{device:?}").to_lowercase(),
@@ -65,7 +69,7 @@ pub(crate) fn describe(name: &str, parameter: &Tensor) -> String {
     )
 }
 
-/// FNV-1a: the same number for the same bytes in every build.
+/// FNV-1a, which is the same in every build.
 fn fingerprint(bytes: &[u8]) -> i64 {
     let hash = bytes.iter().fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| {
         (hash ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3)
@@ -95,19 +99,19 @@ mod tests {
     }
 
     #[test]
-    fn the_first_line_that_differs_is_told() {
-        let told = difference(&["a\nb\nc", "a\nb\nc", "a\nx\ny"]).unwrap();
-        assert_eq!(told, "rank 0 has \"b\", rank 2 has \"x\"");
+    fn reports_the_first_line_that_differs() {
+        let message = difference(&["a\nb\nc", "a\nb\nc", "a\nx\ny"]).unwrap();
+        assert_eq!(message, "rank 0 has \"b\", rank 2 has \"x\"");
     }
 
     #[test]
-    fn a_missing_line_is_told() {
+    fn reports_a_missing_line() {
         assert_eq!(difference(&["a", "a\nb"]).unwrap(), "rank 0 has nothing, rank 1 has \"b\"");
         assert_eq!(difference(&["a\nb", "a"]).unwrap(), "rank 0 has \"b\", rank 1 has nothing");
     }
 
     #[test]
-    fn fingerprints_are_those_of_fnv_1a() {
+    fn fingerprint_is_fnv_1a() {
         assert_eq!(fingerprint(b""), 0xcbf2_9ce4_8422_2325_u64.cast_signed());
         assert_eq!(fingerprint(b"foobar"), 0x8594_4171_f739_67e8_u64.cast_signed());
     }

@@ -1,7 +1,8 @@
-"""Counts what the published code of AutoAttack leaves of a run's small CNN, for docs/results.md. Not part of the test run.
+"""Counts the images of a run's small CNN that are robust under the published AutoAttack, for docs/results.md. Not part of
+the test run.
 
     pip install torch==2.11.0 numpy safetensors && pip install --no-deps pyautoattack==0.2.0
-    python beside_autoattack.py WEIGHTS FASHION_MNIST_DIR EPSILON
+    python compare_autoattack.py WEIGHTS FASHION_MNIST_DIR EPSILON
 """
 
 import gzip
