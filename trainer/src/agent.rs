@@ -25,7 +25,7 @@ use crate::{
     },
 };
 use datjob_data::{
-    Retries, files,
+    RetryPolicy, files,
     objects::{self, Credentials},
 };
 
@@ -45,9 +45,9 @@ use workers::Workers;
 /// How often an agent and the rendezvous talk.
 const HEARTBEAT: Duration = Duration::from_millis(500);
 
-/// How patiently a data set is fetched: a quarter of an hour in all, since giving up ends the job.
-const RETRIES: Retries =
-    Retries { tries: 10, wait: Duration::from_secs(2), silence: Duration::from_secs(30) };
+/// The retry policy of downloads: a quarter of an hour in all, since a failed download ends the job.
+const RETRY: RetryPolicy =
+    RetryPolicy { max_attempts: 10, initial_delay: Duration::from_secs(2), timeout: Duration::from_secs(30) };
 
 /// How an agent's work ended.
 #[derive(Clone, Debug, PartialEq)]
@@ -143,10 +143,10 @@ async fn fetch_data(
     }
     board.phase(Phase::Preparing);
     let fetch = move || match source {
-        Source::Http(source) => datjob_data::download(dataset, &source, &directory, RETRIES, &mut |_, _| {})
+        Source::Http(source) => datjob_data::download(dataset, &source, &directory, RETRY, &|_, _| {})
             .map_err(|error| error.to_string()),
         Source::ObjectStore(source) => Credentials::from_environment(&source)
-            .and_then(|keys| objects::fetch(dataset, &source, keys.as_ref(), &directory, RETRIES))
+            .and_then(|keys| objects::fetch(dataset, &source, keys.as_ref(), &directory, RETRY))
             .map_err(|error| error.to_string()),
         Source::Volume(_) | Source::Image(_) => Ok(()),
     };
@@ -167,7 +167,7 @@ async fn fetch_files(
     for (file, source) in config.downloads(training) {
         board.phase(Phase::Preparing);
         let (source, directory) = (source.clone(), config.files.downloaded.clone());
-        let fetch = move || datjob_data::download_file(&source, &directory, RETRIES);
+        let fetch = move || datjob_data::download_file(&source, &directory, RETRY);
         tokio::task::spawn_blocking(fetch)
             .await
             .map_err(|error| {

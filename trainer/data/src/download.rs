@@ -7,16 +7,16 @@ use std::{
     fs::{self, File},
     io::{self, Write},
     path::{Path, PathBuf},
-    time::Duration,
 };
 
+use backon::Retryable;
 use datjob_api::training::{Dataset, HttpSource};
 use reqwest::Client;
 use sha2::{Digest, Sha256};
 use tempfile::NamedTempFile;
 use tokio::runtime::Builder;
 
-use super::{names, origin};
+use super::{RetryPolicy, names, origin};
 
 mod error;
 #[cfg(test)]
@@ -26,24 +26,6 @@ mod unpack;
 pub use error::DownloadError;
 pub(super) use unpack::unpack;
 
-/// How often and how patiently a download is tried.
-#[derive(Clone, Copy, Debug)]
-pub struct Retries {
-    /// Tries in all.
-    pub tries: u32,
-    /// The wait before the second try; each further one takes twice as long.
-    pub wait: Duration,
-    /// The longest silence of the server, also while connecting.
-    pub silence: Duration,
-}
-
-impl Default for Retries {
-    /// Five tries over half a minute, a minute of silence at most.
-    fn default() -> Self {
-        Self { tries: 5, wait: Duration::from_secs(2), silence: Duration::from_mins(1) }
-    }
-}
-
 /// Fetches the archive, compares its SHA-256 and unpacks the data set's standard files into `dir`, which exists.
 ///
 /// Does nothing where `dir` already holds what an archive of that hash contained. `progress` hears how many bytes have
@@ -52,8 +34,8 @@ pub fn download(
     dataset: Dataset,
     source: &HttpSource,
     dir: &Path,
-    retries: Retries,
-    progress: &mut dyn FnMut(u64, Option<u64>),
+    retry: RetryPolicy,
+    progress: &dyn Fn(u64, Option<u64>),
 ) -> Result<(), DownloadError> {
     let identity = format!("{} {}", dataset.name(), source.sha256);
     if !origin::is_free_for(dir, &identity).map_err(writing(dir))? {
@@ -67,7 +49,7 @@ pub fn download(
     let limit = names::archive_limit(dataset);
     // It has no name: nothing is left of it when this process is killed.
     let begin = || tempfile::tempfile_in(dir);
-    let archive = fetch_patiently((source, limit), dir, begin, retries, progress)?;
+    let archive = fetch_patiently((source, limit), dir, begin, retry, progress)?;
     origin::claim(dir, &identity).map_err(writing(dir))?;
     unpack(archive, dataset, source, dir)?;
     complete().map_err(|error| DownloadError::Incomplete { url: shown(source), source: error })?;
@@ -84,14 +66,14 @@ fn shown(source: &HttpSource) -> String {
 const FILE_BYTES: u64 = 64 << 30;
 
 /// Fetches one file into `dir`, which is made, under its SHA-256 as its name. Does nothing where it is there.
-pub fn download_file(source: &HttpSource, dir: &Path, retries: Retries) -> Result<PathBuf, DownloadError> {
+pub fn download_file(source: &HttpSource, dir: &Path, retry: RetryPolicy) -> Result<PathBuf, DownloadError> {
     let path = dir.join(&source.sha256);
     if path.exists() {
         return Ok(path);
     }
     fs::create_dir_all(dir).map_err(writing(dir))?;
     let begin = || NamedTempFile::new_in(dir);
-    let file = fetch_patiently((source, FILE_BYTES), dir, begin, retries, &mut |_, _| {})?;
+    let file = fetch_patiently((source, FILE_BYTES), dir, begin, retry, &|_, _| {})?;
     file.persist(&path).map_err(|error| writing(&path)(error.error))?;
     Ok(path)
 }
@@ -105,29 +87,23 @@ fn fetch_patiently<F: Write>(
     source: (&HttpSource, u64),
     dir: &Path,
     begin: impl Fn() -> io::Result<F>,
-    retries: Retries,
-    progress: &mut dyn FnMut(u64, Option<u64>),
+    retry: RetryPolicy,
+    progress: &dyn Fn(u64, Option<u64>),
 ) -> Result<F, DownloadError> {
     crate::http::install_tls_provider();
     let runtime = Builder::new_current_thread().enable_all().build().map_err(DownloadError::Start)?;
     let client = Client::builder()
-        .connect_timeout(retries.silence)
-        .read_timeout(retries.silence)
+        .connect_timeout(retry.timeout)
+        .read_timeout(retry.timeout)
         .build()
         .map_err(|error| DownloadError::Request { url: shown(source.0), source: error.without_url() })?;
+    let attempt = || fetch(&client, source, dir, &begin, progress);
     runtime.block_on(async {
-        let mut wait = retries.wait;
-        for _ in 1..retries.tries {
-            match fetch(&client, source, dir, &begin, progress).await {
-                Err(error) if error.is_transient() => {
-                    tracing::warn!(%error, retry_in = ?wait, "Download failed; retrying.");
-                    tokio::time::sleep(wait).await;
-                    wait = wait.saturating_mul(2);
-                }
-                result => return result,
-            }
-        }
-        fetch(&client, source, dir, &begin, progress).await
+        attempt
+            .retry(retry.backoff())
+            .when(DownloadError::is_transient)
+            .notify(|error, retry_in| tracing::warn!(%error, ?retry_in, "Download failed; retrying."))
+            .await
     })
 }
 
@@ -137,7 +113,7 @@ async fn fetch<F: Write>(
     (source, limit): (&HttpSource, u64),
     dir: &Path,
     begin: impl Fn() -> io::Result<F>,
-    progress: &mut dyn FnMut(u64, Option<u64>),
+    progress: &dyn Fn(u64, Option<u64>),
 ) -> Result<F, DownloadError> {
     let url = || shown(source);
     let answer = client.get(&source.url).send().await;

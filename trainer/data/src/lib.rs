@@ -33,6 +33,7 @@ pub mod objects;
 mod origin;
 pub mod random;
 mod reader;
+mod retry;
 mod split;
 mod standard_files;
 mod view;
@@ -41,12 +42,13 @@ pub mod weights;
 
 pub use augment::Augmentation;
 pub use cutmix::Mixing;
-pub use download::{DownloadError, Retries, download, download_file};
+pub use download::{DownloadError, download, download_file};
 pub use epoch::{Beside, Epoch};
 pub use error::DataError;
 pub use images::{Images, Loaded, UNLABELLED};
 pub use loader::Loader;
 pub use npz::NpzError;
+pub use retry::RetryPolicy;
 pub use split::{Split, split};
 
 use standard_files::Layout;

@@ -25,7 +25,7 @@ pub(super) mod sums;
 
 pub use error::ObjectsError;
 
-use super::{Retries, names, origin};
+use super::{RetryPolicy, names, origin};
 use bucket::Bucket;
 
 /// Objects that are fetched at the same time.
@@ -63,7 +63,7 @@ pub fn fetch(
     source: &ObjectStoreSource,
     credentials: Option<&Credentials>,
     dir: &Path,
-    retries: Retries,
+    retry: RetryPolicy,
 ) -> Result<(), ObjectsError> {
     let identity = identity(dataset, source);
     if !origin::is_free_for(dir, &identity).map_err(writing(dir))? {
@@ -73,7 +73,7 @@ pub fn fetch(
     if marker.exists() && names::complete(dataset, dir).is_ok() {
         return Ok(());
     }
-    let bucket = Arc::new(Bucket::new(source, credentials, dir, retries)?);
+    let bucket = Arc::new(Bucket::new(source, credentials, dir, retry)?);
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .thread_name("objects")
         .worker_threads(4)
@@ -81,7 +81,7 @@ pub fn fetch(
         .build()
         .map_err(ObjectsError::Start)?;
     runtime.block_on(async {
-        let wanted = bucket.patiently(|| bucket.wanted(dataset)).await?;
+        let wanted = bucket.with_retries(|| bucket.wanted(dataset)).await?;
         let bytes: u64 = wanted.iter().map(|object| object.size).sum();
         tracing::info!(objects = wanted.len(), bytes, "Downloading the data set.");
         if !wanted.is_empty() {

@@ -8,7 +8,7 @@ use std::{
 
 use datjob_api::training::{Dataset, ObjectStoreSource};
 use datjob_data::{
-    Retries,
+    RetryPolicy,
     objects::{Credentials, ObjectsError, fetch},
 };
 use s3s::auth::SimpleAuth;
@@ -19,8 +19,8 @@ mod s3;
 
 use s3::{Fault, Server};
 
-const PATIENCE: Retries =
-    Retries { tries: 3, wait: Duration::from_millis(1), silence: Duration::from_secs(1) };
+const RETRY: RetryPolicy =
+    RetryPolicy { max_attempts: 3, initial_delay: Duration::from_millis(1), timeout: Duration::from_secs(1) };
 
 fn sum(bytes: &[u8]) -> String {
     hex::encode(Sha256::digest(bytes))
@@ -60,7 +60,7 @@ fn the_data_sets_objects_are_fetched_once_and_nothing_else() {
     let server = Server::new(None);
     cifar100(&server);
     let dir = tempfile::tempdir().unwrap();
-    let get = || fetch(Dataset::Cifar100, &server.source("/data/cifar/"), None, dir.path(), PATIENCE);
+    let get = || fetch(Dataset::Cifar100, &server.source("/data/cifar/"), None, dir.path(), RETRY);
     get().unwrap();
     assert_eq!(files(dir.path()), [Path::new("test.bin"), Path::new("train.bin")]);
     assert_eq!(fs::read(dir.path().join("train.bin")).unwrap(), [1; 5000]);
@@ -78,7 +78,7 @@ fn the_data_sets_objects_are_fetched_once_and_nothing_else() {
     get().unwrap();
     assert_eq!(server.objects_asked(), ["/bucket/data/cifar/test.bin"]);
     // Files of the same names and sizes may be other ones.
-    let other = fetch(Dataset::Cifar100, &server.source("/data/other"), None, dir.path(), PATIENCE);
+    let other = fetch(Dataset::Cifar100, &server.source("/data/other"), None, dir.path(), RETRY);
     assert!(sentence(other).contains("contains data from another source; use another folder"));
 }
 
@@ -89,14 +89,14 @@ fn folders_and_shards_keep_their_names() {
         server.put(name, name.as_bytes());
     }
     let dir = tempfile::tempdir().unwrap();
-    fetch(Dataset::ImageFolder, &server.source(""), None, dir.path(), PATIENCE).unwrap();
+    fetch(Dataset::ImageFolder, &server.source(""), None, dir.path(), RETRY).unwrap();
     let expected = ["train/a/1.jpg", "train/b/1 ö.JPEG", "val/a/2.jpeg"].map(PathBuf::from);
     assert_eq!(files(dir.path()), expected);
     assert_eq!(fs::read(dir.path().join(&expected[1])).unwrap(), "train/b/1 ö.JPEG".as_bytes());
 
     server.put("val/a/notes.txt", b"none");
     let empty = tempfile::tempdir().unwrap();
-    let refused = fetch(Dataset::ImageFolder, &server.source(""), None, empty.path(), PATIENCE);
+    let refused = fetch(Dataset::ImageFolder, &server.source(""), None, empty.path(), RETRY);
     assert_eq!(
         sentence(refused),
         "s3://bucket/val/a/notes.txt: unexpected file among the images; names must end in .jpg or .jpeg"
@@ -105,7 +105,7 @@ fn folders_and_shards_keep_their_names() {
     server.put("web/val-00.tar", &[]);
     server.put("web/classes.txt", b"a\nb\n");
     let dir = tempfile::tempdir().unwrap();
-    fetch(Dataset::Webdataset, &server.source("/web"), None, dir.path(), PATIENCE).unwrap();
+    fetch(Dataset::Webdataset, &server.source("/web"), None, dir.path(), RETRY).unwrap();
     assert_eq!(files(dir.path()), ["classes.txt", "train-00.tar", "val-00.tar"].map(PathBuf::from));
 }
 
@@ -120,7 +120,7 @@ fn what_breaks_off_goes_on_where_it_ended() {
     // More faults in all than there are tries: what makes progress goes on.
     *server.faults.lock().unwrap() =
         vec![Fault::BreakOff, Fault::Unavailable, Fault::BreakOff, Fault::BreakOff, Fault::Unavailable];
-    fetch(Dataset::Cifar100, &server.source("/data/cifar"), None, dir.path(), PATIENCE).unwrap();
+    fetch(Dataset::Cifar100, &server.source("/data/cifar"), None, dir.path(), RETRY).unwrap();
     assert_eq!(fs::read(dir.path().join("train.bin")).unwrap(), content);
     let train = "/bucket/data/cifar/train.bin";
     let ranges = ["", "", " bytes=50000-", " bytes=75000-", " bytes=75000-", " bytes=87500-"];
@@ -134,7 +134,7 @@ fn another_process_goes_on_with_what_is_there() {
     cifar100(&server);
     server.put("data/cifar/test.bin", &[]);
     let dir = tempfile::tempdir().unwrap();
-    let get = || fetch(Dataset::Cifar100, &server.source("/data/cifar"), None, dir.path(), PATIENCE);
+    let get = || fetch(Dataset::Cifar100, &server.source("/data/cifar"), None, dir.path(), RETRY);
     *server.faults.lock().unwrap() = vec![Fault::Unavailable, Fault::Unavailable, Fault::BreakOff];
     assert!(sentence(get()).contains("503"));
     server.objects_asked();
@@ -148,7 +148,7 @@ fn sums_are_honoured() {
     let server = Server::new(None);
     cifar100(&server);
     let get = |dir: &tempfile::TempDir| {
-        fetch(Dataset::Cifar100, &server.source("/data/cifar"), None, dir.path(), PATIENCE)
+        fetch(Dataset::Cifar100, &server.source("/data/cifar"), None, dir.path(), RETRY)
     };
     let list = |train: &[u8]| {
         format!("{}  train.bin\n{} *./test.bin\n{}  README.md\n", sum(train), sum(&[2; 300]), sum(b"other"))
@@ -190,7 +190,7 @@ fn keys_open_what_is_closed() {
     let get = |keys: Option<(&str, &str)>| {
         let dir = tempfile::tempdir().unwrap();
         let keys = keys.map(|(key, secret)| Credentials { key: key.into(), secret: secret.into() });
-        fetch(Dataset::Cifar100, &server.source("/data/cifar"), keys.as_ref(), dir.path(), PATIENCE)
+        fetch(Dataset::Cifar100, &server.source("/data/cifar"), keys.as_ref(), dir.path(), RETRY)
     };
     get(Some(("key", "secret"))).unwrap();
     for keys in [None, Some(("key", "guess"))] {
@@ -210,8 +210,7 @@ fn each_fault_has_its_sentence() {
     let server = Server::new(None);
     cifar100(&server);
     let dir = tempfile::tempdir().unwrap();
-    let get =
-        |dataset, source: &ObjectStoreSource| sentence(fetch(dataset, source, None, dir.path(), PATIENCE));
+    let get = |dataset, source: &ObjectStoreSource| sentence(fetch(dataset, source, None, dir.path(), RETRY));
     let nothing = get(Dataset::ImageFolder, &server.source("/data/cifar"));
     assert!(
         nothing.starts_with("s3://bucket/data/cifar: the data set is incomplete: ")

@@ -1,14 +1,19 @@
 use std::{
+    cell::Cell,
     io::{BufRead, BufReader},
     net::{TcpListener, TcpStream},
     sync::{Arc, Mutex},
     thread,
+    time::Duration,
 };
 
 use super::*;
 
-const PATIENCE: Retries =
-    Retries { tries: 3, wait: Duration::from_millis(1), silence: Duration::from_millis(500) };
+const RETRY: RetryPolicy = RetryPolicy {
+    max_attempts: 3,
+    initial_delay: Duration::from_millis(1),
+    timeout: Duration::from_millis(500),
+};
 
 /// Answers requests one after the other, each by the next of `answers`; then lets go of the port.
 fn serve(answers: Vec<Vec<u8>>) -> (String, Arc<Mutex<Vec<String>>>) {
@@ -84,7 +89,7 @@ fn names(dir: &Path) -> Vec<String> {
 }
 
 fn fetch_cifar100(source: &HttpSource, dir: &Path) -> Result<(), DownloadError> {
-    download(Dataset::Cifar100, source, dir, PATIENCE, &mut |_, _| {})
+    download(Dataset::Cifar100, source, dir, RETRY, &|_, _| {})
 }
 
 #[test]
@@ -94,12 +99,12 @@ fn one_file_is_fetched_once_and_named_by_its_hash() {
     let files = dir.path().join("files");
     let weights = source(&url, b"weights");
     for _ in 0..2 {
-        let path = download_file(&weights, &files, PATIENCE).unwrap();
+        let path = download_file(&weights, &files, RETRY).unwrap();
         assert_eq!(path, files.join(&weights.sha256));
         assert_eq!(fs::read(path).unwrap(), b"weights");
     }
     assert_eq!(asked.lock().unwrap().len(), 1);
-    let sentence = download_file(&source(&url, b"more"), &files, PATIENCE).unwrap_err().to_string();
+    let sentence = download_file(&source(&url, b"more"), &files, RETRY).unwrap_err().to_string();
     assert!(sentence.contains("SHA-256 mismatch: expected "), "{sentence}");
     assert_eq!(fs::read_dir(&files).unwrap().count(), 1, "what has another hash is not kept");
 }
@@ -109,17 +114,17 @@ fn the_standard_files_are_taken_out_and_nothing_else() {
     for archive in [cifar100(), gzip(&cifar100())] {
         let (url, _) = serve(vec![ok(&archive)]);
         let dir = tempfile::tempdir().unwrap();
-        let mut heard = (0, None);
+        let heard = Cell::new((0, None));
         let source = source(&url, &archive);
-        let progress = &mut |bytes, size| {
-            heard = (bytes, size);
+        let progress = &|bytes, size| {
+            heard.set((bytes, size));
             let files = fs::read_dir(dir.path()).unwrap().count();
             assert_eq!(files, 0, "a killed process would leave what has come");
         };
-        download(Dataset::Cifar100, &source, dir.path(), PATIENCE, progress).unwrap();
+        download(Dataset::Cifar100, &source, dir.path(), RETRY, progress).unwrap();
         assert_eq!(names(dir.path()), ["test.bin", "train.bin"]);
         assert_eq!(fs::read(dir.path().join("train.bin")).unwrap(), b"training");
-        assert_eq!(heard, (archive.len() as u64, Some(archive.len() as u64)));
+        assert_eq!(heard.get(), (archive.len() as u64, Some(archive.len() as u64)));
         // The server is gone: a second call finds all in place.
         fetch_cifar100(&source, dir.path()).unwrap();
     }
@@ -163,8 +168,7 @@ fn a_folder_of_images_keeps_its_folders() {
     ]);
     let (url, _) = serve(vec![ok(&archive)]);
     let dir = tempfile::tempdir().unwrap();
-    let fetch =
-        |source: &HttpSource| download(Dataset::ImageFolder, source, dir.path(), PATIENCE, &mut |_, _| {});
+    let fetch = |source: &HttpSource| download(Dataset::ImageFolder, source, dir.path(), RETRY, &|_, _| {});
     fetch(&source(&url, &archive)).unwrap();
     assert_eq!(names(dir.path()), ["train", "val"]);
     assert_eq!(fs::read(dir.path().join("train/n02/b.jpg")).unwrap(), b"b");
@@ -174,7 +178,7 @@ fn a_folder_of_images_keeps_its_folders() {
     let (url, _) = serve(vec![ok(&shards)]);
     let dir = tempfile::tempdir().unwrap();
     let source = source(&url, &shards);
-    let error = download(Dataset::Webdataset, &source, dir.path(), PATIENCE, &mut |_, _| {}).unwrap_err();
+    let error = download(Dataset::Webdataset, &source, dir.path(), RETRY, &|_, _| {}).unwrap_err();
     assert!(error.to_string().contains("training or test images are missing"), "{error}");
     assert_eq!(names(dir.path()), ["classes.txt", "train-0.tar"]);
 }
@@ -184,7 +188,7 @@ fn what_lies_among_images_and_is_none_is_named() {
     let archive = tar_of(&[("x/train/n01/a.JPEG", b"a"), ("x/train/n01/b.png", b"b")]);
     let (url, _) = serve(vec![ok(&archive)]);
     let dir = tempfile::tempdir().unwrap();
-    let error = download(Dataset::ImageFolder, &source(&url, &archive), dir.path(), PATIENCE, &mut |_, _| {});
+    let error = download(Dataset::ImageFolder, &source(&url, &archive), dir.path(), RETRY, &|_, _| {});
     let expected = format!(
         "{url}: train/n01/b.png in the archive: unexpected file among the images; names must end in .jpg or .jpeg"
     );
@@ -214,7 +218,7 @@ fn two_data_sets_in_an_archive_are_not_mixed() {
     let (url, _) = serve(vec![ok(&archive)]);
     let dir = tempfile::tempdir().unwrap();
     let source = HttpSource { url: format!("{url}/x.tar?signature=secret"), ..source(&url, &archive) };
-    let error = download(Dataset::ImageFolder, &source, dir.path(), PATIENCE, &mut |_, _| {});
+    let error = download(Dataset::ImageFolder, &source, dir.path(), RETRY, &|_, _| {});
     let sentence = error.unwrap_err().to_string();
     assert!(sentence.contains(r#"/x.tar: train is in both "photo/" and "sketch/""#), "{sentence}");
     assert!(!sentence.contains("secret"), "{sentence}");
@@ -244,8 +248,8 @@ fn a_silent_server_is_given_up() {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let url = format!("http://{}", listener.local_addr().unwrap());
     let dir = tempfile::tempdir().unwrap();
-    let patience = Retries { tries: 1, silence: Duration::from_millis(50), ..PATIENCE };
-    let error = download(Dataset::Cifar100, &source(&url, b""), dir.path(), patience, &mut |_, _| {});
+    let retry = RetryPolicy { max_attempts: 1, timeout: Duration::from_millis(50), ..RETRY };
+    let error = download(Dataset::Cifar100, &source(&url, b""), dir.path(), retry, &|_, _| {});
     let error = error.unwrap_err();
     assert!(matches!(error, DownloadError::Request { .. }) && error.is_transient(), "{error}");
 }

@@ -7,6 +7,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use backon::{BackoffBuilder, Retryable};
 use datjob_api::training::{Dataset, ObjectStoreSource};
 use futures::StreamExt;
 use object_store::{
@@ -17,7 +18,7 @@ use object_store::{
 use sha2::{Digest, Sha256};
 
 use super::{Credentials, ObjectsError, PARTIAL, sums::Sums, writing};
-use crate::{Retries, image_folder, names};
+use crate::{RetryPolicy, image_folder, names};
 
 /// Most objects of a data set; ImageNet has 1.3 million images.
 const OBJECT_LIMIT: usize = 20_000_000;
@@ -46,7 +47,7 @@ pub(super) struct Bucket {
     name: String,
     prefix: Location,
     dir: PathBuf,
-    retries: Retries,
+    retry: RetryPolicy,
 }
 
 impl Bucket {
@@ -54,7 +55,7 @@ impl Bucket {
         source: &ObjectStoreSource,
         credentials: Option<&Credentials>,
         dir: &Path,
-        retries: Retries,
+        retry: RetryPolicy,
     ) -> Result<Self, ObjectsError> {
         crate::http::install_tls_provider();
         let unusable = |error| ObjectsError::Client { url: source.url.clone(), source: error };
@@ -64,8 +65,8 @@ impl Bucket {
         })?;
         let client = ClientOptions::new()
             .with_allow_http(source.endpoint.as_ref().is_some_and(|endpoint| endpoint.starts_with("http://")))
-            .with_connect_timeout(retries.silence)
-            .with_read_timeout(retries.silence)
+            .with_connect_timeout(retry.timeout)
+            .with_read_timeout(retry.timeout)
             // A large object takes as long as it takes.
             .with_timeout_disabled();
         let builder = AmazonS3Builder::new()
@@ -87,7 +88,7 @@ impl Bucket {
         let prefix = Location::parse(prefix)
             .map_err(|error| unusable(object_store::Error::InvalidPath { source: error }))?;
         let store = builder.build().map_err(unusable)?;
-        Ok(Self { store, name: bucket.to_owned(), prefix, dir: dir.to_owned(), retries })
+        Ok(Self { store, name: bucket.to_owned(), prefix, dir: dir.to_owned(), retry })
     }
 
     fn url(&self, object: &Location) -> String {
@@ -158,23 +159,18 @@ impl Bucket {
         Sums::parse(&bytes).map_err(unusable)
     }
 
-    /// Tries again what may pass.
-    pub(super) async fn patiently<T, W: Future<Output = Result<T, ObjectsError>>>(
+    /// Calls `request`, and retries it after transient errors.
+    pub(super) async fn with_retries<T, R: Future<Output = Result<T, ObjectsError>>>(
         &self,
-        work: impl Fn() -> W,
+        request: impl Fn() -> R,
     ) -> Result<T, ObjectsError> {
-        let mut wait = self.retries.wait;
-        for _ in 1..self.retries.tries {
-            match work().await {
-                Err(error) if error.is_transient() => {
-                    tracing::warn!(%error, retry_in = ?wait, "Object store request failed; retrying.");
-                    tokio::time::sleep(wait).await;
-                    wait = wait.saturating_mul(2);
-                }
-                result => return result,
-            }
-        }
-        work().await
+        request
+            .retry(self.retry.backoff())
+            .when(ObjectsError::is_transient)
+            .notify(
+                |error, retry_in| tracing::warn!(%error, ?retry_in, "Object store request failed; retrying."),
+            )
+            .await
     }
 
     /// Brings an object to its place, unless it is there.
@@ -198,12 +194,12 @@ impl Bucket {
         fs::rename(&partial, &target).map_err(writing(&target))
     }
 
-    /// Fetches what the file lacks. Tries without any progress are counted.
+    /// Downloads the rest of a partial file. Only attempts without progress count.
     async fn complete(&self, wanted: &Wanted, partial: &Path) -> Result<(), ObjectsError> {
         let mut file =
             OpenOptions::new().create(true).append(true).open(partial).map_err(writing(partial))?;
         let length = |file: &File| file.metadata().map(|file| file.len()).map_err(writing(partial));
-        let (mut tries, mut wait) = (1, self.retries.wait);
+        let mut delays = self.retry.backoff().build();
         loop {
             let begin = length(&file)?;
             if begin >= wanted.size {
@@ -213,14 +209,11 @@ impl Bucket {
                 Ok(()) => {}
                 Err(error) if error.is_transient() => {
                     if length(&file)? > begin {
-                        (tries, wait) = (1, self.retries.wait);
-                    } else if tries == self.retries.tries {
-                        return Err(error);
+                        delays = self.retry.backoff().build();
                     }
-                    tries += 1;
-                    tracing::warn!(%error, retry_in = ?wait, "Download of an object failed; retrying.");
-                    tokio::time::sleep(wait).await;
-                    wait = wait.saturating_mul(2);
+                    let Some(retry_in) = delays.next() else { return Err(error) };
+                    tracing::warn!(%error, ?retry_in, "Download of an object failed; retrying.");
+                    tokio::time::sleep(retry_in).await;
                 }
                 Err(error) => return Err(error),
             }
