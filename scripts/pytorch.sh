@@ -12,7 +12,7 @@ python=${PYTHON:-$dir/bin/python}
 if [ -z "${PYTHON:-}" ] && ! "$python" -c "$check" "$version" > /dev/null 2>&1; then
   echo "pytorch: installing PyTorch $version into $dir (4.7 GB; takes some minutes)" >&2
   rm -rf "$dir"
-  # Debian's venv has no pip of its own; the pip outside installs into the environment.
+  # Debian installs no pip into virtual environments by default; the pip outside installs into this one.
   python3 -m venv --without-pip "$dir"
   python3 -m pip --python "$python" install --quiet --disable-pip-version-check --no-cache-dir --only-binary=:all: \
     "torch==$version" numpy==2.4.6 pillow==13.0.0 >&2

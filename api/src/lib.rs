@@ -2,7 +2,7 @@
 //!
 //! - [`training`]: what is trained and how; the immutable part of a job, and all that `dat-trainer run` reads.
 //! - [`manifest`]: a DatJob as a file.
-//! - [`report`]: what a trainer pod tells about its job.
+//! - [`report`]: what a trainer pod reports about its job.
 //! - [`contract`]: names of environment variables, ports, paths and labels.
 //! - [`datjob`] (feature `crd`): the custom resource DatJob, its status and its rules.
 //!

@@ -2,7 +2,7 @@
 # Installs what `cluster up` runs: prerequisites.sh
 #
 # Debian packages, and only those that are missing. A containerd that runs
-# already is neither used nor touched: the cluster starts one of its own.
+# already is neither used nor touched: the cluster starts a separate one.
 set -euo pipefail
 
 missing=()

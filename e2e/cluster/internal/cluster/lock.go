@@ -13,7 +13,7 @@ import (
 // leaves no file behind and is let go by the kernel whatever happens to us.
 func lock(out io.Writer) (func(), error) {
 	address := &net.UnixAddr{Name: "@datjob-cluster", Net: "unix"}
-	for told := false; ; {
+	for reported := false; ; {
 		listener, err := net.ListenUnix("unix", address)
 		if err == nil {
 			return func() { listener.Close() }, nil
@@ -21,9 +21,9 @@ func lock(out io.Writer) (func(), error) {
 		if !errors.Is(err, syscall.EADDRINUSE) {
 			return nil, fmt.Errorf("cannot acquire the lock on the cluster: %w", err)
 		}
-		if !told {
+		if !reported {
 			fmt.Fprintln(out, "Waiting for another `cluster up` or `cluster down` to finish.")
-			told = true
+			reported = true
 		}
 		time.Sleep(100 * time.Millisecond)
 	}

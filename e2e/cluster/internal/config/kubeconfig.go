@@ -9,7 +9,7 @@ import (
 )
 
 // Kubeconfig holds its certificates itself, so that the one file can be handed
-// on. The context is called datjob: CoreDNS is told it by name.
+// on. The context is called datjob: CoreDNS gets it by name.
 func Kubeconfig(user string, authority []byte, client pki.Pair) []byte {
 	return fmt.Appendf(nil, `apiVersion: v1
 kind: Config

@@ -63,8 +63,8 @@ func RemoveNetworkNamespace(node plan.Node) error {
 	return nil
 }
 
-// Thread is an OS thread in a node's network namespace and in a mount
-// namespace of its own. What it starts is in them too.
+// Thread is an OS thread in a node's network namespace and in a separate
+// mount namespace. What it starts is in them too.
 type Thread struct{ work chan func() }
 
 // StartThread makes the mount namespace and enters both. The namespaces last

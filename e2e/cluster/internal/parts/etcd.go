@@ -41,7 +41,7 @@ func runEtcd(dir, client, peer string) error {
 	// The data is thrown away with the cluster, and a slow disk must not
 	// slow it down.
 	c.UnsafeNoFsync = true
-	// At level warn it tells of every slow request.
+	// At level warn it logs every slow request.
 	c.LogLevel = "error"
 
 	server, err := embed.StartEtcd(c)

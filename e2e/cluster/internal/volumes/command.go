@@ -11,7 +11,7 @@ import (
 	"k8s.io/client-go/tools/clientcmd"
 )
 
-// Command runs the provisioner until it is told to stop.
+// Command runs the provisioner until it is asked to stop.
 func Command() *cobra.Command {
 	var kubeconfig, dir string
 	command := &cobra.Command{
