@@ -20,7 +20,7 @@ pub struct ReportingPod {
     /// Its address.
     pub address: IpAddr,
     /// When the API server said so.
-    pub seen: Instant,
+    pub observed_at: Instant,
 }
 
 /// What is remembered of one job.

@@ -15,7 +15,7 @@ use super::{
     apply::{ActiveJob, Applied},
     attempt::AttemptAction,
     blockers::{self, Blocker},
-    observe::{self, ReportState},
+    observe::{ReportState, pods},
     ownership::ApplyConflict,
 };
 use crate::{conditions, events::Event, jitter};
@@ -129,7 +129,7 @@ impl<'a> StatusBuilder<'a> {
 
     fn record_pods(&mut self, active: &ActiveJob) {
         let observation = &active.observation;
-        let first = observation.pods.iter().filter_map(observe::running_since).min();
+        let first = observation.pods.iter().filter_map(pods::running_since).min();
         if self.next.start_time.is_none() {
             self.next.start_time = first.map(Time);
         }

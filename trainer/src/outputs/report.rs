@@ -207,7 +207,9 @@ mod tests {
     #[test]
     fn nothing_from_outside_is_markup_and_nothing_is_fetched() {
         let report = html(&document(), &history(3)).unwrap();
-        assert!(report.contains("&#60;job &#38; co&#62;") && report.contains("&#60;/pre&#62;&#60;script&#62;"));
+        assert!(
+            report.contains("&#60;job &#38; co&#62;") && report.contains("&#60;/pre&#62;&#60;script&#62;")
+        );
         assert!(report.contains("A &#60;CPU&#62;") && report.contains("gradients &#60;b&#62;."));
         for markup in ["<script", "<link", "<img", "src=", "href=", "@import", "url("] {
             assert!(!report.contains(markup), "{markup}");

@@ -5,7 +5,7 @@ use k8s_openapi::api::core::v1::Pod;
 
 use super::{
     ActiveJob, ApplyConflict, AttemptAction, Blocker, REJECTION_RETRY_DELAY, ReportState, State,
-    StatusBuilder, observe,
+    StatusBuilder, pods,
 };
 use crate::{
     conditions::{self, COMPLETE, FAILED, FINISHED, READY, RECONCILING, STALLED},
@@ -144,5 +144,5 @@ impl StatusBuilder<'_> {
 }
 
 fn is_running(pod: &Pod) -> bool {
-    observe::running_since(pod).is_some()
+    pods::running_since(pod).is_some()
 }

@@ -4,7 +4,7 @@ use datjob_api::report::{Failure, FailureReason, Phase};
 use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 
-use super::{ActiveJob, AttemptAction, Blocker, ReportState, State, StatusBuilder, observe};
+use super::{ActiveJob, AttemptAction, Blocker, ReportState, State, StatusBuilder, pods};
 use crate::{
     conditions::{COMPLETE, FAILED, FINISHED, READY, RECONCILING, STALLED},
     controller::validate::InvalidSpec,
@@ -177,7 +177,7 @@ impl StatusBuilder<'_> {
                 parts.push(format!("{} of {replicas} pods joined", report.pods_joined));
             }
             ReportState::NoPod | ReportState::Unreadable { .. } => {
-                let running = observation.pods.iter().filter_map(observe::running_since).count();
+                let running = observation.pods.iter().filter_map(pods::running_since).count();
                 parts.push(format!("{running} of {replicas} pods are running"));
             }
         }
