@@ -95,10 +95,10 @@ pub async fn observe(
     if finished || observation.conflict.is_some() {
         return Ok(observation);
     }
-    let wanted = DatJobStatus::wanted_attempt(job.status.as_ref());
+    let desired = DatJobStatus::desired_attempt(job.status.as_ref());
     match &set {
-        Some(set) if set.attempt >= wanted => {
-            observe_running_attempt(context, identity, set, &mut observation).await?
+        Some(set) if set.attempt >= desired => {
+            observe_running_attempt(context, identity, set, &mut observation).await?;
         }
         None if job.status.as_ref().is_none_or(|status| status.attempt == 0) => {}
         // Between two attempts, only the number of remaining pods matters.
