@@ -176,8 +176,8 @@ impl LeaseGuard {
         loop {
             sleep(RETRY_PERIOD).await;
             // A renewal after the deadline would be too late.
-            let left = RENEW_DEADLINE.saturating_sub(self.renewed.elapsed());
-            let renewal = tokio::time::timeout(left, self.renew());
+            let remaining = RENEW_DEADLINE.saturating_sub(self.renewed.elapsed());
+            let renewal = tokio::time::timeout(remaining, self.renew());
             let error = match renewal.await {
                 Ok(Ok(())) => continue,
                 Ok(Err(error)) if error.is_conflict() || error.is_not_found() => {

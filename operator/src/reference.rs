@@ -109,10 +109,10 @@ fn type_and_bounds(field: &JSONSchemaProps, required: bool) -> String {
         Some(items) => format!("list of {}", type_name(items)),
         None => type_name(field),
     }];
-    let counted = |what: &str, min: Option<i64>, max: Option<i64>| {
+    let counted = |unit: &str, min: Option<i64>, max: Option<i64>| {
         let number = |number: i64| number as f64;
         bounds(min.filter(|&min| min > 0).map(number), max.map(number))
-            .map(|bounds| format!("{bounds} {what}"))
+            .map(|bounds| format!("{bounds} {unit}"))
     };
     parts.extend(bounds(field.minimum, field.maximum));
     parts.extend(counted("characters", field.min_length, field.max_length));

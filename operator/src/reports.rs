@@ -66,12 +66,12 @@ pub enum ReportError {
         message: String,
     },
     /// The report of another job, pod or attempt.
-    #[error("the report from {address} belongs to another {what}; ignoring it")]
+    #[error("the report from {address} belongs to another {subject}; ignoring it")]
     Mismatch {
         /// The pod's address.
         address: SocketAddr,
         /// What differs.
-        what: &'static str,
+        subject: &'static str,
     },
 }
 
@@ -143,7 +143,7 @@ impl ReportReader {
 fn check(address: SocketAddr, body: &[u8], expected: ExpectedSender<'_>) -> Result<Report, ReportError> {
     let malformed = |message: &str| ReportError::Malformed { address, message: message.to_owned() };
     let report: Report = serde_json::from_slice(body).map_err(|error| malformed(&error.to_string()))?;
-    let mismatch = |what| Err(ReportError::Mismatch { address, what });
+    let mismatch = |subject| Err(ReportError::Mismatch { address, subject });
     if report.job_uid != expected.job_uid {
         return mismatch("job");
     }
@@ -217,13 +217,13 @@ mod tests {
 
     #[tokio::test]
     async fn rejects_reports_of_other_senders() {
-        for (field, value, what) in [
+        for (field, value, subject) in [
             ("jobUid", serde_json::json!("other"), "job"),
             ("podUid", serde_json::json!("other"), "pod"),
             ("attempt", serde_json::json!(1), "attempt"),
         ] {
             let error = serve_and_read(ok(&report(|json| json[field] = value))).await.unwrap_err();
-            assert!(error.outcome() == "mismatch" && error.to_string().contains(what), "{error}");
+            assert!(error.outcome() == "mismatch" && error.to_string().contains(subject), "{error}");
         }
     }
 

@@ -180,7 +180,7 @@ impl FinalAttack {
     }
 }
 
-/// A name that is no attack's.
+/// An unknown name of an attack.
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
 #[error(
     "unknown attack {0:?}; expected autoattack, pgd-STEPS[-RESTARTS], cw-STEPS[-RESTARTS], apgd-ce[-STEPS[-RESTARTS]], \

@@ -152,8 +152,8 @@ async fn apply_children(
 /// Checks that the cached job is current: a stale cache could restart a job that has just finished.
 async fn confirm_current(context: &Context, job: &DatJob, identity: &Identity) -> Result<(), ApplyError> {
     let api = Api::<DatJob>::namespaced(context.client.clone(), &identity.namespace);
-    let what = format!("get DatJob {}/{}", identity.namespace, identity.name);
-    let newest = call(what, api.get_metadata_opt(&identity.name)).await?;
+    let operation = format!("get DatJob {}/{}", identity.namespace, identity.name);
+    let newest = call(operation, api.get_metadata_opt(&identity.name)).await?;
     match newest {
         Some(newest)
             if newest.resource_version() == job.resource_version()
@@ -236,8 +236,8 @@ where
     let api = Api::<K>::namespaced(context.client.clone(), &identity.namespace);
     let only_this = Preconditions { uid: found.metadata.uid.clone(), resource_version: None };
     let params = DeleteParams::background().preconditions(only_this);
-    let what = format!("delete {} {}/{name}", K::kind(&()), identity.namespace);
-    match call(what, api.delete(name, &params)).await {
+    let operation = format!("delete {} {}/{name}", K::kind(&()), identity.namespace);
+    match call(operation, api.delete(name, &params)).await {
         Err(error) if !error.is_not_found() && !error.is_conflict() => Err(error),
         _ => Ok(()),
     }
@@ -263,16 +263,16 @@ where
     let (name, namespace) = (desired.name_any(), desired.namespace().unwrap_or_default());
     let api = Api::<K>::namespaced(context.client.clone(), &namespace);
     let params = PatchParams::apply(FIELD_MANAGER).force();
-    let what = format!("apply {} {namespace}/{name}", K::kind(&()));
-    call(what, api.patch(&name, &params, &Patch::Apply(desired))).await.map(drop)
+    let operation = format!("apply {} {namespace}/{name}", K::kind(&()));
+    call(operation, api.patch(&name, &params, &Patch::Apply(desired))).await.map(drop)
 }
 
 async fn scale_to_zero(context: &Context, identity: &Identity) -> Result<(), CallError> {
     let api = Api::<StatefulSet>::namespaced(context.client.clone(), &identity.namespace);
     let scale = serde_json::json!({"spec": {"replicas": 0}});
     let params = PatchParams { field_manager: Some(FIELD_MANAGER.to_owned()), ..PatchParams::default() };
-    let what = format!("scale StatefulSet {}/{} to 0", identity.namespace, identity.name);
-    match call(what, api.patch_scale(&identity.name, &params, &Patch::Merge(scale))).await {
+    let operation = format!("scale StatefulSet {}/{} to 0", identity.namespace, identity.name);
+    match call(operation, api.patch_scale(&identity.name, &params, &Patch::Merge(scale))).await {
         Err(error) if !error.is_not_found() => Err(error),
         _ => {
             info!(job = %identity.name, namespace = %identity.namespace, "StatefulSet scaled to 0.");

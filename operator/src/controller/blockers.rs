@@ -133,18 +133,19 @@ fn crashing_container(pod: &Pod, container: &ContainerStatus, init: bool, now: T
     };
     let state = container.state.as_ref()?;
     let end = failed(Some(state)).or_else(|| failed(container.last_state.as_ref()))?;
-    let waits =
+    let backs_off =
         state.waiting.as_ref().is_some_and(|waiting| waiting.reason.as_deref() == Some("CrashLoopBackOff"));
     let up_for = |running: &k8s_openapi::api::core::v1::ContainerStateRunning| {
         running.started_at.as_ref().map_or(0, |time| now.as_second() - time.0.as_second())
     };
-    let again = state
+    let restarted_recently = state
         .running
         .as_ref()
         .is_some_and(|running| !container.ready && up_for(running) < CRASH_WINDOW_SECONDS);
     // The first exit of an agent is only a restart. The first failure of a data container counts.
-    let often = container.restart_count >= 2;
-    if !(waits || state.terminated.is_some() && (init || often) || again && often) {
+    let repeatedly = container.restart_count >= 2;
+    if !(backs_off || state.terminated.is_some() && (init || repeatedly) || restarted_recently && repeatedly)
+    {
         return None;
     }
     let (what, fails) = if init { ("Data", "failed") } else { ("Trainer", "fails repeatedly") };

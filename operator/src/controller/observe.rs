@@ -127,14 +127,14 @@ async fn observe_running_attempt(
     observation: &mut Observation,
 ) -> Result<(), CallError> {
     let cached = context.cache.get(&identity.uid);
-    let known = cached_pod(set, &cached);
-    if known.is_none() {
+    let cached_pod = cached_pod(set, &cached);
+    if cached_pod.is_none() {
         let pods = pods::list_pods(context, identity).await?;
         observation.pods = pods.into_iter().filter(|pod| pods::is_owned_by(pod, &set.uid)).collect();
         observation.warning = warnings::find_warning(context, identity, set, &observation.pods).await?;
     }
     let first = format!("{}-0", identity.name);
-    let reporting_pod = known.or_else(|| {
+    let reporting_pod = cached_pod.or_else(|| {
         let pod = observation.pods.iter().find(|pod| pod.name_any() == first)?;
         Some(ReportingPod {
             pod: first.clone(),

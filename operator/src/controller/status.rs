@@ -46,13 +46,13 @@ pub struct Outcome {
 
 /// Computes the new status of a job.
 pub fn status(job: &DatJob, applied: &Applied, now: Timestamp) -> Outcome {
-    let mut draft = StatusBuilder::new(job, now);
+    let mut builder = StatusBuilder::new(job, now);
     match applied {
-        Applied::Finished => draft.record_generation_only(),
-        Applied::Rejected(invalid) => draft.reject(invalid),
-        Applied::Active(active) => draft.update_active(active),
+        Applied::Finished => builder.record_generation_only(),
+        Applied::Rejected(invalid) => builder.reject(invalid),
+        Applied::Active(active) => builder.update_active(active),
     }
-    draft.build()
+    builder.build()
 }
 
 /// Builds a status from the previous one.

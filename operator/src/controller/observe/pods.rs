@@ -23,8 +23,8 @@ pub(super) async fn list_pods(context: &Context, identity: &Identity) -> Result<
         .labels(&format!("{}={}", contract::LABEL_JOB_UID, identity.uid))
         .limit(PAGE_SIZE);
     loop {
-        let what = format!("list the pods of {}/{}", identity.namespace, identity.name);
-        let page = call(what, api.list(&params)).await?;
+        let operation = format!("list the pods of {}/{}", identity.namespace, identity.name);
+        let page = call(operation, api.list(&params)).await?;
         // Unused parts are dropped: the specs of 4096 pods would take 20 MB.
         pods.extend(page.items.into_iter().map(|mut pod| {
             pod.spec = None;

@@ -15,7 +15,7 @@ const DELAY_SECONDS: i64 = 20;
 /// Older events are ignored.
 const MAX_AGE_SECONDS: i64 = 600;
 
-/// Finds the event that explains why a pod is missing or stuck. It asks for the events of one object only.
+/// Finds the event that explains why a pod is missing or stuck. It lists the events of only one object.
 pub(super) async fn find_warning(
     context: &Context,
     identity: &Identity,
@@ -37,8 +37,8 @@ pub(super) async fn find_warning(
     };
     let api = Api::<Event>::namespaced(context.client.clone(), &identity.namespace);
     let params = ListParams::default().fields(&format!("involvedObject.uid={uid},type=Warning")).limit(100);
-    let what = format!("list the events of {}/{object}", identity.namespace);
-    let events = call(what, api.list(&params)).await?.items;
+    let operation = format!("list the events of {}/{object}", identity.namespace);
+    let events = call(operation, api.list(&params)).await?.items;
     Ok(newest_message(events, reasons, now).map(|message| WarningEvent { object, message }))
 }
 

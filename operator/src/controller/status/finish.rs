@@ -35,16 +35,18 @@ impl StatusBuilder<'_> {
             }
         }
         let restarts = self.next.restarts.total;
-        let most = self.job.spec.lifecycle.max_restarts;
+        let max_restarts = self.job.spec.lifecycle.max_restarts;
         // Only at a restart: a lowered limit does not fail a running world.
-        if restarts > most && restarts > self.previous.restarts.total {
+        if restarts > max_restarts && restarts > self.previous.restarts.total {
             let last = self.next.failure.as_ref().map_or_else(
                 || "the last world lost a pod, or no world formed in time".to_owned(),
                 |failure| clause(&failure_message(failure)),
             );
             self.fail(
                 "RestartLimitExceeded",
-                &format!("Restart {restarts} exceeds lifecycle.maxRestarts ({most}). Last failure: {last}."),
+                &format!(
+                    "Restart {restarts} exceeds lifecycle.maxRestarts ({max_restarts}). Last failure: {last}."
+                ),
             );
             return true;
         }
@@ -148,14 +150,14 @@ impl StatusBuilder<'_> {
             format!("attempt {abandoned}"),
             message.clone(),
         ));
-        let most = self.job.spec.lifecycle.max_restarts;
-        if self.next.restarts.total > most {
+        let max_restarts = self.job.spec.lifecycle.max_restarts;
+        if self.next.restarts.total > max_restarts {
             self.next.attempt = abandoned;
             let restarts = self.next.restarts.total;
             self.fail(
                 "RestartLimitExceeded",
                 &format!(
-                    "Restart {restarts} exceeds lifecycle.maxRestarts ({most}). No world formed within \
+                    "Restart {restarts} exceeds lifecycle.maxRestarts ({max_restarts}). No world formed within \
                      lifecycle.startupDeadlineSeconds ({limit} s): {}.",
                     self.startup_problem(active, blocker)
                 ),
