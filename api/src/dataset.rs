@@ -1,4 +1,4 @@
-//! The data sets that the trainer reads, and what follows from each.
+//! The supported data sets and their properties. Pure.
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -22,7 +22,7 @@ pub enum Dataset {
     Webdataset,
 }
 
-/// What a data set holds.
+/// Properties of a data set.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Contents {
@@ -30,18 +30,18 @@ pub struct Contents {
     pub image_shape: [i64; 3],
     /// Number of classes.
     pub classes: i64,
-    /// Number of training images, those that are held back included.
+    /// Number of training images, including the validation split.
     pub training_images: usize,
     /// Number of test images.
     pub test_images: usize,
 }
 
 impl Dataset {
-    /// All of them.
+    /// All data sets.
     pub const ALL: [Self; 6] =
         [Self::Mnist, Self::FashionMnist, Self::Cifar10, Self::Cifar100, Self::ImageFolder, Self::Webdataset];
 
-    /// The name as a manifest writes it.
+    /// The name in a manifest.
     pub fn name(self) -> &'static str {
         match self {
             Self::Mnist => "mnist",
@@ -53,7 +53,7 @@ impl Dataset {
         }
     }
 
-    /// What the standard files hold; nothing where only the user's files can tell.
+    /// Properties of the standard files, or `None` if they depend on the user's files.
     pub fn contents(self) -> Option<Contents> {
         let contents = |image_shape, classes, training_images| Contents {
             image_shape,
@@ -74,18 +74,17 @@ impl Dataset {
         self.contents().map_or(3, |contents| contents.image_shape[0])
     }
 
-    /// Whether the images are photographs of any size, decoded and brought to `imageSize` when they are used.
+    /// Whether the images are encoded and of any size. They are decoded and resized to `imageSize` during training.
     pub fn is_encoded(self) -> bool {
         matches!(self, Self::ImageFolder | Self::Webdataset)
     }
 
-    /// Whether training images are flipped left to right where the manifest does not say: a mirrored digit is another
-    /// sign, a mirrored photograph is not.
+    /// Default of `augmentation.flip`: true, except for digits, which are not symmetric.
     pub fn flips_by_default(self) -> bool {
         !matches!(self, Self::Mnist)
     }
 
-    /// By how many pixels training images are padded and cropped at random where the manifest does not say.
+    /// Default of `augmentation.crop`, in pixels.
     pub fn crop_by_default(self) -> u32 {
         match self {
             Self::Mnist | Self::FashionMnist | Self::ImageFolder | Self::Webdataset => 0,

@@ -1,13 +1,13 @@
-//! Perturbation sizes, written as people write them: `"8/255"` or `"0.031"`.
+//! Perturbation sizes: a fraction (`"8/255"`) or a decimal (`"0.031"`). Pure.
 
 use std::{fmt, str::FromStr};
 
 use serde::{Deserialize, Serialize};
 
-/// What the schema lets through; [`Epsilon::from_str`] accepts the same strings.
+/// Pattern of the schema. [`Epsilon::from_str`] accepts the same strings.
 pub const PATTERN: &str = r"^[0-9]{1,6}(\.[0-9]{1,12})?(/[1-9][0-9]{0,5})?$";
 
-/// A perturbation size in units of the pixel range `[0, 1]`, kept as it was written.
+/// A perturbation size in units of the pixel range `[0, 1]`, which keeps its text.
 ///
 /// ```
 /// use datjob_api::Epsilon;
@@ -22,7 +22,7 @@ pub struct Epsilon {
     value: f64,
 }
 
-/// A string that is no perturbation size.
+/// An invalid perturbation size.
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
 #[error("invalid epsilon {text:?}; expected a fraction (\"8/255\") or a decimal (\"0.031\")")]
 pub struct EpsilonError {
@@ -48,9 +48,8 @@ impl FromStr for Epsilon {
 
 fn parse(text: &str) -> Option<f64> {
     let (numerator, denominator) = text.split_once('/').unwrap_or((text, "1"));
-    let digits = |part: &str, most: usize| {
-        (1..=most).contains(&part.len()) && part.bytes().all(|b| b.is_ascii_digit())
-    };
+    let digits =
+        |part: &str, max: usize| (1..=max).contains(&part.len()) && part.bytes().all(|b| b.is_ascii_digit());
     let (whole, fraction) = numerator.split_once('.').unwrap_or((numerator, "0"));
     if !digits(whole, 6) || !digits(fraction, 12) || !digits(denominator, 6) || denominator.starts_with('0') {
         return None;
@@ -85,7 +84,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn fractions_and_decimals_are_read() {
+    fn parses_fractions_and_decimals() {
         for (text, value) in
             [("8/255", 8.0 / 255.0), ("0.031", 0.031), ("0.1", 0.1), ("1", 1.0), ("2.5/255", 2.5 / 255.0)]
         {
@@ -94,7 +93,7 @@ mod tests {
     }
 
     #[test]
-    fn anything_else_is_refused_with_an_example() {
+    fn rejects_other_texts_with_an_example() {
         for text in
             ["", "8/0", "-1", "8/", "/255", "1e-3", " 8/255", "8/255/2", ".5", "0x1", "NaN", "inf", "１"]
         {
@@ -105,7 +104,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn what_was_written_comes_back(text in r"[0-9]{1,6}(\.[0-9]{1,12})?(/[1-9][0-9]{0,5})?") {
+        fn keeps_its_text(text in r"[0-9]{1,6}(\.[0-9]{1,12})?(/[1-9][0-9]{0,5})?") {
             let epsilon: Epsilon = text.parse().unwrap();
             prop_assert_eq!(epsilon.to_string(), text.clone());
             let json = serde_json::to_string(&epsilon).unwrap();
@@ -113,7 +112,7 @@ mod tests {
         }
 
         #[test]
-        fn no_string_panics(text in ".*") {
+        fn parsing_never_panics(text in ".*") {
             if let Ok(epsilon) = text.parse::<Epsilon>() {
                 prop_assert!(epsilon.value().is_finite() && epsilon.value() >= 0.0);
             }

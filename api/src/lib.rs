@@ -1,13 +1,13 @@
-//! What the operator and the trainers of DatJob agree on.
+//! Types and names that the operator and the trainers of DatJob share.
 //!
-//! - [`training`]: what is trained and how; the immutable part of a job, and all that `dat-trainer run` reads.
-//! - [`manifest`]: a DatJob as a file.
-//! - [`report`]: what a trainer pod reports about its job.
+//! - [`training`]: the training spec, which is immutable, and which `dat-trainer run` reads too.
+//! - [`manifest`]: a DatJob manifest in a file.
+//! - [`report`]: the report of a trainer pod.
 //! - [`contract`]: names of environment variables, ports, paths and labels.
-//! - [`datjob`] (feature `crd`): the custom resource DatJob, its status and its rules.
+//! - [`datjob`] (feature `crd`): the custom resource DatJob, its status and its validation rules.
 //!
-//! The trainer does not need the feature `crd`. Where cargo builds it together with the operator, as for the images, the
-//! feature is on; the linker drops what the trainer does not use.
+//! The trainer does not need the feature `crd`. If cargo builds it together with the operator, as for the images, the
+//! feature is enabled, and the linker drops the unused code.
 
 pub mod contract;
 pub mod dataset;

@@ -1,4 +1,4 @@
-//! A DatJob manifest on a workstation: the parts that matter there.
+//! Reads a DatJob manifest on a workstation, without the fields that only apply to a cluster.
 
 use std::{fs, path::Path};
 
@@ -6,38 +6,38 @@ use serde::Deserialize;
 
 use crate::Training;
 
-/// The parts of a manifest that matter here.
+/// A DatJob manifest, without the fields that only apply to a cluster.
 #[derive(Debug, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Manifest {
-    /// Its name.
+    /// Metadata of the job.
     pub metadata: Metadata,
-    /// What to do.
+    /// Spec of the job.
     pub spec: Spec,
 }
 
-/// What names a manifest.
+/// Metadata of a job.
 #[derive(Debug, Deserialize)]
 pub struct Metadata {
-    /// The name.
+    /// Name of the job.
     pub name: String,
 }
 
-/// What to do.
+/// Spec of a job.
 #[derive(Debug, Deserialize)]
 pub struct Spec {
-    /// When a run gives up.
+    /// Limit on restarts.
     #[serde(default)]
     pub lifecycle: Lifecycle,
-    /// What is trained and how.
+    /// Training spec.
     pub training: Training,
 }
 
-/// When a run gives up.
+/// Limit on restarts.
 #[derive(Debug, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Lifecycle {
-    /// Worlds that may end.
+    /// Maximum number of restarts.
     #[serde(default = "default_max_restarts")]
     pub max_restarts: u32,
 }
@@ -52,23 +52,23 @@ fn default_max_restarts() -> u32 {
     6
 }
 
-/// A manifest that is none.
+/// A failure to read a manifest.
 #[derive(Debug, thiserror::Error)]
 pub enum ManifestError {
-    /// The file.
+    /// The file cannot be read.
     #[error("cannot read the manifest {path}: {error}")]
     Read {
-        /// Its path.
+        /// Path of the file.
         path: String,
-        /// What happened.
+        /// The cause.
         error: std::io::Error,
     },
-    /// Its content.
+    /// The content is invalid.
     #[error("invalid DatJob manifest {path}: {problem}")]
     Manifest {
-        /// Its path.
+        /// Path of the file.
         path: String,
-        /// What is wrong with it.
+        /// What is invalid.
         problem: String,
     },
 }
@@ -79,7 +79,7 @@ pub fn read(path: &Path) -> Result<Manifest, ManifestError> {
     let text = fs::read_to_string(path).map_err(|error| ManifestError::Read { path: name.clone(), error })?;
     let problem = |problem: String| ManifestError::Manifest { path: name.clone(), problem };
     for document in serde_yaml::Deserializer::from_str(&text) {
-        // Through JSON, which is what an API server makes of it too: YAML's own enums are tags.
+        // Via JSON, as in an API server, because serde_yaml expects tags for enum variants.
         let json = serde_json::Value::deserialize(document).map_err(|error| problem(error.to_string()))?;
         if json.get("kind").is_some_and(|kind| kind == "DatJob") {
             return serde_json::from_value(json).map_err(|error| problem(error.to_string()));

@@ -1,60 +1,60 @@
-//! What a trainer pod reports at [`crate::contract::REPORT_PATH`], as JSON.
+//! The report of a trainer pod, as JSON at [`crate::contract::REPORT_PATH`].
 //!
-//! The operator pulls the report from pod 0: a trainer pod needs no credentials for the cluster, and an operator that
-//! is down stops nothing. The report describes the whole job as it stands now; it is not a stream of events.
+//! The operator pulls the report from pod 0. A trainer pod therefore needs no credentials for the cluster, and training
+//! continues without an operator. The report is the current state of the job, not a stream of events.
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-/// The state of a job, as its rank 0 sees it.
+/// The state of a job, as pod 0 knows it.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Report {
-    /// UID of the DatJob; a report with another one is dropped.
+    /// UID of the DatJob. The operator drops a report of another job.
     pub job_uid: String,
-    /// UID of the pod that answers; compared with the API server's record of the pod.
+    /// UID of the pod. The operator drops a report of another pod.
     pub pod_uid: String,
-    /// The attempt that the pod belongs to; a report of an older one is dropped.
+    /// Attempt of the pod. The operator drops a report of another attempt.
     pub attempt: u32,
-    /// How often a world was formed for this job's UID, over all attempts; 0 before the first.
+    /// Number of worlds that have formed for this job, over all attempts.
     pub generation: u32,
-    /// What the job is doing.
+    /// Phase of the job.
     pub phase: Phase,
-    /// How many ranks the world has.
+    /// Number of ranks in the world.
     pub world_size: u32,
-    /// How many pods are in touch with the rendezvous.
+    /// Number of pods that have joined the rendezvous.
     pub pods_joined: u32,
-    /// How far training is; absent before the first step.
+    /// Progress of training; absent before the first step.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub progress: Option<Progress>,
-    /// Where the time of the last epoch went.
+    /// Timing of the last epoch.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub timing: Option<Timing>,
-    /// The newest evaluation on the validation split.
+    /// Latest evaluation on the validation split.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub accuracy: Option<Accuracy>,
-    /// The end result on the test set; present exactly when `phase` is [`Phase::Succeeded`].
+    /// Final results on the test set; present exactly if `phase` is [`Phase::Succeeded`].
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub results: Option<Results>,
-    /// Why the job cannot go on (`phase` is [`Phase::Failed`]), or why the last world ended.
+    /// Why the job failed (`phase` is [`Phase::Failed`]), or why the last world ended.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub failure: Option<Failure>,
 }
 
-/// What a job is doing.
+/// Phase of a job.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Phase {
-    /// The agent prepares the data (downloads, unpacks).
+    /// The agent downloads and unpacks the data.
     Preparing,
     /// Waiting for the other pods.
     Forming,
-    /// A world is formed and trains (or evaluates on the validation split between epochs).
+    /// A world trains, or evaluates on the validation split.
     Training,
-    /// The final evaluation on the test set.
+    /// A world runs the final evaluation on the test set.
     Evaluating,
-    /// All done, the results are durable.
+    /// The results are durable.
     Succeeded,
-    /// It cannot be done: see `failure`.
+    /// The job failed; see `failure`.
     Failed,
 }
 
@@ -113,7 +113,7 @@ pub struct Count {
 }
 
 impl Count {
-    /// The share in percent with two decimals, rounded down: 79.999 % must not read as 80.00.
+    /// The fraction in percent with two decimals, rounded down, so that 79.999 % is not shown as 80.00.
     ///
     /// ```
     /// use datjob_api::report::Count;
@@ -126,7 +126,7 @@ impl Count {
         format!("{}.{:02}", hundredths / 100, hundredths % 100)
     }
 
-    /// The share, from 0 to 1; 0 where there are no images.
+    /// The fraction, from 0 to 1; 0 without images.
     pub fn share(self) -> f64 {
         self.correct as f64 / self.total.max(1) as f64
     }
@@ -192,26 +192,27 @@ pub struct AttackCount {
     pub total: u64,
 }
 
-/// Robust accuracy under one attack at the end, and what stands behind it.
+/// Robust accuracy under one attack of the final evaluation.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct AttackResult {
-    /// The attack, for example `pgd-50-10` (steps, restarts) or `autoattack`.
+    /// Name of the attack, for example `pgd-50-10` (steps, restarts) or `autoattack`.
     pub attack: String,
-    /// Images that stayed correctly classified under it.
+    /// Number of images that withstood the attack.
     pub correct: u64,
-    /// Images in all.
+    /// Number of evaluated images.
     pub total: u64,
-    /// Its parts, in order, each with the images that withstood it and those before it; empty where it has one part.
+    /// Components of the attack, in order, with the images that withstood them and the previous ones. Empty for an attack
+    /// with one component.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub stages: Vec<StageCount>,
-    /// Why the figure may be too high, a sentence each.
+    /// Reasons why the accuracy may be overestimated.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub warnings: Vec<String>,
 }
 
 impl AttackResult {
-    /// The counts alone.
+    /// Only the counts.
     pub fn count(&self) -> Count {
         Count { correct: self.correct, total: self.total }
     }
@@ -228,46 +229,46 @@ pub struct StageCount {
 }
 
 impl AttackCount {
-    /// The counts of an attack.
+    /// Creates the counts of an attack.
     pub fn new(attack: &str, Count { correct, total }: Count) -> Self {
         Self { attack: attack.to_owned(), correct, total }
     }
 
-    /// The counts alone.
+    /// Only the counts.
     pub fn count(&self) -> Count {
         Count { correct: self.correct, total: self.total }
     }
 }
 
-/// The end result: the best checkpoint on the whole test set, and what is needed to get it again.
+/// Final results: the best weights on the whole test set, and the data to reproduce them.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Results {
-    /// The epoch whose weights were chosen on the validation split, counted from 1.
+    /// Epoch of the weights, chosen on the validation split, counted from 1.
     pub best_epoch: u32,
-    /// Whether these are averaged weights.
+    /// Whether the weights are averaged.
     #[serde(default)]
     pub averaged: bool,
     /// Clean accuracy on the test set.
     pub clean: Count,
-    /// Robust accuracy on the test set, an entry for each attack of `evaluation.final`.
+    /// Robust accuracy on the test set, one entry per attack of `evaluation.final`.
     pub attacks: Vec<AttackResult>,
-    /// Images that stayed correct under every attack; the same as the only entry where there is one.
+    /// Images that withstood every attack.
     pub worst_case: Count,
-    /// Accuracy under PGD against its radius and its number of steps; empty where none was asked for.
+    /// Accuracy under PGD over radii and numbers of steps, if `evaluation.sweep` is set.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub sweep: Vec<SweepCount>,
-    /// Images whose label the smoothed network certainly gives within a radius; empty where nothing was certified.
+    /// Certified accuracies of the smoothed network, if `evaluation.certify` is set.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub certified: Vec<CertifiedCount>,
-    /// The same by class; absent where the trainer is older than this field.
+    /// Counts by class; absent in results of older trainers.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub by_class: Option<CountsByClass>,
-    /// Path of the weights below the checkpoint volume.
+    /// Path of the weights on the checkpoint volume.
     pub weights: String,
-    /// SHA-256 of that file.
+    /// SHA-256 of the weights file.
     pub sha256: String,
-    /// The seed.
+    /// Seed of the training.
     pub seed: u64,
     /// SHA-256 of the training spec.
     pub training_hash: String,
@@ -277,8 +278,8 @@ pub struct Results {
     pub libtorch_version: String,
     /// Ranks in the last world.
     pub world_size: u32,
-    /// CPU threads of each rank in the last world. Sums over threads round by their number: figures are equal bit by
-    /// bit only where it is equal too. 0 where the trainer is older than this field.
+    /// CPU threads of each rank in the last world. Results are bitwise reproducible only with the same number of threads.
+    /// 0 in results of older trainers.
     #[serde(default)]
     pub threads: u32,
 }
@@ -309,17 +310,17 @@ pub struct CertifiedCount {
     pub total: u64,
 }
 
-/// Numbers of test images, one for each class.
+/// Numbers of test images, one per class.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct CountsByClass {
-    /// Images in all.
+    /// Number of evaluated images.
     pub total: Vec<u64>,
-    /// Correct as they are.
+    /// Correctly classified without an attack.
     pub clean: Vec<u64>,
-    /// Correct under each attack, in the order of [`Results::attacks`].
+    /// Correctly classified under each attack, in the order of [`Results::attacks`].
     pub attacks: Vec<Vec<u64>>,
-    /// Correct under every attack.
+    /// Correctly classified under every attack.
     pub worst_case: Vec<u64>,
 }
 
@@ -361,7 +362,7 @@ pub enum FailureReason {
 }
 
 impl FailureReason {
-    /// Whether trying again is pointless.
+    /// Whether a retry would fail in the same way.
     pub fn is_final(self) -> bool {
         matches!(self, Self::Configuration | Self::Data | Self::Numerical | Self::TargetMissed)
     }

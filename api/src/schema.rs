@@ -1,4 +1,4 @@
-//! Hand-written parts of the schema.
+//! Handwritten schemas.
 
 use std::borrow::Cow;
 

@@ -1,9 +1,8 @@
-//! `spec.training`: what is trained and how.
+//! `spec.training`: what to train and how. Immutable.
 //!
-//! One immutable struct with one meaning: the operator writes it into a ConfigMap as JSON, its hash names that
-//! ConfigMap and stands in the results, and `dat-trainer run` reads the same from a manifest. Unknown fields are
-//! refused everywhere. Bounds stand in the schema; [`Training::check`] repeats them for manifests that never met an
-//! API server, with what no schema can say.
+//! The operator writes it to a ConfigMap as JSON. Its hash is in the name of the ConfigMap and in the results.
+//! `dat-trainer run` reads it from a manifest. Unknown fields are rejected. [`Training::check`] checks the bounds of the
+//! schema for manifests on a workstation, and rules that a schema cannot express.
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -107,13 +106,13 @@ pub struct Training {
 }
 
 impl Training {
-    /// The spec as the JSON that the trainer reads: fields in declaration order, so equal specs give equal bytes.
+    /// The spec as JSON for the trainer. Fields are in declaration order, so equal specs give equal bytes.
     pub fn to_json(&self) -> String {
         serde_json::to_string_pretty(self)
             .unwrap_or_else(|error| unreachable!("plain data serializes: {error}"))
     }
 
-    /// Deviation of the noise under which the network is certified, where it is.
+    /// Standard deviation of the noise for certification, if it is enabled.
     pub fn certified_sigma(&self) -> Option<f64> {
         let certify = self.evaluation.certify.as_ref()?;
         certify.sigma.or(self.smoothing.as_ref().map(|smoothing| smoothing.sigma))

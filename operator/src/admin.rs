@@ -1,4 +1,4 @@
-//! The operator's own HTTP server: `/metrics`, `/healthz`, `/readyz`.
+//! HTTP server of the operator: `/metrics`, `/healthz`, `/readyz`.
 
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -13,7 +13,7 @@ use tokio::net::TcpListener;
 
 use crate::metrics::Metrics;
 
-/// Whether the operator is ready, and what it waits for where it is not.
+/// Readiness of the operator: its role if it is ready, else what it waits for.
 #[derive(Debug)]
 pub struct Readiness(Mutex<Result<&'static str, String>>);
 
@@ -24,12 +24,12 @@ impl Default for Readiness {
 }
 
 impl Readiness {
-    /// The operator is ready; the sentence says as what.
+    /// Sets the operator ready, with its role.
     pub fn set_ready(&self, state: &'static str) {
         self.set(Ok(state));
     }
 
-    /// The operator is not ready; the sentence says reason.
+    /// Sets the operator not ready, with the reason.
     pub fn set_waiting(&self, reason: impl Into<String>) {
         self.set(Err(reason.into()));
     }
@@ -43,7 +43,7 @@ impl Readiness {
     }
 }
 
-/// Serves until the process ends.
+/// Serves until the process exits.
 pub async fn serve(
     listener: TcpListener,
     metrics: Arc<Metrics>,
@@ -73,7 +73,7 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn readiness_says_what_is_awaited() {
+    async fn readyz_reports_the_role_or_the_reason() {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let readiness = Arc::new(Readiness::default());

@@ -1,5 +1,6 @@
-//! What the operator remembers of a job between two reconciliations. Nothing here decides what becomes of a job: an
-//! operator that starts with an empty cache does the same, with a few more reads.
+//! Cache of what the operator knows about each job between two reconciliations.
+//!
+//! It only saves reads: an operator with an empty cache makes the same decisions.
 
 use std::{
     collections::{HashMap, HashSet},
@@ -8,7 +9,7 @@ use std::{
     time::Instant,
 };
 
-/// The pod that answers for the job, as the API server had it.
+/// The pod that serves the report of a job.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ReportingPod {
     /// Name of the pod.
@@ -17,49 +18,49 @@ pub struct ReportingPod {
     pub pod_uid: String,
     /// UID of the StatefulSet that owns it.
     pub set_uid: String,
-    /// Its address.
+    /// Address of the pod.
     pub address: IpAddr,
-    /// When the API server said so.
-    pub seen: Instant,
+    /// When the API server returned these values.
+    pub observed_at: Instant,
 }
 
-/// What is remembered of one job.
+/// Cached state of one job.
 #[derive(Clone, Debug, Default)]
 pub struct CachedJob {
-    /// When progress was last written into the status.
+    /// When the status was last written.
     pub progress_written_at: Option<Instant>,
-    /// When the children other than the StatefulSet were last seen to be as they should, and a hash of what that is.
+    /// Hash of the NetworkPolicy, and when the children other than the StatefulSet were last checked.
     pub children_checked: Option<(u64, Instant)>,
-    /// The pod that answered last.
+    /// The pod that served the last report.
     pub reporting_pod: Option<ReportingPod>,
-    /// Reports in a row that could not be read although their pod is ready.
+    /// Number of consecutive failures to read the report of a ready pod.
     pub failed_report_reads: u32,
-    /// Reconciliations in a row that failed.
+    /// Number of consecutive failed reconciliations.
     pub errors: u32,
 }
 
-/// What is remembered of all jobs, by UID.
+/// Cached state of all jobs, by UID.
 #[derive(Debug, Default)]
 pub struct JobCache(Mutex<HashMap<String, CachedJob>>);
 
 impl JobCache {
-    /// What is remembered of a job.
+    /// Returns the cached state of a job, or an empty one.
     pub fn get(&self, uid: &str) -> CachedJob {
         self.lock().get(uid).cloned().unwrap_or_default()
     }
 
-    /// Changes what is remembered of a job.
+    /// Changes the cached state of a job.
     pub fn update(&self, uid: &str, change: impl FnOnce(&mut CachedJob)) {
         change(self.lock().entry(uid.to_owned()).or_default());
     }
 
-    /// Forgets jobs that are no longer there.
+    /// Drops all jobs except these.
     pub fn retain(&self, uids: &HashSet<String>) {
         self.lock().retain(|uid, _| uids.contains(uid));
     }
 
     fn lock(&self) -> MutexGuard<'_, HashMap<String, CachedJob>> {
-        // Nothing here is left half-changed by a panic.
+        // A panic leaves no entry half-changed.
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -69,7 +70,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn jobs_that_are_gone_are_forgotten() {
+    fn retain_drops_other_jobs() {
         let cache = JobCache::default();
         cache.update("a", |job| job.errors += 1);
         cache.update("b", |job| job.errors += 2);

@@ -1,25 +1,25 @@
-//! Every call to the API server has a deadline, and its error says what was asked for.
+//! Calls to the API server: each has a timeout, and its error names the operation.
 
 use std::time::Duration;
 
 use kube::core::Status;
 
-/// How long the API server may take for one answer, the client's own retries included.
+/// Timeout of one call, including the client's retries.
 pub const TIMEOUT: Duration = Duration::from_secs(10);
 
-/// A call to the API server that brought no answer or a refusal.
+/// A failed call to the API server.
 #[derive(Debug, thiserror::Error)]
 pub enum CallError {
-    /// No answer in time.
+    /// No response within [`TIMEOUT`].
     #[error("cannot {operation}: timed out after {} s", TIMEOUT.as_secs())]
     Timeout {
-        /// What was asked for.
+        /// The operation, as a verb phrase.
         operation: String,
     },
-    /// A refusal, or no connection.
+    /// An error status, or no connection.
     #[error("cannot {operation}: {}", display_message(source))]
     Api {
-        /// What was asked for.
+        /// The operation, as a verb phrase.
         operation: String,
         /// The client's error.
         source: Box<kube::Error>,
@@ -27,7 +27,7 @@ pub enum CallError {
 }
 
 impl CallError {
-    /// The API server's own words, where it answered.
+    /// The status that the API server returned.
     pub fn status(&self) -> Option<&Status> {
         match self {
             Self::Api { source, .. } => match source.as_ref() {
@@ -38,23 +38,23 @@ impl CallError {
         }
     }
 
-    /// Whether the object is not there.
+    /// Whether the object does not exist.
     pub fn is_not_found(&self) -> bool {
         self.status().is_some_and(Status::is_not_found)
     }
 
-    /// Whether the object changed since it was read.
+    /// Whether the object has changed since it was read.
     pub fn is_conflict(&self) -> bool {
         self.status().is_some_and(Status::is_conflict)
     }
 
-    /// Whether the API server understood and will not do it: trying again at once is pointless.
+    /// Whether the API server rejected the request: an immediate retry would fail too.
     pub fn is_rejection(&self) -> bool {
         self.status().is_some_and(|status| matches!(status.code, 400 | 403 | 422))
     }
 }
 
-/// The client's error without the debug print of the whole status object.
+/// The message of an error, without the debug output of the whole status.
 fn display_message(error: &kube::Error) -> String {
     match error {
         kube::Error::Api(status) => status.message.clone(),
@@ -62,7 +62,7 @@ fn display_message(error: &kube::Error) -> String {
     }
 }
 
-/// Waits for an answer of the API server, at most [`TIMEOUT`]. `operation` completes "cannot …".
+/// Waits for a response of the API server for at most [`TIMEOUT`]. `operation` completes "cannot …".
 pub async fn call<T>(
     operation: impl Into<String>,
     request: impl Future<Output = kube::Result<T>>,
@@ -78,7 +78,7 @@ pub async fn call<T>(
 mod tests {
     use super::*;
 
-    fn refused(code: u16, reason: &str) -> CallError {
+    fn rejected(code: u16, reason: &str) -> CallError {
         let status = Status::failure("exceeded quota: gpus", reason).with_code(code);
         CallError::Api {
             operation: "apply StatefulSet a/b".into(),
@@ -87,9 +87,9 @@ mod tests {
     }
 
     #[test]
-    fn errors_say_what_was_asked_for_and_what_came_back() {
+    fn errors_name_the_operation_and_the_cause() {
         assert_eq!(
-            refused(403, "Forbidden").to_string(),
+            rejected(403, "Forbidden").to_string(),
             "cannot apply StatefulSet a/b: exceeded quota: gpus"
         );
         let timeout = CallError::Timeout { operation: "list the pods of a/b".into() }.to_string();
@@ -97,12 +97,12 @@ mod tests {
     }
 
     #[test]
-    fn refusals_are_told_apart() {
-        assert!(refused(403, "Forbidden").is_rejection());
-        assert!(refused(422, "Invalid").is_rejection());
-        assert!(!refused(409, "Conflict").is_rejection());
-        assert!(refused(409, "Conflict").is_conflict());
-        assert!(refused(404, "NotFound").is_not_found());
-        assert!(!refused(500, "InternalError").is_rejection());
+    fn classifies_statuses() {
+        assert!(rejected(403, "Forbidden").is_rejection());
+        assert!(rejected(422, "Invalid").is_rejection());
+        assert!(!rejected(409, "Conflict").is_rejection());
+        assert!(rejected(409, "Conflict").is_conflict());
+        assert!(rejected(404, "NotFound").is_not_found());
+        assert!(!rejected(500, "InternalError").is_rejection());
     }
 }

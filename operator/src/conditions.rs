@@ -1,4 +1,4 @@
-//! Conditions: what machines read of a job.
+//! Types of a job's conditions, and functions to find and set them. Pure.
 
 use datjob_api::datjob::DatJobStatus;
 use jiff::Timestamp;
@@ -6,36 +6,36 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 
 use crate::text::truncate;
 
-/// The world runs (or the job is complete): nothing is asked of anyone.
+/// A world has formed, or the job is complete.
 pub const READY: &str = "Ready";
-/// The first world of an attempt forms (kstatus: in progress).
+/// The first world of an attempt is forming (kstatus: in progress).
 pub const RECONCILING: &str = "Reconciling";
-/// Only a person can help (kstatus: failed).
+/// The job needs the attention of its user (kstatus: failed).
 pub const STALLED: &str = "Stalled";
-/// The job is over, one way or the other.
+/// The job is complete or failed.
 pub const FINISHED: &str = "Finished";
-/// The results stand in the status.
+/// The status contains the results.
 pub const COMPLETE: &str = "Complete";
-/// The job is over without results.
+/// The job failed.
 pub const FAILED: &str = "Failed";
 
-/// Training overfits to an attack of a single step; absent where it never did.
+/// Training overfits to a single-step attack. Absent until that happens first.
 pub const OVERFITTING: &str = "CatastrophicOverfitting";
 
-/// Longest message that the operator writes into a condition.
+/// Maximum size of a message.
 const MAX_MESSAGE_BYTES: usize = 4096;
 
-/// The condition of that type, if there is one.
+/// The condition of this type.
 pub fn find<'a>(status: &'a DatJobStatus, kind: &str) -> Option<&'a Condition> {
     status.conditions.iter().find(|condition| condition.type_ == kind)
 }
 
-/// Whether the condition of that type is there and true.
+/// Whether the condition of this type exists and is true.
 pub fn is_true(status: &DatJobStatus, kind: &str) -> bool {
     find(status, kind).is_some_and(|condition| condition.status == "True")
 }
 
-/// Sets a condition; its last transition is now only where its status changes.
+/// Sets a condition. Its last transition time changes only with its status.
 pub fn set(
     status: &mut DatJobStatus,
     kind: &str,
@@ -69,7 +69,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_last_transition_is_kept_while_the_status_is() {
+    fn the_last_transition_time_changes_only_with_the_status() {
         let mut status = DatJobStatus::default();
         let at = |second| Timestamp::from_second(second).unwrap();
         set(&mut status, READY, false, "Starting", "a", 1, at(10));

@@ -1,6 +1,6 @@
-//! The controller: reconcile = observe → validate → build → apply → status → update, one file a stage.
+//! The controller: reconcile = observe → validate → build → apply → status → update, one file per stage.
 //!
-//! Only observe, apply and update talk to the API server; validate, build and status are pure.
+//! Only observe, apply and update call the API server; validate, build and status are pure.
 
 use std::{
     sync::Arc,
@@ -42,30 +42,30 @@ mod undecodable;
 pub mod update;
 pub mod validate;
 
-/// Jobs that are looked at at the same time.
+/// Number of concurrent reconciliations.
 const CONCURRENCY: u16 = 16;
-/// When a job is looked at again that changed while it was looked at.
+/// Delay before a job is reconciled again that changed during its reconciliation.
 const REQUEUE_DELAY: Duration = Duration::from_millis(500);
-/// The longest pause after errors.
+/// Maximum delay after errors.
 const MAX_BACKOFF: Duration = Duration::from_mins(1);
 
-/// What all reconciliations share.
+/// State that all reconciliations share.
 pub struct Context {
-    /// The client.
+    /// Client for the API server.
     pub client: Client,
-    /// What the installation says about all jobs.
+    /// Settings of the installation.
     pub settings: Settings,
-    /// Reads reports.
+    /// Reads reports of trainer pods.
     pub reports: ReportReader,
-    /// Publishes events; one for the process, since it joins repeated ones.
+    /// Publishes events. The process has only one, because it aggregates repeated events.
     pub recorder: Recorder,
-    /// What is remembered between reconciliations.
+    /// Cached state of all jobs.
     pub cache: JobCache,
     /// Metrics.
     pub metrics: Arc<Metrics>,
 }
 
-/// Why a job could not be reconciled; it is tried again.
+/// A failed reconciliation, which is retried.
 #[derive(Debug, thiserror::Error)]
 pub enum ReconcileError {
     /// A read, or the write of the status, failed.
@@ -76,7 +76,7 @@ pub enum ReconcileError {
     Apply(#[from] ApplyError),
 }
 
-/// Watches jobs and their StatefulSets until `stop`, then ends after the reconciliations that are under way.
+/// Watches jobs and their StatefulSets until `stop`, then waits for running reconciliations.
 pub async fn run(
     context: Arc<Context>,
     namespace: Option<&str>,
@@ -105,7 +105,7 @@ pub async fn run(
         .for_each(|result| async move {
             match result {
                 Ok(_) => {}
-                // Deleted between the trigger and its turn.
+                // Deleted after it was queued.
                 Err(controller::Error::ObjectNotFound(job)) => debug!(%job, "Job not found; it was deleted."),
                 Err(controller::Error::ReconcilerFailed(error, job)) => match error {
                     ReconcileError::Apply(ApplyError::Stale) => {
@@ -134,10 +134,10 @@ async fn reconcile_timed(watched: Arc<Watched>, context: Arc<Context>) -> Result
     result
 }
 
-/// One look at a job: the stages, and nothing else.
+/// Runs the stages for one job.
 async fn reconcile(job: &DatJob, context: &Context) -> Result<Action, ReconcileError> {
     let Some(identity) = Identity::of(job).filter(|_| !validate::is_deleted(job)) else {
-        // The garbage collector removes the children by their owner references.
+        // The garbage collector deletes the children by their owner references.
         return Ok(Action::await_change());
     };
     let finished =
@@ -159,7 +159,7 @@ async fn reconcile(job: &DatJob, context: &Context) -> Result<Action, ReconcileE
     Ok(outcome.requeue.map_or_else(Action::await_change, Action::requeue))
 }
 
-/// 1, 2, 4 … 60 seconds, give or take a quarter.
+/// Backs off exponentially: 1, 2, 4 … 60 seconds, ± 25 %.
 fn error_policy(watched: &Watched, error: &ReconcileError, context: &Context) -> Action {
     if matches!(error, ReconcileError::Apply(ApplyError::Stale)) {
         return Action::requeue(REQUEUE_DELAY);

@@ -1,4 +1,4 @@
-//! What a job's events say. Which events there are is decided by the status stage; here is how they are published.
+//! Events of a job. The status stage creates them; this module publishes them.
 
 use k8s_openapi::api::core::v1::ObjectReference;
 use kube::runtime::events::{Event as Published, EventType, Recorder};
@@ -8,30 +8,30 @@ use crate::{
     text::truncate,
 };
 
-/// Longest note that the API server takes, in bytes.
+/// Maximum size of a note for the API server.
 const MAX_NOTE_BYTES: usize = 1024;
 
 /// Something that happened to a job.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Event {
-    /// Whether it is a warning.
+    /// Whether its type is Warning.
     pub warning: bool,
-    /// One word.
+    /// Reason in CamelCase.
     pub reason: &'static str,
-    /// The sentence.
+    /// Message of the event.
     pub note: String,
-    /// What tells this event from another of the same reason, for example a generation: the recorder joins events
-    /// that differ in their note alone, and keeps the first note.
+    /// Distinguishes events with the same reason, for example by generation. The recorder aggregates events that differ
+    /// only in their note, and keeps the first note.
     pub key: String,
 }
 
 impl Event {
-    /// Something that is as it should be.
+    /// Creates an event of type Normal.
     pub fn normal(reason: &'static str, key: impl Into<String>, note: impl Into<String>) -> Self {
         Self { warning: false, reason, note: note.into(), key: key.into() }
     }
 
-    /// Something that a person should look at.
+    /// Creates an event of type Warning.
     pub fn warning(reason: &'static str, key: impl Into<String>, note: impl Into<String>) -> Self {
         Self { warning: true, ..Self::normal(reason, key, note) }
     }

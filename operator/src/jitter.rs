@@ -1,14 +1,14 @@
-//! Jitter that is a pure function of what it is for: jobs do not act in step, and a test can say when they act.
+//! Deterministic jitter: a function of a key, so that jobs do not act at the same time. Pure.
 
 use std::time::Duration;
 
-/// A time within `min` and `max`, always the same for the same `key`.
+/// A duration from `min` to `max` that depends only on `key`.
 pub fn jittered(key: &str, min: Duration, max: Duration) -> Duration {
     let span = max.saturating_sub(min).as_millis().max(1);
     min + Duration::from_millis((u128::from(fnv1a(key.as_bytes())) % span) as u64)
 }
 
-/// FNV-1a, a hash that never changes between releases (unlike the standard library's).
+/// FNV-1a. Unlike the hash of the standard library, it is the same in all releases.
 pub fn fnv1a(bytes: &[u8]) -> u64 {
     bytes
         .iter()
@@ -23,7 +23,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn lies_within_its_bounds_and_is_repeatable(key in ".*", min in 0_u64..100, more in 0_u64..100) {
+        fn is_within_bounds_and_deterministic(key in ".*", min in 0_u64..100, more in 0_u64..100) {
             let (min, max) = (Duration::from_secs(min), Duration::from_secs(min + more));
             let jitter = jittered(&key, min, max);
             prop_assert!(jitter >= min && (jitter < max || more == 0));
@@ -32,7 +32,7 @@ mod tests {
     }
 
     #[test]
-    fn keys_spread() {
+    fn keys_give_different_durations() {
         let second = Duration::from_secs(1);
         let times: std::collections::HashSet<_> =
             (0..100).map(|n| jittered(&n.to_string(), second, 50 * second)).collect();

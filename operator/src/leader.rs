@@ -1,9 +1,9 @@
-//! Leader election by a Lease: one operator reconciles, the others stand by.
+//! Leader election with a Lease: one operator reconciles, the others are standbys.
 //!
-//! Every write carries the resource version that was read, so of two that write at once one gets a conflict and has
-//! lost. The clocks of two machines are never compared: a lease counts as expired when it has not changed for its
-//! duration by the clock of the one who waits. The leader gives up before that: it stops when it could not renew for
-//! [`RENEW_DEADLINE`], which is less than [`LEASE_DURATION`].
+//! Each write contains the resource version that was read, so one of two concurrent writers gets a conflict. Clocks of
+//! different machines are never compared: a standby treats a lease as expired when it has not changed for its duration
+//! by its local clock. A leader stops earlier, when it has not renewed the lease for [`RENEW_DEADLINE`], which is less
+//! than [`LEASE_DURATION`].
 
 use std::time::{Duration, Instant};
 
@@ -21,17 +21,17 @@ use tracing::{debug, info, warn};
 
 use crate::calls::{CallError, call};
 
-/// How long a lease lasts that is not renewed.
+/// How long a lease is valid without renewal.
 pub const LEASE_DURATION: Duration = Duration::from_secs(15);
-/// When a leader that cannot renew stops.
+/// How long a leader retries to renew before it stops.
 pub const RENEW_DEADLINE: Duration = Duration::from_secs(10);
-/// How often the lease is renewed, and looked at by those who wait.
+/// How often a leader renews the lease and a standby reads it.
 const RETRY_PERIOD: Duration = Duration::from_secs(3);
 
-/// Why this operator leads no longer.
+/// Why this operator is no longer the leader.
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
 pub enum LeaseLost {
-    /// Another wrote the lease.
+    /// Another operator acquired the lease.
     #[error(
         "lost the lease {lease}: another operator acquired it, or it was deleted; this operator exits and becomes a standby \
          after its restart"
@@ -40,7 +40,7 @@ pub enum LeaseLost {
         /// The lease.
         lease: String,
     },
-    /// The API server was out of reach for too long.
+    /// The lease could not be renewed in time.
     #[error(
         "the lease {lease} was not renewed for {} s ({last}); this operator exits before another one takes over",
         RENEW_DEADLINE.as_secs()
@@ -53,7 +53,7 @@ pub enum LeaseLost {
     },
 }
 
-/// Who takes part in the election.
+/// A participant in the election.
 #[derive(Clone)]
 pub struct Candidate {
     api: Api<Lease>,
@@ -62,14 +62,14 @@ pub struct Candidate {
     identity: String,
 }
 
-/// What one who waits does about a lease.
+/// What a standby does with a lease.
 #[derive(Debug, PartialEq, Eq)]
 enum LeaseAction {
     Acquire,
     Wait,
 }
 
-/// A version of the lease, and when it was first observed.
+/// A version of the lease and when it was first observed.
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct ObservedLease {
     version: String,
@@ -77,7 +77,7 @@ struct ObservedLease {
 }
 
 impl Candidate {
-    /// A candidate for the lease of that name.
+    /// Creates a candidate for a lease.
     pub fn new(client: Client, namespace: &str, name: &str, identity: &str) -> Self {
         Self {
             api: Api::namespaced(client, namespace),
@@ -87,7 +87,7 @@ impl Candidate {
         }
     }
 
-    /// Waits until this candidate leads; gives the lease as it wrote it.
+    /// Waits until this candidate acquires the lease.
     pub async fn acquire(&self) -> LeaseGuard {
         let mut observed: Option<ObservedLease> = None;
         let mut reported = String::new();
@@ -97,7 +97,7 @@ impl Candidate {
                     info!(lease = %self.path(), identity = %self.identity, "Acquired the lease; this operator is the leader.");
                     return LeaseGuard { candidate: self.clone(), lease, renewed: Instant::now() };
                 }
-                // Somebody else was faster.
+                // Another candidate was faster.
                 Err(error) if error.is_conflict() => debug!(%error, "Another operator acquired the lease."),
                 Err(error) if error.to_string() != reported => {
                     reported = error.to_string();
@@ -164,7 +164,7 @@ impl Candidate {
     }
 }
 
-/// A lease that this process holds.
+/// The lease while this process is the leader.
 pub struct LeaseGuard {
     candidate: Candidate,
     lease: Lease,
@@ -172,13 +172,13 @@ pub struct LeaseGuard {
 }
 
 impl LeaseGuard {
-    /// Renews the lease until it is lost. Dropping the future keeps the lease as it was last written.
+    /// Renews the lease until it is lost. Dropping the future leaves the lease as last written.
     pub async fn renew_until_lost(&mut self) -> LeaseLost {
         loop {
             sleep(RETRY_PERIOD).await;
-            // A renewal may not take longer than what is left: an answer that comes later is no lease.
-            let left = RENEW_DEADLINE.saturating_sub(self.renewed.elapsed());
-            let renewal = tokio::time::timeout(left, self.renew());
+            // A renewal after the deadline would be too late.
+            let remaining = RENEW_DEADLINE.saturating_sub(self.renewed.elapsed());
+            let renewal = tokio::time::timeout(remaining, self.renew());
             let error = match renewal.await {
                 Ok(Ok(())) => continue,
                 Ok(Err(error)) if error.is_conflict() || error.is_not_found() => {
@@ -195,14 +195,14 @@ impl LeaseGuard {
     }
 
     async fn renew(&mut self) -> Result<(), CallError> {
-        // From before the request: the lease may have been written at any time since.
+        // The time before the request, because the write happens at an unknown time after it.
         let start = Instant::now();
         self.lease = self.candidate.replace(&self.candidate.held_lease(Some(&self.lease))).await?;
         self.renewed = start;
         Ok(())
     }
 
-    /// Gives the lease back, so that another need not wait for its end.
+    /// Releases the lease, so that a standby does not wait for its expiry.
     pub async fn release(self) {
         let mut lease = self.candidate.held_lease(Some(&self.lease));
         if let Some(spec) = &mut lease.spec {
@@ -247,14 +247,14 @@ mod tests {
     }
 
     #[test]
-    fn a_lease_is_taken_when_free_ours_or_unchanged_for_its_duration() {
+    fn acquires_a_free_own_or_expired_lease() {
         let start = Instant::now();
         let mut observed = None;
         track_version(&mut observed, &lease(Some("other"), "1"), start);
         let at = |seconds| start + Duration::from_secs(seconds);
         assert_eq!(decide(&lease(Some("other"), "1"), "me", observed.as_ref(), at(14)), LeaseAction::Wait);
         assert_eq!(decide(&lease(Some("other"), "1"), "me", observed.as_ref(), at(15)), LeaseAction::Acquire);
-        // Renewed: the count begins anew.
+        // A renewal restarts the time to expiry.
         track_version(&mut observed, &lease(Some("other"), "2"), at(14));
         assert_eq!(decide(&lease(Some("other"), "2"), "me", observed.as_ref(), at(20)), LeaseAction::Wait);
         assert_eq!(decide(&lease(Some("me"), "2"), "me", observed.as_ref(), at(20)), LeaseAction::Acquire);
@@ -263,7 +263,7 @@ mod tests {
     }
 
     #[test]
-    fn a_leader_stops_before_another_may_begin() {
+    fn a_leader_stops_before_its_lease_expires() {
         assert!(RENEW_DEADLINE + RETRY_PERIOD < LEASE_DURATION);
     }
 }

@@ -1,8 +1,8 @@
 //! The operator of DatJob.
 //!
-//! [`controller`] is where jobs become StatefulSets: a pipeline of stages, of which only three talk to the API server.
-//! Around it: [`leader`] decides which operator reconciles, [`reports`] asks trainer pods how far they are, [`admin`]
-//! serves metrics and health, [`run`] starts all of it. [`reference`] writes docs/reference.md.
+//! [`controller`] reconciles jobs in a pipeline of stages, of which only three call the API server. [`leader`] elects the
+//! operator that reconciles, [`reports`] reads the reports of trainer pods, [`admin`] serves metrics and health, and
+//! [`run`] starts all of it. [`reference`] renders docs/reference.md.
 
 pub mod admin;
 pub mod cache;

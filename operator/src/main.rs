@@ -1,4 +1,4 @@
-//! datjob-operator: arguments, logs, start.
+//! Entry point of `datjob-operator`.
 
 use std::process::ExitCode;
 
@@ -24,7 +24,7 @@ fn main() -> anyhow::Result<ExitCode> {
 
 fn run_operator(options: Run) -> anyhow::Result<ExitCode> {
     telemetry::init(options.log_format);
-    // Two threads do for thousands of jobs; each further one costs memory.
+    // Two threads are enough for thousands of jobs, and each thread costs memory.
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
     match runtime.block_on(run::run(options)) {
         Ok(()) => Ok(ExitCode::SUCCESS),

@@ -1,4 +1,4 @@
-//! Metrics. All labels are bounded: no name of a job or a pod.
+//! Metrics of the operator. All labels are bounded: none contains the name of a job or a pod.
 
 use std::{
     fs,
@@ -88,38 +88,38 @@ impl Default for Metrics {
 }
 
 impl Metrics {
-    /// Counts one look at a job.
+    /// Records a reconciliation.
     pub fn record_reconcile(&self, ok: bool, duration: Duration) {
         let label = ResultLabel { result: if ok { "ok" } else { "error" } };
         self.reconcile_seconds.get_or_create(&label).observe(duration.as_secs_f64());
     }
 
-    /// Counts a report that was asked for.
+    /// Counts an attempt to read a report.
     pub fn record_report_read(&self, outcome: &'static str) {
         self.reports.get_or_create(&OutcomeLabel { outcome }).inc();
     }
 
-    /// Counts a job that could not be decoded.
+    /// Counts a reconciliation of a job that cannot be decoded.
     pub fn record_undecodable(&self) {
         self.undecodable.inc();
     }
 
-    /// Whether this operator reconciles.
+    /// Sets whether this operator is the leader.
     pub fn set_leader(&self, leader: bool) {
         self.leader.set(i64::from(leader));
     }
 
-    /// Where jobs are counted.
+    /// Sets the store whose jobs are counted.
     pub fn set_store(&self, store: Store<Watched>) {
         *self.store.lock().unwrap_or_else(PoisonError::into_inner) = Some(store);
     }
 
-    /// All metrics in the OpenMetrics text format.
+    /// Encodes all metrics in the OpenMetrics text format.
     pub fn encode(&self) -> String {
         self.count_jobs();
         self.measure_memory();
         let mut text = String::new();
-        // Writing into a string does not fail.
+        // Writing to a string cannot fail.
         let _ = encode(&mut text, &self.registry);
         text
     }
@@ -154,7 +154,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_text_has_all_metrics() {
+    fn encodes_all_metrics() {
         let metrics = Metrics::default();
         metrics.record_reconcile(true, Duration::from_millis(3));
         metrics.record_report_read("read");

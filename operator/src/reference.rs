@@ -1,4 +1,4 @@
-//! The reference of the API as Markdown, from the definition's schema: a section for each object, a row for each field.
+//! Renders the API reference as Markdown from the schema: a section per object, a row per field. Pure.
 
 use std::{collections::BTreeMap, fmt::Write as _};
 
@@ -6,7 +6,7 @@ use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::{
     CustomResourceDefinition, JSONSchemaProps, JSONSchemaPropsOrArray, JSONSchemaPropsOrBool,
 };
 
-/// Where types of Kubernetes itself begin, which `kubectl explain` has.
+/// Prefixes of fields with Kubernetes types, which `kubectl explain` documents.
 const KUBERNETES_OWN: [&str; 2] = ["spec.networkPolicy.egress[]", "spec.pod."];
 
 const INTRODUCTION: &str = "\
@@ -17,7 +17,7 @@ default is optional unless it is marked as required. Objects below `spec.pod` an
 types of Kubernetes and have no section here; `kubectl explain` describes them.
 ";
 
-/// The reference of the definition's newest version.
+/// Renders the reference of the newest version.
 pub fn markdown(definition: &CustomResourceDefinition) -> String {
     let mut text = INTRODUCTION.to_owned();
     let version = definition.spec.versions.last();
@@ -30,7 +30,7 @@ pub fn markdown(definition: &CustomResourceDefinition) -> String {
     text
 }
 
-/// The section of an object and those of the objects in it.
+/// Writes the section of an object and of the objects in it.
 fn section(text: &mut String, path: &str, schema: &JSONSchemaProps) {
     let Some(fields) = fields(path, schema) else { return };
     let _ = writeln!(text, "\n## {path}\n");
@@ -53,7 +53,7 @@ fn section(text: &mut String, path: &str, schema: &JSONSchemaProps) {
     }
     let rules =
         object(schema).and_then(|object| object.x_kubernetes_validations.as_deref()).unwrap_or_default();
-    // That a union has one member was said.
+    // "Exactly one of" already states this rule.
     let messages = rules.iter().filter_map(|rule| rule.message.as_deref());
     let messages: Vec<&str> = messages.filter(|message| !message.starts_with("set exactly one of")).collect();
     if !messages.is_empty() {
@@ -78,12 +78,12 @@ fn path_below(path: &str, name: &str, field: &JSONSchemaProps) -> String {
     format!("{path}.{name}{brackets}")
 }
 
-/// What a heading can be linked to by, as GitHub makes it.
+/// The anchor that GitHub generates for a heading.
 fn anchor(heading: &str) -> String {
     heading.chars().filter(char::is_ascii_alphanumeric).collect::<String>().to_lowercase()
 }
 
-/// The object that a field is, or that the items of an array are.
+/// The schema of a field, or of the items of an array.
 fn object(schema: &JSONSchemaProps) -> Option<&JSONSchemaProps> {
     match &schema.items {
         Some(JSONSchemaPropsOrArray::Schema(items)) => Some(items),
@@ -109,15 +109,15 @@ fn type_and_bounds(field: &JSONSchemaProps, required: bool) -> String {
         Some(items) => format!("list of {}", type_name(items)),
         None => type_name(field),
     }];
-    let counted = |what: &str, min: Option<i64>, max: Option<i64>| {
+    let counted = |unit: &str, min: Option<i64>, max: Option<i64>| {
         let number = |number: i64| number as f64;
         bounds(min.filter(|&min| min > 0).map(number), max.map(number))
-            .map(|bounds| format!("{bounds} {what}"))
+            .map(|bounds| format!("{bounds} {unit}"))
     };
     parts.extend(bounds(field.minimum, field.maximum));
     parts.extend(counted("characters", field.min_length, field.max_length));
     parts.extend(counted("items", field.min_items, field.max_items));
-    // Of an object its fields tell.
+    // The fields of an object have their own defaults.
     if let Some(default) = field.default.as_ref().filter(|default| !default.0.is_object()) {
         parts.push(format!("default `{}`", default.0));
     }
@@ -157,7 +157,7 @@ fn code(text: impl std::fmt::Display) -> String {
     format!("`{text}`")
 }
 
-/// Text within a table.
+/// Escapes text for a table cell.
 fn table_cell(text: &str) -> String {
     one_line(text).replace('|', "\\|")
 }
@@ -180,7 +180,7 @@ mod tests {
     }
 
     #[test]
-    fn a_field_has_its_bounds_its_default_and_whether_it_is_required() {
+    fn a_row_has_bounds_default_and_required() {
         let text = render(json!({
             "description": "What.",
             "type": "object",
@@ -198,7 +198,7 @@ mod tests {
     }
 
     #[test]
-    fn a_union_and_the_objects_in_it_have_sections() {
+    fn a_union_and_its_members_have_sections() {
         let text = render(json!({
             "type": "object",
             "oneOf": [{"required": ["a"]}, {"required": ["b"]}],
@@ -218,7 +218,7 @@ mod tests {
     }
 
     #[test]
-    fn what_kubernetes_explains_has_no_section() {
+    fn kubernetes_types_have_no_section() {
         let volume = json!({"type": "object", "properties": {"name": {"type": "string"}}});
         let volumes = json!({"type": "array", "items": volume, "description": "Volumes."});
         let pod = json!({"type": "object", "properties": {"volumes": volumes}});

@@ -1,7 +1,7 @@
-//! Reads the report of a job from one of its pods.
+//! Reads the report of a job from its pod 0.
 //!
-//! The pod's image is the tenant's: the answer is bounded in time and size, redirects are not followed, and what comes
-//! back must name the job, the pod and the attempt that were expected.
+//! The trainer image is untrusted: time and size of the response are bounded, redirects are not followed, and the report
+//! must name the expected job, pod and attempt.
 
 use std::{
     net::{IpAddr, SocketAddr},
@@ -13,42 +13,42 @@ use datjob_api::{
     report::{Phase, Report},
 };
 
-/// How long a pod may take to answer.
+/// Timeout of a request.
 pub const TIMEOUT: Duration = Duration::from_secs(2);
 
-/// Who must answer.
+/// The sender that a report must name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ExpectedSender<'a> {
     /// UID of the job.
     pub job_uid: &'a str,
-    /// UID of the pod, from the API server's record.
+    /// UID of the pod, from the API server.
     pub pod_uid: &'a str,
-    /// The attempt that runs.
+    /// The running attempt.
     pub attempt: u32,
 }
 
-/// Why there is no report.
+/// A failure to read a report.
 #[derive(Debug, thiserror::Error)]
 pub enum ReportError {
-    /// No connection, or no answer in time.
+    /// No connection, or no response in time.
     #[error(
         "request to {address} failed: {message}; check whether a NetworkPolicy or a service mesh blocks the operator"
     )]
     Unreachable {
         /// The pod's address.
         address: SocketAddr,
-        /// What happened.
+        /// The cause.
         message: String,
     },
-    /// Another status than 200.
+    /// An HTTP status other than 200.
     #[error("unexpected HTTP status {status} from {address}; check that spec.pod.image is a DatJob trainer")]
     Status {
         /// The pod's address.
         address: SocketAddr,
-        /// HTTP status.
+        /// The HTTP status.
         status: u16,
     },
-    /// More bytes than a report may have.
+    /// A response larger than [`contract::REPORT_MAX_BYTES`].
     #[error(
         "the response from {address} exceeds {} bytes; check that spec.pod.image is a DatJob trainer",
         contract::REPORT_MAX_BYTES
@@ -57,26 +57,26 @@ pub enum ReportError {
         /// The pod's address.
         address: SocketAddr,
     },
-    /// No report, or one that contradicts itself.
+    /// Invalid JSON, or an inconsistent report.
     #[error("invalid report from {address}: {message}; operator and trainer versions may differ")]
     Malformed {
         /// The pod's address.
         address: SocketAddr,
-        /// What is wrong.
+        /// What is invalid.
         message: String,
     },
     /// The report of another job, pod or attempt.
-    #[error("the report from {address} belongs to another {what}; ignoring it")]
+    #[error("the report from {address} belongs to another {subject}; ignoring it")]
     Mismatch {
         /// The pod's address.
         address: SocketAddr,
         /// What differs.
-        what: &'static str,
+        subject: &'static str,
     },
 }
 
 impl ReportError {
-    /// One word, for a metric.
+    /// Value of the metric label `outcome`.
     pub fn outcome(&self) -> &'static str {
         match self {
             Self::Unreachable { .. } => "unreachable",
@@ -88,10 +88,9 @@ impl ReportError {
     }
 }
 
-/// The start of an HTTP client for pods, which are asked without TLS: no certificate is trusted, and none has to lie in the
-/// image.
+/// Builder of an HTTP client without TLS certificates: pods serve plain HTTP, and the image contains no certificates.
 pub(crate) fn client_builder() -> reqwest::ClientBuilder {
-    // reqwest panics where no cryptography is installed. Fails where it was called before.
+    // reqwest panics without a crypto provider. The call fails if one is installed already.
     let _ = rustls::crypto::ring::default_provider().install_default();
     reqwest::Client::builder().tls_certs_only([])
 }
@@ -101,13 +100,13 @@ pub(crate) fn client_builder() -> reqwest::ClientBuilder {
 pub struct ReportReader(reqwest::Client);
 
 impl ReportReader {
-    /// A reader; fails only where the process cannot make sockets.
+    /// Creates a reader.
     pub fn new() -> Result<Self, reqwest::Error> {
         client_builder()
             .redirect(reqwest::redirect::Policy::none())
             .no_proxy()
             .timeout(TIMEOUT)
-            // Connections are not kept: the next poll comes later than an agent keeps one open.
+            // An agent closes idle connections before the next poll.
             .pool_max_idle_per_host(0)
             .build()
             .map(Self)
@@ -144,7 +143,7 @@ impl ReportReader {
 fn check(address: SocketAddr, body: &[u8], expected: ExpectedSender<'_>) -> Result<Report, ReportError> {
     let malformed = |message: &str| ReportError::Malformed { address, message: message.to_owned() };
     let report: Report = serde_json::from_slice(body).map_err(|error| malformed(&error.to_string()))?;
-    let mismatch = |what| Err(ReportError::Mismatch { address, what });
+    let mismatch = |subject| Err(ReportError::Mismatch { address, subject });
     if report.job_uid != expected.job_uid {
         return mismatch("job");
     }
@@ -161,7 +160,7 @@ fn check(address: SocketAddr, body: &[u8], expected: ExpectedSender<'_>) -> Resu
     }
 }
 
-/// The innermost error: reqwest's own sentence is only "error sending request".
+/// The innermost error: the message of reqwest is only "error sending request".
 fn root_cause(error: &reqwest::Error) -> String {
     if error.is_timeout() {
         return format!("timed out after {} s", TIMEOUT.as_secs());
@@ -193,7 +192,7 @@ mod tests {
         serde_json::to_vec(&json).unwrap()
     }
 
-    /// Serves one answer and reads it.
+    /// Serves one response and reads it.
     async fn serve_and_read(answer: Vec<u8>) -> Result<Report, ReportError> {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = listener.local_addr().unwrap();
@@ -212,24 +211,24 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_report_is_read() {
+    async fn reads_a_report() {
         assert_eq!(serve_and_read(ok(&report(|_| {}))).await.unwrap().phase, Phase::Training);
     }
 
     #[tokio::test]
-    async fn reports_of_others_are_dropped() {
-        for (field, value, what) in [
+    async fn rejects_reports_of_other_senders() {
+        for (field, value, subject) in [
             ("jobUid", serde_json::json!("other"), "job"),
             ("podUid", serde_json::json!("other"), "pod"),
             ("attempt", serde_json::json!(1), "attempt"),
         ] {
             let error = serve_and_read(ok(&report(|json| json[field] = value))).await.unwrap_err();
-            assert!(error.outcome() == "mismatch" && error.to_string().contains(what), "{error}");
+            assert!(error.outcome() == "mismatch" && error.to_string().contains(subject), "{error}");
         }
     }
 
     #[tokio::test]
-    async fn contradictions_and_other_answers_are_refused() {
+    async fn rejects_inconsistent_reports_and_other_responses() {
         let succeeded = report(|json| json["phase"] = "Succeeded".into());
         assert_eq!(serve_and_read(ok(&succeeded)).await.unwrap_err().outcome(), "malformed");
         let failed = report(|json| json["phase"] = "Failed".into());
@@ -241,13 +240,13 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn endless_answers_are_cut_off() {
+    async fn rejects_oversized_responses() {
         let endless = [b"HTTP/1.1 200 OK\r\n\r\n".as_slice(), &vec![b' '; 1 << 20]].concat();
         assert_eq!(serve_and_read(endless).await.unwrap_err().outcome(), "too_large");
     }
 
     #[tokio::test]
-    async fn a_pod_that_is_not_there_is_unreachable() {
+    async fn a_closed_port_is_unreachable() {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = listener.local_addr().unwrap();
         drop(listener);

@@ -1,4 +1,4 @@
-//! Starts the parts of the operator, and ends them in order.
+//! Starts the parts of the operator and stops them in order.
 
 use std::{collections::HashSet, sync::Arc, time::Duration};
 
@@ -35,14 +35,14 @@ use crate::{
     reports::ReportReader,
 };
 
-/// How often a missing definition is looked for.
+/// How often the operator checks for its API at startup.
 const RETRY_PERIOD: Duration = Duration::from_secs(5);
-/// How long reconciliations may take to end after SIGTERM.
+/// How long running reconciliations may take after SIGTERM.
 const DRAIN_TIMEOUT: Duration = Duration::from_secs(15);
-/// How often jobs that are gone are forgotten.
+/// How often deleted jobs are removed from the cache.
 const EVICTION_INTERVAL: Duration = Duration::from_mins(10);
 
-/// Runs the operator until SIGTERM, or until its lease is lost.
+/// Runs the operator until SIGTERM or until its lease is lost.
 pub async fn run(options: Run) -> anyhow::Result<()> {
     let Run {
         watch_namespace,
@@ -116,8 +116,8 @@ pub async fn run(options: Run) -> anyhow::Result<()> {
     lead(context, watch_namespace.as_deref(), lease, terminated, &readiness).await
 }
 
-/// Reconciles until SIGTERM, then lets the reconciliations under way end and gives the lease back. Who loses the lease
-/// stops in the middle: another may begin in a few seconds.
+/// Reconciles until SIGTERM, then waits for running reconciliations and releases the lease. An operator that loses the
+/// lease stops immediately, because another one takes over within seconds.
 async fn lead(
     context: Arc<Context>,
     namespace: Option<&str>,
@@ -148,7 +148,7 @@ async fn lead(
         info!("Stopping the operator.");
         readiness.set_waiting("The operator is stopping.");
         let _ = stop.send(true);
-        // The lease is renewed until the last write.
+        // The lease must be renewed until the last write.
         tokio::select! {
             drained = tokio::time::timeout(DRAIN_TIMEOUT, &mut controller) => {
                 if drained.is_err() {
@@ -178,11 +178,11 @@ fn termination_signal() -> anyhow::Result<impl Future<Output = ()>> {
 }
 
 async fn wait_for_stop(mut stopped: watch::Receiver<bool>) {
-    // An error means that the sender is gone, which is a stop too.
+    // An error means that the sender was dropped, which also stops the controller.
     let _ = stopped.wait_for(|stop| *stop).await;
 }
 
-/// Waits until the API server knows DatJob: an operator that is installed before its definition does not crash.
+/// Waits until the API server serves DatJob, so that an operator can be installed before its definition.
 async fn wait_for_definition(client: &Client, readiness: &Readiness) {
     let group_version = DatJob::api_version(&());
     let mut reported = String::new();
@@ -214,10 +214,9 @@ fn missing_definition() -> String {
     )
 }
 
-/// Waits until jobs can be listed, which is what the watch begins with.
+/// Waits until jobs can be listed, which is the first step of the watch.
 ///
-/// The watch itself cannot be asked: kube's store wakes only one of those who wait for its first list, and the
-/// controller is one of them.
+/// The store of kube wakes only one waiter after its first list, and the controller is that waiter.
 async fn wait_for_list_access(client: &Client, namespace: Option<&str>, readiness: &Readiness) {
     let jobs: Api<DatJob> = match namespace {
         Some(namespace) => Api::namespaced(client.clone(), namespace),

@@ -1,4 +1,4 @@
-//! Logs.
+//! Logging.
 
 use std::io::IsTerminal as _;
 
@@ -6,10 +6,10 @@ use tracing_subscriber::EnvFilter;
 
 use crate::cli::LogFormat;
 
-/// What is logged where `DATJOB_LOG` does not say: kube's span around each reconciliation repeats our own fields.
+/// Default log filter. kube's span around each reconciliation repeats fields of the operator.
 const DEFAULT_FILTER: &str = "info,kube_runtime::controller=warn";
 
-/// Starts logging; what is logged is said by `DATJOB_LOG`.
+/// Initializes logging with the filter in `DATJOB_LOG`.
 pub fn init(format: LogFormat) {
     let filter = std::env::var("DATJOB_LOG").ok().filter(|filter| !filter.is_empty());
     let filter = EnvFilter::builder().parse_lossy(filter.as_deref().unwrap_or(DEFAULT_FILTER));

@@ -1,4 +1,4 @@
-//! Jobs for unit tests, from the manifests under `tests/fixtures`, as an API server would have them.
+//! Jobs for unit tests, from the manifests in `tests/fixtures`, with the fields that an API server sets.
 
 use datjob_api::datjob::DatJob;
 
@@ -8,7 +8,7 @@ pub(crate) fn minimal() -> DatJob {
 }
 
 fn parse(manifest: &str) -> DatJob {
-    // By way of JSON: YAML alone would want tags for the members of a union.
+    // Via JSON, because serde_yaml expects tags for enum variants.
     let json: serde_json::Value = serde_yaml::from_str(manifest).unwrap();
     let mut job: DatJob = serde_json::from_value(json).unwrap();
     job.metadata.namespace = Some("team".into());

@@ -1,6 +1,6 @@
-//! Texts from elsewhere, cut to what a status or an event can hold.
+//! Truncates and joins texts for statuses and events. Pure.
 
-/// At most `max_bytes` bytes of `text`, cut between characters, with "…" where something was left out.
+/// Truncates `text` to `max_bytes` at a character boundary, with "…" at its end.
 pub fn truncate(text: &str, max_bytes: usize) -> String {
     if text.len() <= max_bytes {
         return text.to_owned();
@@ -12,7 +12,7 @@ pub fn truncate(text: &str, max_bytes: usize) -> String {
     format!("{}…", &text[..end])
 }
 
-/// The text as a clause in the middle of a sentence: no line ends, no period at its end.
+/// The text for the middle of a sentence: on one line, without a final period.
 pub fn clause(text: &str) -> String {
     text.split_whitespace().collect::<Vec<_>>().join(" ").trim_end_matches('.').to_owned()
 }
@@ -25,7 +25,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn shortened_texts_fit_and_begin_as_before(text in ".*", max_bytes in 3_usize..40) {
+        fn truncated_texts_fit_and_keep_their_prefix(text in ".*", max_bytes in 3_usize..40) {
             let short = truncate(&text, max_bytes);
             prop_assert!(short.len() <= max_bytes);
             prop_assert!(text.starts_with(short.trim_end_matches('…')));
@@ -33,7 +33,7 @@ mod tests {
     }
 
     #[test]
-    fn clauses_fit_into_a_sentence() {
+    fn clause_removes_line_breaks_and_the_final_period() {
         assert_eq!(clause("secret \"x\"\nnot found.\n"), "secret \"x\" not found");
     }
 }

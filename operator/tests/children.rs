@@ -1,4 +1,4 @@
-//! The children of two jobs, as the API server gets them. A change here changes what runs in clusters: look at it.
+//! Snapshots of the children of jobs. Review each change: it changes what runs in clusters.
 
 use datjob_api::datjob::DatJob;
 use datjob_operator::controller::{
@@ -9,7 +9,7 @@ use datjob_operator::controller::{
 };
 
 fn job(manifest: &str) -> DatJob {
-    // By way of JSON: YAML alone would want tags for the members of a union.
+    // Via JSON, because serde_yaml expects tags for enum variants.
     let json: serde_json::Value = serde_yaml::from_str(manifest).unwrap();
     let mut job: DatJob = serde_json::from_value(json).unwrap();
     job.metadata.namespace = Some("team".into());
@@ -46,17 +46,17 @@ const MINIMAL: &str = include_str!("fixtures/minimal.yaml");
 const FULL: &str = include_str!("fixtures/full.yaml");
 
 #[test]
-fn the_children_of_the_shortest_manifest() {
+fn children_of_the_minimal_manifest() {
     snapshots!("minimal", children(MINIMAL, Some("datjob-system")));
 }
 
 #[test]
-fn the_children_of_a_full_manifest() {
+fn children_of_the_full_manifest() {
     snapshots!("full", children(FULL, Some("datjob-system")));
 }
 
 #[test]
-fn data_over_http_opens_the_port_of_its_url() {
+fn an_http_source_opens_its_port_and_mounts_data_writable() {
     let manifest = MINIMAL.replace(
         "{image: {reference: \"registry.example/fashion-mnist:1\"}}",
         &format!("{{http: {{url: \"https://host:8443/data.tar.gz\", sha256: \"{}\"}}}}", "0".repeat(64)),
@@ -65,12 +65,12 @@ fn data_over_http_opens_the_port_of_its_url() {
     insta::assert_yaml_snapshot!("http-network-policy", children.network_policy);
     let pod = children.stateful_set.unwrap().spec.unwrap().template.spec.unwrap();
     let mounts = pod.containers[0].volume_mounts.clone().unwrap();
-    // The agent unpacks the archive there.
+    // The agent unpacks the archive to this directory.
     assert_eq!(mounts.iter().find(|mount| mount.mount_path == "/data").unwrap().read_only, None);
 }
 
 #[test]
-fn an_object_store_gives_the_trainer_alone_the_keys_of_its_secret_and_opens_its_port() {
+fn an_object_store_sets_credentials_of_the_trainer_and_opens_its_port() {
     let with = |source: &str| {
         let manifest = MINIMAL.replace("{image: {reference: \"registry.example/fashion-mnist:1\"}}", source);
         assert_ne!(manifest, MINIMAL, "the fixture has changed");
@@ -102,7 +102,7 @@ fn an_object_store_gives_the_trainer_alone_the_keys_of_its_secret_and_opens_its_
 }
 
 #[test]
-fn files_beside_the_data_set_are_mounted_or_their_port_is_open() {
+fn additional_files_are_mounted_or_their_port_is_open() {
     let weights =
         "initialWeights: {source: {volume: {persistentVolumeClaim: {claimName: models}, path: a/best.pt}}}";
     let manifest = MINIMAL.replace("architecture: small-cnn", &format!("architecture: small-cnn, {weights}"));
@@ -129,7 +129,7 @@ fn files_beside_the_data_set_are_mounted_or_their_port_is_open() {
 }
 
 #[test]
-fn one_claim_for_data_and_checkpoints_is_attached_once_for_writing() {
+fn a_shared_claim_for_data_and_checkpoints_is_attached_writable() {
     let children = children(&FULL.replace("claimName: datasets", "claimName: checkpoints"), None);
     let pod = children.stateful_set.unwrap().spec.unwrap().template.spec.unwrap();
     let claims: Vec<_> =
@@ -146,13 +146,13 @@ fn equal_jobs_have_equal_children() {
 }
 
 #[test]
-fn a_disabled_network_policy_is_none() {
+fn a_disabled_network_policy_is_not_created() {
     let manifest = MINIMAL.replace("  training:", "  networkPolicy: {enabled: false}\n  training:");
     assert_eq!(children(&manifest, None).network_policy, None);
 }
 
 #[test]
-fn names_fit_where_they_are_used() {
+fn the_longest_job_name_gives_valid_names_of_children() {
     let name = "a".repeat(datjob_api::datjob::MAX_NAME_LENGTH);
     let children = children(&MINIMAL.replace("name: fashion}", &format!("name: {name}}}")), None);
     let config_map = children.config_map.metadata.name.unwrap();
@@ -160,7 +160,7 @@ fn names_fit_where_they_are_used() {
 }
 
 #[test]
-fn a_pod_with_gpus_runs_the_image_for_cuda_with_a_worker_for_each() {
+fn a_gpu_pod_uses_the_cuda_image_with_one_worker_per_gpu() {
     let manifest = MINIMAL.replace(
         "  replicas: 2\n",
         "  replicas: 2\n  pod:\n    runtimeClassName: nvidia\n    sharedMemory: 8Gi\n    resources: {limits: {nvidia.com/gpu: 4, rdma/hca: 1}}\n    env: [{name: NCCL_SOCKET_IFNAME, value: eth1}]\n",

@@ -1,26 +1,26 @@
-//! `crds/datjob.yaml` and `docs/reference.md` are what the types say.
+//! `crds/datjob.yaml` and `docs/reference.md` are up to date with the types.
 
 use datjob_api::datjob::{DatJob, definition};
 
-fn assert_fresh(file: &str, expected: &str) {
+fn assert_up_to_date(file: &str, expected: &str) {
     let path = format!("{}/../{file}", env!("CARGO_MANIFEST_DIR"));
     let written = std::fs::read_to_string(path).unwrap_or_default();
     assert!(written == expected, "{file} is stale; run `make generate`");
 }
 
 #[test]
-fn the_definition_in_the_repository_is_fresh() {
-    assert_fresh("crds/datjob.yaml", &serde_yaml::to_string(&definition()).unwrap());
+fn the_definition_in_the_repository_is_up_to_date() {
+    assert_up_to_date("crds/datjob.yaml", &serde_yaml::to_string(&definition()).unwrap());
 }
 
 #[test]
-fn the_reference_in_the_repository_is_fresh() {
-    assert_fresh("docs/reference.md", &datjob_operator::reference::markdown(&definition()));
+fn the_reference_in_the_repository_is_up_to_date() {
+    assert_up_to_date("docs/reference.md", &datjob_operator::reference::markdown(&definition()));
 }
 
 #[test]
-fn the_definition_can_be_applied_by_kubectl() {
-    // `kubectl apply` keeps the whole object in an annotation of at most 262,144 bytes.
+fn the_definition_fits_kubectl_apply() {
+    // `kubectl apply` stores the object in an annotation of at most 262,144 bytes.
     let size = serde_json::to_string(&definition()).unwrap().len();
     assert!(size < 200_000, "{size} bytes");
     let written = serde_yaml::to_string(&definition()).unwrap().len();
@@ -28,7 +28,7 @@ fn the_definition_can_be_applied_by_kubectl() {
 }
 
 #[test]
-fn the_fixtures_are_jobs() {
+fn fixtures_are_valid_jobs() {
     for manifest in [include_str!("fixtures/minimal.yaml"), include_str!("fixtures/full.yaml")] {
         let json: serde_json::Value = serde_yaml::from_str(manifest).unwrap();
         serde_json::from_value::<DatJob>(json).unwrap();

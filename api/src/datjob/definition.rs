@@ -1,4 +1,4 @@
-//! The `CustomResourceDefinition`: what the derive makes of the types, and what no derive can say.
+//! The CustomResourceDefinition: the derived one, with additional rules. Pure.
 
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::{
     CustomResourceDefinition, JSON, JSONSchemaProps, JSONSchemaPropsOrArray, ValidationRule,
@@ -7,28 +7,28 @@ use kube::CustomResourceExt;
 
 use super::DatJob;
 
-/// Longest name of a job: its pods carry the name of a revision of their StatefulSet (name, dash, 10 characters) in a
-/// label of at most 63.
+/// Maximum length of a job name: a label of its pods, at most 63 characters, contains the name, a dash and a hash of 10
+/// characters.
 pub const MAX_NAME_LENGTH: usize = 52;
 
-/// Fields of `spec.pod` whose types are Kubernetes' own, and large.
-const KUBERNETES_OWN: [&str; 2] = ["affinity", "topologySpreadConstraints"];
+/// Fields of `spec.pod` with large Kubernetes types.
+const KUBERNETES_TYPES: [&str; 2] = ["affinity", "topologySpreadConstraints"];
 
-/// The definition as it is installed in a cluster.
+/// The definition to install in a cluster.
 pub fn definition() -> CustomResourceDefinition {
     let mut crd = DatJob::crd();
     for version in &mut crd.spec.versions {
         if let Some(root) = version.schema.as_mut().and_then(|schema| schema.open_api_v3_schema.as_mut()) {
-            explain_unions(root);
-            for field in KUBERNETES_OWN {
+            add_union_rules(root);
+            for field in KUBERNETES_TYPES {
                 let pod = property(root, "spec").and_then(|spec| property(spec, "pod"));
                 if let Some(schema) = pod.and_then(|pod| property(pod, field)) {
-                    leave_explaining_to_kubernetes(schema);
+                    remove_descriptions(schema);
                 }
             }
             root.x_kubernetes_validations.get_or_insert_default().extend(name_rules());
             if let Some(status) = property(root, "status") {
-                // An object without status counts as current; -1 says that nobody has looked at it yet.
+                // kstatus treats an object without status as current. -1 marks it as not observed.
                 status.default = Some(JSON(serde_json::json!({"observedGeneration": -1})));
             }
         }
@@ -44,21 +44,21 @@ fn rule(rule: impl Into<String>, message: impl Into<String>) -> ValidationRule {
     ValidationRule { rule: rule.into(), message: Some(message.into()), ..ValidationRule::default() }
 }
 
-/// Takes the descriptions off all that is below a field: `kubectl explain pod.spec` has them, and here they are a quarter of
-/// the definition.
-fn leave_explaining_to_kubernetes(schema: &mut JSONSchemaProps) {
+/// Removes the descriptions below a field. `kubectl explain pod.spec` has them, and they would be a quarter of the
+/// definition.
+fn remove_descriptions(schema: &mut JSONSchemaProps) {
     let items = match &mut schema.items {
         Some(JSONSchemaPropsOrArray::Schema(items)) => Some(&mut **items),
         _ => None,
     };
     for below in schema.properties.iter_mut().flat_map(|all| all.values_mut()).chain(items) {
         below.description = None;
-        leave_explaining_to_kubernetes(below);
+        remove_descriptions(below);
     }
 }
 
-/// Adds to every union a rule that says in words what `oneOf` says to machines.
-fn explain_unions(schema: &mut JSONSchemaProps) {
+/// Adds a rule to each union, so that the API server reports its members instead of a mismatch of `oneOf`.
+fn add_union_rules(schema: &mut JSONSchemaProps) {
     let members: Vec<String> =
         schema.one_of.iter().flatten().flat_map(|one| one.required.clone().unwrap_or_default()).collect();
     if !members.is_empty() {
@@ -69,9 +69,9 @@ fn explain_unions(schema: &mut JSONSchemaProps) {
             format!("set exactly one of: {}", members.join(", ")),
         ));
     }
-    schema.properties.iter_mut().flat_map(|properties| properties.values_mut()).for_each(explain_unions);
+    schema.properties.iter_mut().flat_map(|properties| properties.values_mut()).for_each(add_union_rules);
     if let Some(JSONSchemaPropsOrArray::Schema(items)) = &mut schema.items {
-        explain_unions(items);
+        add_union_rules(items);
     }
 }
 

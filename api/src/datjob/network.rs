@@ -1,3 +1,5 @@
+//! `spec.networkPolicy`: network access of the trainer pods.
+
 use k8s_openapi::api::networking::v1::{NetworkPolicyPeer, NetworkPolicyPort};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};

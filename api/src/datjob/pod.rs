@@ -1,3 +1,5 @@
+//! `spec.pod`: options of the trainer pods.
+
 use std::collections::BTreeMap;
 
 use k8s_openapi::{
@@ -81,7 +83,7 @@ pub struct PodOptions {
 }
 
 impl PodOptions {
-    /// The GPUs that the trainer's container asks for, by resource: `nvidia.com/gpu`, its shared form, and MIG devices.
+    /// The requested GPUs by resource: `nvidia.com/gpu`, `nvidia.com/gpu.shared` and MIG devices.
     pub fn gpu_resources(&self) -> impl Iterator<Item = (&str, &str)> {
         let limits = self.resources.limits.iter().flatten();
         limits
@@ -89,14 +91,14 @@ impl PodOptions {
             .filter(|(name, _)| Self::is_gpu(name))
     }
 
-    /// Whether a resource of that name is a GPU, or a part of one that counts as such.
+    /// Whether the resource is a GPU, a shared GPU or a MIG device.
     pub fn is_gpu(resource: &str) -> bool {
         resource
             .strip_prefix("nvidia.com/")
             .is_some_and(|device| device == "gpu" || device == "gpu.shared" || device.starts_with("mig-"))
     }
 
-    /// How many GPUs the trainer's container asks for; 0 for training on the CPU.
+    /// Number of requested GPUs; 0 for training on the CPU.
     pub fn gpus(&self) -> u32 {
         self.gpu_resources().filter_map(|(_, quantity)| quantity.parse::<u32>().ok()).sum()
     }

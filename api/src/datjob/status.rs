@@ -1,3 +1,5 @@
+//! Status of a DatJob.
+
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -65,8 +67,8 @@ pub struct DatJobStatus {
 }
 
 impl DatJobStatus {
-    /// The attempt that is to run; also of a job that the operator has not looked at yet.
-    pub fn wanted_attempt(status: Option<&Self>) -> u32 {
+    /// The attempt to run; 1 for a job without status.
+    pub fn desired_attempt(status: Option<&Self>) -> u32 {
         status.map_or(1, |status| status.attempt.max(1))
     }
 }

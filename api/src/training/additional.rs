@@ -1,3 +1,5 @@
+//! `data.additional`: additional images for training.
+
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
@@ -63,7 +65,7 @@ impl Labels {
         matches!(self, Self::Given(_))
     }
 
-    /// The network that gives them, if one does.
+    /// The network that labels the images, if any.
     pub fn teacher(&self) -> Option<&Teacher> {
         match self {
             Self::Teacher(teacher) => Some(teacher),

@@ -1,16 +1,18 @@
+//! `attack` and `catastrophicOverfitting`: adversarial examples during training.
+
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::ThreatModel;
 use crate::epsilon::Epsilon;
 
-/// How adversarial examples are made during training, and when.
+/// Attack that generates adversarial examples during training, and its overlap with the gradient exchange.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(try_from = "Fields", into = "Fields")]
 pub struct TrainingAttack {
-    /// How.
+    /// The attack.
     pub method: Attack,
-    /// Whether the examples of the next step are made while the gradients of this one are averaged.
+    /// Whether the attack of the next step runs during the gradient exchange of this step.
     pub overlap: bool,
 }
 
@@ -78,7 +80,7 @@ impl From<TrainingAttack> for Fields {
     }
 }
 
-/// How adversarial examples are made during training.
+/// Attack that generates adversarial examples during training.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Attack {
     /// Projected gradient descent from a random start (Madry et al.).
@@ -153,7 +155,7 @@ pub enum OverfittingResponse {
 }
 
 impl Attack {
-    /// The size of its only step, in units of the pixel range; nothing for attacks of several steps.
+    /// Step size of a single-step attack, in units of the pixel range; `None` for multi-step attacks.
     pub fn single_step_size(&self, threat_model: &ThreatModel) -> Option<f64> {
         match self {
             Self::Pgd(_) => None,
@@ -168,7 +170,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_method_is_written_by_its_name_and_overlap_where_it_is_wanted() {
+    fn serializes_the_method_and_a_true_overlap() {
         for text in [r#"{"pgd":{"steps":7}}"#, r#"{"fgsm":{},"overlap":true}"#, r#"{"nFgsm":{"noise":2.0}}"#]
         {
             let attack: TrainingAttack = serde_json::from_str(text).unwrap();
@@ -177,7 +179,7 @@ mod tests {
     }
 
     #[test]
-    fn two_methods_none_and_unknown_ones_are_refused() {
+    fn rejects_several_missing_and_unknown_methods() {
         for text in [r#"{"pgd":{},"fgsm":{}}"#, r#"{"overlap":true}"#] {
             let error = serde_json::from_str::<TrainingAttack>(text).unwrap_err().to_string();
             assert!(error.contains("set exactly one of pgd, fgsm, nFgsm"), "{error}");

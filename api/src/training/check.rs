@@ -1,4 +1,4 @@
-//! What a training spec must satisfy, for manifests that never met an API server and for what no schema can say.
+//! Validation of the training spec: bounds of the schema, and rules that a schema cannot express. Pure.
 
 use super::{Attack, Decay, Epsilon, Norm, Objective, Training};
 
@@ -7,7 +7,7 @@ mod data;
 mod evaluation;
 mod files;
 
-/// A training spec that cannot be run: the field and what to write there.
+/// An invalid training spec: the field and what to write there.
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
 #[error("spec.training.{field}: {problem}")]
 pub struct InvalidTraining {
@@ -17,26 +17,26 @@ pub struct InvalidTraining {
     pub problem: String,
 }
 
-/// The pods of a world, and what is in each.
+/// Pods of a world, and workers and GPUs in each.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Topology {
-    /// Pods.
+    /// Number of pods.
     pub pods: u32,
-    /// Workers in each pod: a rank each.
+    /// Workers in each pod; each is one rank.
     pub workers: u32,
     /// GPUs in each pod; 0 for training on the CPU.
     pub gpus: u32,
 }
 
 impl Topology {
-    /// Ranks in all.
+    /// Number of ranks.
     pub fn world_size(self) -> u32 {
         self.pods * self.workers
     }
 }
 
 impl Training {
-    /// Checks every bound that the schema states, and that the spec fits the world.
+    /// Checks the bounds of the schema, combinations of fields and the world size.
     pub fn check(&self, topology: Topology) -> Result<(), InvalidTraining> {
         self.check_bounds()?;
         self.check_schedule()?;
@@ -50,13 +50,13 @@ impl Training {
         self.check_files()?;
         self.check_additional()?;
         self.check_world(topology.world_size())?;
-        // What only the files can tell is checked by the trainer.
+        // The trainer checks what depends on the user's files.
         let contents = self.data.dataset.contents();
         contents.map_or(Ok(()), |contents| self.check_contents(&contents, topology.world_size()))
     }
 
     fn check_model(&self) -> Result<(), InvalidTraining> {
-        if self.model.stem_fits() {
+        if self.model.supports_stem() {
             return Ok(());
         }
         let architecture = self.model.architecture;
@@ -84,7 +84,7 @@ impl Training {
         refuse("communication.backend", &problem)
     }
 
-    /// What ranks send one another, and when.
+    /// Checks options of the exchange between ranks.
     fn check_exchange(&self) -> Result<(), InvalidTraining> {
         if self.schedule.local_steps() == 1 {
             return Ok(());
@@ -114,28 +114,28 @@ impl Training {
                 "requires decay.piecewise or decay.cosine; decay.cyclic has no separate warm-up",
             );
         }
-        at_most("schedule.warmupEpochs", schedule.warmup_epochs, schedule.epochs, "schedule.epochs")
+        check_at_most("schedule.warmupEpochs", schedule.warmup_epochs, schedule.epochs, "schedule.epochs")
     }
 
     fn check_epsilons(&self) -> Result<(), InvalidTraining> {
-        let most = self.largest_epsilon();
-        let size = |field: &str, epsilon: Option<&Epsilon>| size(field, epsilon, most);
-        size("threatModel.epsilon", Some(&self.threat_model.epsilon))?;
+        let max = self.max_epsilon();
+        let check = |field: &str, epsilon: Option<&Epsilon>| check_size(field, epsilon, max);
+        check("threatModel.epsilon", Some(&self.threat_model.epsilon))?;
         match &self.attack.method {
-            Attack::Pgd(pgd) => size("attack.pgd.stepSize", pgd.step_size.as_ref()),
-            Attack::Fgsm(fgsm) => size("attack.fgsm.stepSize", fgsm.step_size.as_ref()),
-            Attack::NFgsm(n_fgsm) => size("attack.nFgsm.stepSize", n_fgsm.step_size.as_ref()),
+            Attack::Pgd(pgd) => check("attack.pgd.stepSize", pgd.step_size.as_ref()),
+            Attack::Fgsm(fgsm) => check("attack.fgsm.stepSize", fgsm.step_size.as_ref()),
+            Attack::NFgsm(n_fgsm) => check("attack.nFgsm.stepSize", n_fgsm.step_size.as_ref()),
         }
     }
 
-    fn largest_epsilon(&self) -> f64 {
+    fn max_epsilon(&self) -> f64 {
         match self.threat_model.norm {
             Norm::Linf => 1.0,
             Norm::L2 => 100.0,
         }
     }
 
-    /// Which attacks go with which norm and objective.
+    /// Checks the combination of attack, norm and objective.
     fn check_attack(&self) -> Result<(), InvalidTraining> {
         if self.smoothing.is_some() {
             if !matches!(self.objective, Objective::CrossEntropy(_)) {
@@ -182,20 +182,20 @@ fn refuse(field: &str, problem: &str) -> Result<(), InvalidTraining> {
     Err(InvalidTraining { field: field.to_owned(), problem: problem.to_owned() })
 }
 
-/// Checks a bound that another value gives: `limit` names it.
-fn at_most(field: &str, value: u32, most: u32, limit: &str) -> Result<(), InvalidTraining> {
-    if value <= most {
+/// Checks that a value is at most another value, which `limit` names.
+fn check_at_most(field: &str, value: u32, max: u32, limit: &str) -> Result<(), InvalidTraining> {
+    if value <= max {
         return Ok(());
     }
-    refuse(field, &format!("invalid value {value}: must be at most {most} ({limit})"))
+    refuse(field, &format!("invalid value {value}: must be at most {max} ({limit})"))
 }
 
-fn size(field: &str, epsilon: Option<&Epsilon>, most: f64) -> Result<(), InvalidTraining> {
+fn check_size(field: &str, epsilon: Option<&Epsilon>, max: f64) -> Result<(), InvalidTraining> {
     match epsilon {
-        Some(size) if !(size.value() > 0.0 && size.value() <= most) => refuse(
+        Some(size) if !(size.value() > 0.0 && size.value() <= max) => refuse(
             field,
             &format!(
-                "invalid value {size}: must be greater than 0 and at most {most}, in units of the pixel range [0, 1]; \
+                "invalid value {size}: must be greater than 0 and at most {max}, in units of the pixel range [0, 1]; \
                  for example \"8/255\""
             ),
         ),

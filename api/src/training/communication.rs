@@ -1,3 +1,5 @@
+//! `communication`: gradient exchange between ranks.
+
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
@@ -56,8 +58,8 @@ impl Default for Int8 {
 pub struct Half {}
 
 impl Communication {
-    /// Whether nothing was chosen. Then it is left out of the spec's JSON, whose hash names checkpoints that are older
-    /// than this field.
+    /// Whether all fields have their defaults. The JSON then omits the field, so that hashes of older specs do not
+    /// change.
     #[allow(clippy::trivially_copy_pass_by_ref, reason = "serde gives a reference")]
     pub(super) fn is_default(&self) -> bool {
         *self == Self::default()
@@ -78,8 +80,7 @@ pub enum Backend {
 }
 
 impl Backend {
-    /// What a world uses whose pods each have so many workers on so many GPUs: `true` for NCCL; nothing where NCCL was
-    /// asked for and cannot be.
+    /// Whether a world with these workers and GPUs per pod uses NCCL; `None` if it requires NCCL but cannot use it.
     pub fn uses_nccl(self, workers: u32, gpus: u32) -> Option<bool> {
         let possible = gpus > 0 && workers <= gpus;
         match self {
@@ -95,7 +96,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn nccl_takes_a_gpu_for_each_rank() {
+    fn nccl_requires_a_gpu_per_rank() {
         let cases = [
             (Backend::Auto, [Some(false), Some(true), Some(true), Some(false)]),
             (Backend::Nccl, [None, Some(true), Some(true), None]),
@@ -109,7 +110,7 @@ mod tests {
     }
 
     #[test]
-    fn eight_bits_go_both_ways_by_default() {
+    fn int8_compresses_both_directions_by_default() {
         let int8: Communication = serde_json::from_str(r#"{"compression": {"int8": {}}}"#).unwrap();
         let expected = Int8 { bucket: 512, sides: 2, error_feedback: false };
         assert_eq!(int8.compression, Some(Compression::Int8(expected)));
@@ -119,7 +120,7 @@ mod tests {
     }
 
     #[test]
-    fn the_default_does_not_change_a_spec_of_before() {
+    fn the_default_is_not_serialized() {
         assert!(Communication::default().is_default());
         let nccl: Communication = serde_json::from_str(r#"{"backend": "NCCL"}"#).unwrap();
         assert!(!nccl.is_default());

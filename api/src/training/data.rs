@@ -1,3 +1,5 @@
+//! `data`: data set, validation split and augmentation.
+
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
@@ -86,17 +88,17 @@ pub struct RandomResizedCrop {
     pub min_area: f64,
 }
 
-/// How training images are varied, with the data set's defaults filled in.
+/// Augmentation of training images, with the data set's defaults filled in.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Variation {
     /// Pixels of padding on each side before a random crop.
     pub crop: u32,
-    /// Whether images are flipped.
+    /// Whether images are flipped at random.
     pub flip: bool,
-    /// The random part, where one is taken.
+    /// Random resized crop, if enabled.
     pub random_resized_crop: Option<RandomResizedCrop>,
-    /// Side of the square of zeros; 0 for none.
+    /// Side of the square of zeros in pixels; 0 disables it.
     pub cutout: u32,
-    /// How images are mixed, where they are.
+    /// CutMix, if enabled.
     pub cut_mix: Option<CutMix>,
 }

@@ -1,4 +1,4 @@
-//! Defaults of the training spec: the ones that the schema shows, and the ones that follow from other fields.
+//! Defaults of the training spec, including those that depend on other fields. Pure.
 
 use super::{
     Augmentation, Checkpoint, CutMix, Cyclic, Data, Decay, DuringAttack, Epsilon, Evaluation, Fgsm,
@@ -56,23 +56,23 @@ impl Default for DuringAttack {
 }
 
 impl Data {
-    /// How training images are varied, with the data set's own defaults filled in.
+    /// Augmentation of training images, with the data set's defaults filled in.
     pub fn variation(&self) -> Variation {
         let Augmentation { crop, flip, random_resized_crop, cutout, cut_mix } = self.augmentation;
-        let customary = (self.dataset.is_encoded() && crop.is_none()).then(RandomResizedCrop::default);
+        let default_crop = (self.dataset.is_encoded() && crop.is_none()).then(RandomResizedCrop::default);
         Variation {
             crop: match crop {
                 None if random_resized_crop.is_some() => 0,
                 crop => crop.unwrap_or(self.dataset.crop_by_default()),
             },
             flip: flip.unwrap_or(self.dataset.flips_by_default()),
-            random_resized_crop: random_resized_crop.or(customary),
+            random_resized_crop: random_resized_crop.or(default_crop),
             cutout: cutout.unwrap_or(0),
             cut_mix,
         }
     }
 
-    /// Side of the square that images of any size are brought to, in pixels.
+    /// Side in pixels of the square to which encoded images are resized.
     pub fn image_size(&self) -> u32 {
         self.image_size.unwrap_or(224)
     }
@@ -90,51 +90,51 @@ impl Default for RandomResizedCrop {
     }
 }
 
-/// Step size of PGD where the manifest gives none: 2.5 ε / steps (Madry et al., section 5).
+/// Step size of PGD; defaults to 2.5 ε / steps (Madry et al., section 5).
 fn pgd_step_size(step_size: Option<&Epsilon>, steps: u32, threat_model: &ThreatModel) -> f64 {
     step_size.map_or_else(|| 2.5 * threat_model.epsilon.value() / f64::from(steps), Epsilon::value)
 }
 
 impl Pgd {
-    /// The step size under `threat_model`: as given, else 2.5 ε / steps.
+    /// The step size; defaults to 2.5 ε / steps.
     pub fn step_size(&self, threat_model: &ThreatModel) -> f64 {
         pgd_step_size(self.step_size.as_ref(), self.steps, threat_model)
     }
 }
 
 impl FinalPgd {
-    /// The step size under `threat_model`: as given, else 2.5 ε / steps.
+    /// The step size; defaults to 2.5 ε / steps.
     pub fn step_size(&self, threat_model: &ThreatModel) -> f64 {
         pgd_step_size(self.step_size.as_ref(), self.steps, threat_model)
     }
 }
 
 impl Fgsm {
-    /// The step size under `threat_model`: as given, else 1.25 ε (Wong et al., "Fast is better than free").
+    /// The step size; defaults to 1.25 ε (Wong et al., "Fast is better than free").
     pub fn step_size(&self, threat_model: &ThreatModel) -> f64 {
         self.step_size.as_ref().map_or(1.25 * threat_model.epsilon.value(), Epsilon::value)
     }
 }
 
 impl NFgsm {
-    /// The step size under `threat_model`: as given, else ε.
+    /// The step size; defaults to ε.
     pub fn step_size(&self, threat_model: &ThreatModel) -> f64 {
         self.step_size.as_ref().map_or(threat_model.epsilon.value(), Epsilon::value)
     }
 }
 
 impl Schedule {
-    /// The decay, with its default filled in: one cycle.
+    /// The decay; defaults to one cycle.
     pub fn decay(&self) -> Decay {
         self.decay.clone().unwrap_or_else(|| Decay::Cyclic(Cyclic::default()))
     }
 
-    /// Steps that a rank takes before ranks average.
+    /// Number of steps before ranks average; defaults to 1.
     pub fn local_steps(&self) -> u32 {
         self.local_steps.unwrap_or(1)
     }
 
-    /// By what the optimizer's learning rate is multiplied for the size of the batch.
+    /// Factor of the learning rate for the batch size.
     pub fn scale(&self) -> f64 {
         let Some(Scaling { rule, base_batch_size }) = self.scaling else { return 1.0 };
         let ratio = f64::from(self.batch_size) / f64::from(base_batch_size);

@@ -1,3 +1,5 @@
+//! `evaluation`: evaluations during training and at the end.
+
 use std::str::FromStr;
 
 use schemars::JsonSchema;
@@ -49,10 +51,10 @@ pub struct Sweep {
 }
 
 impl Sweep {
-    /// Steps of PGD at each radius of [`Sweep::epsilon`].
+    /// Number of PGD steps at each radius of [`Sweep::epsilon`].
     pub const STEPS: u32 = 20;
 
-    /// What is measured: radius and number of steps, first over radii, then over steps at `epsilon`.
+    /// Radius and number of steps of each measurement: first over radii, then over steps at `epsilon`.
     pub fn points(&self, epsilon: &Epsilon) -> Vec<(Epsilon, u32)> {
         let over_radii = self.epsilon.iter().map(|epsilon| (epsilon.clone(), Self::STEPS));
         over_radii.chain(self.steps.iter().map(|&steps| (epsilon.clone(), steps))).collect()
@@ -105,7 +107,7 @@ pub struct Target {
 }
 
 impl Target {
-    /// What was missed, as a sentence; nothing where it was reached.
+    /// Describes how the results miss the target; `None` if they reach it.
     pub fn missed(&self, results: &Results) -> Option<String> {
         let attack = self.attack.as_deref();
         let (name, count) = match attack {
@@ -178,7 +180,7 @@ impl FinalAttack {
     }
 }
 
-/// A name that is no attack's.
+/// An unknown name of an attack.
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
 #[error(
     "unknown attack {0:?}; expected autoattack, pgd-STEPS[-RESTARTS], cw-STEPS[-RESTARTS], apgd-ce[-STEPS[-RESTARTS]], \
@@ -189,7 +191,7 @@ pub struct UnknownAttack(String);
 impl FromStr for FinalAttack {
     type Err = UnknownAttack;
 
-    /// The attack of a [`FinalAttack::name`], with default step size; numbers that have a default may be left out.
+    /// Parses a [`FinalAttack::name`]. The step size is the default; numbers with a default are optional.
     fn from_str(name: &str) -> Result<Self, UnknownAttack> {
         let unknown = || UnknownAttack(name.to_owned());
         if name == "autoattack" {
@@ -239,7 +241,7 @@ pub struct Square {
 }
 
 impl Square {
-    /// How often the network is asked, with the default filled in.
+    /// Number of queries, with the default filled in.
     pub fn queries(&self) -> u32 {
         self.queries.unwrap_or(5000)
     }
@@ -331,7 +333,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_name_names_its_attack() {
+    fn names_parse_to_their_attacks() {
         for name in [
             "autoattack",
             "pgd-20",

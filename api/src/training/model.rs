@@ -1,3 +1,5 @@
+//! `model`: architecture and initial weights of the network.
+
 use std::{fmt, str::FromStr};
 
 use schemars::JsonSchema;
@@ -43,15 +45,15 @@ pub struct InitialWeights {
     pub new_head: bool,
 }
 
-/// What was not chosen is left out of the spec's JSON, whose hash names checkpoints that are older than a field.
+/// Whether a field has its default. The JSON then omits it, so that hashes of older specs do not change.
 fn is_default<T: Default + PartialEq>(value: &T) -> bool {
     *value == T::default()
 }
 
 impl Model {
-    /// Whether the architecture has the stem.
-    pub fn stem_fits(&self) -> bool {
-        self.stem == Stem::default() || self.architecture.has_stems()
+    /// Whether the architecture supports the stem.
+    pub fn supports_stem(&self) -> bool {
+        self.stem == Stem::default() || self.architecture.has_variable_stem()
     }
 }
 
@@ -89,12 +91,12 @@ pub enum Architecture {
     },
 }
 
-/// Most layers of a wide residual network.
-const DEEPEST: u16 = 106;
-/// Greatest widening factor.
-const WIDEST: u16 = 20;
-const WIDE_RESNET: &str = "wide-resnet-";
-/// What [`Architecture`] is written as. Depth and width are bounded when it is read.
+/// Maximum depth of a wide residual network.
+const MAX_DEPTH: u16 = 106;
+/// Maximum widening factor.
+const MAX_WIDTH: u16 = 20;
+const WIDE_RESNET_PREFIX: &str = "wide-resnet-";
+/// Pattern of the schema. [`Architecture::from_str`] also checks depth and width.
 pub(crate) const PATTERN: &str =
     "^(small-cnn|resnet18|resnet34|resnet50|preact-resnet18|wide-resnet-[1-9][0-9]{1,2}-[1-9][0-9]?)$";
 
@@ -107,8 +109,8 @@ impl Architecture {
         ("preact-resnet18", Self::PreactResnet18),
     ];
 
-    /// Whether its stem can be chosen.
-    pub fn has_stems(self) -> bool {
+    /// Whether the stem is configurable.
+    pub fn has_variable_stem(self) -> bool {
         matches!(self, Self::Resnet18 | Self::Resnet34 | Self::Resnet50)
     }
 }
@@ -116,7 +118,7 @@ impl Architecture {
 impl fmt::Display for Architecture {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::WideResnet { depth, width } => write!(f, "{WIDE_RESNET}{depth}-{width}"),
+            Self::WideResnet { depth, width } => write!(f, "{WIDE_RESNET_PREFIX}{depth}-{width}"),
             named => {
                 let name = Self::NAMED.iter().find(|(_, one)| one == named).map_or("", |(name, _)| name);
                 f.write_str(name)
@@ -125,11 +127,11 @@ impl fmt::Display for Architecture {
     }
 }
 
-/// A text that is no architecture.
+/// An unknown architecture.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error(
     "unknown architecture {0:?}; expected one of small-cnn, resnet18, resnet34, resnet50, preact-resnet18, \
-     wide-resnet-DEPTH-WIDTH (DEPTH 6n + 4 from 10 to {DEEPEST}, WIDTH from 1 to {WIDEST})"
+     wide-resnet-DEPTH-WIDTH (DEPTH 6n + 4 from 10 to {MAX_DEPTH}, WIDTH from 1 to {MAX_WIDTH})"
 )]
 pub struct UnknownArchitecture(String);
 
@@ -140,12 +142,12 @@ impl FromStr for Architecture {
         if let Some((_, architecture)) = Self::NAMED.iter().find(|(name, _)| *name == text) {
             return Ok(*architecture);
         }
-        let wide = text.strip_prefix(WIDE_RESNET).and_then(|numbers| numbers.split_once('-'));
+        let wide = text.strip_prefix(WIDE_RESNET_PREFIX).and_then(|numbers| numbers.split_once('-'));
         let number = |digits: &str| digits.parse::<u16>().ok().filter(|number| number.to_string() == digits);
         if let Some((Some(depth), Some(width))) = wide.map(|(depth, width)| (number(depth), number(width)))
-            && (10..=DEEPEST).contains(&depth)
+            && (10..=MAX_DEPTH).contains(&depth)
             && depth % 6 == 4
-            && (1..=WIDEST).contains(&width)
+            && (1..=MAX_WIDTH).contains(&width)
         {
             return Ok(Self::WideResnet { depth, width });
         }
@@ -206,7 +208,7 @@ impl Normalization {
             (Self::Dataset, Dataset::Cifar100) => {
                 Some((&[0.5071, 0.4865, 0.4409], &[0.2673, 0.2564, 0.2762]))
             }
-            // Those of ImageNet, whatever the images.
+            // Statistics of ImageNet, for all encoded images.
             (Self::Dataset, Dataset::ImageFolder | Dataset::Webdataset) => {
                 Some((&[0.485, 0.456, 0.406], &[0.229, 0.224, 0.225]))
             }
@@ -221,7 +223,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn names_are_those_of_the_literature() {
+    fn parses_and_formats_names() {
         for text in ["small-cnn", "resnet18", "resnet34", "resnet50", "preact-resnet18", "wide-resnet-28-10"]
         {
             assert_eq!(text.parse::<Architecture>().unwrap().to_string(), text);
@@ -231,7 +233,7 @@ mod tests {
     }
 
     #[test]
-    fn what_cannot_be_built_is_refused_with_what_can() {
+    fn rejects_unknown_architectures_with_the_known_ones() {
         for text in [
             "resnet1",
             "ResNet18",
@@ -250,13 +252,13 @@ mod tests {
     }
 
     #[test]
-    fn what_was_not_chosen_is_not_written() {
+    fn defaults_are_not_serialized() {
         let model = Model::from(Architecture::SmallCnn);
         assert_eq!(serde_json::to_string(&model).unwrap(), r#"{"architecture":"small-cnn"}"#);
     }
 
     #[test]
-    fn statistics_have_a_number_for_each_channel() {
+    fn statistics_have_one_value_per_channel() {
         for dataset in Dataset::ALL {
             let (mean, deviation) = Normalization::Dataset.statistics(dataset).unwrap();
             let channels = dataset.channels() as usize;
@@ -266,7 +268,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn no_text_panics(text in ".{0,40}") {
+        fn parsing_never_panics(text in ".{0,40}") {
             let _ = text.parse::<Architecture>();
         }
     }

@@ -1,3 +1,5 @@
+//! `objective`, `weightPerturbation` and `smoothing`.
+
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
@@ -86,7 +88,7 @@ pub struct WeightPerturbation {
 }
 
 impl WeightPerturbation {
-    /// The length beside this objective, with the default filled in (Wu et al., section 5).
+    /// The size of the perturbation; its default depends on the objective (Wu et al., section 5).
     pub fn gamma(&self, objective: &Objective) -> f64 {
         self.gamma.unwrap_or(if matches!(objective, Objective::Trades(_)) { 0.005 } else { 0.01 })
     }
@@ -107,7 +109,7 @@ pub struct Smoothing {
 }
 
 impl Smoothing {
-    /// Copies of each image, with the default filled in.
+    /// Number of copies of each image, with the default filled in.
     pub fn samples(&self) -> u32 {
         self.samples.unwrap_or(2)
     }

@@ -1,3 +1,5 @@
+//! `optimizer` and `averaging`.
+
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
@@ -86,8 +88,8 @@ impl Default for AdamW {
 }
 
 impl AdamW {
-    /// What is added to the root, with the default filled in. (No default of the schema: YAML writes numbers as small as
-    /// this with an exponent, which some readers take for a string.)
+    /// The term added to the denominator, with the default filled in. The schema has no default, because YAML writes this
+    /// small number with an exponent, which some parsers read as a string.
     pub fn epsilon(&self) -> f64 {
         self.epsilon.unwrap_or(1e-8)
     }
@@ -137,7 +139,7 @@ impl Default for Lamb {
 }
 
 impl Lamb {
-    /// What is added to the root, with the default filled in.
+    /// The term added to the denominator, with the default filled in.
     pub fn epsilon(&self) -> f64 {
         self.epsilon.unwrap_or(1e-6)
     }

@@ -1,3 +1,5 @@
+//! `schedule`: epochs, batch size and learning rate.
+
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
@@ -43,7 +45,7 @@ pub struct Schedule {
     pub local_steps: Option<u32>,
 }
 
-/// Whether ranks average in every step, in either way of writing it.
+/// Whether ranks average in every step, which is the default.
 #[allow(clippy::ref_option, clippy::trivially_copy_pass_by_ref, reason = "serde gives a reference")]
 fn is_one(local_steps: &Option<u32>) -> bool {
     matches!(local_steps, None | Some(1))

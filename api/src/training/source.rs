@@ -1,4 +1,4 @@
-//! Where data sets and files come from.
+//! Sources of data sets and files.
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -87,17 +87,17 @@ pub struct ObjectStoreSource {
 }
 
 impl ObjectStoreSource {
-    /// The bucket, and the prefix without slashes at its ends; nothing where the URL is none of S3.
+    /// The bucket, and the prefix without slashes at its ends; `None` if the URL is invalid.
     pub fn bucket_and_prefix(&self) -> Option<(&str, &str)> {
         let rest = self.url.strip_prefix("s3://").filter(|_| self.url.len() <= 1024)?;
         let (bucket, prefix) = rest.split_once('/').unwrap_or((rest, ""));
         let inner = |b: u8| matches!(b, b'a'..=b'z' | b'0'..=b'9' | b'.' | b'-');
         let outer = |b: Option<u8>| b.is_some_and(|b| b.is_ascii_lowercase() || b.is_ascii_digit());
-        let named = (3..=63).contains(&bucket.len())
+        let valid = (3..=63).contains(&bucket.len())
             && bucket.bytes().all(inner)
             && outer(bucket.bytes().next())
             && outer(bucket.bytes().next_back());
-        named.then(|| (bucket, prefix.trim_matches('/')))
+        valid.then(|| (bucket, prefix.trim_matches('/')))
     }
 }
 
@@ -122,20 +122,20 @@ pub struct VolumeFile {
     pub path: String,
 }
 
-/// What a training spec names a file for.
+/// A file of the training spec, by its purpose.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum NamedFile {
-    /// Weights to begin with: `model.initialWeights`.
+    /// Initial weights: `model.initialWeights`.
     InitialWeights,
-    /// Images beside the data set: `data.additional`.
+    /// Additional images: `data.additional`.
     AdditionalImages,
-    /// Weights of the network that labels them: `data.additional.labels.teacher`.
+    /// Weights of the teacher: `data.additional.labels.teacher`.
     TeacherWeights,
 }
 
 impl NamedFile {
-    /// The field that names it, below `spec.training`.
+    /// Path of the field below `spec.training`.
     pub fn field(self) -> &'static str {
         match self {
             Self::InitialWeights => "model.initialWeights.source",
@@ -144,7 +144,7 @@ impl NamedFile {
         }
     }
 
-    /// A name for its volume and directory, and of the option that gives it on a workstation.
+    /// Name of its volume and directory, and of the command-line option on a workstation.
     pub fn name(self) -> &'static str {
         match self {
             Self::InitialWeights => "initial-weights",
@@ -155,7 +155,7 @@ impl NamedFile {
 }
 
 impl Training {
-    /// The files that the spec names beside the data set's.
+    /// The files of the spec, without the data set.
     pub fn files(&self) -> Vec<(NamedFile, &FileSource)> {
         let weights = self.model.initial_weights.iter();
         let mut files: Vec<_> = weights.map(|weights| (NamedFile::InitialWeights, &weights.source)).collect();

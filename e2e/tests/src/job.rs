@@ -1,10 +1,10 @@
-//! Small jobs, and what their objects say.
+//! Manifests of small jobs, and accessors for their objects.
 
 use serde_json::{Value, json};
 
 use crate::registry;
 
-/// A claim for checkpoints or data.
+/// A PersistentVolumeClaim for checkpoints or data.
 pub fn claim(name: &str) -> Value {
     json!({
         "apiVersion": "v1",
@@ -14,8 +14,8 @@ pub fn claim(name: &str) -> Value {
     })
 }
 
-/// A job of two pods that takes about a minute for three epochs; its checkpoints are in the claim `checkpoints`.
-pub fn quick(name: &str) -> Value {
+/// A job of two pods that trains three epochs in about a minute, with the claim `checkpoints`.
+pub fn small(name: &str) -> Value {
     json!({
         "apiVersion": "datjob.io/v1alpha1",
         "kind": "DatJob",
@@ -45,13 +45,13 @@ pub fn quick(name: &str) -> Value {
     })
 }
 
-/// A condition of a job.
+/// The condition of this type.
 pub fn condition<'a>(job: &'a Value, kind: &str) -> Option<&'a Value> {
     job["status"]["conditions"].as_array()?.iter().find(|condition| condition["type"] == kind)
 }
 
-/// The names and UIDs of pods.
-pub fn identities(pods: &[Value]) -> Vec<(String, String)> {
+/// The names and UIDs of pods, sorted.
+pub fn pod_identities(pods: &[Value]) -> Vec<(String, String)> {
     let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
     let mut identities: Vec<_> =
         pods.iter().map(|pod| (text(&pod["metadata"]["name"]), text(&pod["metadata"]["uid"]))).collect();

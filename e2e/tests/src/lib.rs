@@ -1,8 +1,8 @@
-//! What the end-to-end tests are written in: a namespace of a real cluster, kubectl, helm, and patience.
+//! Helpers of the end-to-end tests: a namespace of a real cluster, kubectl, helm and waiting.
 //!
-//! They run with `make e2e`, which installs the operator and sets `KUBECONFIG`, `DATJOB_E2E_KUBECTL`,
-//! `DATJOB_E2E_HELM` (commands, in words) and `DATJOB_E2E_REGISTRY`. Any cluster does.
-#![allow(clippy::missing_panics_doc, reason = "these are tests: whatever is not as it should be panics")]
+//! `make e2e` runs the tests. It installs the operator and sets `KUBECONFIG`, `DATJOB_E2E_KUBECTL`, `DATJOB_E2E_HELM`
+//! (commands with arguments) and `DATJOB_E2E_REGISTRY`. Any cluster works.
+#![allow(clippy::missing_panics_doc, reason = "a failed test panics")]
 
 use std::{
     env,
@@ -18,10 +18,10 @@ use serde_json::Value;
 
 pub mod job;
 
-/// Where the operator is installed.
+/// Namespace of the operator.
 pub const OPERATOR_NAMESPACE: &str = "datjob-system";
 
-fn words(variable: &str) -> Vec<String> {
+fn command_line(variable: &str) -> Vec<String> {
     let value = env::var(variable)
         .unwrap_or_else(|_| panic!("{variable} is not set; run these tests with `make e2e`"));
     value.split_whitespace().map(str::to_owned).collect()
@@ -29,7 +29,7 @@ fn words(variable: &str) -> Vec<String> {
 
 /// The prefix of the images under test.
 pub fn registry() -> String {
-    words("DATJOB_E2E_REGISTRY").concat()
+    command_line("DATJOB_E2E_REGISTRY").concat()
 }
 
 /// The directory of the checkout.
@@ -39,7 +39,7 @@ pub fn checkout() -> String {
 }
 
 fn execute(variable: &str, arguments: &[&str], input: &str) -> Output {
-    let command = words(variable);
+    let command = command_line(variable);
     let mut child = Command::new(&command[0])
         .args(&command[1..])
         .args(arguments)
@@ -49,28 +49,28 @@ fn execute(variable: &str, arguments: &[&str], input: &str) -> Output {
         .spawn()
         .unwrap_or_else(|error| panic!("{}: {error}", command[0]));
     let mut stdin = child.stdin.take().expect("stdin is piped");
-    // A command that does not read its input may have ended already.
+    // A command that does not read its input may have exited already.
     let _ = stdin.write_all(input.as_bytes());
     drop(stdin);
     child.wait_with_output().expect("the command runs")
 }
 
-fn outcome(output: &Output) -> Result<String, String> {
+fn into_result(output: &Output) -> Result<String, String> {
     let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
     if output.status.success() { Ok(text(&output.stdout)) } else { Err(text(&output.stderr)) }
 }
 
-/// Runs kubectl; its output, or what it complains about.
+/// Runs kubectl; returns its standard output, or its standard error if it fails.
 pub fn kubectl(arguments: &[&str], input: &str) -> Result<String, String> {
-    outcome(&execute("DATJOB_E2E_KUBECTL", arguments, input))
+    into_result(&execute("DATJOB_E2E_KUBECTL", arguments, input))
 }
 
-/// Runs helm; its output, or what it complains about.
+/// Runs helm; returns its standard output, or its standard error if it fails.
 pub fn helm(arguments: &[&str]) -> Result<String, String> {
-    outcome(&execute("DATJOB_E2E_HELM", arguments, ""))
+    into_result(&execute("DATJOB_E2E_HELM", arguments, ""))
 }
 
-/// Waits until `probe` gives something; panics with `what` and the last state after `seconds`.
+/// Waits until `probe` succeeds; panics with `what` and the last error after `seconds`.
 pub fn wait_until<T>(what: &str, seconds: u64, mut probe: impl FnMut() -> Result<T, String>) -> T {
     let started = Instant::now();
     loop {
@@ -84,68 +84,68 @@ pub fn wait_until<T>(what: &str, seconds: u64, mut probe: impl FnMut() -> Result
     }
 }
 
-/// Which tests have the cluster now: some, each in its namespace, or one that changes what all of them need.
+/// Lock of the cluster: shared by tests within their namespaces, exclusive for a test that affects the others.
 static CLUSTER: RwLock<()> = RwLock::new(());
 
-/// A test's hold on the cluster, until it is dropped.
+/// A test's lock of the cluster.
 #[derive(Debug)]
-enum Hold {
+enum ClusterLock {
     Shared { _guard: RwLockReadGuard<'static, ()> },
-    Alone { _guard: RwLockWriteGuard<'static, ()> },
+    Exclusive { _guard: RwLockWriteGuard<'static, ()> },
 }
 
-/// A namespace that enforces the Pod Security level `restricted`, made for one test and removed after it.
+/// A namespace that enforces the Pod Security level `restricted`. It is created for one test and deleted after it.
 #[derive(Debug)]
 pub struct Namespace {
     name: String,
-    _hold: Hold,
+    _lock: ClusterLock,
 }
 
 impl Namespace {
-    /// Makes it anew, for a test that stays within it.
+    /// Creates a namespace for a test that affects no other namespace.
     pub fn new(test: &str) -> Self {
         let guard = CLUSTER.read().unwrap_or_else(PoisonError::into_inner);
-        Self::made(test, Hold::Shared { _guard: guard })
+        Self::create(test, ClusterLock::Shared { _guard: guard })
     }
 
-    /// Makes it anew, for a test that touches what all share (the operator, the definition) or counts what they do: no
-    /// other test runs beside it.
-    pub fn alone(test: &str) -> Self {
+    /// Creates a namespace for a test that changes the operator or the definition, or counts requests. No other test runs
+    /// at the same time.
+    pub fn exclusive(test: &str) -> Self {
         let guard = CLUSTER.write().unwrap_or_else(PoisonError::into_inner);
-        Self::made(test, Hold::Alone { _guard: guard })
+        Self::create(test, ClusterLock::Exclusive { _guard: guard })
     }
 
-    fn made(test: &str, hold: Hold) -> Self {
-        let namespace = Self { name: format!("datjob-e2e-{test}"), _hold: hold };
-        namespace.remove();
+    fn create(test: &str, lock: ClusterLock) -> Self {
+        let namespace = Self { name: format!("datjob-e2e-{test}"), _lock: lock };
+        namespace.delete();
         kubectl(&["create", "namespace", &namespace.name], "").expect("the namespace is created");
         let label = "pod-security.kubernetes.io/enforce=restricted";
         kubectl(&["label", "namespace", &namespace.name, label], "").expect("the namespace is labelled");
         namespace
     }
 
-    fn remove(&self) {
+    fn delete(&self) {
         let arguments = ["delete", "namespace", &self.name, "--ignore-not-found", "--wait", "--timeout=120s"];
         kubectl(&arguments, "").expect("the namespace is deleted");
     }
 
-    /// kubectl in this namespace.
+    /// Runs kubectl in this namespace.
     pub fn kubectl(&self, arguments: &[&str]) -> Result<String, String> {
         kubectl(&[&["-n", self.name.as_str()], arguments].concat(), "")
     }
 
-    /// `kubectl apply` of a document.
+    /// Applies a document.
     pub fn apply(&self, document: &Value) -> Result<String, String> {
         kubectl(&["-n", &self.name, "apply", "-f", "-"], &document.to_string())
     }
 
-    /// An object as it stands now; nothing where there is none.
+    /// The current object, if it exists.
     pub fn get(&self, kind: &str, name: &str) -> Option<Value> {
         let text = self.kubectl(&["get", kind, name, "-o", "json"]).ok()?;
         Some(serde_json::from_str(&text).expect("kubectl prints JSON"))
     }
 
-    /// All objects of a kind, or those with a label.
+    /// The objects of a kind that match a label selector.
     pub fn list(&self, kind: &str, selector: &str) -> Vec<Value> {
         let text =
             self.kubectl(&["get", kind, "-l", selector, "-o", "json"]).expect("the kind can be listed");
@@ -175,7 +175,7 @@ impl Namespace {
         })
     }
 
-    /// Waits until a job has completed so many epochs.
+    /// Waits until a job has completed this number of epochs.
     pub fn wait_for_epoch(&self, job: &str, epochs: u64, seconds: u64) -> Value {
         wait_until(&format!("epoch {epochs} of {job}"), seconds, || {
             let object = self.get("datjob", job).ok_or("the job does not exist")?;
@@ -186,7 +186,7 @@ impl Namespace {
         })
     }
 
-    /// Waits until a job's world has been re-formed so often.
+    /// Waits until a job has restarted this number of times.
     pub fn wait_until_restarted(&self, job: &str, restarts: u64, seconds: u64) -> Value {
         wait_until(&format!("restart {restarts} of {job}"), seconds, || {
             let object = self.get("datjob", job).ok_or("the job does not exist")?;
@@ -212,9 +212,9 @@ impl Namespace {
 
 impl Drop for Namespace {
     fn drop(&mut self) {
-        // Left where a test failed: its objects tell why.
+        // A failed test keeps its namespace for debugging.
         if !thread::panicking() {
-            self.remove();
+            self.delete();
         }
     }
 }

@@ -1,4 +1,4 @@
-//! Stage 4: writes the children. What it returns is what `status` takes, so the order cannot be broken.
+//! Stage 4: writes the children. `status` takes its result, so the order of the stages is fixed.
 
 use std::{
     fmt::Debug,
@@ -32,59 +32,59 @@ use crate::{
     jitter::fnv1a,
 };
 
-/// Annotation with a hash of what was applied, where an object may change during a job.
+/// Annotation with a hash of the applied object, for objects that may change during a job.
 const ANNOTATION_HASH: &str = "datjob.io/applied-hash";
-/// How long children that were as they should be are not looked at again.
+/// How long a successful check of the children is valid.
 const CHILDREN_CHECK_INTERVAL: Duration = Duration::from_mins(5);
 
-/// What is to be written.
+/// What to write.
 #[derive(Debug)]
 pub enum Plan {
-    /// The children of a job that runs.
+    /// The children of an active job.
     Run(Box<Children>),
-    /// The job is over: give its resources back.
+    /// Nothing for a finished job: release its resources.
     CleanUp,
-    /// The spec cannot be run: nothing is written.
+    /// Nothing, because the spec is invalid.
     Reject(InvalidSpec),
 }
 
-/// What was done.
+/// Result of this stage.
 #[derive(Debug)]
 pub enum Applied {
-    /// The job runs, or is on its way.
+    /// The job is active.
     Active(Box<ActiveJob>),
-    /// The job is over and holds nothing.
+    /// The job has finished and its resources are released.
     Finished,
-    /// The spec cannot be run.
+    /// The spec is invalid.
     Rejected(InvalidSpec),
 }
 
-/// What was found and done for a job that runs.
+/// Observation and action of an active job.
 #[derive(Debug)]
 pub struct ActiveJob {
-    /// What was found.
+    /// The observed state.
     pub observation: Observation,
-    /// What was asked for.
+    /// The requested action.
     pub action: AttemptAction,
-    /// Why it was not done.
+    /// Why the action failed.
     pub conflict: Option<ApplyConflict>,
 }
 
-/// Why a stage ended early.
+/// A failure of this stage.
 #[derive(Debug, thiserror::Error)]
 pub enum ApplyError {
     /// A call failed.
     #[error(transparent)]
     Call(#[from] CallError),
-    /// The job in the operator's cache is not the newest; the newest comes by the watch.
+    /// The watch cache has an old version of the job. The watch delivers the current one.
     #[error("the job changed during the reconciliation; reconciling again")]
     Stale,
-    /// Something is in the way.
+    /// A child cannot be written.
     #[error("{}", .0.message())]
     Conflict(ApplyConflict),
 }
 
-/// Writes what is to be written.
+/// Carries out the plan.
 pub async fn apply(
     context: &Context,
     job: &DatJob,
@@ -133,7 +133,7 @@ async fn apply_children(
             confirm_current(context, job, identity).await?;
             ensure_supporting(context, identity, &children, true).await?;
             if let Some(set) = &children.stateful_set {
-                // The last: its pods need all others.
+                // Last, because its pods need all other children.
                 server_side_apply(context, set.as_ref()).await?;
                 info!(job = %identity.name, namespace = %identity.namespace, attempt, "Applied the StatefulSet.");
             }
@@ -149,11 +149,11 @@ async fn apply_children(
     Ok(())
 }
 
-/// Reads the job before anything is created for it: a cache that lags behind could revive one that just ended.
+/// Checks that the cached job is current: a stale cache could restart a job that has just finished.
 async fn confirm_current(context: &Context, job: &DatJob, identity: &Identity) -> Result<(), ApplyError> {
     let api = Api::<DatJob>::namespaced(context.client.clone(), &identity.namespace);
-    let what = format!("get DatJob {}/{}", identity.namespace, identity.name);
-    let newest = call(what, api.get_metadata_opt(&identity.name)).await?;
+    let operation = format!("get DatJob {}/{}", identity.namespace, identity.name);
+    let newest = call(operation, api.get_metadata_opt(&identity.name)).await?;
     match newest {
         Some(newest)
             if newest.resource_version() == job.resource_version()
@@ -165,7 +165,7 @@ async fn confirm_current(context: &Context, job: &DatJob, identity: &Identity) -
     }
 }
 
-/// Looks after the other children, unless they were looked after a moment ago.
+/// Checks the other children, unless they were checked within [`CHILDREN_CHECK_INTERVAL`].
 async fn ensure_supporting_if_due(
     context: &Context,
     identity: &Identity,
@@ -181,8 +181,8 @@ async fn ensure_supporting_if_due(
     Ok(())
 }
 
-/// The children beside the StatefulSet: made again where they are missing; written anew with a new attempt. The
-/// NetworkPolicy follows the spec at all times.
+/// Creates missing children other than the StatefulSet. `force` applies existing ones again. The NetworkPolicy always
+/// follows the spec.
 async fn ensure_supporting(
     context: &Context,
     identity: &Identity,
@@ -194,15 +194,15 @@ async fn ensure_supporting(
     ensure(context, identity, &children.disruption_budget, |_| force).await?;
     match &children.network_policy {
         Some(policy) => {
-            let wanted = policy.annotations().get(ANNOTATION_HASH);
-            ensure(context, identity, policy, |found| found.annotations().get(ANNOTATION_HASH) != wanted)
+            let desired = policy.annotations().get(ANNOTATION_HASH);
+            ensure(context, identity, policy, |found| found.annotations().get(ANNOTATION_HASH) != desired)
                 .await
         }
         None => Ok(delete::<NetworkPolicy>(context, identity, &children.network_policy_name).await?),
     }
 }
 
-/// Writes a child where it is missing or `outdated`; never over an object of someone else.
+/// Applies a child if it is missing or `outdated`. Never overwrites an object of another owner.
 async fn ensure<K>(
     context: &Context,
     identity: &Identity,
@@ -224,7 +224,7 @@ where
     Ok(server_side_apply(context, desired).await?)
 }
 
-/// Deletes a child, if it is there and the job's own.
+/// Deletes a child if it exists and belongs to the job.
 async fn delete<K>(context: &Context, identity: &Identity, name: &str) -> Result<(), CallError>
 where
     K: Child,
@@ -236,8 +236,8 @@ where
     let api = Api::<K>::namespaced(context.client.clone(), &identity.namespace);
     let only_this = Preconditions { uid: found.metadata.uid.clone(), resource_version: None };
     let params = DeleteParams::background().preconditions(only_this);
-    let what = format!("delete {} {}/{name}", K::kind(&()), identity.namespace);
-    match call(what, api.delete(name, &params)).await {
+    let operation = format!("delete {} {}/{name}", K::kind(&()), identity.namespace);
+    match call(operation, api.delete(name, &params)).await {
         Err(error) if !error.is_not_found() && !error.is_conflict() => Err(error),
         _ => Ok(()),
     }
@@ -255,7 +255,7 @@ where
     call(format!("get {} {}/{name}", K::kind(&()), identity.namespace), api.get_metadata_opt(name)).await
 }
 
-/// Server-side apply, with one field manager for all that the operator writes.
+/// Applies an object with server-side apply.
 async fn server_side_apply<K>(context: &Context, desired: &K) -> Result<(), CallError>
 where
     K: Child,
@@ -263,16 +263,16 @@ where
     let (name, namespace) = (desired.name_any(), desired.namespace().unwrap_or_default());
     let api = Api::<K>::namespaced(context.client.clone(), &namespace);
     let params = PatchParams::apply(FIELD_MANAGER).force();
-    let what = format!("apply {} {namespace}/{name}", K::kind(&()));
-    call(what, api.patch(&name, &params, &Patch::Apply(desired))).await.map(drop)
+    let operation = format!("apply {} {namespace}/{name}", K::kind(&()));
+    call(operation, api.patch(&name, &params, &Patch::Apply(desired))).await.map(drop)
 }
 
 async fn scale_to_zero(context: &Context, identity: &Identity) -> Result<(), CallError> {
     let api = Api::<StatefulSet>::namespaced(context.client.clone(), &identity.namespace);
     let scale = serde_json::json!({"spec": {"replicas": 0}});
     let params = PatchParams { field_manager: Some(FIELD_MANAGER.to_owned()), ..PatchParams::default() };
-    let what = format!("scale StatefulSet {}/{} to 0", identity.namespace, identity.name);
-    match call(what, api.patch_scale(&identity.name, &params, &Patch::Merge(scale))).await {
+    let operation = format!("scale StatefulSet {}/{} to 0", identity.namespace, identity.name);
+    match call(operation, api.patch_scale(&identity.name, &params, &Patch::Merge(scale))).await {
         Err(error) if !error.is_not_found() => Err(error),
         _ => {
             info!(job = %identity.name, namespace = %identity.namespace, "Scaled the StatefulSet to 0.");
@@ -281,7 +281,7 @@ async fn scale_to_zero(context: &Context, identity: &Identity) -> Result<(), Cal
     }
 }
 
-/// What all children are: objects of a namespace whose type is known.
+/// A child: a namespaced object of a static type.
 trait Child:
     Resource<DynamicType = (), Scope = NamespaceResourceScope> + Clone + Debug + Serialize + DeserializeOwned
 {

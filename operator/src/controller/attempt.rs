@@ -1,8 +1,8 @@
-//! Which attempt is to run, and what that asks for now. Pure.
+//! Decides which attempt to run and what to do for it. Pure.
 //!
-//! The status says which attempt is wanted, the StatefulSet's annotation which one it was written for. What an attempt
-//! runs is frozen: its template is written once, at zero pods; afterwards only the replicas are touched. So only the
-//! two numbers are compared, never the templates, and a newer operator leaves running pods alone.
+//! The status names the desired attempt, and the StatefulSet's annotation names its current attempt. The pod template
+//! is written once per attempt, while there are no pods; later only the replicas change. The operator compares the two
+//! numbers, never the templates. A newer operator therefore does not change running pods.
 
 use std::time::Duration;
 
@@ -12,31 +12,31 @@ use jiff::{SignedDuration, Timestamp};
 use super::{identity::Identity, observe::Observation};
 use crate::jitter;
 
-/// What the wanted attempt asks for.
+/// What to do for the desired attempt.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum AttemptAction {
-    /// Write the StatefulSet for this attempt: there are no pods.
+    /// Apply the StatefulSet of this attempt. There are no pods.
     Start(u32),
-    /// The attempt runs: leave the StatefulSet alone.
+    /// The attempt runs: do not change the StatefulSet.
     Keep,
-    /// An earlier attempt was given up: scale it to 0.
+    /// An earlier attempt was abandoned: scale its StatefulSet to 0.
     ScaleDown,
-    /// An earlier attempt's pods are still there, so many.
+    /// Wait for this number of old pods to terminate.
     AwaitTermination(usize),
-    /// The resources were given back and are asked for again at this time.
+    /// Start the attempt at this time.
     BackOff(Timestamp),
 }
 
-/// What the wanted attempt asks for now.
+/// Decides what to do for the desired attempt.
 pub fn next_action(
     identity: &Identity,
     status: Option<&DatJobStatus>,
     observation: &Observation,
     now: Timestamp,
 ) -> AttemptAction {
-    let wanted = DatJobStatus::wanted_attempt(status);
+    let desired = DatJobStatus::desired_attempt(status);
     match &observation.stateful_set {
-        Some(set) if set.attempt >= wanted => return AttemptAction::Keep,
+        Some(set) if set.attempt >= desired => return AttemptAction::Keep,
         Some(set) if set.replicas > 0 => return AttemptAction::ScaleDown,
         _ => {}
     }
@@ -44,15 +44,15 @@ pub fn next_action(
         return AttemptAction::AwaitTermination(observation.pods.len());
     }
     match status.and_then(|status| status.waiting_since.as_ref()) {
-        Some(since) if wanted > 1 && now < backoff_end(identity, wanted, since.0) => {
-            AttemptAction::BackOff(backoff_end(identity, wanted, since.0))
+        Some(since) if desired > 1 && now < backoff_end(identity, desired, since.0) => {
+            AttemptAction::BackOff(backoff_end(identity, desired, since.0))
         }
-        _ => AttemptAction::Start(wanted),
+        _ => AttemptAction::Start(desired),
     }
 }
 
-/// When an attempt begins whose predecessor was given up at `since`: jobs that gave way to each other must not meet
-/// again at the same second.
+/// When an attempt starts whose predecessor was abandoned at `since`. The jitter keeps jobs that compete for the same
+/// nodes from starting at the same time.
 fn backoff_end(identity: &Identity, attempt: u32, since: Timestamp) -> Timestamp {
     let key = format!("{}/{attempt}", identity.uid);
     let pause = jitter::jittered(&key, Duration::from_secs(10), Duration::from_mins(1));
@@ -98,22 +98,22 @@ mod tests {
     }
 
     #[test]
-    fn a_new_job_starts_at_once() {
+    fn starts_a_new_job_immediately() {
         assert_eq!(action(None, None, 0, 100), AttemptAction::Start(1));
         assert_eq!(action(Some((0, None)), None, 0, 100), AttemptAction::Start(1));
     }
 
     #[test]
-    fn a_running_attempt_is_left_alone() {
+    fn keeps_a_running_attempt() {
         assert_eq!(action(Some((1, None)), Some((1, 4)), 4, 100), AttemptAction::Keep);
-        // Scaled by hand: the startup deadline deals with it; scaling up here could revive a job that just ended.
+        // Scaled manually: the startup deadline handles it. Scaling up could restart a job that has just finished.
         assert_eq!(action(Some((1, None)), Some((1, 0)), 0, 100), AttemptAction::Keep);
-        // Written by an operator that did not live to note it in the status.
+        // Applied by an operator that stopped before it wrote the status.
         assert_eq!(action(Some((0, None)), Some((1, 4)), 0, 100), AttemptAction::Keep);
     }
 
     #[test]
-    fn an_attempt_that_was_given_up_goes_step_by_step() {
+    fn replaces_an_abandoned_attempt_in_steps() {
         assert_eq!(action(Some((2, Some(100))), Some((1, 4)), 4, 100), AttemptAction::ScaleDown);
         assert_eq!(action(Some((2, Some(100))), Some((1, 0)), 3, 101), AttemptAction::AwaitTermination(3));
         let AttemptAction::BackOff(end) = action(Some((2, Some(100))), Some((1, 0)), 0, 102) else {
@@ -127,7 +127,7 @@ mod tests {
     }
 
     #[test]
-    fn a_deleted_stateful_set_is_made_again_without_its_old_pods() {
+    fn recreates_a_deleted_stateful_set_after_its_pods_terminate() {
         assert_eq!(action(Some((1, None)), None, 2, 100), AttemptAction::AwaitTermination(2));
         assert_eq!(action(Some((1, None)), None, 0, 100), AttemptAction::Start(1));
     }

@@ -1,6 +1,6 @@
-//! What keeps pods from running, read from their own states: a claim, a secret or an image that is not there. Pure.
+//! Finds what keeps pods from running in their states: a missing claim, Secret or image. Pure.
 //!
-//! The operator needs no right to read claims or secrets for it, and says what is missing by name.
+//! The operator needs no permission to read claims or Secrets for this.
 
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{ContainerState, ContainerStateTerminated, ContainerStatus, Pod};
@@ -8,24 +8,24 @@ use kube::ResourceExt as _;
 
 use crate::text::clause;
 
-/// Something that only a person can mend.
+/// A problem that the user must fix.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Blocker {
-    /// One word.
+    /// Reason of the condition and of the event.
     pub reason: &'static str,
-    /// The beginning of the sentence: what cannot happen, to what. Stays the same while the blocker does.
+    /// What failed, on what object. Constant while the blocker persists.
     pub summary: String,
-    /// Details from the cluster, which may come and go.
+    /// Details from the cluster, which may change.
     pub detail: String,
 }
 
 impl Blocker {
-    /// A blocker with details from the cluster.
+    /// Creates a blocker with details from the cluster.
     pub fn new(reason: &'static str, summary: impl Into<String>, detail: &str) -> Self {
         Self { reason, summary: summary.into(), detail: clause(detail) }
     }
 
-    /// The sentence.
+    /// The message of the condition.
     pub fn message(&self) -> String {
         if self.detail.is_empty() {
             return format!("{}.", self.summary);
@@ -33,8 +33,8 @@ impl Blocker {
         format!("{}: {}.", self.summary, self.detail)
     }
 
-    /// The sentence, or `before` where that says the same with more detail: the kubelet alternates between a message
-    /// with the cause and one without.
+    /// The message, or the message `before` if only that one has details. The kubelet alternates between a message with
+    /// the cause and one without it.
     pub fn message_replacing(&self, before: &str) -> String {
         if self.detail.is_empty() && before.starts_with(&self.summary) {
             return before.to_owned();
@@ -43,21 +43,21 @@ impl Blocker {
     }
 }
 
-/// A warning of the cluster object an object, from its events.
+/// A warning event about an object.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct WarningEvent {
-    /// Name of the pod, or of the StatefulSet where it could not make a pod.
+    /// Name of the pod, or of the StatefulSet that cannot create pods.
     pub object: String,
-    /// What is said.
+    /// Message of the event.
     pub message: String,
 }
 
-/// How long a pod may be without a node before it counts as blocked: volumes are bound and nodes are added meanwhile.
+/// How long a pod may be unschedulable before it counts as blocked, while volumes are bound or nodes are added.
 const SCHEDULING_GRACE_SECONDS: i64 = 10;
-/// How long after a crash a container that runs again still counts as crashing.
+/// How long a restarted container still counts as crashing.
 const CRASH_WINDOW_SECONDS: i64 = 30;
 
-/// The first blocker among the pods, lowest name first.
+/// Finds the first blocker in the order of the pods.
 pub fn find(pods: &[Pod], warning: Option<&WarningEvent>, now: Timestamp) -> Option<Blocker> {
     pods.iter()
         .filter(|pod| pod.metadata.deletion_timestamp.is_none())
@@ -111,7 +111,7 @@ fn waiting_container(pod: &Pod, container: &ContainerStatus) -> Option<Blocker> 
         "ErrImagePull" | "ImagePullBackOff" | "InvalidImageName" | "ErrImageNeverPull" => Some(Blocker::new(
             "ImageNotPulled",
             format!("Pod {name} cannot pull image {:?}", container.image),
-            // "Back-off pulling image …" alone says nothing; newer kubelets add the cause.
+            // "Back-off pulling image …" has no cause; newer kubelets append it.
             if message.starts_with("Back-off") {
                 message.split_once(": ").map_or("", |(_, cause)| cause)
             } else {
@@ -133,18 +133,19 @@ fn crashing_container(pod: &Pod, container: &ContainerStatus, init: bool, now: T
     };
     let state = container.state.as_ref()?;
     let end = failed(Some(state)).or_else(|| failed(container.last_state.as_ref()))?;
-    let waits =
+    let backs_off =
         state.waiting.as_ref().is_some_and(|waiting| waiting.reason.as_deref() == Some("CrashLoopBackOff"));
     let up_for = |running: &k8s_openapi::api::core::v1::ContainerStateRunning| {
         running.started_at.as_ref().map_or(0, |time| now.as_second() - time.0.as_second())
     };
-    let again = state
+    let restarted_recently = state
         .running
         .as_ref()
         .is_some_and(|running| !container.ready && up_for(running) < CRASH_WINDOW_SECONDS);
-    // An agent that ends once is restarted and that is that; a data image that fails once has failed.
-    let often = container.restart_count >= 2;
-    if !(waits || state.terminated.is_some() && (init || often) || again && often) {
+    // The first exit of an agent is only a restart. The first failure of a data container counts.
+    let repeatedly = container.restart_count >= 2;
+    if !(backs_off || state.terminated.is_some() && (init || repeatedly) || restarted_recently && repeatedly)
+    {
         return None;
     }
     let (what, fails) = if init { ("Data", "failed") } else { ("Trainer", "fails repeatedly") };
@@ -183,7 +184,7 @@ mod tests {
     }
 
     #[test]
-    fn each_blocker_is_named() {
+    fn finds_each_kind_of_blocker() {
         let unschedulable = |since: &str| {
             json!({"conditions": [{"type": "PodScheduled", "status": "False", "reason": "Unschedulable",
                 "lastTransitionTime": since, "message": "persistentvolumeclaim \"ckpt\" not found"}]})
@@ -270,7 +271,7 @@ mod tests {
     }
 
     #[test]
-    fn warnings_name_what_is_missing() {
+    fn warning_events_become_blockers() {
         let warning =
             |object: &str, message: &str| WarningEvent { object: object.into(), message: message.into() };
         let now = at("2026-01-01T00:01:00Z");
@@ -281,7 +282,7 @@ mod tests {
     }
 
     #[test]
-    fn a_message_without_detail_does_not_replace_one_with() {
+    fn keeps_a_message_with_details() {
         let summary = "Pod job-1 cannot pull image \"img:1\"";
         let with = Blocker::new("ImageNotPulled", summary, "manifest unknown");
         let without = Blocker::new("ImageNotPulled", summary, "");
@@ -290,7 +291,7 @@ mod tests {
     }
 
     #[test]
-    fn pods_on_their_way_out_block_nothing() {
+    fn ignores_terminating_pods() {
         let mut pod = pod(
             &json!({"containerStatuses": [trainer(&json!({"waiting": {"reason": "ErrImagePull"}}), &json!({}), 0)]}),
         );

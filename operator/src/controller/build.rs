@@ -1,6 +1,6 @@
-//! Stage 3: the children of a job. Pure, and cannot fail: what could go wrong was refused by `validate`.
+//! Stage 3: builds the children of a job. Pure. It cannot fail, because `validate` rejects invalid jobs.
 //!
-//! Equal jobs give equal objects, field by field and in the same order.
+//! Equal jobs give equal objects, byte for byte.
 
 use k8s_openapi::api::{
     apps::v1::StatefulSet,
@@ -19,37 +19,37 @@ mod service;
 mod stateful_set;
 mod volumes;
 
-/// What the operator's installation says about all jobs.
+/// Settings of the installation.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Settings {
-    /// The trainer's image where a job names none.
+    /// Trainer image for jobs without an image.
     pub trainer_image: String,
-    /// The same for jobs that ask for GPUs; none where such jobs are refused.
+    /// Trainer image for jobs that request GPUs; `None` rejects these jobs.
     pub trainer_cuda_image: Option<String>,
-    /// The operator's own namespace, from which it reads reports; unknown where it runs outside the cluster.
+    /// Namespace from which the operator reads reports; `None` outside a cluster.
     pub operator_namespace: Option<String>,
 }
 
-/// What a job is made of, and what is to be done with it.
+/// The children of a job and the action for its attempt.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Children {
-    /// What the wanted attempt asks for.
+    /// The action for the desired attempt.
     pub action: AttemptAction,
-    /// The StatefulSet of the attempt, where it is to be written.
+    /// The StatefulSet, if the action starts an attempt.
     pub stateful_set: Option<Box<StatefulSet>>,
     /// The training spec.
     pub config_map: ConfigMap,
     /// The headless Service.
     pub service: Service,
-    /// The limit on voluntary disruptions.
+    /// The PodDisruptionBudget.
     pub disruption_budget: PodDisruptionBudget,
     /// Name of the NetworkPolicy.
     pub network_policy_name: String,
-    /// The NetworkPolicy, where one is wanted.
+    /// The NetworkPolicy, if it is enabled.
     pub network_policy: Option<NetworkPolicy>,
 }
 
-/// The children that a job should have.
+/// Builds the children of a job.
 pub fn build(valid: &ValidJob<'_>, action: AttemptAction, settings: &Settings) -> Children {
     let stateful_set = match action {
         AttemptAction::Start(attempt) => Some(Box::new(stateful_set::stateful_set(valid, attempt, settings))),

@@ -1,4 +1,4 @@
-//! A job as it is watched, what it is called, and what its children are marked with. Pure.
+//! Names of a job, and labels and owner references of its children. Pure.
 
 use std::collections::BTreeMap;
 
@@ -8,10 +8,10 @@ use kube::{Resource as _, ResourceExt as _, core::DeserializeGuard};
 
 /// Value of `app.kubernetes.io/name` on children.
 pub const APP_NAME: &str = "datjob-trainer";
-/// Value of `app.kubernetes.io/managed-by` on children, and the operator's field manager.
+/// Field manager of the operator, and value of `app.kubernetes.io/managed-by` on children.
 pub const FIELD_MANAGER: &str = "datjob-operator";
 
-/// A job as the watch delivers it: one that cannot be decoded does not hold up the others.
+/// A watched job. A job that cannot be decoded does not block the others.
 pub type Watched = DeserializeGuard<DatJob>;
 
 /// Names of one job.
@@ -26,7 +26,7 @@ pub struct Identity {
 }
 
 impl Identity {
-    /// The job's names; none where the API server has not given it a UID yet.
+    /// The names of a job, or `None` if it has no UID yet.
     pub fn of(job: &DatJob) -> Option<Self> {
         Some(Self { name: job.name_any(), namespace: job.namespace()?, uid: job.uid()? })
     }
@@ -46,7 +46,7 @@ impl Identity {
         .collect()
     }
 
-    /// Selects the pods of this very job: a job of the same name made later has another UID.
+    /// Selects the pods of this job by its UID, because a later job can have the same name.
     pub fn selector(&self) -> LabelSelector {
         LabelSelector {
             match_labels: Some([(contract::LABEL_JOB_UID.to_owned(), self.uid.clone())].into()),
@@ -54,7 +54,7 @@ impl Identity {
         }
     }
 
-    /// The job as the controller of its children.
+    /// Owner reference to the job.
     pub fn owner(&self) -> OwnerReference {
         OwnerReference {
             api_version: DatJob::api_version(&()).into_owned(),

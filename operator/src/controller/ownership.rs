@@ -1,39 +1,39 @@
-//! Objects that stand where a child should be and are not this job's. Pure.
+//! Detects objects with the name of a child that do not belong to the job. Pure.
 //!
-//! Server-side apply with force would take them over: a job named like somebody's Service must not.
+//! Forced server-side apply would take them over, for example a Service with the job's name.
 
 use kube::{Resource, ResourceExt as _};
 
 use super::identity::Identity;
 use crate::calls::CallError;
 
-/// Why a child could not be written.
+/// Why a child cannot be applied.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum ApplyConflict {
-    /// A child of an earlier job of the same name; the garbage collector removes it.
+    /// A child of a deleted job with the same name. The garbage collector deletes it.
     Leftover {
         /// Kind and name.
         object: String,
     },
-    /// An object of someone else.
+    /// An object of another owner.
     Foreign {
         /// Kind and name.
         object: String,
     },
-    /// The API server will not have it: a quota, an admission rule, a value that only the API server checks.
+    /// The API server rejected it because of a quota, an admission policy or an invalid value.
     Rejected {
-        /// The API server's words.
+        /// Message of the API server.
         message: String,
     },
 }
 
 impl ApplyConflict {
-    /// The conflict that a refusal of the API server is; other errors are tried again.
+    /// Converts a rejection by the API server. Returns other errors, which are retried.
     pub fn from_rejection(error: CallError) -> Result<Self, CallError> {
         if error.is_rejection() { Ok(Self::Rejected { message: error.to_string() }) } else { Err(error) }
     }
 
-    /// One word.
+    /// Reason of the condition and of the event.
     pub fn reason(&self) -> &'static str {
         match self {
             Self::Leftover { .. } => "AwaitingCleanup",
@@ -42,7 +42,7 @@ impl ApplyConflict {
         }
     }
 
-    /// What happened, to what, and what to do.
+    /// Message of the condition.
     pub fn message(&self) -> String {
         match self {
             Self::Leftover { object } => {
@@ -61,12 +61,12 @@ impl ApplyConflict {
     }
 }
 
-/// What is in the way where this object stands; nothing where it is the job's own.
+/// The conflict with an existing object, or `None` if it belongs to the job.
 pub fn find_conflict<K: Resource<DynamicType = ()>>(found: &K, identity: &Identity) -> Option<ApplyConflict> {
     find_conflict_of_kind(&K::kind(&()), found, identity)
 }
 
-/// As [`conflict`], for an object whose type does not know its kind (metadata alone).
+/// Like [`find_conflict`], for an object without a static kind, for example only metadata.
 pub fn find_conflict_of_kind<K: Resource>(
     kind: &str,
     found: &K,
@@ -76,7 +76,7 @@ pub fn find_conflict_of_kind<K: Resource>(
     let owner = found.owner_references().iter().find(|owner| owner.controller == Some(true));
     match owner {
         Some(owner) if owner.uid == identity.uid && found.meta().deletion_timestamp.is_none() => None,
-        // Also our own on its way out: it is written again when it is gone.
+        // Also the job's object while it is being deleted; it is applied again after that.
         Some(owner) if owner.kind == identity.owner().kind && owner.name == identity.name => {
             Some(ApplyConflict::Leftover { object })
         }
@@ -91,7 +91,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn objects_of_others_are_not_taken_over() {
+    fn does_not_take_over_objects_of_other_owners() {
         let identity = Identity { name: "job".into(), namespace: "ns".into(), uid: "uid".into() };
         let own = Service { metadata: identity.child("job"), ..Service::default() };
         assert_eq!(find_conflict(&own, &identity), None);

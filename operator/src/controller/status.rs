@@ -1,8 +1,7 @@
-//! Stage 5: the new status, from the old one and what was found and done. Pure.
+//! Stage 5: computes the new status from the previous one and the result of `apply`. Pure.
 //!
-//! Counters (attempt, generation, restarts) live in the status and are only ever continued, never derived anew; what
-//! is not known this time stays as it was: an operator that restarts, or one report that could not be read, changes
-//! nothing.
+//! The counters (attempt, generation, restarts) are in the status and only increase. Unknown values keep their previous
+//! state, so a restarted operator or an unreadable report changes nothing.
 
 use std::time::Duration;
 
@@ -15,7 +14,7 @@ use super::{
     apply::{ActiveJob, Applied},
     attempt::AttemptAction,
     blockers::{self, Blocker},
-    observe::{self, ReportState},
+    observe::{ReportState, pods},
     ownership::ApplyConflict,
 };
 use crate::{conditions, events::Event, jitter};
@@ -27,36 +26,36 @@ mod state;
 
 pub use state::State;
 
-/// How often a job that runs is looked at.
+/// How often an active job is reconciled.
 pub const POLL_INTERVAL: Duration = Duration::from_secs(5);
-/// When what the API server refused is tried again.
+/// Delay before a rejected request is retried.
 const REJECTION_RETRY_DELAY: Duration = Duration::from_secs(30);
-/// After so many reports in a row that could not be read from a ready pod, it is said in a condition.
+/// Consecutive failures to read the report of a ready pod after which the job is stalled.
 const MAX_FAILED_READS: u32 = 6;
 
-/// What is to be said of a job now.
+/// New status of a job and its events.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Outcome {
     /// The new status.
     pub status: DatJobStatus,
-    /// Events that go with it.
+    /// Events to publish.
     pub events: Vec<Event>,
-    /// When to look again; never where the job is over.
+    /// Delay until the next reconciliation; `None` for a finished job.
     pub requeue: Option<Duration>,
 }
 
-/// The new status of a job.
+/// Computes the new status of a job.
 pub fn status(job: &DatJob, applied: &Applied, now: Timestamp) -> Outcome {
-    let mut draft = StatusBuilder::new(job, now);
+    let mut builder = StatusBuilder::new(job, now);
     match applied {
-        Applied::Finished => draft.record_generation_only(),
-        Applied::Rejected(invalid) => draft.reject(invalid),
-        Applied::Active(active) => draft.update_active(active),
+        Applied::Finished => builder.record_generation_only(),
+        Applied::Rejected(invalid) => builder.reject(invalid),
+        Applied::Active(active) => builder.update_active(active),
     }
-    draft.build()
+    builder.build()
 }
 
-/// A status in the making.
+/// Builds a status from the previous one.
 struct StatusBuilder<'a> {
     job: &'a DatJob,
     previous: DatJobStatus,
@@ -73,7 +72,7 @@ impl<'a> StatusBuilder<'a> {
         let generation = job.metadata.generation.unwrap_or_default();
         let mut next = previous.clone();
         next.observed_generation = generation;
-        // Times in a status have whole seconds: with a fraction they would never equal what comes back.
+        // Times in a status have whole seconds. With a fraction, they would differ from the stored ones.
         let now = Timestamp::from_second(now.as_second()).unwrap_or(now);
         Self { job, previous, next, events: Vec::new(), requeue: None, generation, now }
     }
@@ -82,7 +81,7 @@ impl<'a> StatusBuilder<'a> {
         Outcome { status: self.next, events: self.events, requeue: self.requeue }
     }
 
-    /// The job is over and stays as it is; only which version of the spec this speaks of follows.
+    /// Updates only the observed generation of a finished job.
     fn record_generation_only(&mut self) {
         for condition in &mut self.next.conditions {
             condition.observed_generation = Some(self.generation);
@@ -98,7 +97,7 @@ impl<'a> StatusBuilder<'a> {
         self.record_pods(active);
         let blocker = self.blocker(active);
         if self.finish_if_due(active) {
-            // The watch brings the job back at once; this is for the case that it does not.
+            // In case the watch misses the change of the status.
             self.requeue = Some(Duration::from_secs(1));
             return;
         }
@@ -109,7 +108,7 @@ impl<'a> StatusBuilder<'a> {
         self.set_active(active, blocker.as_ref());
     }
 
-    /// The attempt that runs: the one just started, or one that an operator started that could not note it.
+    /// Records a new attempt: one that was just started, or one whose operator stopped before it wrote the status.
     fn record_attempt(&mut self, active: &ActiveJob) {
         let running = match (active.action, &active.observation.stateful_set) {
             (AttemptAction::Start(attempt), _) if active.conflict.is_none() => attempt,
@@ -129,7 +128,7 @@ impl<'a> StatusBuilder<'a> {
 
     fn record_pods(&mut self, active: &ActiveJob) {
         let observation = &active.observation;
-        let first = observation.pods.iter().filter_map(observe::running_since).min();
+        let first = observation.pods.iter().filter_map(pods::running_since).min();
         if self.next.start_time.is_none() {
             self.next.start_time = first.map(Time);
         }
@@ -144,7 +143,7 @@ impl<'a> StatusBuilder<'a> {
         }
     }
 
-    /// What only a person can mend: something in the way of a child, or of a pod. A world that trains is not blocked.
+    /// A problem that the user must fix with a child or a pod. A formed world has none.
     fn blocker(&self, active: &ActiveJob) -> Option<Blocker> {
         match &active.conflict {
             Some(ApplyConflict::Leftover { .. }) => return None,
@@ -172,7 +171,7 @@ impl<'a> StatusBuilder<'a> {
         conditions::set(&mut self.next, kind, value, reason, message, self.generation, self.now);
     }
 
-    /// Whether a world was formed in the current attempt.
+    /// Whether a world has formed in the current attempt.
     fn has_formed(&self) -> bool {
         self.next.generation > self.next.generation_at_start
     }

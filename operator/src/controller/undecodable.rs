@@ -1,4 +1,4 @@
-//! A job that the operator cannot decode: written under an older definition, or edited past it.
+//! Reports a job that the operator cannot decode, for example one of an older CustomResourceDefinition.
 
 use datjob_api::datjob::{DatJob, DatJobStatus};
 use jiff::Timestamp;
@@ -18,10 +18,10 @@ use crate::{
     conditions::{self, READY, STALLED},
 };
 
-/// A field manager of its own: applied by the usual one, a status with two conditions would take all others away.
+/// A separate field manager: with [`super::identity::FIELD_MANAGER`], this status would remove all other fields.
 const FIELD_MANAGER: &str = "datjob-operator-undecodable";
 
-/// Says in the job's conditions that it cannot be decoded, once.
+/// Sets the conditions of a job that cannot be decoded, if they differ.
 pub(super) async fn report(context: &Context, invalid: &InvalidObject) -> Result<Action, CallError> {
     let (name, namespace) = (invalid.metadata.name.clone(), invalid.metadata.namespace.clone());
     let (Some(name), Some(namespace)) = (name, namespace) else { return Ok(Action::await_change()) };

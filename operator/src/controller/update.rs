@@ -1,7 +1,6 @@
-//! Stage 6: writes the status and publishes the events that go with it.
+//! Stage 6: writes a changed status and publishes its events.
 //!
-//! Nothing is written where nothing changed. Events follow the status that they belong to: what was not written was
-//! not said, and is found again the next time.
+//! Events follow the write of their status. If the write fails, the next reconciliation finds them again.
 
 use std::time::{Duration, Instant};
 
@@ -23,10 +22,10 @@ use crate::{
     events,
 };
 
-/// Least time between two writes that change nothing but progress.
+/// Minimum time between two writes that change only progress.
 const PROGRESS_INTERVAL: Duration = Duration::from_secs(30);
 
-/// What is to be written.
+/// What changed in the status.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Change {
     None,
@@ -34,7 +33,7 @@ enum Change {
     Other,
 }
 
-/// Writes the status where it changed. Returns false where the job changed meanwhile: it is looked at again.
+/// Writes the status if it changed. Returns false if the job changed meanwhile and must be reconciled again.
 pub async fn write_status(
     context: &Context,
     job: &DatJob,
@@ -55,7 +54,7 @@ pub async fn write_status(
     {
         Ok(_) => {}
         Err(error) if error.is_conflict() => return Ok(false),
-        // Deleted meanwhile.
+        // The job was deleted meanwhile.
         Err(error) if error.is_not_found() => return Ok(true),
         Err(error) => return Err(error),
     }
@@ -65,7 +64,7 @@ pub async fn write_status(
     }
     let regarding = job.object_ref(&());
     for event in &outcome.events {
-        // The status has the story; an event that is lost is no reason to do anything again.
+        // The status has the same information, so a lost event is not retried.
         if let Err(error) = events::publish(&context.recorder, event, &regarding).await {
             warn!(job = %identity.name, namespace = %identity.namespace, %error, "Cannot publish the event.");
         }
@@ -83,7 +82,7 @@ async fn patch(
     let body = json!({
         "apiVersion": DatJob::api_version(&()),
         "kind": DatJob::kind(&()),
-        // What was decided was decided on this version: on another one, it is decided again.
+        // The decision is valid only for this version of the job.
         "metadata": {"resourceVersion": job.resource_version()},
         "status": status,
     });
@@ -115,7 +114,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn progress_alone_waits_and_all_else_does_not() {
+    fn only_progress_waits_for_the_interval() {
         let before = DatJobStatus { epoch: "1/9".into(), ..DatJobStatus::default() };
         let progress = DatJobStatus { epoch: "2/9".into(), ..DatJobStatus::default() };
         let accuracy = DatJobStatus { clean: "80.00".into(), ..progress.clone() };

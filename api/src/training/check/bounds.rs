@@ -1,7 +1,7 @@
-//! The bounds that the schema states: ranges of numbers, lengths of texts and lists. Pure.
+//! Checks values against the bounds of the schema: ranges of numbers, lengths of strings and lists. Pure.
 //!
-//! An API server checks a manifest against the schema of the custom resource. A manifest on a workstation never meets one;
-//! here it is checked against the same schema, so that a bound stands only at its field.
+//! On a workstation, no API server checks a manifest. This check uses the same schema, so each bound is defined only at
+//! its field.
 
 use std::{fmt::Write as _, sync::LazyLock};
 
@@ -28,12 +28,12 @@ impl Training {
     }
 }
 
-/// The path and the problem of the first value that violates a bound. The value has the structure that the schema asks for.
+/// Finds the first value that violates a bound. The structure of the value already matches the schema.
 fn violation(schema: &Value, value: &Value, path: &mut String) -> Option<(String, String)> {
     if let Some(problem) = problem(schema, value) {
         return Some((path.clone(), problem));
     }
-    // An alternative that is not this value's has none of its fields.
+    // The value has no fields of other alternatives.
     for keyword in ["oneOf", "anyOf", "allOf"] {
         for alternative in schema[keyword].as_array().into_iter().flatten() {
             if let Some(found) = violation(alternative, value, path) {
@@ -60,7 +60,7 @@ fn violation(schema: &Value, value: &Value, path: &mut String) -> Option<(String
             let schema = schema.get("items")?;
             items.iter().enumerate().find_map(|(index, value)| {
                 descend(schema, value, &|path| {
-                    // A String takes everything.
+                    // Writing to a string cannot fail.
                     let _ = write!(path, "[{index}]");
                 })
             })
@@ -69,9 +69,9 @@ fn violation(schema: &Value, value: &Value, path: &mut String) -> Option<(String
     }
 }
 
-/// What is wrong with this value itself.
+/// The bound that this value violates, without its fields or items.
 fn problem(schema: &Value, value: &Value) -> Option<String> {
-    let bounds = |least: &str, most: &str| (schema[least].as_f64(), schema[most].as_f64());
+    let bounds = |min: &str, max: &str| (schema[min].as_f64(), schema[max].as_f64());
     match value {
         Value::Number(number) => {
             let range = range(bounds("minimum", "maximum"), |bound| bound.to_string());
@@ -99,20 +99,20 @@ fn problem(schema: &Value, value: &Value) -> Option<String> {
     }
 }
 
-fn outside(value: f64, (least, most): (Option<f64>, Option<f64>)) -> bool {
-    least.is_some_and(|least| value < least) || most.is_some_and(|most| value > most)
+fn outside(value: f64, (min, max): (Option<f64>, Option<f64>)) -> bool {
+    min.is_some_and(|min| value < min) || max.is_some_and(|max| value > max)
 }
 
-fn range((least, most): (Option<f64>, Option<f64>), unit: impl Fn(f64) -> String) -> String {
-    match (least, most) {
-        (Some(least), Some(most)) => format!("between {least} and {}, inclusive", unit(most)),
-        (Some(least), None) => format!("at least {}", unit(least)),
-        (None, Some(most)) => format!("at most {}", unit(most)),
+fn range((min, max): (Option<f64>, Option<f64>), unit: impl Fn(f64) -> String) -> String {
+    match (min, max) {
+        (Some(min), Some(max)) => format!("between {min} and {}, inclusive", unit(max)),
+        (Some(min), None) => format!("at least {}", unit(min)),
+        (None, Some(max)) => format!("at most {}", unit(max)),
         (None, None) => "finite".to_owned(),
     }
 }
 
-/// As people write it: 1, not 1.0.
+/// Formats whole numbers without decimals: 1, not 1.0.
 fn shortest(number: &Number) -> String {
     number.as_f64().map_or_else(|| number.to_string(), |value| value.to_string())
 }
@@ -123,25 +123,25 @@ mod tests {
 
     use super::*;
 
-    fn of(schema: &Value, value: &Value) -> Option<(String, String)> {
+    fn check(schema: &Value, value: &Value) -> Option<(String, String)> {
         violation(schema, value, &mut String::new())
     }
 
     #[test]
-    fn the_path_is_as_people_write_it() {
+    fn paths_have_field_names_and_indices() {
         let schema = json!({"properties": {"final": {"items": {"oneOf": [
             {"properties": {"pgd": {"properties": {"steps": {"maximum": 9}}}}},
             {"properties": {"cw": {"properties": {"steps": {"maximum": 5}}}}}
         ]}}}});
         let value = json!({"final": [{"pgd": {"steps": 9}}, {"cw": {"steps": 6}}]});
         let expected = ("final[1].cw.steps".to_owned(), "invalid value 6: must be at most 5".to_owned());
-        assert_eq!(of(&schema, &value), Some(expected));
+        assert_eq!(check(&schema, &value), Some(expected));
     }
 
     #[test]
-    fn numbers_texts_and_lists_have_bounds() {
+    fn checks_numbers_strings_and_lists() {
         let number = json!({"type": "number", "minimum": 0.5, "maximum": 2.0});
-        let message = |schema, value| of(schema, &value).map(|(_, problem)| problem).unwrap_or_default();
+        let message = |schema, value| check(schema, &value).map(|(_, problem)| problem).unwrap_or_default();
         assert_eq!(message(&number, json!(3.0)), "invalid value 3: must be between 0.5 and 2, inclusive");
         assert_eq!(message(&number, json!(0.5)), "");
         assert!(message(&number, json!(null)).starts_with("invalid value, not a finite number"));

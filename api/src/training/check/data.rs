@@ -1,6 +1,6 @@
-//! What `data` must satisfy, and what the numbers of a data set's images and classes must allow.
+//! Validation of `data`, and of fields that depend on the numbers of images and classes. Pure.
 
-use super::{InvalidTraining, at_most, refuse};
+use super::{InvalidTraining, check_at_most, refuse};
 use crate::training::{Contents, FinalAttack, HttpSource, ObjectStoreSource, Objective, Source, Training};
 
 impl Training {
@@ -43,7 +43,7 @@ impl Training {
         Ok(())
     }
 
-    /// Checks what depends on the numbers of images and classes: for the trainer, where only the files can tell them.
+    /// Checks fields that depend on the numbers of images and classes. The trainer calls it for the user's files.
     pub fn check_contents(&self, contents: &Contents, world_size: u32) -> Result<(), InvalidTraining> {
         let batch = self.schedule.batch_size;
         let training = contents.training_images.saturating_sub(self.data.validation.count as usize);
@@ -59,7 +59,7 @@ impl Training {
         }
         if let Some(certify) = &self.evaluation.certify {
             let images = u32::try_from(contents.test_images).unwrap_or(u32::MAX);
-            at_most("evaluation.certify.images", certify.images, images, "the number of test images")?;
+            check_at_most("evaluation.certify.images", certify.images, images, "the number of test images")?;
         }
         for (index, attack) in self.evaluation.final_.iter().enumerate() {
             if matches!(attack, FinalAttack::ApgdT(_) | FinalAttack::AutoAttack(_)) && contents.classes < 4 {
@@ -77,7 +77,7 @@ impl Training {
             };
             let field = format!("evaluation.final[{index}].{method}.targets");
             let others = u32::try_from(contents.classes).unwrap_or(u32::MAX).saturating_sub(1);
-            at_most(&field, targeted.targets(), others, "the number of classes, less one")?;
+            check_at_most(&field, targeted.targets(), others, "the number of classes, less one")?;
         }
         Ok(())
     }

@@ -1,12 +1,12 @@
-//! What `evaluation` must satisfy.
+//! Validation of `evaluation`. Pure.
 
-use super::{InvalidTraining, refuse, size};
+use super::{InvalidTraining, check_size, refuse};
 use crate::training::{DuringAttack, FinalAttack, Training};
 
 impl Training {
     pub(super) fn check_evaluation(&self) -> Result<(), InvalidTraining> {
         let DuringAttack::Pgd(during) = &self.evaluation.during;
-        size("evaluation.during.pgd.stepSize", during.step_size.as_ref(), self.largest_epsilon())?;
+        check_size("evaluation.during.pgd.stepSize", during.step_size.as_ref(), self.max_epsilon())?;
         self.check_step_sizes()?;
         let names: Vec<String> = self.evaluation.final_.iter().map(FinalAttack::name).collect();
         if let Some((_, name)) = names.iter().enumerate().find(|(at, name)| names[..*at].contains(name)) {
@@ -23,7 +23,7 @@ impl Training {
     fn check_sweep(&self) -> Result<(), InvalidTraining> {
         let radii = self.evaluation.sweep.iter().flat_map(|sweep| &sweep.epsilon).enumerate();
         radii.into_iter().try_for_each(|(index, epsilon)| {
-            size(&format!("evaluation.sweep.epsilon[{index}]"), Some(epsilon), self.largest_epsilon())
+            check_size(&format!("evaluation.sweep.epsilon[{index}]"), Some(epsilon), self.max_epsilon())
         })
     }
 
@@ -60,7 +60,7 @@ impl Training {
                 _ => return Ok(()),
             };
             let field = format!("evaluation.final[{index}].{method}.stepSize");
-            size(&field, pgd.step_size.as_ref(), self.largest_epsilon())
+            check_size(&field, pgd.step_size.as_ref(), self.max_epsilon())
         })
     }
 }

@@ -1,4 +1,4 @@
-//! What the files beside the data set must satisfy, and the images in one of them.
+//! Validation of additional files and of additional images. Pure.
 
 use super::{InvalidTraining, data::check_http, refuse};
 use crate::training::{FileSource, Labels, Objective, Training, VolumeFile};
@@ -36,9 +36,9 @@ impl Training {
         }
         let batch = self.schedule.batch_size;
         if batch < 2 || (f64::from(batch) * additional.per_batch).round() < 1.0 {
-            let share = additional.per_batch;
+            let fraction = additional.per_batch;
             let problem = format!(
-                "perBatch × batchSize ({share} × {batch}) gives zero additional images; increase perBatch or batchSize"
+                "perBatch × batchSize ({fraction} × {batch}) gives zero additional images; increase perBatch or batchSize"
             );
             return refuse("data.additional.perBatch", &problem);
         }
@@ -56,7 +56,7 @@ impl Training {
                 "data.additional.labels.teacher.model.initialWeights",
                 "unsupported for a teacher, whose weights are labels.teacher.weights; remove the field",
             ),
-            Labels::Teacher(teacher) if !teacher.model.stem_fits() => refuse(
+            Labels::Teacher(teacher) if !teacher.model.supports_stem() => refuse(
                 "data.additional.labels.teacher.model.stem",
                 &format!("{} supports only the default stem; remove the field", teacher.model.architecture),
             ),

@@ -1,3 +1,5 @@
+//! Valid specs, and the field that each refusal names.
+
 use super::*;
 use crate::training::{Backend, FinalAttack};
 
@@ -21,12 +23,12 @@ fn problem(change: impl FnOnce(&mut Training)) -> String {
 }
 
 #[test]
-fn the_shortest_manifest_is_complete() {
+fn accepts_the_minimal_spec() {
     example().check(TWO).unwrap();
 }
 
 #[test]
-fn each_refusal_names_its_field() {
+fn refusals_name_the_field() {
     let epsilon = |text: &str| text.parse().unwrap();
     assert!(
         problem(|t| t.threat_model.epsilon = epsilon("8"))
@@ -46,7 +48,7 @@ fn each_refusal_names_its_field() {
 }
 
 #[test]
-fn a_sweep_has_bounds() {
+fn rejects_out_of_range_sweeps() {
     let sweep = |json: &str| {
         let sweep = serde_json::from_str(json).unwrap();
         problem(|t| t.evaluation.sweep = Some(sweep))
@@ -60,7 +62,7 @@ fn a_sweep_has_bounds() {
 }
 
 #[test]
-fn smoothing_and_certification_have_their_noise() {
+fn smoothing_requires_pgd_and_certification_requires_a_sigma() {
     let smoothing = |t: &mut Training| t.smoothing = serde_json::from_str(r#"{"sigma": 0.25}"#).unwrap();
     assert!(problem(smoothing).contains("smoothing: requires attack.pgd"));
     let certify = |t: &mut Training| t.evaluation.certify = Some(crate::training::Certify::default());
@@ -74,7 +76,7 @@ fn smoothing_and_certification_have_their_noise() {
 }
 
 #[test]
-fn a_target_names_an_attack_that_is_there() {
+fn rejects_targets_of_unknown_attacks() {
     let mut training = example();
     let target =
         |attack: Option<&str>| crate::training::Target { attack: attack.map(str::to_owned), accuracy: 45.0 };
@@ -88,7 +90,7 @@ fn a_target_names_an_attack_that_is_there() {
 }
 
 #[test]
-fn attacks_norms_and_objectives_go_together() {
+fn rejects_unsupported_combinations_of_attack_norm_and_objective() {
     let trades = |t: &mut Training| t.objective = serde_json::from_str(r#"{"trades": {}}"#).unwrap();
     assert!(problem(trades).starts_with("spec.training.attack: objective.trades and objective.mart"));
     let l2 = |t: &mut Training| {
@@ -106,7 +108,7 @@ fn attacks_norms_and_objectives_go_together() {
 }
 
 #[test]
-fn targets_are_other_classes() {
+fn rejects_more_targets_than_other_classes() {
     let apgd =
         |targets: u32| FinalAttack::ApgdT(crate::training::Targeted { steps: None, targets: Some(targets) });
     assert!(problem(|t| t.evaluation.final_ = vec![apgd(10)]).contains("evaluation.final[0].apgdT.targets"));
@@ -123,7 +125,7 @@ fn folder() -> Training {
 }
 
 #[test]
-fn the_size_of_images_is_a_matter_of_data_sets_without_one() {
+fn rejects_an_image_size_for_images_of_fixed_size() {
     let sized = |mut training: Training, size| {
         training.data.image_size = Some(size);
         training.check(TWO).map_err(|invalid| invalid.to_string())
@@ -141,7 +143,7 @@ fn the_size_of_images_is_a_matter_of_data_sets_without_one() {
 }
 
 #[test]
-fn defaults_of_augmentation_follow_the_data_set() {
+fn defaults_of_augmentation_depend_on_the_data_set() {
     let variation = |dataset: &str, augmentation: &str| {
         let mut data = example().data;
         data.dataset = serde_json::from_str(&format!("{dataset:?}")).unwrap();
@@ -157,7 +159,7 @@ fn defaults_of_augmentation_follow_the_data_set() {
 }
 
 #[test]
-fn augmentation_has_bounds() {
+fn rejects_invalid_augmentation() {
     let augmentation = |json: &str| {
         let augmentation = serde_json::from_str(json).unwrap();
         problem(|t| t.data.augmentation = augmentation)
@@ -182,7 +184,7 @@ fn augmentation_has_bounds() {
 }
 
 #[test]
-fn what_only_the_files_can_tell_is_checked_with_them() {
+fn checks_fields_that_depend_on_the_files() {
     let mut training = folder();
     training.evaluation.final_ =
         vec![FinalAttack::ApgdT(crate::training::Targeted { steps: None, targets: Some(500) })];
@@ -204,7 +206,7 @@ fn what_only_the_files_can_tell_is_checked_with_them() {
 }
 
 #[test]
-fn an_object_store_is_a_bucket() {
+fn rejects_invalid_object_stores() {
     let store = |json: &str| {
         let mut training = example();
         training.data.source = serde_json::from_str(&format!(r#"{{"objectStore": {json}}}"#)).unwrap();
@@ -229,7 +231,7 @@ fn an_object_store_is_a_bucket() {
 }
 
 #[test]
-fn every_optimizer_is_bounded_and_batches_scale_its_rate() {
+fn rejects_out_of_range_optimizers_and_scales_the_learning_rate() {
     for (optimizer, field) in [
         (r#"{"lamb": {"beta2": 1.0}}"#, "optimizer.lamb.beta2"),
         (r#"{"adamW": {"epsilon": -1}}"#, "optimizer.adamW.epsilon"),
@@ -251,7 +253,7 @@ fn every_optimizer_is_bounded_and_batches_scale_its_rate() {
 }
 
 #[test]
-fn initial_weights_are_a_file() {
+fn rejects_invalid_initial_weights() {
     let volume = |path: &str| {
         let source =
             serde_json::json!({"volume": {"persistentVolumeClaim": {"claimName": "c"}, "path": path}});
@@ -273,17 +275,17 @@ fn initial_weights_are_a_file() {
 }
 
 #[test]
-fn images_beside_the_data_set_have_labels_or_an_objective_without() {
-    let additional = |labels: &str, share: f64| {
+fn rejects_invalid_additional_images() {
+    let additional = |labels: &str, fraction: f64| {
         let source = r#"{"volume": {"persistentVolumeClaim": {"claimName": "c"}, "path": "edm.npz"}}"#;
-        let json = format!(r#"{{"source": {source}, "labels": {labels}, "perBatch": {share}}}"#);
+        let json = format!(r#"{{"source": {source}, "labels": {labels}, "perBatch": {fraction}}}"#);
         Some(serde_json::from_str(&json).unwrap())
     };
     let weights = r#"{"http": {"url": "https://example.com/t.pt", "sha256": "x"}}"#;
     let teacher = |model: &str| format!(r#"{{"teacher": {{"model": {model}, "weights": {weights}}}}}"#);
     let small = teacher(r#"{"architecture": "small-cnn"}"#);
     let stem = teacher(r#"{"architecture": "small-cnn", "stem": "ImageNet"}"#);
-    for (labels, share, sentence) in [
+    for (labels, fraction, sentence) in [
         (
             r#"{"given": {}}"#,
             0.0,
@@ -297,7 +299,7 @@ fn images_beside_the_data_set_have_labels_or_an_objective_without() {
             "labels.teacher.model.stem: small-cnn",
         ),
     ] {
-        let found = problem(|t| t.data.additional = additional(labels, share));
+        let found = problem(|t| t.data.additional = additional(labels, fraction));
         assert!(found.contains(sentence), "{found}");
     }
     let mut training = example();
@@ -318,7 +320,7 @@ fn images_beside_the_data_set_have_labels_or_an_objective_without() {
 }
 
 #[test]
-fn ranks_average_gradients_or_weights() {
+fn local_steps_exclude_compression_and_overlap() {
     let int8 =
         |json: &str| serde_json::from_str(&format!(r#"{{"compression": {{"int8": {json}}}}}"#)).unwrap();
     for (json, sentence) in [
@@ -359,7 +361,7 @@ fn ranks_average_gradients_or_weights() {
 }
 
 #[test]
-fn one_local_step_is_the_spec_of_before() {
+fn one_local_step_does_not_change_the_hash() {
     let mut training = example();
     let hash = training.hash();
     training.schedule.local_steps = Some(1);
@@ -367,7 +369,7 @@ fn one_local_step_is_the_spec_of_before() {
 }
 
 #[test]
-fn nccl_wants_a_gpu_for_each_rank() {
+fn nccl_requires_a_gpu_per_rank() {
     let mut training = example();
     training.communication.backend = Backend::Nccl;
     training.check(Topology { pods: 2, workers: 4, gpus: 4 }).unwrap();
@@ -376,14 +378,14 @@ fn nccl_wants_a_gpu_for_each_rank() {
 }
 
 #[test]
-fn unknown_fields_are_refused() {
+fn rejects_unknown_fields() {
     let mut json = serde_json::to_value(example()).unwrap();
     json["attack"] = serde_json::json!({"fgsm": {"stepsize": "0.1"}});
     assert!(serde_json::from_value::<Training>(json).unwrap_err().to_string().contains("stepsize"));
 }
 
 #[test]
-fn the_hash_follows_the_content() {
+fn the_hash_depends_on_the_content() {
     let mut other = example();
     assert_eq!(example().hash(), other.hash());
     other.seed = 1;
@@ -391,7 +393,7 @@ fn the_hash_follows_the_content() {
 }
 
 #[test]
-fn attacks_of_one_name_are_refused() {
+fn rejects_duplicate_attacks() {
     let twice = r#"[{"pgd": {"steps": 20}}, {"pgd": {"steps": 20, "stepSize": "1/255"}}]"#;
     let sentence = problem(|t| t.evaluation.final_ = serde_json::from_str(twice).unwrap());
     assert!(
@@ -401,7 +403,7 @@ fn attacks_of_one_name_are_refused() {
 }
 
 #[test]
-fn few_classes_have_no_logits_ratio() {
+fn rejects_apgd_t_with_fewer_than_four_classes() {
     let contents = |classes| crate::training::Contents {
         image_shape: [3, 32, 32],
         classes,
@@ -421,11 +423,11 @@ fn few_classes_have_no_logits_ratio() {
 }
 
 #[test]
-fn a_share_that_is_no_image_is_refused() {
-    let additional = |share: f64, batch: u32| {
+fn rejects_a_fraction_below_one_image() {
+    let additional = |fraction: f64, batch: u32| {
         problem(|t| {
             let claim = serde_json::json!({"persistentVolumeClaim": {"claimName": "c"}, "path": "x.npz"});
-            let json = serde_json::json!({"source": {"volume": claim}, "perBatch": share});
+            let json = serde_json::json!({"source": {"volume": claim}, "perBatch": fraction});
             t.data.additional = serde_json::from_value(json).unwrap();
             t.schedule.batch_size = batch;
         })
@@ -439,7 +441,7 @@ fn a_share_that_is_no_image_is_refused() {
 }
 
 #[test]
-fn urls_have_no_password() {
+fn rejects_urls_with_a_password() {
     let source = |url: &str| {
         let json = serde_json::json!({"http": {"url": url, "sha256": "0".repeat(64)}});
         let mut training = example();
@@ -456,7 +458,7 @@ fn urls_have_no_password() {
 }
 
 #[test]
-fn the_length_of_a_weight_perturbation_follows_the_objective() {
+fn the_size_of_a_weight_perturbation_depends_on_the_objective() {
     let gamma = |perturbation: &str, objective: &str| {
         let perturbation: crate::training::WeightPerturbation = serde_json::from_str(perturbation).unwrap();
         perturbation.gamma(&serde_json::from_str(objective).unwrap())

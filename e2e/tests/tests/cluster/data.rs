@@ -1,10 +1,10 @@
-//! Where data comes from: a volume, and an archive over HTTP. (An image: the other tests.)
+//! Data from a volume and from an archive over HTTP. The other tests use a data image.
 
 use datjob_e2e::{Namespace, job, registry, wait_until};
 use serde_json::{Value, json};
 
-/// A pod of the data image that runs a script; the volume is its directory /work.
-fn pod_of_the_data_image(name: &str, mut volume: Value, script: &str) -> Value {
+/// A pod of the data image that runs a script, with the volume at /work.
+fn data_image_pod(name: &str, mut volume: Value, script: &str) -> Value {
     volume["name"] = "work".into();
     json!({
         "apiVersion": "v1",
@@ -34,39 +34,39 @@ fn pod_of_the_data_image(name: &str, mut volume: Value, script: &str) -> Value {
     })
 }
 
-/// A job of one epoch with that source.
-fn job_with(name: &str, source: Value) -> Value {
-    let mut document = job::quick(name);
+/// A job of one epoch with this data source.
+fn job_with_source(name: &str, source: Value) -> Value {
+    let mut document = job::small(name);
     document["spec"]["training"]["data"]["source"] = source;
     document["spec"]["training"]["schedule"]["epochs"] = 1.into();
     document
 }
 
 #[test]
-fn a_directory_of_a_volume_is_trained_on() {
+fn trains_on_a_directory_of_a_volume() {
     let namespace = Namespace::new("volume");
     for claim in ["checkpoints", "data"] {
         namespace.apply(&job::claim(claim)).expect("the claim is created");
     }
     let volume = json!({"persistentVolumeClaim": {"claimName": "data"}});
-    let fill = pod_of_the_data_image("fill", volume, "DATJOB_DATA=/work/sets/fm /bin/sh /bin/copy-data");
+    let fill = data_image_pod("fill", volume, "DATJOB_DATA=/work/sets/fm /bin/sh /bin/copy-data");
     namespace.apply(&fill).expect("the pod is created");
     wait_until("filled volume", 120, || match namespace.get("pod", "fill") {
         Some(pod) if pod["status"]["phase"] == "Succeeded" => Ok(()),
         other => Err(format!("the pod is {other:?}")),
     });
     let source = json!({"volume": {"persistentVolumeClaim": {"claimName": "data"}, "path": "sets/fm"}});
-    namespace.apply(&job_with("from-volume", source)).expect("the job is accepted");
+    namespace.apply(&job_with_source("from-volume", source)).expect("the job is accepted");
     namespace.wait_for_condition("from-volume", "Complete", 600);
 }
 
 #[test]
-fn an_archive_over_http_is_fetched_checked_and_trained_on() {
+fn verifies_and_trains_on_an_archive_over_http() {
     let namespace = Namespace::new("http");
     namespace.apply(&job::claim("checkpoints")).expect("the claim is created");
     let script = "/bin/busybox tar -cf /work/fm.tar -C /fashion-mnist . && \
         /bin/busybox sha256sum /work/fm.tar && exec /bin/busybox httpd -f -p 8000 -h /work";
-    let server = pod_of_the_data_image("server", json!({"emptyDir": {}}), script);
+    let server = data_image_pod("server", json!({"emptyDir": {}}), script);
     namespace.apply(&server).expect("the pod is created");
     let service = json!({
         "apiVersion": "v1",
@@ -81,11 +81,11 @@ fn an_archive_over_http_is_fetched_checked_and_trained_on() {
     });
     let source = |sha256: &str| json!({"http": {"url": "http://server:8000/fm.tar", "sha256": sha256}});
 
-    namespace.apply(&job_with("altered", source(&"0".repeat(64)))).expect("the job is accepted");
+    namespace.apply(&job_with_source("altered", source(&"0".repeat(64)))).expect("the job is accepted");
     let object = namespace.wait_for_condition("altered", "Failed", 300);
     let message = job::condition(&object, "Failed").expect("the condition exists")["message"].to_string();
     assert!(message.contains(&sha256) && message.contains("http://server:8000/fm.tar"), "{message}");
 
-    namespace.apply(&job_with("from-http", source(&sha256))).expect("the job is accepted");
+    namespace.apply(&job_with_source("from-http", source(&sha256))).expect("the job is accepted");
     namespace.wait_for_condition("from-http", "Complete", 600);
 }

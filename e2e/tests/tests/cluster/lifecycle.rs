@@ -1,4 +1,4 @@
-//! Creation, deletion, and what one job leaves to another.
+//! Creation, failure and deletion of jobs.
 
 use datjob_e2e::{Namespace, job, wait_until};
 
@@ -6,10 +6,10 @@ const CHILDREN: [&str; 6] =
     ["statefulsets", "pods", "services", "configmaps", "poddisruptionbudgets", "networkpolicies"];
 
 #[test]
-fn a_deleted_job_leaves_nothing_but_its_claim_and_the_next_of_its_name_starts_from_nothing() {
+fn deleting_a_job_deletes_its_children_and_a_new_job_with_its_name_starts_over() {
     let namespace = Namespace::new("delete");
     namespace.apply(&job::claim("checkpoints")).expect("the claim is created");
-    namespace.apply(&job::quick("same")).expect("the job is accepted");
+    namespace.apply(&job::small("same")).expect("the job is accepted");
     let first = namespace.wait_for_epoch("same", 1, 300);
     for kind in CHILDREN {
         assert!(!namespace.list(kind, "datjob.io/job-name=same").is_empty(), "no {kind}");
@@ -24,7 +24,7 @@ fn a_deleted_job_leaves_nothing_but_its_claim_and_the_next_of_its_name_starts_fr
     });
     assert!(namespace.get("persistentvolumeclaim", "checkpoints").is_some());
 
-    let mut again = job::quick("same");
+    let mut again = job::small("same");
     again["spec"]["training"]["schedule"]["epochs"] = 1.into();
     namespace.apply(&again).expect("the job is accepted");
     let second = namespace.wait_for_condition("same", "Complete", 600);
@@ -37,11 +37,11 @@ fn a_deleted_job_leaves_nothing_but_its_claim_and_the_next_of_its_name_starts_fr
 }
 
 #[test]
-fn a_job_without_its_data_fails_with_a_sentence() {
+fn a_job_with_missing_data_fails_and_names_the_file() {
     let namespace = Namespace::new("no-data");
     namespace.apply(&job::claim("checkpoints")).expect("the claim is created");
     namespace.apply(&job::claim("empty")).expect("the claim is created");
-    let mut document = job::quick("no-data");
+    let mut document = job::small("no-data");
     document["spec"]["training"]["data"]["source"] =
         serde_json::json!({"volume": {"persistentVolumeClaim": {"claimName": "empty"}}});
     namespace.apply(&document).expect("the job is accepted");
@@ -58,10 +58,10 @@ fn a_job_without_its_data_fails_with_a_sentence() {
 }
 
 #[test]
-fn a_job_that_misses_its_target_fails_and_keeps_its_results() {
+fn a_missed_target_fails_the_job_and_keeps_its_results() {
     let namespace = Namespace::new("target");
     namespace.apply(&job::claim("checkpoints")).expect("the claim is created");
-    let mut document = job::quick("target");
+    let mut document = job::small("target");
     document["spec"]["training"]["schedule"]["epochs"] = 1.into();
     let evaluation = &mut document["spec"]["training"]["evaluation"];
     evaluation["final"] = serde_json::json!([{"square": {"queries": 2}}]);
@@ -86,11 +86,11 @@ fn a_job_that_misses_its_target_fails_and_keeps_its_results() {
 #[test]
 fn a_missing_claim_is_named_in_a_condition() {
     let namespace = Namespace::new("no-claim");
-    namespace.apply(&job::quick("no-claim")).expect("the job is accepted");
+    namespace.apply(&job::small("no-claim")).expect("the job is accepted");
     let object = namespace.wait_for_condition("no-claim", "Stalled", 120);
     let message = job::condition(&object, "Stalled").expect("the condition exists")["message"].to_string();
     assert!(message.contains("checkpoints"), "{message}");
-    // It is only blocked: with the claim it goes on.
+    // The job continues when the claim exists.
     namespace.apply(&job::claim("checkpoints")).expect("the claim is created");
     namespace.wait_for_epoch("no-claim", 1, 300);
 }
@@ -99,7 +99,7 @@ fn a_missing_claim_is_named_in_a_condition() {
 fn a_missing_image_is_named_in_a_condition() {
     let namespace = Namespace::new("no-image");
     namespace.apply(&job::claim("checkpoints")).expect("the claim is created");
-    let mut document = job::quick("no-image");
+    let mut document = job::small("no-image");
     document["spec"]["pod"]["image"] = "localhost/datjob/none:1".into();
     namespace.apply(&document).expect("the job is accepted");
     let object = namespace.wait_for_condition("no-image", "Stalled", 120);
@@ -118,11 +118,11 @@ fn a_quota_that_forbids_pods_is_named_in_a_condition() {
         "spec": {"hard": {"pods": "1"}}
     });
     namespace.apply(&quota).expect("the quota is created");
-    namespace.apply(&job::quick("quota")).expect("the job is accepted");
+    namespace.apply(&job::small("quota")).expect("the job is accepted");
     let object = namespace.wait_for_condition("quota", "Stalled", 120);
     let message = job::condition(&object, "Stalled").expect("the condition exists")["message"].to_string();
     assert!(message.contains("few-pods"), "{message}");
-    // With room it goes on.
+    // The job continues without the quota.
     namespace.kubectl(&["delete", "resourcequota", "few-pods"]).expect("the quota is deleted");
     namespace.wait_for_epoch("quota", 1, 300);
 }

@@ -1,6 +1,6 @@
-//! The end-to-end tests, one group a module. `make e2e GROUP=recovery` runs one group.
+//! The end-to-end tests, one group per module. `make e2e GROUP=recovery` runs one group.
 //!
-//! All groups are one program: a test that needs the cluster for itself (`Namespace::alone`) waits for the others there.
+//! All groups are one program, so that a test with an exclusive lock (`Namespace::exclusive`) waits for all others.
 
 mod completion;
 mod data;

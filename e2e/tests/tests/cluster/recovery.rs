@@ -1,4 +1,4 @@
-//! Losses during training: the operator, a pod.
+//! Recovery from the loss of the operator or of pods during training.
 
 use std::{thread, time::Duration};
 
@@ -23,14 +23,14 @@ fn scale_operator(replicas: u32) {
 }
 
 #[test]
-fn training_goes_on_without_the_operator_and_the_status_catches_up() {
-    let namespace = Namespace::alone("operator");
+fn training_continues_without_the_operator() {
+    let namespace = Namespace::exclusive("operator");
     namespace.apply(&job::claim("checkpoints")).expect("the claim is created");
-    let mut document = job::quick("alone");
+    let mut document = job::small("alone");
     document["spec"]["training"]["schedule"]["epochs"] = 6.into();
     namespace.apply(&document).expect("the job is accepted");
     namespace.wait_for_epoch("alone", 1, 300);
-    let pods = job::identities(&namespace.pods("alone"));
+    let pods = job::pod_identities(&namespace.pods("alone"));
 
     scale_operator(0);
     let epoch_of = |report: &Value| report["progress"]["epoch"].as_u64().unwrap_or(0);
@@ -39,14 +39,14 @@ fn training_goes_on_without_the_operator_and_the_status_catches_up() {
         Some(report) if epoch_of(&report) > epoch_of(&before) => Ok(()),
         other => Err(format!("the report is {other:?}")),
     });
-    assert_eq!(job::identities(&namespace.pods("alone")), pods, "the pods are unchanged");
+    assert_eq!(job::pod_identities(&namespace.pods("alone")), pods, "the pods are unchanged");
     scale_operator(1);
 
     let object = namespace.wait_for_condition("alone", "Complete", 600);
     assert_eq!(object["status"]["restarts"]["total"], 0, "{}", object["status"]);
 }
 
-/// The weights' hash of a job that ran to its end, and how often its world formed again.
+/// The SHA-256 of the weights of a complete job, and its number of restarts.
 fn hash_and_restarts(object: &Value) -> (String, u64) {
     let status = &object["status"];
     let hash = status["results"]["sha256"].as_str().expect("results have a hash");
@@ -54,10 +54,10 @@ fn hash_and_restarts(object: &Value) -> (String, u64) {
 }
 
 #[test]
-fn a_lost_pod_costs_one_restart_and_leaves_the_result_as_it_would_have_been() {
+fn a_lost_pod_costs_one_restart_and_does_not_change_the_result() {
     let namespace = Namespace::new("lost-pod");
     namespace.apply(&job::claim("checkpoints")).expect("the claim is created");
-    namespace.apply(&job::quick("undisturbed")).expect("the job is accepted");
+    namespace.apply(&job::small("undisturbed")).expect("the job is accepted");
     let object = namespace.wait_for_condition("undisturbed", "Complete", 600);
     let best = object["status"]["results"]["bestEpoch"].as_u64();
     assert!(best > Some(1), "the best epoch must be after the loss: {best:?}");
@@ -65,7 +65,7 @@ fn a_lost_pod_costs_one_restart_and_leaves_the_result_as_it_would_have_been() {
     assert_eq!(undisturbed.1, 0);
 
     for (name, victim) in [("loses-host", "loses-host-0"), ("loses-other", "loses-other-1")] {
-        namespace.apply(&job::quick(name)).expect("the job is accepted");
+        namespace.apply(&job::small(name)).expect("the job is accepted");
         namespace.wait_for_epoch(name, 1, 300);
         namespace.kubectl(&["delete", "pod", victim, "--wait=false"]).expect("the pod is deleted");
         let disturbed = hash_and_restarts(&namespace.wait_for_condition(name, "Complete", 600));
@@ -76,10 +76,10 @@ fn a_lost_pod_costs_one_restart_and_leaves_the_result_as_it_would_have_been() {
 }
 
 #[test]
-fn a_job_that_ended_and_lost_its_pods_while_the_operator_was_away_is_complete() {
-    let namespace = Namespace::alone("ended-alone");
+fn a_job_completes_that_finished_and_lost_its_pods_without_the_operator() {
+    let namespace = Namespace::exclusive("ended-alone");
     namespace.apply(&job::claim("checkpoints")).expect("the claim is created");
-    let mut document = job::quick("ended");
+    let mut document = job::small("ended");
     document["spec"]["training"]["schedule"]["epochs"] = 1.into();
     namespace.apply(&document).expect("the job is accepted");
     wait_until("report", 300, || namespace.report("ended").ok_or("no report".to_owned()));
@@ -89,12 +89,12 @@ fn a_job_that_ended_and_lost_its_pods_while_the_operator_was_away_is_complete() 
         other => Err(format!("the report is {other:?}")),
     };
     let first = wait_until("results", 300, succeeded);
-    let before = job::identities(&namespace.pods("ended"));
+    let before = job::pod_identities(&namespace.pods("ended"));
     namespace
         .kubectl(&["delete", "pods", "-l", "datjob.io/job-name=ended", "--wait=false"])
         .expect("the pods are deleted");
     wait_until("replacement pods", 120, || {
-        let now = job::identities(&namespace.pods("ended"));
+        let now = job::pod_identities(&namespace.pods("ended"));
         let all_new = now.len() == before.len() && now.iter().all(|pod| !before.contains(pod));
         if all_new { Ok(()) } else { Err(format!("the pods are {now:?}")) }
     });
@@ -106,7 +106,7 @@ fn a_job_that_ended_and_lost_its_pods_while_the_operator_was_away_is_complete() 
 }
 
 /// The pod that holds the operator's lease.
-fn leader() -> Option<String> {
+fn lease_holder() -> Option<String> {
     let arguments = [
         "-n",
         OPERATOR_NAMESPACE,
@@ -120,8 +120,8 @@ fn leader() -> Option<String> {
 }
 
 #[test]
-fn another_operator_takes_over_from_a_leader_that_is_killed() {
-    let namespace = Namespace::alone("leader");
+fn a_standby_takes_over_from_a_killed_leader() {
+    let namespace = Namespace::exclusive("leader");
     namespace.apply(&job::claim("checkpoints")).expect("the claim is created");
     scale_operator(2);
     wait_until("second operator", 120, || {
@@ -139,23 +139,23 @@ fn another_operator_takes_over_from_a_leader_that_is_killed() {
             "",
         )
     });
-    namespace.apply(&job::quick("led")).expect("the job is accepted");
+    namespace.apply(&job::small("led")).expect("the job is accepted");
     namespace.wait_for_epoch("led", 1, 300);
-    let first = leader().expect("an operator leads");
-    // Without a farewell: the lease has to run out.
+    let first = lease_holder().expect("an operator leads");
+    // Killed without SIGTERM, so the lease must expire.
     kubectl(&["-n", OPERATOR_NAMESPACE, "delete", "pod", &first, "--grace-period=0", "--force"], "")
         .expect("the leader is killed");
     let object = namespace.wait_for_condition("led", "Complete", 600);
-    assert_ne!(leader(), Some(first));
+    assert_ne!(lease_holder(), Some(first));
     assert_eq!(object["status"]["restarts"]["total"], 0, "{}", object["status"]);
     scale_operator(1);
 }
 
 #[test]
-fn a_finished_job_whose_lifetime_is_edited_runs_nothing() {
+fn editing_a_finished_job_starts_no_pods() {
     let namespace = Namespace::new("finished");
     namespace.apply(&job::claim("checkpoints")).expect("the claim is created");
-    let mut document = job::quick("done");
+    let mut document = job::small("done");
     document["spec"]["training"]["schedule"]["epochs"] = 1.into();
     namespace.apply(&document).expect("the job is accepted");
     let before = namespace.wait_for_condition("done", "Complete", 600);

@@ -1,4 +1,4 @@
-//! What `kubectl apply` refuses, by the name of the field.
+//! Manifests that `kubectl apply` or the operator rejects.
 
 use datjob_e2e::{Namespace, job, kubectl};
 use serde_json::{Value, json};
@@ -9,7 +9,7 @@ fn set(document: &mut Value, path: &str, value: Value) {
 }
 
 #[test]
-fn invalid_manifests_are_refused_by_the_name_of_the_field() {
+fn rejects_invalid_manifests_and_names_the_field() {
     let namespace = Namespace::new("invalid");
     let training = "spec.training";
     for (path, value, expected) in [
@@ -42,7 +42,7 @@ fn invalid_manifests_are_refused_by_the_name_of_the_field() {
         ("evaluation.final", json!([]), "spec.training.evaluation.final"),
         ("seed", json!(-1), "spec.training.seed"),
     ] {
-        let mut document = job::quick("invalid");
+        let mut document = job::small("invalid");
         set(&mut document, &format!("{training}.{path}"), value.clone());
         let refusal = namespace.apply(&document).expect_err(&format!("{path} = {value} is accepted"));
         assert!(refusal.contains(expected), "{path} = {value}: {refusal}");
@@ -56,7 +56,7 @@ fn invalid_manifests_are_refused_by_the_name_of_the_field() {
         ("metadata.name", json!("1st"), "metadata.name must start with a lower-case letter"),
         ("metadata.name", json!("a".repeat(53)), "metadata.name must have at most 52 characters"),
     ] {
-        let mut document = job::quick("invalid");
+        let mut document = job::small("invalid");
         set(&mut document, path, value.clone());
         let refusal = namespace.apply(&document).expect_err(&format!("{path} = {value} is accepted"));
         assert!(refusal.contains(expected), "{path} = {value}: {refusal}");
@@ -64,9 +64,9 @@ fn invalid_manifests_are_refused_by_the_name_of_the_field() {
 }
 
 #[test]
-fn what_may_not_change_does_not() {
+fn rejects_changes_of_immutable_fields() {
     let namespace = Namespace::new("immutable");
-    let mut document = job::quick("immutable");
+    let mut document = job::small("immutable");
     document["spec"]["pod"]["nodeSelector"] = json!({"datjob.io/none": "none"});
     namespace.apply(&document).expect("the job is accepted");
     for (path, value) in [
@@ -89,9 +89,9 @@ fn what_may_not_change_does_not() {
     namespace.apply(&changed).expect("lifecycle and networkPolicy may change");
 }
 
-/// Lets a change loose on the definition, as another release would bring it; returns it as it was. In Helm's name: the
-/// next upgrade would otherwise find a field that is somebody else's.
-fn redefine(change: impl FnOnce(&mut Value)) -> Value {
+/// Changes the definition as another release would, and returns the previous one. Helm's field manager avoids a conflict
+/// in the next upgrade.
+fn change_definition(change: impl FnOnce(&mut Value)) -> Value {
     let text =
         kubectl(&["get", "crd", "datjobs.datjob.io", "-o", "json"], "").expect("the definition exists");
     let live: Value = serde_json::from_str(&text).expect("kubectl prints JSON");
@@ -110,18 +110,18 @@ fn redefine(change: impl FnOnce(&mut Value)) -> Value {
 }
 
 #[test]
-fn a_job_of_another_release_that_cannot_be_decoded_says_so() {
-    let namespace = Namespace::alone("undecodable");
+fn an_undecodable_job_is_stalled() {
+    let namespace = Namespace::exclusive("undecodable");
     let training = "/spec/versions/0/schema/openAPIV3Schema/properties/spec/properties/training";
-    let before = redefine(|definition| {
+    let before = change_definition(|definition| {
         let norm = format!("{training}/properties/threatModel/properties/norm");
         let norm = definition.pointer_mut(&norm).and_then(Value::as_object_mut).expect("the field exists");
         norm.remove("enum").expect("the field is an enum");
     });
-    let mut document = job::quick("of-another-release");
+    let mut document = job::small("of-another-release");
     document["spec"]["training"]["threatModel"]["norm"] = "L7".into();
     let accepted = namespace.apply(&document);
-    redefine(|definition| *definition = before);
+    change_definition(|definition| *definition = before);
     accepted.expect("the patched definition accepts it");
     let object = namespace.wait_for_condition("of-another-release", "Stalled", 60);
     let stalled = job::condition(&object, "Stalled").expect("the condition exists");

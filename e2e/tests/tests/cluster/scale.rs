@@ -1,4 +1,4 @@
-//! Many jobs: what the operator needs, and that it is quiet when nothing changes.
+//! Memory and writes of the operator with many jobs.
 
 use std::{thread, time::Duration};
 
@@ -6,9 +6,9 @@ use datjob_e2e::{Namespace, OPERATOR_NAMESPACE, job, kubectl, wait_until};
 use serde_json::json;
 
 const JOBS: usize = 100;
-const MOST_BYTES: f64 = 50.0 * 1024.0 * 1024.0;
+const MAX_PEAK_BYTES: f64 = 50.0 * 1024.0 * 1024.0;
 
-/// The value of a metric of the operator, which is one pod here.
+/// The value of a metric of the only operator pod.
 fn operator_metric(name: &str) -> f64 {
     let selector = "app.kubernetes.io/instance=datjob";
     let pods =
@@ -20,8 +20,8 @@ fn operator_metric(name: &str) -> f64 {
     line.rsplit(' ').next().expect("a value").parse().expect("a number")
 }
 
-/// How often the API server was asked to write what the operator writes, Leases and events aside.
-fn writes() -> f64 {
+/// Number of write requests for the objects of the operator, except Leases and events.
+fn write_requests() -> f64 {
     let text = kubectl(&["get", "--raw", "/metrics"], "").expect("the API server serves metrics");
     let written = ["datjobs", "statefulsets", "networkpolicies", "poddisruptionbudgets"];
     text.lines()
@@ -37,11 +37,11 @@ fn writes() -> f64 {
 }
 
 #[test]
-fn a_hundred_jobs_need_little_memory_and_no_writes_while_nothing_changes() {
-    let namespace = Namespace::alone("scale");
+fn a_hundred_idle_jobs_need_little_memory_and_no_writes() {
+    let namespace = Namespace::exclusive("scale");
     let jobs: Vec<_> = (0..JOBS)
         .map(|index| {
-            let mut document = job::quick(&format!("scale-{index}"));
+            let mut document = job::small(&format!("scale-{index}"));
             document["spec"]["pod"]["nodeSelector"] = json!({"datjob.io/none": "none"});
             document
         })
@@ -51,23 +51,23 @@ fn a_hundred_jobs_need_little_memory_and_no_writes_while_nothing_changes() {
         .expect("the jobs are accepted");
     wait_until("condition Stalled of all jobs", 300, || {
         let jobs = namespace.list("datjobs", "");
-        let told = jobs.iter().filter(|object| {
+        let stalled = jobs.iter().filter(|object| {
             job::condition(object, "Stalled").is_some_and(|stalled| stalled["status"] == "True")
         });
-        match told.count() {
+        match stalled.count() {
             JOBS => Ok(()),
             some => Err(format!("{some} of {JOBS} jobs report unschedulable pods")),
         }
     });
     thread::sleep(Duration::from_secs(20));
-    let before = writes();
+    let before = write_requests();
     thread::sleep(Duration::from_mins(1));
-    let written = writes() - before;
+    let written = write_requests() - before;
     let peak = operator_metric("datjob_operator_peak_memory_bytes");
     println!(
         "{JOBS} jobs: peak memory {:.1} MiB, {written} writes in a minute without change",
         peak / 1_048_576.0
     );
     assert!(written.abs() < 0.5, "{written} writes in a minute without change");
-    assert!(peak < MOST_BYTES, "peak memory {peak} bytes");
+    assert!(peak < MAX_PEAK_BYTES, "peak memory {peak} bytes");
 }

@@ -29,25 +29,25 @@ fn images(pods: &[Value]) -> Vec<String> {
 }
 
 #[test]
-fn an_upgrade_to_another_template_leaves_running_pods_and_their_replacements_as_they_are() {
-    let namespace = Namespace::alone("upgrade");
+fn an_upgrade_does_not_change_running_pods_and_their_replacements() {
+    let namespace = Namespace::exclusive("upgrade");
     namespace.apply(&job::claim("checkpoints")).expect("the claim is created");
-    let mut document = job::quick("upgraded");
-    // More epochs than the fastest machine trains in the time of two upgrades: nobody waits for the last one.
+    let mut document = job::small("upgraded");
+    // More epochs than the fastest machine trains during two upgrades. The test does not wait for the last one.
     document["spec"]["training"]["schedule"]["epochs"] = 1000.into();
     namespace.apply(&document).expect("the job is accepted");
     namespace.wait_for_epoch("upgraded", 1, 300);
     let pods = namespace.pods("upgraded");
     let template = namespace.get("statefulset", "upgraded").expect("it exists")["spec"]["template"].clone();
 
-    // The next operator would give every pod an image that does not exist.
+    // The upgraded operator would give new pods an image that does not exist.
     upgrade(&["trainerImage.tag=of-another-release"]);
     let epochs_done = || {
         let job = namespace.get("datjob", "upgraded").expect("it exists");
         job["status"]["progress"]["epoch"].as_u64().expect("epochs are done")
     };
     namespace.wait_for_epoch("upgraded", epochs_done() + 1, 300);
-    assert_eq!(job::identities(&namespace.pods("upgraded")), job::identities(&pods));
+    assert_eq!(job::pod_identities(&namespace.pods("upgraded")), job::pod_identities(&pods));
 
     namespace.kubectl(&["delete", "pod", "upgraded-1", "--wait=false"]).expect("the pod is deleted");
     namespace.wait_until_restarted("upgraded", 1, 300);
@@ -61,11 +61,11 @@ fn an_upgrade_to_another_template_leaves_running_pods_and_their_replacements_as_
 }
 
 #[test]
-fn gpus_are_asked_for_only_where_the_installation_has_them() {
-    let namespace = Namespace::alone("gpu");
+fn gpus_require_an_installation_with_gpus_enabled() {
+    let namespace = Namespace::exclusive("gpu");
     namespace.apply(&job::claim("checkpoints")).expect("the claim is created");
     let with_gpus = |name: &str| {
-        let mut document = job::quick(name);
+        let mut document = job::small(name);
         document["spec"]["pod"]["resources"]["limits"]["nvidia.com/gpu"] = 64.into();
         document
     };
@@ -75,7 +75,7 @@ fn gpus_are_asked_for_only_where_the_installation_has_them() {
     assert!(message.contains("spec.pod.resources") && message.contains("gpu.enabled=true"), "{message}");
     assert!(namespace.get("statefulset", "refused").is_none());
 
-    // No node has so many; whoever reads the status learns which resource is missing.
+    // No node has 64 GPUs, so the status names the missing resource.
     upgrade(&["gpu.enabled=true", "gpu.trainerImage.repository=example.com/trainer-cuda"]);
     namespace.apply(&with_gpus("asked")).expect("the job is accepted");
     let object = namespace.wait_for_condition("asked", "Stalled", 120);
@@ -91,9 +91,9 @@ fn gpus_are_asked_for_only_where_the_installation_has_them() {
 }
 
 #[test]
-fn an_uninstalled_operator_leaves_jobs_and_their_definition() {
-    let namespace = Namespace::alone("uninstall");
-    let mut document = job::quick("kept");
+fn uninstalling_the_operator_keeps_jobs_and_their_definition() {
+    let namespace = Namespace::exclusive("uninstall");
+    let mut document = job::small("kept");
     document["spec"]["pod"]["nodeSelector"] = serde_json::json!({"datjob.io/none": "none"});
     namespace.apply(&document).expect("the job is accepted");
     wait_until("StatefulSet of the job", 60, || match namespace.get("statefulset", "kept") {

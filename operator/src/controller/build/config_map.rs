@@ -1,11 +1,11 @@
-//! The training spec as the trainer reads it.
+//! ConfigMap with the training spec. Pure.
 
 use datjob_api::{contract, training::Training};
 use k8s_openapi::api::core::v1::ConfigMap;
 
 use crate::controller::{identity::Identity, validate::ValidJob};
 
-/// Name of the ConfigMap: another spec has another name, so a pod never sees its spec change.
+/// Name of the ConfigMap. It depends on the spec, so the spec of a pod never changes.
 pub(super) fn name(identity: &Identity, training: &Training) -> String {
     let hash = training.hash();
     format!("{}-{}", identity.name, &hash[..10])

@@ -1,4 +1,4 @@
-//! The limit on voluntary disruptions: a drain takes one pod at a time.
+//! PodDisruptionBudget: a drain evicts one pod at a time. Pure.
 
 use k8s_openapi::{
     api::policy::v1::{PodDisruptionBudget, PodDisruptionBudgetSpec},
@@ -13,7 +13,7 @@ pub(super) fn disruption_budget(identity: &Identity) -> PodDisruptionBudget {
         spec: Some(PodDisruptionBudgetSpec {
             max_unavailable: Some(IntOrString::Int(1)),
             selector: Some(identity.selector()),
-            // A pod that is not ready does no work: it must not hold up the drain of its node.
+            // A pod that is not ready must not block the drain of its node.
             unhealthy_pod_eviction_policy: Some("AlwaysAllow".into()),
             ..PodDisruptionBudgetSpec::default()
         }),

@@ -1,4 +1,4 @@
-//! Who the trainer pods may talk to, and who may talk to them.
+//! NetworkPolicy of the trainer pods. Pure.
 
 use datjob_api::{contract, datjob::Egress};
 use k8s_openapi::{
@@ -25,14 +25,14 @@ pub(super) fn network_policy(valid: &ValidJob<'_>, settings: &Settings) -> Optio
     })
 }
 
-/// From peers at all ports; from the operator at the agent's port, where it reads the report. The rendezvous is served
-/// at that port too, so it is not open to everyone: whoever may join could end a training. A scraper of the pods'
-/// metrics needs a policy of its own (policies add up). The kubelet's probes pass any policy.
+/// Allows the job's pods at all ports, and the operator at the agent's port. The rendezvous uses that port too, and a
+/// foreign client could end a training. A metrics scraper needs a separate policy; policies are additive. Probes of the
+/// kubelet pass any policy.
 fn ingress(identity: &Identity, settings: &Settings) -> Vec<NetworkPolicyIngressRule> {
     vec![
         NetworkPolicyIngressRule { from: Some(vec![job_peer(identity)]), ports: None },
         NetworkPolicyIngressRule {
-            // An operator outside the cluster (development) is no pod that a policy could name.
+            // A policy cannot name an operator outside the cluster (development).
             from: settings.operator_namespace.as_deref().map(|namespace| vec![namespace_peer(namespace)]),
             ports: Some(vec![port(contract::AGENT_PORT, "TCP")]),
         },
@@ -42,7 +42,7 @@ fn ingress(identity: &Identity, settings: &Settings) -> Vec<NetworkPolicyIngress
 fn egress(valid: &ValidJob<'_>) -> Vec<NetworkPolicyEgressRule> {
     let mut rules = vec![
         NetworkPolicyEgressRule { to: Some(vec![job_peer(valid.identity)]), ports: None },
-        // To anywhere: DNS may be a pod, a node-local cache or a host.
+        // To all destinations: DNS may be a pod, a node-local cache or a host.
         NetworkPolicyEgressRule { to: None, ports: Some(vec![port(53, "UDP"), port(53, "TCP")]) },
     ];
     let added = &valid.job.spec.network_policy.egress;

@@ -1,4 +1,5 @@
-//! What a trainer pod runs. It passes the `restricted` Pod Security level and holds no credentials for the cluster.
+//! Pod spec of the trainer pods. Pure. It satisfies the Pod Security level `restricted` and mounts no service account
+//! token.
 
 use datjob_api::{contract, datjob::PodOptions, training::Source};
 use k8s_openapi::{
@@ -12,8 +13,7 @@ use k8s_openapi::{
 use super::{Settings, volumes};
 use crate::controller::validate::ValidJob;
 
-/// Seconds that a pod stays on a node that does not answer, where the job does not say; Kubernetes' 300 would keep
-/// the world waiting.
+/// Default toleration of unreachable nodes. The 300 seconds of Kubernetes would delay the next world.
 const UNREACHABLE_SECONDS: i64 = 30;
 
 pub(super) fn pod(valid: &ValidJob<'_>, attempt: u32, settings: &Settings) -> PodSpec {
@@ -40,7 +40,7 @@ pub(super) fn pod(valid: &ValidJob<'_>, attempt: u32, settings: &Settings) -> Po
     }
 }
 
-/// An absent list and an empty one are the same to the API server, but not to server-side apply.
+/// Server-side apply distinguishes an empty list from an absent one.
 fn non_empty<T>(list: Vec<T>) -> Option<Vec<T>> {
     (!list.is_empty()).then_some(list)
 }
@@ -68,7 +68,7 @@ fn trainer(valid: &ValidJob<'_>, attempt: u32, settings: &Settings) -> Container
             ..ContainerPort::default()
         }]),
         readiness_probe: Some(health_probe(5, 2)),
-        // Generous: the agent shares its cores with the training, and a restart costs the world a round.
+        // Generous, because the agent shares its cores with the training and a restart ends the world.
         liveness_probe: Some(health_probe(10, 6)),
         resources: Some(options.resources.clone()),
         security_context: Some(container_security_context()),
@@ -77,7 +77,7 @@ fn trainer(valid: &ValidJob<'_>, attempt: u32, settings: &Settings) -> Container
     }
 }
 
-/// Puts the files of a data image into the data volume, with the image's own entrypoint.
+/// Init container that copies the files of a data image to the data volume.
 fn data_container(valid: &ValidJob<'_>) -> Option<Container> {
     let Source::Image(image) = &valid.job.spec.training.data.source else { return None };
     Some(Container {
@@ -111,7 +111,7 @@ fn operator_env(valid: &ValidJob<'_>, attempt: u32) -> Vec<EnvVar> {
     env
 }
 
-/// The keys of the object store, which the kubelet reads from the secret: the operator needs no right to.
+/// Credentials of the object store. The kubelet reads the Secret, so the operator needs no permission.
 fn store_credentials(valid: &ValidJob<'_>) -> Vec<EnvVar> {
     let Source::ObjectStore(store) = &valid.job.spec.training.data.source else { return Vec::new() };
     let Some(secret) = &store.secret_name else { return Vec::new() };
@@ -171,7 +171,7 @@ fn pod_security_context(options: &PodOptions) -> PodSecurityContext {
         run_as_user: Some(options.run_as_user),
         run_as_group: Some(options.run_as_user),
         fs_group: Some(options.fs_group),
-        // Changing the owner of a large data set at every start would take minutes.
+        // Changing the owner of a large data set at each start would take minutes.
         fs_group_change_policy: Some("OnRootMismatch".into()),
         seccomp_profile: Some(SeccompProfile { type_: "RuntimeDefault".into(), localhost_profile: None }),
         ..PodSecurityContext::default()

@@ -1,4 +1,4 @@
-//! The headless Service that gives pods their DNS names.
+//! Headless Service for the DNS names of the pods. Pure.
 
 use datjob_api::contract;
 use k8s_openapi::{
@@ -13,7 +13,7 @@ pub(super) fn service(identity: &Identity) -> Service {
         metadata: identity.child(&identity.name),
         spec: Some(ServiceSpec {
             cluster_ip: Some("None".into()),
-            // Pods find each other before any is ready: ready is what they become together.
+            // Pods must resolve each other before they are ready.
             publish_not_ready_addresses: Some(true),
             selector: identity.selector().match_labels,
             ports: Some(vec![ServicePort {

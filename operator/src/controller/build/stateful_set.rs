@@ -1,4 +1,4 @@
-//! The StatefulSet of one attempt.
+//! StatefulSet of one attempt. Pure.
 
 use datjob_api::contract;
 use k8s_openapi::api::{
@@ -31,9 +31,9 @@ pub(super) fn stateful_set(valid: &ValidJob<'_>, attempt: u32, settings: &Settin
             replicas: Some(spec.replicas as i32),
             service_name: Some(identity.name.clone()),
             selector: identity.selector(),
-            // One after the other would wait for readiness that comes only when all are there.
+            // OrderedReady would wait for pods that become ready only together.
             pod_management_policy: Some("Parallel".into()),
-            // A pod is replaced when it is gone, never because the template changed.
+            // A changed template never replaces a running pod.
             update_strategy: Some(StatefulSetUpdateStrategy {
                 type_: Some("OnDelete".into()),
                 rolling_update: None,

@@ -1,4 +1,4 @@
-//! The volumes of a trainer pod and where they are mounted.
+//! Volumes and volume mounts of a trainer pod. Pure.
 
 use datjob_api::{
     contract,
@@ -28,7 +28,7 @@ pub(super) fn volumes(valid: &ValidJob<'_>) -> Vec<Volume> {
     let data = match &spec.training.data.source {
         Source::Volume(volume) => {
             let claim = &volume.persistent_volume_claim.claim_name;
-            // One claim for both: attached once, so read-only is said where it is mounted.
+            // A claim for data and checkpoints is attached once, so only its mount is read-only.
             claim_volume(DATA, claim, *claim != checkpoints.claim_name)
         }
         Source::Image(_) | Source::Http(_) | Source::ObjectStore(_) => {
@@ -68,7 +68,7 @@ pub(super) fn mounts(valid: &ValidJob<'_>) -> Vec<VolumeMount> {
             sub_path: (!volume.path.is_empty()).then(|| volume.path.clone()),
             ..mount(DATA, contract::DATA_DIR, true)
         },
-        // The agent puts there itself what it fetches.
+        // The agent writes the files that it downloads.
         Source::Http(_) | Source::ObjectStore(_) => mount(DATA, contract::DATA_DIR, false),
         Source::Image(_) => mount(DATA, contract::DATA_DIR, true),
     };
@@ -88,7 +88,7 @@ pub(super) fn mounts(valid: &ValidJob<'_>) -> Vec<VolumeMount> {
     mounts
 }
 
-/// The files beside the data set that lie in volumes, with their claims.
+/// Additional files on volumes, with the names of their claims.
 fn volume_files<'a>(valid: &ValidJob<'a>) -> impl Iterator<Item = (NamedFile, &'a str)> {
     valid.job.spec.training.files().into_iter().filter_map(|(file, source)| match source {
         FileSource::Volume(volume) => Some((file, volume.persistent_volume_claim.claim_name.as_str())),

@@ -1,11 +1,11 @@
-//! State and conditions of a job that is not over.
+//! State and conditions of an unfinished job. Pure.
 
 use datjob_api::report::Phase;
 use k8s_openapi::api::core::v1::Pod;
 
 use super::{
     ActiveJob, ApplyConflict, AttemptAction, Blocker, REJECTION_RETRY_DELAY, ReportState, State,
-    StatusBuilder, observe,
+    StatusBuilder, pods,
 };
 use crate::{
     conditions::{self, COMPLETE, FAILED, FINISHED, READY, RECONCILING, STALLED},
@@ -13,6 +13,7 @@ use crate::{
 };
 
 impl StatusBuilder<'_> {
+    /// Sets state and conditions.
     pub(super) fn set_active(&mut self, active: &ActiveJob, blocker: Option<&Blocker>) {
         let state = self.state(active);
         if state == State::Evaluating && self.previous.state != state.as_str() {
@@ -37,14 +38,14 @@ impl StatusBuilder<'_> {
             _ if state == State::Running => "Training",
             _ => state.as_str(),
         };
-        // While a world that was there re-forms, the job stays ready: it is what a job does.
+        // The job stays ready while a world re-forms.
         let formed = self.has_formed() || matches!(state, State::Running | State::Evaluating);
         let ready = formed && active.action == AttemptAction::Keep;
         self.set_unfinished(ready, !ready, reason, &message);
         self.set(STALLED, false, reason, "");
     }
 
-    /// The conditions of a job that goes on.
+    /// Sets the conditions of an unfinished job, except Stalled.
     pub(super) fn set_unfinished(&mut self, ready: bool, reconciling: bool, reason: &str, message: &str) {
         self.set(READY, ready, reason, message);
         self.set(RECONCILING, reconciling, reason, if reconciling { message } else { "" });
@@ -76,7 +77,7 @@ impl StatusBuilder<'_> {
                 Phase::Evaluating | Phase::Succeeded => State::Evaluating,
                 Phase::Preparing | Phase::Forming | Phase::Failed => self.forming_state(),
             },
-            // As it was; a world that nobody has seen is still to come.
+            // The previous state, if a world has been seen.
             ReportState::Unreadable { .. } => match State::parse(&self.previous.state) {
                 State::Pending | State::Complete | State::Failed => self.forming_state(),
                 state => state,
@@ -133,7 +134,7 @@ impl StatusBuilder<'_> {
         }
     }
 
-    /// What was said before, where that is still all that is known.
+    /// The previous message of the condition Ready, or `otherwise` if there was none.
     fn previous_message_or(&self, otherwise: &str) -> String {
         let ready = conditions::find(&self.previous, READY);
         ready
@@ -144,5 +145,5 @@ impl StatusBuilder<'_> {
 }
 
 fn is_running(pod: &Pod) -> bool {
-    observe::running_since(pod).is_some()
+    pods::running_since(pod).is_some()
 }

@@ -1,10 +1,10 @@
-//! How a job ends, and how an attempt is given up. The end is written before anything is taken away.
+//! Finishes a job, and abandons an attempt. Pure. The status is written before resources are released.
 
 use datjob_api::report::{Failure, FailureReason, Phase};
 use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 
-use super::{ActiveJob, AttemptAction, Blocker, ReportState, State, StatusBuilder, observe};
+use super::{ActiveJob, AttemptAction, Blocker, ReportState, State, StatusBuilder, pods};
 use crate::{
     conditions::{COMPLETE, FAILED, FINISHED, READY, RECONCILING, STALLED},
     controller::validate::InvalidSpec,
@@ -13,7 +13,7 @@ use crate::{
 };
 
 impl StatusBuilder<'_> {
-    /// Ends the job where its time has come.
+    /// Finishes the job if it succeeded, failed or exceeded a limit. Returns whether it did.
     pub(super) fn finish_if_due(&mut self, active: &ActiveJob) -> bool {
         if let ReportState::Received(report) = &active.observation.report {
             if let (Phase::Succeeded, Some(results)) = (report.phase, &report.results) {
@@ -35,16 +35,18 @@ impl StatusBuilder<'_> {
             }
         }
         let restarts = self.next.restarts.total;
-        let most = self.job.spec.lifecycle.max_restarts;
-        // At a restart only: a limit that is lowered ends no world that trains.
-        if restarts > most && restarts > self.previous.restarts.total {
+        let max_restarts = self.job.spec.lifecycle.max_restarts;
+        // Only at a restart: a lowered limit does not fail a running world.
+        if restarts > max_restarts && restarts > self.previous.restarts.total {
             let last = self.next.failure.as_ref().map_or_else(
                 || "the last world lost a pod, or no world formed in time".to_owned(),
                 |failure| clause(&failure_message(failure)),
             );
             self.fail(
                 "RestartLimitExceeded",
-                &format!("Restart {restarts} exceeds lifecycle.maxRestarts ({most}). Last failure: {last}."),
+                &format!(
+                    "Restart {restarts} exceeds lifecycle.maxRestarts ({max_restarts}). Last failure: {last}."
+                ),
             );
             return true;
         }
@@ -60,7 +62,7 @@ impl StatusBuilder<'_> {
         false
     }
 
-    /// The spec cannot be run, and cannot be changed either: this is the end.
+    /// Fails a job with an invalid spec, which is immutable.
     pub(super) fn reject(&mut self, invalid: &InvalidSpec) {
         let message = format!("{invalid}.");
         self.next.failure = Some(Failure {
@@ -75,7 +77,7 @@ impl StatusBuilder<'_> {
         );
     }
 
-    /// Ends the job with results that are too low.
+    /// Fails the job because its accuracy is below the target.
     fn miss_target(&mut self, sentence: &str) {
         let message = format!("{sentence}. The results and weights are kept.");
         self.next.failure = Some(Failure {
@@ -121,14 +123,14 @@ impl StatusBuilder<'_> {
         self.next.workers = format!("0/{}", self.job.spec.replicas);
     }
 
-    /// Whether the pods of this attempt have waited for a world for too long.
+    /// Whether the pods of this attempt have waited too long for a world.
     pub(super) fn exceeds_startup_deadline(&self, active: &ActiveJob) -> bool {
         let limit = i64::from(self.job.spec.lifecycle.startup_deadline_seconds);
         active.action == AttemptAction::Keep && elapsed(self.next.waiting_since.as_ref(), self.now) > limit
     }
 
-    /// Gives the pods back: the wanted attempt is the next one from here on, so the StatefulSet of this one is scaled
-    /// to 0 and written anew later. That counts one restart.
+    /// Abandons the attempt and makes the next one the desired attempt. The StatefulSet is then scaled to 0 and applied
+    /// again later. This counts as one restart.
     pub(super) fn abandon_attempt(&mut self, active: &ActiveJob, blocker: Option<&Blocker>) {
         let limit = self.job.spec.lifecycle.startup_deadline_seconds;
         let abandoned = self.next.attempt;
@@ -148,14 +150,14 @@ impl StatusBuilder<'_> {
             format!("attempt {abandoned}"),
             message.clone(),
         ));
-        let most = self.job.spec.lifecycle.max_restarts;
-        if self.next.restarts.total > most {
+        let max_restarts = self.job.spec.lifecycle.max_restarts;
+        if self.next.restarts.total > max_restarts {
             self.next.attempt = abandoned;
             let restarts = self.next.restarts.total;
             self.fail(
                 "RestartLimitExceeded",
                 &format!(
-                    "Restart {restarts} exceeds lifecycle.maxRestarts ({most}). No world formed within \
+                    "Restart {restarts} exceeds lifecycle.maxRestarts ({max_restarts}). No world formed within \
                      lifecycle.startupDeadlineSeconds ({limit} s): {}.",
                     self.startup_problem(active, blocker)
                 ),
@@ -167,7 +169,7 @@ impl StatusBuilder<'_> {
         self.set(STALLED, false, "StartupDeadlineMissed", "");
     }
 
-    /// What was missing for a world: "2 of 4 pods joined; …".
+    /// Why no world formed: "2 of 4 pods joined; …".
     fn startup_problem(&self, active: &ActiveJob, blocker: Option<&Blocker>) -> String {
         let replicas = self.job.spec.replicas;
         let observation = &active.observation;
@@ -177,7 +179,7 @@ impl StatusBuilder<'_> {
                 parts.push(format!("{} of {replicas} pods joined", report.pods_joined));
             }
             ReportState::NoPod | ReportState::Unreadable { .. } => {
-                let running = observation.pods.iter().filter_map(observe::running_since).count();
+                let running = observation.pods.iter().filter_map(pods::running_since).count();
                 parts.push(format!("{running} of {replicas} pods are running"));
             }
         }

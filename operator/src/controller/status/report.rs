@@ -1,4 +1,4 @@
-//! What a report changes: generation, restarts, progress, accuracies.
+//! Updates the status from a report: generation, restarts, progress, accuracies. Pure.
 
 use datjob_api::{
     datjob::ResultsStatus,
@@ -13,14 +13,14 @@ use crate::{
     text::{clause, truncate},
 };
 
-/// Longest message, log line and number of log lines that are kept of a failure: the trainer's image is the tenant's.
+/// Limits of a failure's message, log lines and number of log lines. The trainer image is untrusted.
 const MAX_MESSAGE_BYTES: usize = 4096;
 const MAX_LINE_BYTES: usize = 512;
 const MAX_LINES: usize = 50;
-/// Longest name, path or version, and most attacks.
+/// Limits of names and versions, and of the number of attacks.
 const MAX_NAME_BYTES: usize = 256;
 const MAX_ATTACKS: usize = 16;
-/// Most points of a sweep.
+/// Maximum number of points of a sweep.
 const MAX_SWEEP_POINTS: usize = 32;
 
 impl StatusBuilder<'_> {
@@ -28,12 +28,12 @@ impl StatusBuilder<'_> {
         match read {
             ReportState::Received(report) => self.apply_report(report),
             ReportState::NoPod => self.start_waiting(),
-            // The pod runs, and most likely goes on with what it did.
+            // The pod runs and probably continues.
             ReportState::Unreadable { .. } => {}
         }
     }
 
-    /// The pods wait for a world, since now where they did not before.
+    /// Starts to count the time that the pods wait for a world, unless it is counted already.
     fn start_waiting(&mut self) {
         if self.next.attempt > 0 && self.next.waiting_since.is_none() {
             self.next.waiting_since = Some(Time(self.now));
@@ -62,7 +62,7 @@ impl StatusBuilder<'_> {
         }
     }
 
-    /// Counts worlds. The first of an attempt is no restart; each further one is.
+    /// Counts worlds. Each world after the first one of an attempt is a restart.
     fn record_generation(&mut self, report: &Report) {
         let start = self.next.generation_at_start;
         let restarts = |generation: u32| generation.saturating_sub(start).saturating_sub(1);
@@ -140,7 +140,7 @@ impl StatusBuilder<'_> {
     }
 }
 
-/// Why the world before this one ended.
+/// Why the previous world ended.
 fn restart_cause(failure: Option<&Failure>) -> String {
     match failure {
         Some(Failure { reason, rank: Some(rank), message, .. }) => {
@@ -153,7 +153,7 @@ fn restart_cause(failure: Option<&Failure>) -> String {
     }
 }
 
-/// Whether an evaluation found a higher robust accuracy than another; counts, so that nothing is rounded.
+/// Whether an evaluation has a higher robust accuracy than another. Compares exact counts.
 fn is_better(one: &Accuracy, other: &Accuracy) -> bool {
     let product = |correct: u64, total: u64| u128::from(correct) * u128::from(total.max(1));
     product(one.robust.correct, other.robust.total) > product(other.robust.correct, one.robust.total)

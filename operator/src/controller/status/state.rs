@@ -1,28 +1,28 @@
-//! The one word for people.
+//! `status.state`: a summary of the conditions. Pure.
 
 use datjob_api::report::Phase;
 
-/// What a job is doing, in one word.
+/// State of a job.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum State {
-    /// No pod runs yet.
+    /// No pod runs.
     Pending,
-    /// Pods run, the first world forms.
+    /// The first world is forming.
     Starting,
-    /// A world trains.
+    /// A world is training.
     Running,
-    /// The final evaluation.
+    /// A world runs the final evaluation.
     Evaluating,
-    /// A world forms again.
+    /// A world is forming again.
     Restarting,
-    /// The results stand in the status.
+    /// The job is complete.
     Complete,
-    /// Over without results.
+    /// The job failed.
     Failed,
 }
 
 impl State {
-    /// All of them.
+    /// All states.
     pub const ALL: [Self; 7] = [
         Self::Pending,
         Self::Starting,
@@ -33,7 +33,7 @@ impl State {
         Self::Failed,
     ];
 
-    /// The word as the status writes it.
+    /// The value of `status.state`.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Pending => "Pending",
@@ -46,13 +46,13 @@ impl State {
         }
     }
 
-    /// The state that a status names; Pending where it names none.
+    /// Parses `status.state`; unknown values are Pending.
     pub fn parse(name: &str) -> Self {
         Self::ALL.into_iter().find(|state| state.as_str() == name).unwrap_or(Self::Pending)
     }
 }
 
-/// Whether a world is formed in this phase.
+/// Whether a world has formed in this phase.
 pub(super) fn is_formed(phase: Phase) -> bool {
     match phase {
         Phase::Training | Phase::Evaluating | Phase::Succeeded => true,

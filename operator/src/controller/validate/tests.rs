@@ -113,7 +113,10 @@ fn rejects_invalid_sources() {
     }
     let url = serde_json::json!({"http": {"url": "https://", "sha256": "0".repeat(64)}});
     assert!(source(url).starts_with("spec.training.data.source.http.url: "));
-    let store = |endpoint: &str| serde_json::json!({"objectStore": {"url": "s3://bucket", "endpoint": endpoint, "secretName": "s"}});
+    let store = |endpoint: &str| {
+        let store = serde_json::json!({"url": "s3://bucket", "endpoint": endpoint, "secretName": "s"});
+        serde_json::json!({"objectStore": store})
+    };
     let sentence = source(store("https://"));
     assert!(sentence.starts_with("spec.training.data.source.objectStore.endpoint: "), "{sentence}");
     let sentence = problem(|job| {

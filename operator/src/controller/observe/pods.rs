@@ -1,0 +1,119 @@
+//! Lists the pods of a job and reads their states.
+
+use std::net::IpAddr;
+
+use datjob_api::contract;
+use jiff::Timestamp;
+use k8s_openapi::api::core::v1::Pod;
+use kube::{Api, ResourceExt as _, api::ListParams};
+
+use crate::{
+    calls::{CallError, call},
+    controller::{Context, identity::Identity},
+};
+
+/// Pods per page of a list.
+const PAGE_SIZE: u32 = 250;
+
+/// Lists the pods of a job, sorted by ordinal.
+pub(super) async fn list_pods(context: &Context, identity: &Identity) -> Result<Vec<Pod>, CallError> {
+    let api = Api::<Pod>::namespaced(context.client.clone(), &identity.namespace);
+    let mut pods = Vec::new();
+    let mut params = ListParams::default()
+        .labels(&format!("{}={}", contract::LABEL_JOB_UID, identity.uid))
+        .limit(PAGE_SIZE);
+    loop {
+        let operation = format!("list the pods of {}/{}", identity.namespace, identity.name);
+        let page = call(operation, api.list(&params)).await?;
+        // Unused parts are dropped: the specs of 4096 pods would take 20 MB.
+        pods.extend(page.items.into_iter().map(|mut pod| {
+            pod.spec = None;
+            pod.metadata.managed_fields = None;
+            pod.metadata.annotations = None;
+            pod
+        }));
+        match page.metadata.continue_.filter(|token| !token.is_empty()) {
+            Some(token) => params.continue_token = Some(token),
+            None => break,
+        }
+    }
+    pods.sort_by_key(|pod| ordinal(&pod.name_any()));
+    Ok(pods)
+}
+
+fn ordinal(name: &str) -> u32 {
+    name.rsplit('-').next().and_then(|number| number.parse().ok()).unwrap_or(u32::MAX)
+}
+
+/// Whether the StatefulSet with this UID controls the pod.
+pub(super) fn is_owned_by(pod: &Pod, set_uid: &str) -> bool {
+    pod.owner_references().iter().any(|owner| owner.uid == set_uid && owner.controller == Some(true))
+}
+
+/// Whether the pod has the condition Ready.
+pub(super) fn is_ready(pod: &Pod) -> bool {
+    pod.metadata.deletion_timestamp.is_none()
+        && pod
+            .status
+            .iter()
+            .flat_map(|status| status.conditions.iter().flatten())
+            .any(|condition| condition.type_ == "Ready" && condition.status == "True")
+}
+
+/// When the trainer container of a pod started, if it runs.
+pub fn running_since(pod: &Pod) -> Option<Timestamp> {
+    let containers = pod.status.as_ref()?.container_statuses.as_ref()?;
+    let trainer = containers.iter().find(|container| container.name == contract::CONTAINER)?;
+    trainer.state.as_ref()?.running.as_ref()?.started_at.as_ref().map(|time| time.0)
+}
+
+/// The address of a pod whose trainer runs.
+pub(super) fn running_address(pod: &Pod) -> Option<IpAddr> {
+    running_since(pod)?;
+    pod.status.as_ref()?.pod_ip.as_ref()?.parse().ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn pod(json: serde_json::Value) -> Pod {
+        serde_json::from_value(json).unwrap()
+    }
+
+    #[test]
+    fn recognizes_pods_of_the_stateful_set() {
+        let owned = |uid: &str, controller: bool| {
+            is_owned_by(
+                &pod(json!({"metadata": {"name": "job-0", "ownerReferences": [
+                    {"apiVersion": "apps/v1", "kind": "StatefulSet", "name": "job", "uid": uid, "controller": controller}
+                ]}})),
+                "set",
+            )
+        };
+        assert!(owned("set", true) && !owned("other", true) && !owned("set", false));
+    }
+
+    #[test]
+    fn a_pod_has_an_address_only_while_it_runs() {
+        let address = |state: serde_json::Value| {
+            running_address(&pod(json!({"status": {"podIP": "10.0.0.7", "containerStatuses": [
+                {"name": "trainer", "image": "", "imageID": "", "ready": true, "restartCount": 0, "state": state}
+            ]}})))
+        };
+        assert_eq!(
+            address(json!({"running": {"startedAt": "2026-01-01T00:00:00Z"}})),
+            Some([10, 0, 0, 7].into())
+        );
+        assert_eq!(address(json!({"waiting": {"reason": "CrashLoopBackOff"}})), None);
+    }
+
+    #[test]
+    fn sorts_pods_by_ordinal() {
+        let mut names = vec!["job-10", "job-2", "job-0"];
+        names.sort_by_key(|name| ordinal(name));
+        assert_eq!(names, ["job-0", "job-2", "job-10"]);
+    }
+}

@@ -1,0 +1,129 @@
+//! Finds warning events that explain why pods are missing or do not start.
+
+use jiff::Timestamp;
+use k8s_openapi::api::core::v1::{ContainerStatus, Event, Pod};
+use kube::{Api, ResourceExt as _, api::ListParams};
+
+use super::StatefulSetState;
+use crate::{
+    calls::{CallError, call},
+    controller::{Context, blockers::WarningEvent, identity::Identity},
+};
+
+/// How long a scheduled pod may take to create its containers before the operator reads events.
+const DELAY_SECONDS: i64 = 20;
+/// Older events are ignored.
+const MAX_AGE_SECONDS: i64 = 600;
+
+/// Finds the event that explains why a pod is missing or stuck. It lists the events of only one object.
+pub(super) async fn find_warning(
+    context: &Context,
+    identity: &Identity,
+    set: &StatefulSetState,
+    pods: &[Pod],
+) -> Result<Option<WarningEvent>, CallError> {
+    let now = Timestamp::now();
+    let stuck = pods.iter().find(|pod| is_stuck_creating(pod, now));
+    let (uid, object, reasons) = match stuck {
+        Some(pod) => (
+            pod.uid().unwrap_or_default(),
+            pod.name_any(),
+            &["FailedMount", "FailedAttachVolume", "FailedCreatePodSandBox"][..],
+        ),
+        None if (pods.len() as i32) < set.replicas => {
+            (set.uid.clone(), identity.name.clone(), &["FailedCreate"][..])
+        }
+        None => return Ok(None),
+    };
+    let api = Api::<Event>::namespaced(context.client.clone(), &identity.namespace);
+    let params = ListParams::default().fields(&format!("involvedObject.uid={uid},type=Warning")).limit(100);
+    let operation = format!("list the events of {}/{object}", identity.namespace);
+    let events = call(operation, api.list(&params)).await?.items;
+    Ok(newest_message(events, reasons, now).map(|message| WarningEvent { object, message }))
+}
+
+/// The newest message with one of these reasons from the last 10 minutes. Messages that only report a timeout come last.
+fn newest_message(events: Vec<Event>, reasons: &[&str], now: Timestamp) -> Option<String> {
+    let time = |event: &Event| {
+        let series =
+            event.series.as_ref().and_then(|series| series.last_observed_time.as_ref()).map(|time| time.0);
+        let times = [
+            series,
+            event.last_timestamp.as_ref().map(|time| time.0),
+            event.event_time.as_ref().map(|time| time.0),
+        ];
+        times.into_iter().flatten().max().unwrap_or(Timestamp::UNIX_EPOCH)
+    };
+    events
+        .into_iter()
+        .filter(|event| event.reason.as_deref().is_some_and(|reason| reasons.contains(&reason)))
+        .filter(|event| now.as_second() - time(event).as_second() < MAX_AGE_SECONDS)
+        .max_by_key(|event| {
+            (!event.message.as_deref().unwrap_or_default().contains("timed out"), time(event))
+        })
+        .and_then(|event| event.message)
+}
+
+/// Whether the containers of a scheduled pod have not been created for [`DELAY_SECONDS`].
+fn is_stuck_creating(pod: &Pod, now: Timestamp) -> bool {
+    let Some(status) = &pod.status else { return false };
+    let Some(since) = &status.start_time else { return false };
+    let is_creating = |list: &Option<Vec<ContainerStatus>>| {
+        list.iter().flatten().any(|container| {
+            let waiting = container.state.as_ref().and_then(|state| state.waiting.as_ref());
+            waiting.is_some_and(|waiting| {
+                matches!(waiting.reason.as_deref(), Some("ContainerCreating" | "PodInitializing"))
+            })
+        })
+    };
+    let is_running = |list: &Option<Vec<ContainerStatus>>| {
+        list.iter()
+            .flatten()
+            .any(|container| container.state.as_ref().is_some_and(|state| state.running.is_some()))
+    };
+    pod.metadata.deletion_timestamp.is_none()
+        && status.phase.as_deref() == Some("Pending")
+        && is_creating(&status.container_statuses)
+        && !is_running(&status.init_container_statuses)
+        && now.as_second() - since.0.as_second() > DELAY_SECONDS
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn pod(json: serde_json::Value) -> Pod {
+        serde_json::from_value(json).unwrap()
+    }
+
+    #[test]
+    fn a_pod_is_stuck_after_a_delay() {
+        let creating = json!({"status": {"phase": "Pending", "startTime": "2026-01-01T00:00:00Z", "containerStatuses": [
+            {"name": "trainer", "image": "", "imageID": "", "ready": false, "restartCount": 0,
+             "state": {"waiting": {"reason": "ContainerCreating"}}}
+        ]}});
+        assert!(!is_stuck_creating(&pod(creating.clone()), "2026-01-01T00:00:10Z".parse().unwrap()));
+        assert!(is_stuck_creating(&pod(creating), "2026-01-01T00:00:30Z".parse().unwrap()));
+    }
+
+    #[test]
+    fn prefers_the_newest_event_with_a_cause() {
+        let event = |reason: &str, message: &str, at: &str| -> Event {
+            serde_json::from_value(
+                json!({"metadata": {}, "involvedObject": {}, "reason": reason, "message": message,
+                "lastTimestamp": at}),
+            )
+            .unwrap()
+        };
+        let events = vec![
+            event("FailedMount", "secret \"s\" not found", "2026-01-01T00:00:00Z"),
+            event("FailedMount", "timed out waiting for the condition", "2026-01-01T00:02:00Z"),
+            event("Scheduled", "x", "2026-01-01T00:03:00Z"),
+        ];
+        let now = "2026-01-01T00:04:00Z".parse().unwrap();
+        assert_eq!(newest_message(events.clone(), &["FailedMount"], now).unwrap(), "secret \"s\" not found");
+        assert_eq!(newest_message(events, &["FailedMount"], "2026-01-01T01:00:00Z".parse().unwrap()), None);
+    }
+}
