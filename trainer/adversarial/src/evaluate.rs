@@ -7,7 +7,7 @@
 
 use std::{collections::BTreeSet, ops::ControlFlow};
 
-use datjob_data::{DataError, Images, Loaded, Loader};
+use datjob_data::{DataError, ImageBatch, Images, Loader};
 use tch::{Device, Kind, TchError, Tensor, no_grad};
 use thiserror::Error;
 
@@ -147,7 +147,7 @@ pub fn evaluate_classifier(
 fn look(
     classifier: &dyn Classifier,
     evaluation: &Evaluation<'_>,
-    (indices, images): (&[usize], &Loaded),
+    (indices, images): (&[usize], &ImageBatch),
     counts: &mut Counts,
 ) -> Result<Batch, EvaluateError> {
     let (images, labels) = float_batch(images, evaluation.device)?;

@@ -66,7 +66,7 @@ enum Number {
 /// Brings the event file up to date with the history.
 pub fn write(directory: &Path, history: &History) -> Result<(), FileError> {
     let directory = directory.join(DIRECTORY);
-    files::make_directory(&directory)?;
+    files::create_directory(&directory)?;
     let path = directory.join(FILE);
     let content = events(history);
     let existing = files::read_if_exists(&path, MAX_BYTES)?;
