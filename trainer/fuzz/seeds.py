@@ -1,4 +1,4 @@
-"""Makes seeds/: what each fuzz target begins with. Needs PyTorch, NumPy and Pillow: python3 seeds.py"""
+"""Writes seeds/, the seed corpus of each fuzz target. Needs PyTorch, NumPy and Pillow: python3 seeds.py"""
 
 import gzip
 import hashlib
@@ -39,7 +39,7 @@ def tar_of(files, form=tarfile.USTAR_FORMAT):
 
 
 def padded(content):
-    """Whole blocks of 512 bytes, as tar has them."""
+    """Pads to whole blocks of 512 bytes, as in tar."""
     return content + b"\0" * (-len(content) % 512)
 
 
@@ -55,7 +55,7 @@ samples = [("1.cls", b"0"), ("1.jpg", jpeg), ("2.jpg", jpeg), ("2.cls", b"1")]
 for form in [tarfile.USTAR_FORMAT, tarfile.GNU_FORMAT, tarfile.PAX_FORMAT]:
     names = samples if form == tarfile.USTAR_FORMAT else [("n" * 120 + name, text) for name, text in samples]
     write("tar", f"shard-{form}", b"\0" + padded(tar_of(names, form)))
-    write("tar", f"believed-{form}", b"\1" + padded(tar_of(names, form)))
+    write("tar", f"fixed-checksums-{form}", b"\1" + padded(tar_of(names, form)))
 
 idx = tar_of([("train-labels-idx1-ubyte", b"\0\0\x08\1\0\0\0\2\1\2"), ("../t10k-labels-idx1-ubyte", b"x")])
 folder = tar_of([("train/a/1.jpg", jpeg), ("val/b/../../../2.jpg", jpeg), ("/train/c/3.png", b"x")])
@@ -70,8 +70,8 @@ write("idx", "labels", b"\1" + labels)
 write("idx", "images-gz", b"\4" + gzip.compress(images, mtime=0))
 write("idx", "labels-gz", b"\5" + gzip.compress(labels, mtime=0))
 
-write("cifar", "whole", (b"\1\x20" + b"\x40" * 3072) * 2)
-write("cifar", "one-too-few", b"\1\x20" + b"\x40" * 3072)
+write("cifar", "complete", (b"\1\x20" + b"\x40" * 3072) * 2)
+write("cifar", "one-image-missing", b"\1\x20" + b"\x40" * 3072)
 
 pixels = numpy.arange(24, dtype=numpy.uint8).reshape(2, 2, 2, 3)
 for name, arrays, save in [
@@ -90,7 +90,7 @@ for name, choice, array in [
     out = io.BytesIO()
     numpy.save(out, array)
     write("npz", name, choice + out.getvalue())
-# Brackets within brackets: a parser that tries every one of them twice never ends.
+# Nested brackets: the time of the parser doubles with each one.
 text = b"{'descr': '|u1', 'fortran_order': False, 'shape': " + b"[" * 60 + b"2), }\n"
 write("npz", "nested.npy", b"\0\x93NUMPY\1\0" + struct.pack("<H", len(text)) + text + bytes(24))
 
@@ -112,5 +112,5 @@ for protocol in [0, 2, 4]:
     write("pytorch", f"protocol-{protocol}.pkl", pickle.dumps({"a": [1, 2.5, "x", None, True, (1 << 70,)]}, protocol))
 
 digest = hashlib.sha256(b"").hexdigest().encode()
-write("sums", "plain", digest + b"  train-0.tar\n" + digest + b" *./val-0.tar\n# a comment\n")
-write("sums", "escaped", b"\\" + digest + b"  a\\nb\\\\c\n")
+write("checksums", "plain", digest + b"  train-0.tar\n" + digest + b" *./val-0.tar\n# a comment\n")
+write("checksums", "escaped", b"\\" + digest + b"  a\\nb\\\\c\n")

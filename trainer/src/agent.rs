@@ -89,7 +89,8 @@ async fn prepare(config: &Config, board: &Arc<Board>) -> Result<(Option<Training
     let directory = config.job_directory();
     let failed = |reason, message: String| Failure { reason, rank: None, message, log_tail: Vec::new() };
     let client = if config.pod_index == 0 {
-        files::make_directory(&directory).map_err(|e| (None, failed(FailureReason::Data, e.to_string())))?;
+        files::create_directory(&directory)
+            .map_err(|e| (None, failed(FailureReason::Data, e.to_string())))?;
         let (pods, port) = (config.replicas, config.store_port);
         let host = Host::open(&config.job_uid, config.attempt, pods, config.store_bind, port, &directory)
             .map_err(|e| (None, failed(FailureReason::Data, e.to_string())))?;

@@ -257,8 +257,8 @@ impl Directory {
         let epochs = self.epochs()?;
         for &epoch in &epochs[..epochs.len().saturating_sub(keep)] {
             // The manifest first: a checkpoint without one is not there.
-            files::remove(&self.path.join(manifest_file(epoch)))?;
-            files::remove(&self.path.join(tensors_file(epoch)))?;
+            files::remove_if_exists(&self.path.join(manifest_file(epoch)))?;
+            files::remove_if_exists(&self.path.join(tensors_file(epoch)))?;
         }
         // Checkpoints that are kept may name best weights of their time.
         let oldest_kept = epochs.iter().rev().nth(keep.saturating_sub(1)).copied().unwrap_or(0);
@@ -267,7 +267,7 @@ impl Directory {
             let named_by_kept =
                 epochs.iter().any(|&kept| kept >= oldest_kept && self.names_best(kept, &name));
             if !is_best && !named_by_kept && epoch < best.map_or(0, |best| best.epoch) {
-                files::remove(&self.path.join(name))?;
+                files::remove_if_exists(&self.path.join(name))?;
             }
         }
         Ok(())

@@ -19,7 +19,7 @@ use datjob_adversarial::{
 };
 use datjob_api::{Training, training::NamedFile};
 use datjob_c10d::{C10dError, ProcessGroup};
-use datjob_data::{Augmentation, Beside, DataSet, Epoch, Loader, Split};
+use datjob_data::{Augmentation, DataSet, Epoch, ExtraImages, Loader, Split};
 use tch::Tensor;
 
 mod accuracy;
@@ -157,10 +157,11 @@ impl Rank<'_> {
     fn epoch(&mut self, exchange: &mut Exchange) -> Result<(), TrainError> {
         let Training { seed, schedule, attack, .. } = self.training;
         let epoch = u64::from(self.state.epoch);
-        let additional: Vec<usize> = self.data.additional().collect();
-        let share = self.training.data.additional.as_ref().map_or(0.0, |additional| additional.per_batch);
-        let beside = Beside { images: &additional, share, all: self.data.train.len() };
-        let order = Epoch::mixed(&self.split.training, beside, schedule.batch_size as usize, *seed, epoch);
+        let additional: Vec<usize> = self.data.additional_indices().collect();
+        let fraction = self.training.data.additional.as_ref().map_or(0.0, |additional| additional.per_batch);
+        let extra = ExtraImages { indices: &additional, fraction, total_images: self.data.train.len() };
+        let order =
+            Epoch::with_extra_images(&self.split.training, extra, schedule.batch_size as usize, *seed, epoch);
         let mut meter = Meter::new(schedule.epochs, self.state.epoch, order.images(), order.steps());
         let mut loader = self.loader(&order, epoch)?;
         let mut ahead = self.ahead(&mut loader, &order, epoch, 0)?;
@@ -203,7 +204,7 @@ impl Rank<'_> {
         let traffic = exchange.traffic()?;
         if self.is_first() {
             let progress = meter.end_of_epoch(self.state.step);
-            let timing = meter.timing(&traffic, loader.waited(), self.placement.peak_memory()?);
+            let timing = meter.timing(&traffic, loader.wait_time(), self.placement.peak_memory()?);
             if let Some(outputs) = &mut self.outputs {
                 outputs.record_epoch(&progress, &timing);
             }

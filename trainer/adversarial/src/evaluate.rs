@@ -7,7 +7,7 @@
 
 use std::{collections::BTreeSet, ops::ControlFlow};
 
-use datjob_data::{DataError, Images, Loaded, Loader};
+use datjob_data::{DataError, ImageBatch, Images, Loader};
 use tch::{Device, Kind, TchError, Tensor, no_grad};
 use thiserror::Error;
 
@@ -146,7 +146,7 @@ fn classify_clean(
     classifier: &dyn Classifier,
     evaluation: &Evaluation<'_>,
     indices: &[usize],
-    images: &Loaded,
+    images: &ImageBatch,
     counts: &mut Counts,
 ) -> Result<Batch, EvaluateError> {
     let (images, labels) = float_batch(images, evaluation.device)?;

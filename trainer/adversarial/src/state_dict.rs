@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use datjob_data::weights::{self, NumberType, RawTensor, SafetensorsError, WeightsError, safetensors};
+use datjob_data::weights::{self, RawTensor, SafetensorsError, ScalarType, WeightsError, safetensors};
 use tch::{Device, Kind, TchError, Tensor};
 
 /// Named tensors in a fixed order.
@@ -57,7 +57,7 @@ pub fn read(path: &Path) -> Result<StateDict, ReadError> {
 
 fn from_raw(tensors: &[(String, RawTensor)]) -> Result<StateDict, TchError> {
     let tensor = |(name, raw): &(String, RawTensor)| {
-        Ok((name.clone(), Tensor::f_from_data_size(&raw.bytes, &raw.shape, kind(raw.number_type))?))
+        Ok((name.clone(), Tensor::f_from_data_size(&raw.bytes, &raw.shape, kind(raw.dtype))?))
     };
     tensors.iter().map(tensor).collect()
 }
@@ -69,31 +69,31 @@ fn to_raw(name: &str, tensor: &Tensor) -> Result<RawTensor, StateDictError> {
         name: name.to_owned(),
         kind: format!("{:?}", tensor.kind()),
     })?;
-    let mut bytes = vec![0; tensor.numel() * number_type.width()];
+    let mut bytes = vec![0; tensor.numel() * number_type.size()];
     tensor.f_copy_data_u8(&mut bytes, tensor.numel())?;
-    Ok(RawTensor { number_type, shape: tensor.size(), bytes })
+    Ok(RawTensor { dtype: number_type, shape: tensor.size(), bytes })
 }
 
-fn kind(number_type: NumberType) -> Kind {
+fn kind(number_type: ScalarType) -> Kind {
     match number_type {
-        NumberType::F64 => Kind::Double,
-        NumberType::F32 => Kind::Float,
-        NumberType::F16 => Kind::Half,
-        NumberType::BF16 => Kind::BFloat16,
-        NumberType::I64 => Kind::Int64,
-        NumberType::I32 => Kind::Int,
-        NumberType::I16 => Kind::Int16,
-        NumberType::I8 => Kind::Int8,
-        NumberType::U8 => Kind::Uint8,
+        ScalarType::F64 => Kind::Double,
+        ScalarType::F32 => Kind::Float,
+        ScalarType::F16 => Kind::Half,
+        ScalarType::BF16 => Kind::BFloat16,
+        ScalarType::I64 => Kind::Int64,
+        ScalarType::I32 => Kind::Int,
+        ScalarType::I16 => Kind::Int16,
+        ScalarType::I8 => Kind::Int8,
+        ScalarType::U8 => Kind::Uint8,
     }
 }
 
 /// The types that checkpoints support.
-fn number_type(kind: Kind) -> Option<NumberType> {
+fn number_type(kind: Kind) -> Option<ScalarType> {
     match kind {
-        Kind::Double => Some(NumberType::F64),
-        Kind::Float => Some(NumberType::F32),
-        Kind::Int64 => Some(NumberType::I64),
+        Kind::Double => Some(ScalarType::F64),
+        Kind::Float => Some(ScalarType::F32),
+        Kind::Int64 => Some(ScalarType::I64),
         _ => None,
     }
 }

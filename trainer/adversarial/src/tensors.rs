@@ -1,19 +1,19 @@
 //! Conversion of image batches and random numbers to tensors. Pure.
 
 use datjob_data::{
-    Loaded,
+    ImageBatch,
     random::{self, Start},
 };
 use tch::{Device, Kind, TchError, Tensor};
 
 /// Images as u8 `[N, C, H, W]`, for [`to_float`], and labels as i64 `[N]`; both in host memory.
-pub fn byte_batch(loaded: &Loaded) -> Result<(Tensor, Tensor), TchError> {
+pub fn byte_batch(loaded: &ImageBatch) -> Result<(Tensor, Tensor), TchError> {
     let images = batch(&Tensor::f_from_slice(&loaded.pixels)?, loaded.labels.len(), loaded.shape)?;
     Ok((images, Tensor::f_from_slice(&loaded.labels)?))
 }
 
 /// [`byte_batch`] with the images converted [to floats](to_float), on `device`.
-pub fn float_batch(loaded: &Loaded, device: Device) -> Result<(Tensor, Tensor), TchError> {
+pub fn float_batch(loaded: &ImageBatch, device: Device) -> Result<(Tensor, Tensor), TchError> {
     let (pixels, labels) = byte_batch(loaded)?;
     Ok((to_float(&pixels.f_to_device(device)?)?, labels.f_to_device(device)?))
 }
@@ -25,12 +25,12 @@ pub fn to_float(pixels: &Tensor) -> Result<Tensor, TchError> {
 
 /// The targets of a loss: labels i64 `[N]`, or for mixed images class probabilities f32 `[N, classes]`. Their cross-entropy
 /// is the weighted sum of the cross-entropies of both labels.
-pub fn targets(loaded: &Loaded, classes: i64) -> Result<Tensor, TchError> {
+pub fn targets(loaded: &ImageBatch, classes: i64) -> Result<Tensor, TchError> {
     let labels = Tensor::f_from_slice(&loaded.labels)?;
-    if loaded.mixed.is_empty() {
+    if loaded.mixed_labels.is_empty() {
         return Ok(labels);
     }
-    let (others, own): (Vec<i64>, Vec<f32>) = loaded.mixed.iter().copied().unzip();
+    let (others, own): (Vec<i64>, Vec<f32>) = loaded.mixed_labels.iter().copied().unzip();
     let own = Tensor::f_from_slice(&own)?.f_unsqueeze(1)?;
     let one_hot = |labels: &Tensor| labels.f_one_hot(classes)?.f_to_kind(Kind::Float);
     let (labels, others) = (one_hot(&labels)?, one_hot(&Tensor::f_from_slice(&others)?)?);
@@ -58,7 +58,7 @@ pub fn smoothing_noise(
     sigma: f64,
     samples: u32,
 ) -> Result<Tensor, TchError> {
-    let noise = random::smoothing_noise(seed, epoch, indices, pixels(shape), (sigma, samples));
+    let noise = random::smoothing_noise(seed, epoch, indices, pixels(shape), sigma, samples);
     batch(&Tensor::f_from_slice(&noise)?, indices.len() * samples as usize, shape)
 }
 

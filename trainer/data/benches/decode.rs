@@ -1,6 +1,8 @@
-//! Images per second that the loader reads, decodes and brings to 224×224: generated JPEG files of ImageNet's usual size
-//! (500×375), by one and by all cores, by the clock and by processor time, which other work on the machine does not change.
-//! The same in Pillow (`decode.py`), where `DATJOB_BENCH_PYTHON` has it.
+//! Measures the images per second that the loader reads, decodes and resizes to 224×224.
+//!
+//! The input is generated JPEG files of ImageNet's usual size (500×375). It measures one core and all cores, in wall-clock
+//! time and in processor time; other processes do not affect the latter. `decode.py` measures the same with Pillow, if the
+//! Python of `DATJOB_BENCH_PYTHON` has it.
 
 use std::{env, fs, path::Path, process::Command, thread, time::Instant};
 
@@ -15,12 +17,12 @@ const BATCHES: usize = 32;
 fn main() {
     let dir = tempfile::tempdir().expect("a folder");
     let mut bytes = 0;
-    for part in ["train", "val"] {
+    for subset in ["train", "val"] {
         for class in ["a", "b"] {
-            let folder = dir.path().join(part).join(class);
+            let folder = dir.path().join(subset).join(class);
             fs::create_dir_all(&folder).expect("a folder");
             for number in 0..FILES / 2 {
-                let jpeg = picture(number * 2 + usize::from(class == "b"));
+                let jpeg = synthetic_jpeg(number * 2 + usize::from(class == "b"));
                 bytes += jpeg.len();
                 fs::write(folder.join(format!("{number:03}.jpg")), jpeg).expect("a file");
             }
@@ -30,7 +32,7 @@ fn main() {
     println!("JPEG of 500×375, {} KB on average, to 224×224", bytes / FILES / 2 / 1000);
     for threads in if cores > 1 { vec![1, cores] } else { vec![1] } {
         for (view, crop) in [("random crop, flip", "{}"), ("center crop", r#"{"crop": 0, "flip": false}"#)] {
-            let (by_clock, by_processor) = speed(dir.path(), threads, crop);
+            let (by_clock, by_processor) = measure(dir.path(), threads, crop);
             println!(
                 "{threads:>2} threads  {view:<18} {by_clock:>6.0} images/s  {by_processor:>6.0} images per processor second"
             );
@@ -44,8 +46,8 @@ fn main() {
     }
 }
 
-/// Waves and noise, which compress about as well as photographs do.
-fn picture(number: usize) -> Vec<u8> {
+/// A JPEG of waves and noise, which compresses about as well as a photograph.
+fn synthetic_jpeg(number: usize) -> Vec<u8> {
     let (width, height) = (500, 375);
     let mut state = number as u32 + 1;
     let mut noise = || {
@@ -65,7 +67,8 @@ fn picture(number: usize) -> Vec<u8> {
     turbojpeg::compress(image, 92, Subsamp::Sub2x2).expect("a JPEG").to_vec()
 }
 
-fn speed(dir: &Path, threads: usize, augmentation: &str) -> (f64, f64) {
+/// Images per second of wall-clock time and of processor time.
+fn measure(dir: &Path, threads: usize, augmentation: &str) -> (f64, f64) {
     let spec = format!(
         r#"{{"dataset": "image-folder", "source": {{"image": {{"reference": "none"}}}}, "augmentation": {augmentation}}}"#
     );
@@ -74,16 +77,16 @@ fn speed(dir: &Path, threads: usize, augmentation: &str) -> (f64, f64) {
     let batches = (0..BATCHES).map(|_| (0..BATCH).map(|image| image % FILES).collect());
     let augmentation = Augmentation::new(&spec.variation(), &[], 0, 0);
     let mut loader = Loader::new(&images, batches, Some(augmentation)).expect("a loader");
-    // The files are read once before, and the threads are at work.
+    // The first batch warms up the page cache and the threads.
     loader.next_batch().expect("a batch");
-    let (begun, used) = (Instant::now(), processor_seconds());
+    let (start, used) = (Instant::now(), processor_seconds());
     while loader.next_batch().expect("a batch").is_some() {}
-    // Two batches were ahead when the clock started.
+    // Two batches were prefetched when the clock started.
     let images = ((BATCHES - 3) * BATCH) as f64;
-    (images / begun.elapsed().as_secs_f64(), images / (processor_seconds() - used))
+    (images / start.elapsed().as_secs_f64(), images / (processor_seconds() - used))
 }
 
-/// Of all threads of this process: user and system time, in ticks of 10 ms on Linux.
+/// User and system time of all threads of this process; Linux counts it in ticks of 10 ms.
 fn processor_seconds() -> f64 {
     let stat = fs::read_to_string("/proc/self/stat").expect("Linux");
     let after_name = stat.rsplit(") ").next().unwrap_or_default();

@@ -1,5 +1,5 @@
-//! The binary version of CIFAR-10 and CIFAR-100: records of labels (one, or coarse and fine) and 3072 bytes, red,
-//! green, blue. Source: Krizhevsky, "The CIFAR-10 dataset".
+//! Reads the binary version of CIFAR-10 and CIFAR-100. A record has one label, or a coarse and a fine label, and 3072 bytes:
+//! red, green, blue. Source: Krizhevsky, "The CIFAR-10 dataset".
 
 use std::path::Path;
 
@@ -7,29 +7,29 @@ use datjob_api::training::{Contents, Dataset};
 
 use super::{
     DataError, DataSet, Images,
-    standard_files::{Layout, Unpacked, check_labels},
+    standard_files::{FileContents, Layout, check_labels},
 };
 
 pub(super) fn load(layout: &Layout, dir: &Path) -> Result<DataSet, DataError> {
-    let part = |files: &[&'static str], count: usize| {
-        let mut pixels = Vec::with_capacity(count * bytes_of_image(layout));
+    let subset = |files: &[&'static str], count: usize| {
+        let mut pixels = Vec::with_capacity(count * image_bytes(layout));
         let mut labels = Vec::with_capacity(count);
         for file in files {
-            read(layout, dir, file, count / files.len(), &mut pixels, &mut labels)?;
+            read_file(layout, dir, file, count / files.len(), &mut pixels, &mut labels)?;
         }
         let labels = labels.into_iter().map(u16::from).collect();
         Ok(Images::new(layout.contents.image_shape, pixels, labels))
     };
     let Contents { classes, training_images, test_images, .. } = layout.contents;
-    Ok(DataSet::new(part(layout.train, training_images)?, part(layout.test, test_images)?, classes))
+    Ok(DataSet::new(subset(layout.train, training_images)?, subset(layout.test, test_images)?, classes))
 }
 
-fn bytes_of_image(layout: &Layout) -> usize {
+fn image_bytes(layout: &Layout) -> usize {
     layout.contents.image_shape.iter().product::<i64>() as usize
 }
 
-/// Appends the images of one file, which must hold `count`.
-fn read(
+/// Appends the images of one file, which must have `count` images.
+fn read_file(
     layout: &Layout,
     dir: &Path,
     file: &'static str,
@@ -39,9 +39,9 @@ fn read(
 ) -> Result<(), DataError> {
     // CIFAR-100 has the coarse label before the fine one.
     let label_bytes = if matches!(layout.dataset, Dataset::Cifar100) { 2 } else { 1 };
-    let record = label_bytes + bytes_of_image(layout);
+    let record = label_bytes + image_bytes(layout);
     let path = layout.find(dir, file)?;
-    let bytes = Unpacked::read(path.clone(), count * record).exactly(count * record)?;
+    let bytes = FileContents::read(path.clone(), count * record).expect_length(count * record)?;
     let first = labels.len();
     for record in bytes.chunks_exact(record) {
         labels.push(record[label_bytes - 1]);
@@ -58,8 +58,8 @@ mod tests {
 
     use super::*;
 
-    /// The layout, of so few images.
-    fn small(dataset: Dataset) -> Layout {
+    /// The layout with few images.
+    fn small_layout(dataset: Dataset) -> Layout {
         let mut layout = crate::standard_files::layout(dataset).unwrap();
         (layout.contents.training_images, layout.contents.test_images) = (10, 3);
         layout
@@ -77,7 +77,7 @@ mod tests {
             fs::create_dir_all(path.parent().unwrap()).unwrap();
             fs::write(path, contents).unwrap();
         }
-        load(&small(dataset), dir.path())
+        load(&small_layout(dataset), dir.path())
             .map_err(|error| error.to_string().replace(dir.path().to_str().unwrap(), "DIR"))
     }
 
@@ -99,7 +99,7 @@ mod tests {
     }
 
     #[test]
-    fn cifar10_is_read_in_the_order_of_its_files() {
+    fn reads_cifar10_in_the_order_of_its_files() {
         for folder in ["", "cifar-10-batches-bin/"] {
             let DataSet { train, test, .. } = cifar10(folder, &records(&[&[3], &[4]])).unwrap();
             let labels: Vec<u16> = (0..10).map(|image| train.label(image)).collect();
@@ -111,7 +111,7 @@ mod tests {
     }
 
     #[test]
-    fn cifar100_is_read_with_its_fine_labels() {
+    fn reads_the_fine_labels_of_cifar100() {
         let train = records(&[&[1, 99][..]; 10]);
         let test = records(&[&[19, 0][..]; 3]);
         let DataSet { train, test, .. } = load_in(
@@ -124,7 +124,7 @@ mod tests {
     }
 
     #[test]
-    fn each_fault_has_its_sentence() {
+    fn errors_name_the_file_and_the_cause() {
         let good = records(&[&[3], &[4]]);
         assert_eq!(
             cifar10("", &good[..good.len() - 1]).unwrap_err(),
@@ -146,7 +146,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn no_bytes_panic(contents in prop::collection::vec(any::<u8>(), 0..7000)) {
+        fn any_bytes_do_not_panic(contents in prop::collection::vec(any::<u8>(), 0..7000)) {
             let _ = cifar10("", &contents);
         }
     }

@@ -1,26 +1,27 @@
-//! Encoded images to pixels: JPEG by libjpeg-turbo, and PNG, of which ImageNet has one among its JPEG files.
+//! Decodes images: JPEG with libjpeg-turbo, and PNG, since ImageNet has one PNG among its JPEG files. Pure.
 
 use std::io::Cursor;
 
 use turbojpeg::{Colorspace, Decompressor, Image, PixelFormat};
 
-/// Most pixels of an image: 300 MB decoded. The largest of ImageNet has 61 million.
-/// Fuzzing is done with small ones: a header of a few bytes would take all of its time.
+use super::crop::Size;
+
+/// Maximum number of pixels of an image: 300 MB decoded. The largest image of ImageNet has 61 million pixels.
+/// The limit for fuzzing is small, since a header of a few bytes could otherwise cost most of the time.
 const PIXEL_LIMIT: usize = if cfg!(feature = "fuzzing") { 1_000_000 } else { 100_000_000 };
-/// Most scans of a progressive JPEG; programs write about ten. Each goes over all pixels, whatever few bytes it has.
+/// Maximum number of scans of a progressive JPEG; encoders write about ten. A scan of a few bytes still processes all pixels.
 const SCAN_LIMIT: u32 = 100;
 
-/// Decodes one image after the other.
+/// Decodes images and reuses its buffers.
 pub(super) struct Decoder {
     jpeg: Option<Decompressor>,
     cmyk: Vec<u8>,
 }
 
-/// An image of 8 bits for each of red, green and blue, pixel by pixel, row by row.
+/// A decoded image with 8 bits per channel, pixel by pixel, row by row.
 #[derive(Debug, Default)]
 pub(super) struct Rgb {
-    pub(super) width: u32,
-    pub(super) height: u32,
+    pub(super) size: Size,
     pub(super) pixels: Vec<u8>,
 }
 
@@ -29,7 +30,7 @@ impl Decoder {
         Self { jpeg: None, cmyk: Vec::new() }
     }
 
-    /// Decodes into `out`, whose memory is used again; an error is the end of a sentence that begins with the file.
+    /// Decodes into `out` and reuses its memory. The caller puts the name of the file before the error.
     pub(super) fn decode(&mut self, bytes: &[u8], out: &mut Rgb) -> Result<(), String> {
         if bytes.starts_with(b"\x89PNG\r\n\x1a\n") {
             return decode_png(bytes, out).map_err(|error| format!("cannot decode the PNG image: {error}"));
@@ -41,29 +42,29 @@ impl Decoder {
     }
 
     fn decode_jpeg(&mut self, bytes: &[u8], out: &mut Rgb) -> Result<(), String> {
-        let text = |error: turbojpeg::Error| error.to_string();
+        let message = |error: turbojpeg::Error| error.to_string();
         let jpeg = match &mut self.jpeg {
             Some(jpeg) => jpeg,
             empty => {
-                let mut jpeg = Decompressor::new().map_err(text)?;
-                jpeg.set_scan_limit(SCAN_LIMIT).map_err(text)?;
+                let mut jpeg = Decompressor::new().map_err(message)?;
+                jpeg.set_scan_limit(SCAN_LIMIT).map_err(message)?;
                 empty.insert(jpeg)
             }
         };
-        let header = jpeg.read_header(bytes).map_err(text)?;
+        let header = jpeg.read_header(bytes).map_err(message)?;
         let (width, height) = (header.width, header.height);
         out.resize(width, height)?;
         let mut decode = |pixels: &mut [u8], format: PixelFormat| {
             let pitch = width * format.size();
             match jpeg.decompress(bytes, Image { pixels, width, pitch, height, format }) {
-                Err(error) if !is_harmless(&error.to_string()) => Err(text(error)),
+                Err(error) if !is_harmless(&error.to_string()) => Err(message(error)),
                 _ => Ok(()),
             }
         };
         if matches!(header.colorspace, Colorspace::CMYK | Colorspace::YCCK) {
             self.cmyk.resize(width * height * 4, 0);
             decode(&mut self.cmyk, PixelFormat::CMYK)?;
-            // As Adobe's programs write it, whom all others follow: 255 is no ink.
+            // Adobe's convention, which other programs follow: 255 means no ink.
             for (rgb, &[c, m, y, k]) in
                 out.pixels.as_chunks_mut::<3>().0.iter_mut().zip(self.cmyk.as_chunks().0)
             {
@@ -75,7 +76,7 @@ impl Decoder {
     }
 }
 
-/// What libjpeg warns of without losing pixels; ImageNet has such files.
+/// Whether a warning of libjpeg does not affect pixels. Files of ImageNet cause these warnings.
 fn is_harmless(message: &str) -> bool {
     [
         "extraneous bytes before marker",
@@ -90,14 +91,14 @@ fn is_harmless(message: &str) -> bool {
 fn decode_png(bytes: &[u8], out: &mut Rgb) -> Result<(), String> {
     let mut decoder = png::Decoder::new_with_limits(Cursor::new(bytes), png::Limits { bytes: 64 << 20 });
     decoder.set_transformations(png::Transformations::normalize_to_color8());
-    let text = |error: png::DecodingError| error.to_string();
-    let mut reader = decoder.read_info().map_err(text)?;
+    let message = |error: png::DecodingError| error.to_string();
+    let mut reader = decoder.read_info().map_err(message)?;
     let (width, height) = (reader.info().width as usize, reader.info().height as usize);
     out.resize(width, height)?;
     let size = reader.output_buffer_size().ok_or("too large")?;
-    // Four bytes a pixel at most, after the normalisation.
+    // At most four bytes per pixel after normalization to 8 bits.
     let mut pixels = vec![0; size.min(PIXEL_LIMIT * 4)];
-    let frame = reader.next_frame(&mut pixels).map_err(text)?;
+    let frame = reader.next_frame(&mut pixels).map_err(message)?;
     let channels = frame.color_type.samples();
     for (rgb, pixel) in out.pixels.as_chunks_mut::<3>().0.iter_mut().zip(pixels.chunks_exact(channels)) {
         *rgb = if channels < 3 { [pixel[0]; 3] } else { [pixel[0], pixel[1], pixel[2]] };
@@ -110,7 +111,7 @@ impl Rgb {
         if width == 0 || height == 0 || width.saturating_mul(height) > PIXEL_LIMIT {
             return Err(format!("invalid size {width}×{height}: must be 1 to {PIXEL_LIMIT} pixels"));
         }
-        (self.width, self.height) = (width as u32, height as u32);
+        self.size = Size { width: width as u32, height: height as u32 };
         self.pixels.clear();
         self.pixels.resize(width * height * 3, 0);
         Ok(())
@@ -145,33 +146,33 @@ pub(super) mod tests {
         Decoder::new().decode(bytes, &mut out).map(|()| out)
     }
 
-    fn close(found: &[u8], expected: [u8; 3]) -> bool {
+    fn is_close(found: &[u8], expected: [u8; 3]) -> bool {
         found.iter().zip(expected).all(|(a, b)| a.abs_diff(b) <= 3)
     }
 
     #[test]
-    fn colours_come_back() {
+    fn decodes_the_colours_of_a_jpeg() {
         let image = decode(&jpeg(5, 3, [200, 30, 90])).unwrap();
-        assert_eq!((image.width, image.height, image.pixels.len()), (5, 3, 45));
-        assert!(image.pixels.chunks(3).all(|pixel| close(pixel, [200, 30, 90])), "{image:?}");
+        assert_eq!((image.size.width, image.size.height, image.pixels.len()), (5, 3, 45));
+        assert!(image.pixels.chunks(3).all(|pixel| is_close(pixel, [200, 30, 90])), "{image:?}");
     }
 
     #[test]
-    fn grey_and_cmyk_become_colours() {
+    fn converts_grey_and_cmyk_to_rgb() {
         let of = |format: PixelFormat, pixel: &[u8], subsamp| {
             let pixels = pixel.repeat(64);
             let image = Image { pixels: &*pixels, width: 8, pitch: 8 * pixel.len(), height: 8, format };
             decode(&turbojpeg::compress(image, 95, subsamp).unwrap()).unwrap()
         };
         let grey = of(PixelFormat::GRAY, &[77], Subsamp::Gray);
-        assert!(grey.pixels.chunks(3).all(|pixel| close(pixel, [77; 3])));
-        // Half black, over cyan of which 200 of 255 parts are left out.
+        assert!(grey.pixels.chunks(3).all(|pixel| is_close(pixel, [77; 3])));
+        // Half black, and 55 of 255 parts of cyan.
         let cmyk = of(PixelFormat::CMYK, &[200, 255, 255, 128], Subsamp::None);
-        assert!(cmyk.pixels.chunks(3).all(|pixel| close(pixel, [100, 128, 128])), "{cmyk:?}");
+        assert!(cmyk.pixels.chunks(3).all(|pixel| is_close(pixel, [100, 128, 128])), "{cmyk:?}");
     }
 
     #[test]
-    fn a_png_under_another_name_is_read() {
+    fn detects_png_by_its_content() {
         let rgb = decode(&png(png::ColorType::Rgba, &[1, 2, 3, 255, 4, 5, 6, 0])).unwrap();
         assert_eq!(rgb.pixels, [1, 2, 3, 4, 5, 6]);
         let grey = decode(&png(png::ColorType::Grayscale, &[9, 250])).unwrap();
@@ -179,7 +180,7 @@ pub(super) mod tests {
     }
 
     #[test]
-    fn what_is_no_image_is_refused() {
+    fn rejects_broken_and_unknown_formats() {
         assert_eq!(decode(b"GIF89a").unwrap_err(), "not a JPEG or PNG image");
         let whole = jpeg(200, 200, [9, 99, 200]);
         let cut = decode(&whole[..whole.len() - 50]).unwrap_err();
@@ -191,24 +192,24 @@ pub(super) mod tests {
     }
 
     #[test]
-    fn bytes_that_cost_no_pixels_are_let_pass() {
+    fn accepts_extraneous_bytes() {
         let mut bytes = jpeg(16, 16, [50, 60, 70]);
         let end = bytes.len() - 2;
         bytes.splice(end..end, [1, 2, 3]);
-        assert!(decode(&bytes).unwrap().pixels.chunks(3).all(|pixel| close(pixel, [50, 60, 70])));
+        assert!(decode(&bytes).unwrap().pixels.chunks(3).all(|pixel| is_close(pixel, [50, 60, 70])));
     }
 
     #[test]
-    fn a_bomb_is_not_unpacked() {
+    fn rejects_a_decompression_bomb() {
         let mut bytes = jpeg(16, 16, [0; 3]);
         let frame = bytes.windows(2).position(|two| two == [0xff, 0xc0]).unwrap();
         bytes[frame + 5..frame + 9].copy_from_slice(&[0xff, 0xdc, 0xff, 0xdc]);
-        let sentence = decode(&bytes).unwrap_err();
-        assert!(sentence.contains("invalid size 65500×65500: must be 1 to 100000000 pixels"), "{sentence}");
+        let message = decode(&bytes).unwrap_err();
+        assert!(message.contains("invalid size 65500×65500: must be 1 to 100000000 pixels"), "{message}");
     }
 
     #[test]
-    fn scans_without_end_are_not_decoded() {
+    fn rejects_excessive_progressive_scans() {
         let pixels = vec![9; 16 * 16 * 3];
         let format = PixelFormat::RGB;
         let image = Image { pixels: &*pixels, width: 16, pitch: 16 * 3, height: 16, format };
@@ -216,20 +217,20 @@ pub(super) mod tests {
         compressor.set_progressive(true).unwrap();
         let mut bytes = compressor.compress_to_vec(image).unwrap();
         assert!(decode(&bytes).is_ok());
-        // The first scan, again and again before the end.
+        // Repeat the first scan.
         let scans: Vec<usize> =
             (0..bytes.len()).filter(|&at| bytes[at..].starts_with(&[0xff, 0xda])).collect();
         let next = bytes[scans[0] + 2..].windows(2).position(|two| two[0] == 0xff && two[1] != 0).unwrap();
         let scan = bytes[scans[0]..scans[0] + 2 + next].repeat(SCAN_LIMIT as usize);
         bytes.splice(scans[0]..scans[0], scan);
-        let sentence = decode(&bytes).unwrap_err();
-        assert!(sentence.contains("more than 100 scans"), "{sentence}");
+        let message = decode(&bytes).unwrap_err();
+        assert!(message.contains("more than 100 scans"), "{message}");
     }
 
     proptest! {
         #![proptest_config(ProptestConfig::with_cases(512))]
         #[test]
-        fn mutated_bytes_are_refused_or_decoded(
+        fn mutated_bytes_are_rejected_or_decoded(
             changes in prop::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 1..8),
             cut in any::<prop::sample::Index>(),
             shorter: bool,
@@ -245,7 +246,7 @@ pub(super) mod tests {
                 bytes.truncate(cut.index(bytes.len()));
             }
             if let Ok(image) = decode(&bytes) {
-                prop_assert_eq!(image.pixels.len(), image.width as usize * image.height as usize * 3);
+                prop_assert_eq!(image.pixels.len(), image.size.width as usize * image.size.height as usize * 3);
             }
         }
     }

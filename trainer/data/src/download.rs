@@ -1,7 +1,7 @@
-//! Fetching a data set as an archive over HTTP(S).
+//! Downloads a data set as an archive over HTTP(S).
 //!
-//! What a server sends is trusted only as far as its SHA-256 goes: sizes are bounded. Redirects are followed, since the hash
-//! says what must come in the end.
+//! The content is trusted only if its SHA-256 matches, and sizes are bounded. Redirects are followed, since the hash protects
+//! the final content.
 
 use std::{
     fs::{self, File},
@@ -16,7 +16,7 @@ use sha2::{Digest, Sha256};
 use tempfile::NamedTempFile;
 use tokio::runtime::Builder;
 
-use super::{RetryPolicy, names, origin};
+use super::{RetryPolicy, dataset_files, origin};
 
 mod error;
 #[cfg(test)]
@@ -26,10 +26,10 @@ mod unpack;
 pub use error::DownloadError;
 pub(super) use unpack::unpack;
 
-/// Fetches the archive, compares its SHA-256 and unpacks the data set's standard files into `dir`, which exists.
+/// Downloads the archive, verifies its SHA-256 and unpacks the files of the data set into the existing folder `dir`.
 ///
-/// Does nothing where `dir` already holds what an archive of that hash contained. `progress` hears how many bytes have
-/// come and, where the server said it, how many there are. Blocks; run it on a thread of its own.
+/// Does nothing if `dir` already has the files of this archive. `progress` receives the number of bytes so far and the total
+/// size, if the server sends it. Blocks: run it on a separate thread.
 pub fn download(
     dataset: Dataset,
     source: &HttpSource,
@@ -38,66 +38,75 @@ pub fn download(
     progress: &dyn Fn(u64, Option<u64>),
 ) -> Result<(), DownloadError> {
     let identity = format!("{} {}", dataset.name(), source.sha256);
-    if !origin::is_free_for(dir, &identity).map_err(writing(dir))? {
+    if !origin::accepts_source(dir, &identity).map_err(write_error(dir))? {
         return Err(DownloadError::OtherSource { dir: dir.to_owned() });
     }
-    let complete = || names::complete(dataset, dir);
+    let check_complete = || dataset_files::check_complete(dataset, dir);
     let marker = dir.join(format!(".downloaded-{}", source.sha256));
-    if marker.exists() && complete().is_ok() {
+    if marker.exists() && check_complete().is_ok() {
         return Ok(());
     }
-    let limit = names::archive_limit(dataset);
-    // It has no name: nothing is left of it when this process is killed.
-    let begin = || tempfile::tempfile_in(dir);
-    let archive = fetch_patiently((source, limit), dir, begin, retry, progress)?;
-    origin::claim(dir, &identity).map_err(writing(dir))?;
+    let request = Request { source, limit: dataset_files::archive_limit(dataset), dir };
+    // An unnamed file: nothing remains if this process is killed.
+    let create = || tempfile::tempfile_in(dir);
+    let archive = fetch_with_retries(request, create, retry, progress)?;
+    origin::record_source(dir, &identity).map_err(write_error(dir))?;
     unpack(archive, dataset, source, dir)?;
-    complete().map_err(|error| DownloadError::Incomplete { url: shown(source), source: error })?;
-    File::create(&marker).map_err(writing(&marker))?;
+    check_complete()
+        .map_err(|error| DownloadError::Incomplete { url: redacted_url(source), source: error })?;
+    File::create(&marker).map_err(write_error(&marker))?;
     Ok(())
 }
 
-/// The URL as messages have it: a query may be a signature that lets others in.
-fn shown(source: &HttpSource) -> String {
+/// The URL for messages, without its query, which may contain a secret signature.
+fn redacted_url(source: &HttpSource) -> String {
     source.url.split(['?', '#']).next().unwrap_or_default().to_owned()
 }
 
-/// Most bytes of one file.
-const FILE_BYTES: u64 = 64 << 30;
+/// Maximum size of a single file in bytes.
+const MAX_FILE_BYTES: u64 = 64 << 30;
 
-/// Fetches one file into `dir`, which is made, under its SHA-256 as its name. Does nothing where it is there.
+/// Downloads one file into `dir`; its name there is its SHA-256. Creates `dir`. Does nothing if the file exists.
 pub fn download_file(source: &HttpSource, dir: &Path, retry: RetryPolicy) -> Result<PathBuf, DownloadError> {
     let path = dir.join(&source.sha256);
     if path.exists() {
         return Ok(path);
     }
-    fs::create_dir_all(dir).map_err(writing(dir))?;
-    let begin = || NamedTempFile::new_in(dir);
-    let file = fetch_patiently((source, FILE_BYTES), dir, begin, retry, &|_, _| {})?;
-    file.persist(&path).map_err(|error| writing(&path)(error.error))?;
+    fs::create_dir_all(dir).map_err(write_error(dir))?;
+    let request = Request { source, limit: MAX_FILE_BYTES, dir };
+    let file = fetch_with_retries(request, || NamedTempFile::new_in(dir), retry, &|_, _| {})?;
+    file.persist(&path).map_err(|error| write_error(&path)(error.error))?;
     Ok(path)
 }
 
-fn writing(path: &Path) -> impl Fn(io::Error) -> DownloadError {
+fn write_error(path: &Path) -> impl Fn(io::Error) -> DownloadError {
     move |source| DownloadError::Write { path: path.to_owned(), source }
 }
 
-/// Fetches into a file that `begin` makes in `dir`, anew for each try.
-fn fetch_patiently<F: Write>(
-    source: (&HttpSource, u64),
-    dir: &Path,
-    begin: impl Fn() -> io::Result<F>,
+/// A download.
+#[derive(Clone, Copy)]
+struct Request<'a> {
+    source: &'a HttpSource,
+    /// Maximum size in bytes.
+    limit: u64,
+    /// The folder for the file.
+    dir: &'a Path,
+}
+
+/// Downloads into a file. Each attempt calls `create` for a new file in the folder of the request.
+fn fetch_with_retries<F: Write>(
+    request: Request<'_>,
+    create: impl Fn() -> io::Result<F>,
     retry: RetryPolicy,
     progress: &dyn Fn(u64, Option<u64>),
 ) -> Result<F, DownloadError> {
     crate::http::install_tls_provider();
-    let runtime = Builder::new_current_thread().enable_all().build().map_err(DownloadError::Start)?;
-    let client = Client::builder()
-        .connect_timeout(retry.timeout)
-        .read_timeout(retry.timeout)
-        .build()
-        .map_err(|error| DownloadError::Request { url: shown(source.0), source: error.without_url() })?;
-    let attempt = || fetch(&client, source, dir, &begin, progress);
+    let runtime = Builder::new_current_thread().enable_all().build().map_err(DownloadError::Runtime)?;
+    let client =
+        Client::builder().connect_timeout(retry.timeout).read_timeout(retry.timeout).build().map_err(
+            |error| DownloadError::Request { url: redacted_url(request.source), source: error.without_url() },
+        )?;
+    let attempt = || fetch(&client, request, &create, progress);
     runtime.block_on(async {
         attempt
             .retry(retry.backoff())
@@ -107,30 +116,29 @@ fn fetch_patiently<F: Write>(
     })
 }
 
-/// One try: what came, of bounded size, its hash compared.
+/// One attempt. Bounds the size and verifies the hash.
 async fn fetch<F: Write>(
     client: &Client,
-    (source, limit): (&HttpSource, u64),
-    dir: &Path,
-    begin: impl Fn() -> io::Result<F>,
+    Request { source, limit, dir }: Request<'_>,
+    create: impl Fn() -> io::Result<F>,
     progress: &dyn Fn(u64, Option<u64>),
 ) -> Result<F, DownloadError> {
-    let url = || shown(source);
-    let answer = client.get(&source.url).send().await;
-    let mut answer =
-        answer.map_err(|error| DownloadError::Request { url: url(), source: error.without_url() })?;
-    if !answer.status().is_success() {
-        return Err(DownloadError::Status { url: url(), status: answer.status() });
+    let url = || redacted_url(source);
+    let response = client.get(&source.url).send().await;
+    let mut response =
+        response.map_err(|error| DownloadError::Request { url: url(), source: error.without_url() })?;
+    if !response.status().is_success() {
+        return Err(DownloadError::Status { url: url(), status: response.status() });
     }
-    let size = answer.content_length();
+    let size = response.content_length();
     let too_large = || DownloadError::TooLarge { url: url(), limit };
     if size.is_some_and(|size| size > limit) {
         return Err(too_large());
     }
-    let mut file = begin().map_err(writing(dir))?;
+    let mut file = create().map_err(write_error(dir))?;
     let (mut hash, mut received) = (Sha256::new(), 0);
     loop {
-        let block = answer.chunk().await.map_err(|error| DownloadError::Interrupted {
+        let block = response.chunk().await.map_err(|error| DownloadError::Interrupted {
             url: url(),
             received,
             source: error.without_url(),
@@ -141,12 +149,12 @@ async fn fetch<F: Write>(
             return Err(too_large());
         }
         hash.update(&block);
-        file.write_all(&block).map_err(writing(dir))?;
+        file.write_all(&block).map_err(write_error(dir))?;
         progress(received, size);
     }
     let found = hex::encode(hash.finalize());
     if found != source.sha256 {
-        return Err(DownloadError::Hash { url: url(), expected: source.sha256.clone(), found });
+        return Err(DownloadError::HashMismatch { url: url(), expected: source.sha256.clone(), found });
     }
     Ok(file)
 }

@@ -1,4 +1,4 @@
-//! Where the encoded images of a data set lie: an index in memory, the images on disk.
+//! EncodedImages images on disk: an index of their locations, and reading their bytes.
 
 use std::{
     fs::{self, File},
@@ -11,74 +11,74 @@ use sha2::{Digest, Sha256};
 
 use super::DataError;
 
-/// Most bytes of an encoded image; the largest of ImageNet has 15 MB.
+/// Maximum size of an encoded image in bytes. The largest image of ImageNet has 15 MB.
 pub(super) const IMAGE_LIMIT: u64 = 64 << 20;
 
-/// Images on disk, all brought to squares of one size.
+/// Images on disk that are resized to squares.
 #[derive(Debug)]
-pub(super) struct Encoded {
-    places: Places,
+pub(super) struct EncodedImages {
+    locations: ImageLocations,
     size: u32,
 }
 
-/// Where each image is.
+/// The location of each image.
 #[derive(Debug)]
-pub(super) enum Places {
-    /// A file each.
+pub(super) enum ImageLocations {
+    /// One file per image.
     Files {
-        /// The folder that all lie below.
+        /// The folder that contains all files.
         root: PathBuf,
-        /// Path of each below it.
+        /// The path of each file, relative to the folder.
         files: Vec<Box<str>>,
     },
-    /// Parts of larger files.
-    Parts {
-        /// The larger files.
+    /// Byte ranges of tar files.
+    Shards {
+        /// The tar files.
         shards: Vec<PathBuf>,
-        /// The part of each image.
-        parts: Vec<Part>,
+        /// The byte range of each image.
+        ranges: Vec<ShardRange>,
     },
 }
 
-/// A part of a shard.
+/// The byte range of an image in a shard.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Part {
-    /// Its number.
+pub(super) struct ShardRange {
+    /// The number of the shard.
     pub(super) shard: u32,
-    /// Bytes; at most [`IMAGE_LIMIT`].
+    /// Length in bytes; at most [`IMAGE_LIMIT`].
     pub(super) length: u32,
-    /// Where it begins.
+    /// Offset in bytes.
     pub(super) offset: u64,
 }
 
-impl Encoded {
-    /// Images at these places, brought to squares of `size` pixels a side.
-    pub(super) fn new(places: Places, size: u32) -> Self {
-        Self { places, size }
+impl EncodedImages {
+    /// Images at these locations, resized to squares of `size` × `size` pixels.
+    pub(super) fn new(locations: ImageLocations, size: u32) -> Self {
+        Self { locations, size }
     }
 
-    /// Side of the square that images are brought to, in pixels.
+    /// Side of the square that images are resized to, in pixels.
     pub(super) fn size(&self) -> u32 {
         self.size
     }
 
-    /// Hashes what the index knows of the images: where each lies, from the folder that all lie in.
+    /// Hashes the locations of the images, relative to the folder that contains them.
     pub(super) fn hash_into(&self, hash: &mut Sha256) {
-        match &self.places {
-            Places::Files { files, .. } => {
+        match &self.locations {
+            ImageLocations::Files { files, .. } => {
                 for file in files {
                     hash.update(file.as_bytes());
                     hash.update([0]);
                 }
             }
-            Places::Parts { shards, parts } => {
+            ImageLocations::Shards { shards, ranges } => {
                 for shard in shards {
                     hash.update(shard.file_name().unwrap_or_default().as_encoded_bytes());
                     hash.update([0]);
                 }
-                for part in parts {
-                    hash.update(part.offset.to_le_bytes());
-                    hash.update([part.shard, part.length].map(u32::to_le_bytes).as_flattened());
+                for range in ranges {
+                    hash.update(range.offset.to_le_bytes());
+                    hash.update([range.shard, range.length].map(u32::to_le_bytes).as_flattened());
                 }
             }
         }
@@ -86,20 +86,22 @@ impl Encoded {
 
     /// The encoded bytes of an image.
     pub(super) fn bytes(&self, index: usize) -> Result<Vec<u8>, DataError> {
-        match &self.places {
-            Places::Files { root, files } => read_file(&root.join(&*files[index])),
-            Places::Parts { shards, parts } => read_part(&shards[parts[index].shard as usize], parts[index]),
+        match &self.locations {
+            ImageLocations::Files { root, files } => read_file(&root.join(&*files[index])),
+            ImageLocations::Shards { shards, ranges } => {
+                read_range(&shards[ranges[index].shard as usize], ranges[index])
+            }
         }
     }
 
-    /// What an image is called in messages.
+    /// The name of an image in messages.
     pub(super) fn name(&self, index: usize) -> String {
-        match &self.places {
-            Places::Files { root, files } => root.join(&*files[index]).display().to_string(),
-            Places::Parts { shards, parts } => {
-                let path = &shards[parts[index].shard as usize];
-                let entry = entry_name(path, parts[index]).unwrap_or_default();
-                format!("{}: {entry} at byte {}", path.display(), parts[index].offset)
+        match &self.locations {
+            ImageLocations::Files { root, files } => root.join(&*files[index]).display().to_string(),
+            ImageLocations::Shards { shards, ranges } => {
+                let path = &shards[ranges[index].shard as usize];
+                let entry = entry_name(path, ranges[index]).unwrap_or_default();
+                format!("{}: {entry} at byte {}", path.display(), ranges[index].offset)
             }
         }
     }
@@ -115,33 +117,33 @@ fn read_file(path: &Path) -> Result<Vec<u8>, DataError> {
     Ok(bytes)
 }
 
-fn read_part(path: &Path, part: Part) -> Result<Vec<u8>, DataError> {
-    let mut bytes = vec![0; part.length as usize];
+fn read_range(path: &Path, range: ShardRange) -> Result<Vec<u8>, DataError> {
+    let mut bytes = vec![0; range.length as usize];
     File::open(path)
-        .and_then(|file| file.read_exact_at(&mut bytes, part.offset))
+        .and_then(|file| file.read_exact_at(&mut bytes, range.offset))
         .map_err(|source| DataError::Read { path: path.to_owned(), source })?;
     Ok(bytes)
 }
 
-/// The name in the tar header before a part, as far as a plain header holds it.
-fn entry_name(path: &Path, part: Part) -> io::Result<String> {
+/// The name in the tar header before a range. Long names are truncated, since extended headers are not read.
+fn entry_name(path: &Path, range: ShardRange) -> io::Result<String> {
     let mut header = tar::Header::new_old();
-    let before = part.offset.saturating_sub(header.as_bytes().len() as u64);
-    File::open(path)?.read_exact_at(header.as_mut_bytes(), before)?;
+    let header_offset = range.offset.saturating_sub(header.as_bytes().len() as u64);
+    File::open(path)?.read_exact_at(header.as_mut_bytes(), header_offset)?;
     Ok(header.path()?.display().to_string())
 }
 
-/// What `parts` finds in `dir`, or else in the only folder below it: archives often hold all in one folder.
-pub(super) fn find_root<T>(dir: &Path, parts: impl Fn(&Path) -> Option<T>) -> Option<T> {
-    parts(dir).or_else(|| parts(&only_folder(dir)?))
+/// The result of `find` in `dir` or in its only subfolder. Archives often contain a single top-level folder.
+pub(super) fn find_root<T>(dir: &Path, find: impl Fn(&Path) -> Option<T>) -> Option<T> {
+    find(dir).or_else(|| find(&only_subfolder(dir)?))
 }
 
-fn only_folder(dir: &Path) -> Option<PathBuf> {
+fn only_subfolder(dir: &Path) -> Option<PathBuf> {
     let visible = |path: &PathBuf| {
         path.is_dir() && path.file_name().is_some_and(|name| !name.to_string_lossy().starts_with('.'))
     };
     let mut folders = fs::read_dir(dir).ok()?.filter_map(|entry| Some(entry.ok()?.path())).filter(visible);
-    // lost+found is the file system's own, at the root of a volume.
+    // The file system creates lost+found at the root of a volume.
     let mut folders = folders.by_ref().filter(|path| !path.ends_with("lost+found"));
     folders.next().filter(|_| folders.next().is_none())
 }

@@ -1,3 +1,5 @@
+//! The order of the images in an epoch, its steps and the shards of the ranks. Pure.
+
 use crate::random::Stream;
 
 /// The order of the training images in an epoch, cut into steps.
@@ -7,136 +9,141 @@ use crate::random::Stream;
 #[derive(Clone, Debug)]
 pub struct Epoch {
     order: Vec<usize>,
-    /// Where each step's images begin in the order, and where the last one's end.
-    begins: Vec<usize>,
+    /// The offset of each step in the order, and the end of the last step.
+    offsets: Vec<usize>,
 }
 
-/// Images beside those of the data set, which fill a share of every batch.
+/// Images outside the data set that fill a fraction of every batch.
 #[derive(Clone, Copy, Debug)]
-pub struct Beside<'a> {
-    /// The images.
-    pub images: &'a [usize],
-    /// Their share of a batch, from 0 to less than 1.
-    pub share: f64,
-    /// How many images there are in all, with those of the data set: what comes again in an epoch has an index beyond
-    /// them ([`Images::read`](super::Images::read)).
-    pub all: usize,
+pub struct ExtraImages<'a> {
+    /// Their indices.
+    pub indices: &'a [usize],
+    /// Their fraction of a batch, from 0 to less than 1.
+    pub fraction: f64,
+    /// The number of all images, those of the data set included. Repetitions within an epoch get indices from here on
+    /// ([`Images::read`](super::Images::read)).
+    pub total_images: usize,
 }
 
 impl Epoch {
-    /// The epoch (counted from 0) over these images with at most `batch_size` (at least 1) in a step.
+    /// An epoch (counted from 0) over these images with at most `batch_size` (at least 1) images in a step.
     pub fn new(training: &[usize], batch_size: usize, seed: u64, epoch: u64) -> Self {
         let mut order = training.to_vec();
         Stream::order(seed, epoch).shuffle(&mut order);
         let steps = Self::count_steps(training.len(), batch_size);
-        let begins = (0..=steps).map(|step| order.len() * step / steps.max(1)).collect();
-        Self { order, begins }
+        let offsets = (0..=steps).map(|step| order.len() * step / steps.max(1)).collect();
+        Self { order, offsets }
     }
 
-    /// The same where images beside those of the data set fill a share of every batch: an epoch goes over the data set
-    /// once, and over the others as often as their share asks for, each time in another order and without regard to where
-    /// epochs begin. In each pass over them within an epoch an image has another index, and so other random numbers.
-    pub fn mixed(training: &[usize], beside: Beside<'_>, batch_size: usize, seed: u64, epoch: u64) -> Self {
-        let Beside { images, share, all } = beside;
-        let (own_size, others_size) = Self::division(batch_size, share);
-        let own = Self::new(training, own_size, seed, epoch);
-        if others_size == 0 || images.is_empty() {
-            return own;
+    /// An epoch in which extra images fill a fraction of every batch.
+    ///
+    /// An epoch is one pass over the data set. The passes over the extra images continue across epochs, and each pass has
+    /// a different order. In each pass within an epoch an image has a different index, and so different random numbers.
+    pub fn with_extra_images(
+        training: &[usize],
+        extra: ExtraImages<'_>,
+        batch_size: usize,
+        seed: u64,
+        epoch: u64,
+    ) -> Self {
+        let (training_size, extra_size) = Self::split_batch(batch_size, extra.fraction);
+        let base = Self::new(training, training_size, seed, epoch);
+        if extra_size == 0 || extra.indices.is_empty() {
+            return base;
         }
-        let mut others = Passes::new(images, all, seed, epoch * (own.steps() * others_size) as u64);
-        let mut mixed = Self { order: Vec::new(), begins: vec![0] };
-        for step in 0..own.steps() {
-            let begin = mixed.order.len();
-            mixed.order.extend_from_slice(own.batch(step));
-            mixed.order.extend(others.by_ref().take(others_size));
-            // Each rank takes a part of the batch: with its share of both kinds, give or take chance.
-            Stream::mixture(seed, epoch, step as u64).shuffle(&mut mixed.order[begin..]);
-            mixed.begins.push(mixed.order.len());
+        let mut sampler = InfiniteSampler::new(extra, seed, epoch * (base.steps() * extra_size) as u64);
+        let mut mixed = Self { order: Vec::new(), offsets: vec![0] };
+        for step in 0..base.steps() {
+            let start = mixed.order.len();
+            mixed.order.extend_from_slice(base.batch(step));
+            mixed.order.extend(sampler.by_ref().take(extra_size));
+            // Each rank takes a contiguous shard of the batch; after the shuffle it has both kinds of images.
+            Stream::batch_order(seed, epoch, step as u64).shuffle(&mut mixed.order[start..]);
+            mixed.offsets.push(mixed.order.len());
         }
         mixed
     }
 
-    /// Images of the data set and beside it in a batch of at most `batch_size`.
-    fn division(batch_size: usize, share: f64) -> (usize, usize) {
-        let others = (batch_size as f64 * share).round() as usize;
-        let others = others.min(batch_size.saturating_sub(1));
-        (batch_size - others, others)
+    /// The number of images of the data set and of extra images in a batch of at most `batch_size`.
+    fn split_batch(batch_size: usize, fraction: f64) -> (usize, usize) {
+        let extra = (batch_size as f64 * fraction).round() as usize;
+        let extra = extra.min(batch_size.saturating_sub(1));
+        (batch_size - extra, extra)
     }
 
-    /// How many steps an epoch over so many images has.
+    /// The number of steps of an epoch over `images` images.
     pub fn count_steps(images: usize, batch_size: usize) -> usize {
         images.div_ceil(batch_size.max(1))
     }
 
-    /// How many steps there are.
+    /// The number of steps.
     pub fn steps(&self) -> usize {
-        self.begins.len().saturating_sub(1)
+        self.offsets.len().saturating_sub(1)
     }
 
-    /// How many images there are in all steps.
+    /// The number of images in all steps.
     pub fn images(&self) -> usize {
         self.order.len()
     }
 
     /// The images of a step (counted from 0), over all ranks; empty from [`Epoch::steps`] on.
     pub fn batch(&self, step: usize) -> &[usize] {
-        match self.begins.get(step..=step + 1) {
-            Some(&[begin, end]) => &self.order[begin..end],
+        match self.offsets.get(step..=step + 1) {
+            Some(&[start, end]) => &self.order[start..end],
             _ => &[],
         }
     }
 
-    /// A rank's share of a step: shares are contiguous and differ by at most one image; empty for a rank outside of
-    /// the world. A step of fewer images than ranks leaves some ranks with none.
+    /// The shard of a rank in a step. Shards are contiguous, and their sizes differ by at most one image. The shard is empty
+    /// for a rank outside the world, and for some ranks if the step has fewer images than ranks.
     pub fn shard(&self, step: usize, rank: usize, world: usize) -> &[usize] {
-        if rank < world { part(self.batch(step), rank, world) } else { &[] }
+        if rank < world { contiguous_part(self.batch(step), rank, world) } else { &[] }
     }
 }
 
-/// Images over and over, in another order each time, and with indices of their own.
-struct Passes<'a> {
-    images: &'a [usize],
-    all: usize,
+/// Repeats the extra images without end. Each pass has a different order and different indices.
+struct InfiniteSampler<'a> {
+    extra: ExtraImages<'a>,
     seed: u64,
-    /// The pass that it began with.
-    first: u64,
-    /// How many were taken since training began.
-    taken: u64,
+    /// The first pass of this sampler, counted from the start of training.
+    first_pass: u64,
+    /// The number of images drawn since the start of training.
+    drawn: u64,
     order: Vec<usize>,
 }
 
-impl<'a> Passes<'a> {
-    /// The images after so many of them.
-    fn new(images: &'a [usize], all: usize, seed: u64, taken: u64) -> Self {
-        let first = taken / images.len() as u64;
-        let mut passes = Self { images, all, seed, first, taken, order: Vec::new() };
-        passes.shuffle();
-        passes
+impl<'a> InfiniteSampler<'a> {
+    /// A sampler that continues after `drawn` images.
+    fn new(extra: ExtraImages<'a>, seed: u64, drawn: u64) -> Self {
+        let first_pass = drawn / extra.indices.len() as u64;
+        let mut sampler = Self { extra, seed, first_pass, drawn, order: Vec::new() };
+        sampler.shuffle();
+        sampler
     }
 
     fn shuffle(&mut self) {
-        let pass = self.taken / self.images.len() as u64;
-        let again = (pass - self.first) as usize * self.all;
-        self.order = self.images.iter().map(|image| image + again).collect();
-        Stream::order_beside(self.seed, pass).shuffle(&mut self.order);
+        let pass = self.drawn / self.extra.indices.len() as u64;
+        let offset = (pass - self.first_pass) as usize * self.extra.total_images;
+        self.order = self.extra.indices.iter().map(|index| index + offset).collect();
+        Stream::extra_image_order(self.seed, pass).shuffle(&mut self.order);
     }
 }
 
-impl Iterator for Passes<'_> {
+impl Iterator for InfiniteSampler<'_> {
     type Item = usize;
 
     fn next(&mut self) -> Option<usize> {
-        let place = (self.taken % self.images.len() as u64) as usize;
-        if place == 0 {
+        let position = (self.drawn % self.extra.indices.len() as u64) as usize;
+        if position == 0 {
             self.shuffle();
         }
-        self.taken += 1;
-        Some(self.order[place])
+        self.drawn += 1;
+        Some(self.order[position])
     }
 }
 
-/// The `index`-th of `parts` parts.
-fn part(items: &[usize], index: usize, parts: usize) -> &[usize] {
+/// Part `index` of `parts` contiguous parts.
+fn contiguous_part(items: &[usize], index: usize, parts: usize) -> &[usize] {
     &items[items.len() * index / parts..items.len() * (index + 1) / parts]
 }
 
@@ -173,40 +180,41 @@ mod tests {
     }
 
     #[test]
-    fn images_beside_the_data_set_fill_their_share_of_every_batch() {
+    fn extra_images_fill_their_fraction_of_every_batch() {
         let training: Vec<usize> = (0..100).collect();
-        let others: Vec<usize> = (1000..1030).collect();
+        let extra: Vec<usize> = (1000..1030).collect();
         let mut seen = std::collections::BTreeMap::new();
         for epoch in 0..6 {
-            let beside = Beside { images: &others, share: 0.6, all: 1030 };
-            let mixed = Epoch::mixed(&training, beside, 25, 1, epoch);
+            let extra = ExtraImages { indices: &extra, fraction: 0.6, total_images: 1030 };
+            let mixed = Epoch::with_extra_images(&training, extra, 25, 1, epoch);
             assert_eq!((mixed.steps(), mixed.images()), (10, 250));
-            let mut own = Vec::new();
+            let mut from_data_set = Vec::new();
             let mut indices = std::collections::BTreeSet::new();
             for step in 0..mixed.steps() {
-                let (beside, of_data): (Vec<usize>, Vec<usize>) =
+                let (extra, training): (Vec<usize>, Vec<usize>) =
                     mixed.batch(step).iter().partition(|&&image| image >= 1000);
-                assert_eq!((of_data.len(), beside.len()), (10, 15));
-                own.extend(of_data);
-                for index in beside {
+                assert_eq!((training.len(), extra.len()), (10, 15));
+                from_data_set.extend(training);
+                for index in extra {
                     assert!(indices.insert(index), "{index} twice in an epoch");
                     *seen.entry(index % 1030).or_insert(0) += 1;
                 }
                 let shards: Vec<&[usize]> = (0..3).map(|rank| mixed.shard(step, rank, 3)).collect();
                 assert_eq!(shards.concat(), mixed.batch(step));
             }
-            own.sort_unstable();
-            assert_eq!(own, training);
+            from_data_set.sort_unstable();
+            assert_eq!(from_data_set, training);
         }
         // 900 draws are 30 passes over 30 images.
         assert_eq!(seen.len(), 30);
         assert!(seen.values().all(|&count| count == 30), "{seen:?}");
-        let none = Epoch::mixed(&training, Beside { images: &[], share: 0.6, all: 100 }, 25, 1, 0);
+        let empty = ExtraImages { indices: &[], fraction: 0.6, total_images: 100 };
+        let none = Epoch::with_extra_images(&training, empty, 25, 1, 0);
         assert_eq!(none.images(), 100);
     }
 
     #[test]
-    fn steps_are_as_few_as_the_batch_size_allows() {
+    fn an_epoch_has_the_fewest_steps_for_its_batch_size() {
         let epoch = Epoch::new(&(0..59_000).collect::<Vec<_>>(), 128, 0, 0);
         assert_eq!(epoch.steps(), 461);
         assert!((0..461).all(|step| matches!(epoch.batch(step).len(), 127 | 128)));
@@ -214,7 +222,7 @@ mod tests {
     }
 
     #[test]
-    fn each_epoch_has_its_own_order() {
+    fn order_depends_on_seed_and_epoch() {
         let training: Vec<usize> = (0..100).collect();
         let order = |seed, epoch| Epoch::new(&training, 100, seed, epoch).batch(0).to_vec();
         assert_eq!(order(0, 1), order(0, 1));

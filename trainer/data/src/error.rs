@@ -1,13 +1,15 @@
+//! Errors of reading data sets.
+
 use std::{io, path::PathBuf};
 
 use thiserror::Error;
 
 use crate::files::is_gzipped;
 
-/// Why a data set cannot be read; each sentence names the file.
+/// A data set cannot be read. Each message names the file.
 #[derive(Debug, Error)]
 pub enum DataError {
-    /// A standard file is not there.
+    /// A standard file is missing.
     #[error(
         "{}: file not found; {dataset} needs the files {files} in {} or {}",
         dir.join(file).display(),
@@ -15,44 +17,44 @@ pub enum DataError {
         dir.join(folder).display()
     )]
     Missing {
-        /// Where it was looked for.
+        /// The directory that was searched.
         dir: PathBuf,
         /// The file.
         file: &'static str,
-        /// The data set as a manifest writes it.
+        /// The name of the data set in a manifest.
         dataset: &'static str,
-        /// All its files.
+        /// All files of the data set.
         files: String,
-        /// The folder that its own archive unpacks to.
+        /// The folder that the official archive creates.
         folder: &'static str,
     },
-    /// A file cannot be read or unpacked.
+    /// A file cannot be read or decompressed.
     #[error("cannot read {}: {source}", path.display())]
     Read {
         /// The file.
         path: PathBuf,
-        /// What the system or the decompression said.
+        /// The cause.
         source: io::Error,
     },
-    /// A file is shorter than its format says.
-    #[error("{}: truncated: expected {expected} bytes{}, found {found}", path.display(), after_unpacking(path))]
+    /// A file is shorter than its format requires.
+    #[error("{}: truncated: expected {expected} bytes{}, found {found}", path.display(), after_decompression(path))]
     Truncated {
         /// The file.
         path: PathBuf,
-        /// Bytes, unpacked, that it should hold.
+        /// Expected bytes after decompression.
         expected: usize,
-        /// Bytes, unpacked, that it holds.
+        /// Bytes found after decompression.
         found: usize,
     },
-    /// A file is longer than its format says.
-    #[error("{}: too large: expected at most {expected} bytes{}", path.display(), after_unpacking(path))]
+    /// A file is longer than its format allows.
+    #[error("{}: too large: expected at most {expected} bytes{}", path.display(), after_decompression(path))]
     TooLong {
         /// The file.
         path: PathBuf,
-        /// Bytes, unpacked, that it should hold.
+        /// Expected bytes after decompression.
         expected: usize,
     },
-    /// An IDX file does not begin as one.
+    /// An IDX file has the wrong magic number.
     #[error(
         "{}: invalid IDX file of {what}: expected magic number {expected:#010x}, found {found:#010x}",
         path.display()
@@ -60,26 +62,26 @@ pub enum DataError {
     Magic {
         /// The file.
         path: PathBuf,
-        /// The number it begins with.
+        /// The magic number of the file.
         found: u32,
-        /// The number it should begin with.
+        /// The expected magic number.
         expected: u32,
-        /// What it should hold.
+        /// The expected content: images or labels.
         what: &'static str,
     },
-    /// An IDX file holds another number or shape.
+    /// The dimensions of an IDX file do not match the data set.
     #[error("{}: wrong dimensions: {dataset} has {expected:?}, the header has {found:?}", path.display())]
     Dimensions {
         /// The file.
         path: PathBuf,
-        /// The data set as a manifest writes it.
+        /// The name of the data set in a manifest.
         dataset: &'static str,
-        /// Its sizes: number, height, width.
+        /// The dimensions of the file: number, height, width.
         found: Vec<u32>,
-        /// The sizes it should have.
+        /// The expected dimensions.
         expected: Vec<u32>,
     },
-    /// A label stands for no class.
+    /// A label is out of range.
     #[error(
         "{}: invalid label {label} of image {image} (counted from 0): must be 0 to {}",
         path.display(),
@@ -90,55 +92,55 @@ pub enum DataError {
         path: PathBuf,
         /// Index of the image in the file.
         image: usize,
-        /// Its label.
+        /// The label.
         label: u8,
         /// The number of classes.
         classes: i64,
     },
-    /// A folder does not hold what the data set should be.
+    /// A folder does not have the layout of the data set.
     #[error("{}: {problem}; {dataset} needs {layout}, in this folder or its only subfolder", dir.display())]
     Layout {
-        /// Where it was looked for.
+        /// The directory that was searched.
         dir: PathBuf,
-        /// What is missing or wrong.
+        /// The problem.
         problem: String,
-        /// The data set as a manifest writes it.
+        /// The name of the data set in a manifest.
         dataset: &'static str,
-        /// How its files are laid out.
+        /// The expected layout.
         layout: &'static str,
     },
-    /// A file that the index of a data set is made of cannot be used.
+    /// A file or folder cannot be indexed.
     #[error("{}: {problem}", path.display())]
     Index {
         /// The file or folder.
         path: PathBuf,
-        /// What is wrong with it and what to do.
+        /// The problem and its fix.
         problem: String,
     },
     /// An image cannot be decoded.
     #[error("{image}: {problem}")]
     Image {
-        /// The file, and the entry in it where it holds many.
+        /// The file, and the entry within a shard.
         image: String,
-        /// What is wrong with it.
+        /// The problem.
         problem: String,
     },
-    /// The threads that decode images cannot work.
+    /// A decoder thread cannot be started, or all have exited.
     #[error("cannot decode images: {0}")]
     Thread(io::Error),
-    /// More images are to be held back than there are.
+    /// The validation set would contain all training images.
     #[error(
         "spec.training.data.validation.count: invalid value {validation}: must be less than the number of training \
          images ({images})"
     )]
     Split {
-        /// Training images in all.
+        /// The number of training images.
         images: usize,
-        /// How many are to be held back.
+        /// The requested number of validation images.
         validation: usize,
     },
 }
 
-fn after_unpacking(path: &std::path::Path) -> &'static str {
+fn after_decompression(path: &std::path::Path) -> &'static str {
     if is_gzipped(path) { " after decompression" } else { "" }
 }

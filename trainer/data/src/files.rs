@@ -1,4 +1,4 @@
-//! Files that survive a power cut, and errors that say which file.
+//! Durable file operations, and errors that name the file.
 
 use std::{
     fs::{self, File},
@@ -6,7 +6,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-/// Something failed on a file or directory.
+/// An operation on a file or directory failed.
 #[derive(Debug, thiserror::Error)]
 #[error("cannot {action} {}: {error}{}", path.display(), advice(error))]
 pub struct FileError {
@@ -17,7 +17,7 @@ pub struct FileError {
 }
 
 impl FileError {
-    /// An error of `action` ("read", "write", …) on `path`.
+    /// The failure of `action` ("read", "write", …) on `path`.
     pub fn new(action: &'static str, path: &Path, error: io::Error) -> Self {
         Self { action, path: path.to_owned(), error }
     }
@@ -35,28 +35,28 @@ fn advice(error: &io::Error) -> &'static str {
     }
 }
 
-/// Makes a directory and those above it.
-pub fn make_directory(path: &Path) -> Result<(), FileError> {
+/// Creates a directory and its parents.
+pub fn create_directory(path: &Path) -> Result<(), FileError> {
     fs::create_dir_all(path).map_err(|error| FileError::new("create the directory", path, error))
 }
 
-/// Replaces a file: after a crash at any moment there is the old content or the new one, never a part.
+/// Replaces a file atomically: after a crash it has either the old or the new content.
 pub fn write_atomically(path: &Path, content: &[u8]) -> Result<(), FileError> {
     let partial = path.with_added_extension("partial");
     let failed = |error| FileError::new("write", path, error);
     let mut file = File::create(&partial).map_err(failed)?;
     let written = file.write_all(content).and_then(|()| file.sync_all());
     if let Err(error) = written.and_then(|()| fs::rename(&partial, path)) {
-        // On a volume that is full, what could not be written must not keep others from being written.
+        // On a full volume the partial file would take space from other files.
         let _ = fs::remove_file(&partial);
         return Err(failed(error));
     }
-    // The rename itself is durable once the directory is.
+    // The rename is durable only after a sync of the directory.
     let parent = path.parent().unwrap_or(Path::new("."));
     File::open(parent).and_then(|directory| directory.sync_all()).map_err(failed)
 }
 
-/// The content of a file of at most `limit` bytes, or nothing where there is no such file.
+/// The content of a file of at most `limit` bytes, or `None` if the file does not exist.
 pub fn read_if_exists(path: &Path, limit: u64) -> Result<Option<Vec<u8>>, FileError> {
     let failed = |error| FileError::new("read", path, error);
     let file = match File::open(path) {
@@ -73,8 +73,8 @@ pub fn read_if_exists(path: &Path, limit: u64) -> Result<Option<Vec<u8>>, FileEr
     Ok(Some(content))
 }
 
-/// Removes a file; it is no error where there is none.
-pub fn remove(path: &Path) -> Result<(), FileError> {
+/// Removes a file, if it exists.
+pub fn remove_if_exists(path: &Path) -> Result<(), FileError> {
     match fs::remove_file(path) {
         Err(error) if error.kind() != ErrorKind::NotFound => Err(FileError::new("remove", path, error)),
         _ => Ok(()),
@@ -90,7 +90,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_write_replaces_and_leaves_nothing_beside_it() {
+    fn a_write_replaces_the_file_and_leaves_no_other_file() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("file.json");
         write_atomically(&path, b"old").unwrap();
@@ -100,7 +100,7 @@ mod tests {
     }
 
     #[test]
-    fn a_write_that_fails_leaves_nothing() {
+    fn a_failed_write_leaves_no_partial_file() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("taken");
         fs::create_dir(&path).unwrap();

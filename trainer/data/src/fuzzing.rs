@@ -1,40 +1,40 @@
-//! For fuzz targets alone (`trainer/fuzz`): parsers that have no public function of their own, or whose files are too
-//! large to be made of random bytes.
+//! Entry points for the fuzz targets (`trainer/fuzz`): parsers without a public function, and parsers of files that are too
+//! large for random bytes.
 
 use std::{io::Write, path::Path};
 
 use datjob_api::training::{Dataset, HttpSource};
 
 use super::{
-    DataError, DataSet, DownloadError, decode, download, load_standard, objects::sums, standard_files,
+    DataError, DataSet, DownloadError, decode, download, load_standard, objects::checksums, standard_files,
 };
 
-/// Images that a standard data set is made of here, for training and for testing.
-pub const IMAGES: (usize, usize) = (2, 1);
+/// The number of training and test images that [`load_small`] expects.
+pub const IMAGE_COUNTS: (usize, usize) = (2, 1);
 
-/// Reads a data set of standard files as [`super::load`] does, of [`IMAGES`] images.
+/// Reads a data set of standard files like [`super::load`], with [`IMAGE_COUNTS`] images.
 ///
 /// # Panics
 ///
-/// Where the data set consists of no standard files.
+/// If the data set has no standard files.
 pub fn load_small(dataset: Dataset, dir: &Path) -> Result<DataSet, DataError> {
     let mut layout = standard_files::layout(dataset).expect("a data set of standard files");
-    (layout.contents.training_images, layout.contents.test_images) = IMAGES;
+    (layout.contents.training_images, layout.contents.test_images) = IMAGE_COUNTS;
     load_standard(&layout, dir)
 }
 
-/// Decodes an image; gives its width, its height and its pixels, three bytes each.
+/// Decodes an image. Returns its width, height and pixels of three bytes each.
 pub fn decode(bytes: &[u8]) -> Result<(u32, u32, Vec<u8>), String> {
     let mut image = decode::Rgb::default();
     decode::Decoder::new().decode(bytes, &mut image)?;
-    Ok((image.width, image.height, image.pixels))
+    Ok((image.size.width, image.size.height, image.pixels))
 }
 
-/// Takes a data set's files out of an archive as [`super::download()`] does.
+/// Unpacks an archive like [`super::download()`].
 ///
 /// # Panics
 ///
-/// Where the folder for temporary files cannot be written to.
+/// If the folder for temporary files is not writable.
 pub fn unpack(dataset: Dataset, bytes: &[u8], dir: &Path) -> Result<(), DownloadError> {
     let mut archive = tempfile::tempfile().expect("a temporary file");
     archive.write_all(bytes).expect("a temporary file can be written");
@@ -42,8 +42,11 @@ pub fn unpack(dataset: Dataset, bytes: &[u8], dir: &Path) -> Result<(), Download
     download::unpack(archive, dataset, &source, dir)
 }
 
-/// Names and sums of a file in the format of `sha256sum`.
-pub fn sums(bytes: &[u8]) -> Result<Vec<(String, String)>, String> {
-    let sums = sums::Sums::parse(bytes)?;
-    Ok(sums.names().map(|name| (name.to_owned(), sums.of(name).unwrap_or_default().to_owned())).collect())
+/// Parses a file in the format of `sha256sum` into names and checksums.
+pub fn parse_checksums(bytes: &[u8]) -> Result<Vec<(String, String)>, String> {
+    let checksums = checksums::Checksums::parse(bytes)?;
+    Ok(checksums
+        .names()
+        .map(|name| (name.to_owned(), checksums.get(name).unwrap_or_default().to_owned()))
+        .collect())
 }

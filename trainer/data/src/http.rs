@@ -1,21 +1,21 @@
-//! What the HTTP clients of the trainer share: the provider of TLS, and how their errors read.
+//! Shared code of the HTTP clients: the TLS provider and error messages.
 
 use std::{error::Error, io, iter};
 
-/// Makes ring the cryptography of rustls in this process, as everywhere in the project. Call it before making a client of
-/// reqwest, which panics without a provider.
+/// Installs ring as the crypto provider of rustls in this process. Call it before creating a reqwest client, which panics
+/// without a provider.
 pub fn install_tls_provider() {
-    // Fails where it was called before.
+    // Fails if a provider is already installed.
     let _ = rustls::crypto::ring::default_provider().install_default();
 }
 
-/// Most characters of a chain: some servers send pages.
-const LIMIT: usize = 600;
+/// Maximum length of the text: some servers send whole pages.
+const MAX_CHARS: usize = 600;
 
-/// An error and its causes on one line, without repetitions.
-pub fn causes(error: &(dyn Error + 'static)) -> String {
+/// The text of an error and its error_chain on one line, without repetitions.
+pub fn error_chain(error: &(dyn Error + 'static)) -> String {
     let mut text = String::new();
-    for cause in chain(error) {
+    for cause in sources(error) {
         let cause = cause.to_string();
         if text.is_empty() {
             text = cause;
@@ -23,16 +23,16 @@ pub fn causes(error: &(dyn Error + 'static)) -> String {
             text = format!("{text}: {cause}");
         }
     }
-    text.split_whitespace().collect::<Vec<_>>().join(" ").chars().take(LIMIT).collect()
+    text.split_whitespace().collect::<Vec<_>>().join(" ").chars().take(MAX_CHARS).collect()
 }
 
-/// Whether this process does not trust the server's certificate. Retrying does not help.
+/// Whether the server's certificate is not trusted. A retry cannot succeed.
 pub fn is_untrusted_certificate(error: &(dyn Error + 'static)) -> bool {
-    chain(error).any(|cause| matches!(cause.downcast_ref(), Some(rustls::Error::InvalidCertificate(_))))
+    sources(error).any(|cause| matches!(cause.downcast_ref(), Some(rustls::Error::InvalidCertificate(_))))
 }
 
-/// An error and its chain of causes. `io::Error::source` skips the error that it wraps; this does not.
-fn chain<'a>(error: &'a (dyn Error + 'static)) -> impl Iterator<Item = &'a (dyn Error + 'static)> {
+/// An error and its error_chain. `io::Error::source` skips the error that it wraps; this function does not.
+fn sources<'a>(error: &'a (dyn Error + 'static)) -> impl Iterator<Item = &'a (dyn Error + 'static)> {
     let next = |error: &&'a (dyn Error + 'static)| -> Option<&'a (dyn Error + 'static)> {
         let error: &'a (dyn Error + 'static) = *error;
         match error.downcast_ref::<io::Error>().and_then(io::Error::get_ref) {
@@ -52,13 +52,13 @@ mod tests {
     struct Outer(#[source] io::Error);
 
     #[test]
-    fn causes_stand_on_one_line_and_once() {
+    fn joins_causes_on_one_line_without_repetitions() {
         let error = Outer(io::Error::other("connection\nreset"));
-        assert_eq!(causes(&error), "request failed: connection reset");
+        assert_eq!(error_chain(&error), "request failed: connection reset");
     }
 
     #[test]
-    fn an_untrusted_certificate_is_found_below_io_errors() {
+    fn finds_an_untrusted_certificate_within_io_errors() {
         let refused = rustls::Error::InvalidCertificate(rustls::CertificateError::UnknownIssuer);
         assert!(is_untrusted_certificate(&Outer(io::Error::other(refused))));
         assert!(!is_untrusted_certificate(&Outer(io::Error::other("refused"))));

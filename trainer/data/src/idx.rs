@@ -1,4 +1,4 @@
-//! IDX, the format of MNIST and Fashion-MNIST: a big-endian header (magic number, sizes), then bytes.
+//! Reads IDX, the format of MNIST and Fashion-MNIST: a big-endian header (magic number, dimensions), then bytes.
 //! Source: LeCun, Cortes, Burges, "The MNIST database of handwritten digits".
 
 use std::path::{Path, PathBuf};
@@ -7,44 +7,52 @@ use datjob_api::training::{Contents, Dataset};
 
 use super::{
     DataError, DataSet, Images,
-    standard_files::{Layout, Unpacked, check_labels},
+    standard_files::{FileContents, Layout, check_labels},
 };
 
-/// What a file holds, and the number that it begins with: bytes in three dimensions or in one.
-const IMAGES: (&str, u32) = ("images", 0x0803);
-const LABELS: (&str, u32) = ("labels", 0x0801);
+/// A type of IDX file.
+#[derive(Clone, Copy)]
+struct IdxType {
+    /// The content, for messages.
+    what: &'static str,
+    /// The magic number: the type of the elements and the number of dimensions.
+    magic: u32,
+}
+
+const IMAGES: IdxType = IdxType { what: "images", magic: 0x0803 };
+const LABELS: IdxType = IdxType { what: "labels", magic: 0x0801 };
 
 pub(super) fn load(layout: &Layout, dir: &Path) -> Result<DataSet, DataError> {
     let Contents { image_shape, classes, training_images, test_images } = layout.contents;
-    let part = |files: &[&'static str], count: usize| {
+    let subset = |files: &[&'static str], count: usize| {
         let [_, height, width] = image_shape;
-        let sizes = [count as u32, height as u32, width as u32];
-        let (_, pixels) = read(layout, dir, files[0], IMAGES, &sizes)?;
-        let (path, labels) = read(layout, dir, files[1], LABELS, &sizes[..1])?;
+        let dimensions = [count as u32, height as u32, width as u32];
+        let (_, pixels) = read_file(layout, dir, files[0], IMAGES, &dimensions)?;
+        let (path, labels) = read_file(layout, dir, files[1], LABELS, &dimensions[..1])?;
         check_labels(&path, &labels, classes)?;
         Ok(Images::new(image_shape, pixels, labels.into_iter().map(u16::from).collect()))
     };
-    Ok(DataSet::new(part(layout.train, training_images)?, part(layout.test, test_images)?, classes))
+    Ok(DataSet::new(subset(layout.train, training_images)?, subset(layout.test, test_images)?, classes))
 }
 
-/// The bytes after the header, which must say `sizes`.
-fn read(
+/// Reads the bytes after the header, which must have these `dimensions`.
+fn read_file(
     layout: &Layout,
     dir: &Path,
     file: &'static str,
-    (what, magic): (&'static str, u32),
-    sizes: &[u32],
+    idx_type: IdxType,
+    dimensions: &[u32],
 ) -> Result<(PathBuf, Vec<u8>), DataError> {
     let path = layout.find(dir, file)?;
-    let header = 4 + 4 * sizes.len();
-    let expected = header + sizes.iter().map(|&size| size as usize).product::<usize>();
-    let contents = Unpacked::read(path.clone(), expected);
-    // The header first: "holds 10000 images" says more than "is too short".
-    if let Some(header) = contents.bytes().get(..header) {
-        check_header(layout.dataset, contents.path(), header, (what, magic), sizes)?;
+    let header_length = 4 + 4 * dimensions.len();
+    let expected = header_length + dimensions.iter().map(|&size| size as usize).product::<usize>();
+    let contents = FileContents::read(path.clone(), expected);
+    // Check the header first: "wrong dimensions" is more helpful than "truncated".
+    if let Some(header) = contents.bytes().get(..header_length) {
+        check_header(layout.dataset, contents.path(), header, idx_type, dimensions)?;
     }
-    let mut bytes = contents.exactly(expected)?;
-    bytes.drain(..header);
+    let mut bytes = contents.expect_length(expected)?;
+    bytes.drain(..header_length);
     Ok((path, bytes))
 }
 
@@ -52,17 +60,18 @@ fn check_header(
     dataset: Dataset,
     path: &Path,
     header: &[u8],
-    (what, magic): (&'static str, u32),
-    sizes: &[u32],
+    idx_type: IdxType,
+    dimensions: &[u32],
 ) -> Result<(), DataError> {
     let mut words = header.as_chunks().0.iter().map(|&bytes| u32::from_be_bytes(bytes));
     let found = words.next().unwrap_or_default();
-    if found != magic {
-        return Err(DataError::Magic { path: path.to_owned(), found, expected: magic, what });
+    if found != idx_type.magic {
+        let (expected, what) = (idx_type.magic, idx_type.what);
+        return Err(DataError::Magic { path: path.to_owned(), found, expected, what });
     }
     let found: Vec<u32> = words.collect();
-    if found != sizes {
-        let (path, expected) = (path.to_owned(), sizes.to_vec());
+    if found != dimensions {
+        let (path, expected) = (path.to_owned(), dimensions.to_vec());
         return Err(DataError::Dimensions { path, dataset: dataset.name(), found, expected });
     }
     Ok(())
@@ -76,15 +85,15 @@ mod tests {
 
     use super::*;
 
-    /// The layout, of so few images.
-    fn small(dataset: Dataset) -> Layout {
+    /// The layout with few images.
+    fn small_layout(dataset: Dataset) -> Layout {
         let mut layout = crate::standard_files::layout(dataset).unwrap();
         (layout.contents.training_images, layout.contents.test_images) = (3, 2);
         layout
     }
 
-    fn file(magic: u32, sizes: &[u32], contents: &[u8]) -> Vec<u8> {
-        let words = [&[magic], sizes].concat();
+    fn file(magic: u32, dimensions: &[u32], contents: &[u8]) -> Vec<u8> {
+        let words = [&[magic], dimensions].concat();
         [words.iter().flat_map(|word| word.to_be_bytes()).collect(), contents.to_vec()].concat()
     }
 
@@ -102,7 +111,7 @@ mod tests {
         out.finish().unwrap()
     }
 
-    /// A complete data set, in which `file` holds `contents` instead.
+    /// Loads a complete data set in which `file` has these `contents`, or is missing.
     fn load_with(file: &str, contents: Option<&[u8]>) -> Result<DataSet, String> {
         let dir = tempfile::tempdir().unwrap();
         let files = [
@@ -118,16 +127,16 @@ mod tests {
         if let Some(contents) = contents {
             fs::write(dir.path().join(file), contents).unwrap();
         }
-        load(&small(Dataset::FashionMnist), dir.path())
+        load(&small_layout(Dataset::FashionMnist), dir.path())
             .map_err(|error| error.to_string().replace(dir.path().to_str().unwrap(), "DIR"))
     }
 
-    fn sentence(file: &str, contents: Option<&[u8]>) -> String {
+    fn message(file: &str, contents: Option<&[u8]>) -> String {
         load_with(file, contents).unwrap_err()
     }
 
     #[test]
-    fn a_complete_data_set_is_read() {
+    fn reads_plain_and_gzipped_files() {
         for (name, contents) in
             [("train-images-idx3-ubyte", images(3, 7)), ("train-images-idx3-ubyte.gz", gzip(&images(3, 7)))]
         {
@@ -141,7 +150,7 @@ mod tests {
     }
 
     #[test]
-    fn the_folder_of_the_archive_is_looked_into() {
+    fn reads_from_the_subfolder_of_the_archive() {
         let dir = tempfile::tempdir().unwrap();
         let inner = dir.path().join("mnist");
         fs::create_dir(&inner).unwrap();
@@ -150,75 +159,75 @@ mod tests {
             fs::write(inner.join(format!("{part}-labels-idx1-ubyte")), labels(&vec![0; count as usize]))
                 .unwrap();
         }
-        assert_eq!(load(&small(Dataset::Mnist), dir.path()).unwrap().train.len(), 3);
+        assert_eq!(load(&small_layout(Dataset::Mnist), dir.path()).unwrap().train.len(), 3);
     }
 
     #[test]
-    fn each_fault_has_its_sentence() {
+    fn errors_name_the_file_and_the_cause() {
         assert_eq!(
-            sentence("t10k-labels-idx1-ubyte", None),
+            message("t10k-labels-idx1-ubyte", None),
             "DIR/t10k-labels-idx1-ubyte: file not found; fashion-mnist needs the files train-images-idx3-ubyte, \
              train-labels-idx1-ubyte, t10k-images-idx3-ubyte, t10k-labels-idx1-ubyte in DIR or DIR/fashion-mnist"
         );
         assert_eq!(
-            sentence("train-images-idx3-ubyte", Some(&images(3, 0)[..1000])),
+            message("train-images-idx3-ubyte", Some(&images(3, 0)[..1000])),
             "DIR/train-images-idx3-ubyte: truncated: expected 2368 bytes, found 1000"
         );
         assert_eq!(
-            sentence("train-images-idx3-ubyte", Some(&[])),
+            message("train-images-idx3-ubyte", Some(&[])),
             "DIR/train-images-idx3-ubyte: truncated: expected 2368 bytes, found 0"
         );
         assert_eq!(
-            sentence("train-images-idx3-ubyte", Some(&[images(3, 0), vec![0; 9]].concat())),
+            message("train-images-idx3-ubyte", Some(&[images(3, 0), vec![0; 9]].concat())),
             "DIR/train-images-idx3-ubyte: too large: expected at most 2368 bytes"
         );
         assert_eq!(
-            sentence("train-images-idx3-ubyte", Some(&images(2, 0))),
+            message("train-images-idx3-ubyte", Some(&images(2, 0))),
             "DIR/train-images-idx3-ubyte: wrong dimensions: fashion-mnist has [3, 28, 28], the header has [2, 28, 28]"
         );
         assert_eq!(
-            sentence("train-images-idx3-ubyte", Some(&labels(&[0; 2400]))),
+            message("train-images-idx3-ubyte", Some(&labels(&[0; 2400]))),
             "DIR/train-images-idx3-ubyte: invalid IDX file of images: expected magic number 0x00000803, found \
              0x00000801"
         );
         assert_eq!(
-            sentence("t10k-labels-idx1-ubyte", Some(&labels(&[9, 10]))),
+            message("t10k-labels-idx1-ubyte", Some(&labels(&[9, 10]))),
             "DIR/t10k-labels-idx1-ubyte: invalid label 10 of image 1 (counted from 0): must be 0 to 9"
         );
     }
 
     #[test]
-    fn damaged_gzip_has_its_sentence() {
+    fn reports_corrupt_gzip() {
         let name = "t10k-images-idx3-ubyte.gz";
         let whole = gzip(&images(2, 0));
-        assert!(sentence(name, Some(&whole[..whole.len() / 2])).starts_with(
+        assert!(message(name, Some(&whole[..whole.len() / 2])).starts_with(
             "DIR/t10k-images-idx3-ubyte.gz: truncated: expected 1584 bytes after decompression, found "
         ));
         assert_eq!(
-            sentence(name, Some(b"not gzip at all")),
+            message(name, Some(b"not gzip at all")),
             "cannot read DIR/t10k-images-idx3-ubyte.gz: invalid gzip header"
         );
         let mut wrong_checksum = whole;
         let checksum = wrong_checksum.len() - 8;
         wrong_checksum[checksum] ^= 1;
         assert!(
-            sentence(name, Some(&wrong_checksum)).starts_with("cannot read DIR/t10k-images-idx3-ubyte.gz: ")
+            message(name, Some(&wrong_checksum)).starts_with("cannot read DIR/t10k-images-idx3-ubyte.gz: ")
         );
     }
 
     #[test]
-    fn a_gzip_bomb_is_not_unpacked() {
+    fn rejects_a_gzip_bomb() {
         let mut bomb = images(2, 0);
         bomb.resize(100 << 20, 0);
         assert_eq!(
-            sentence("t10k-images-idx3-ubyte.gz", Some(&gzip(&bomb))),
+            message("t10k-images-idx3-ubyte.gz", Some(&gzip(&bomb))),
             "DIR/t10k-images-idx3-ubyte.gz: too large: expected at most 1584 bytes after decompression"
         );
     }
 
     proptest! {
         #[test]
-        fn no_bytes_panic(
+        fn any_bytes_do_not_panic(
             contents in prop::collection::vec(any::<u8>(), 0..4000),
             cut in 0_usize..2368,
             gzipped: bool,

@@ -1,10 +1,9 @@
-//! Data of the trainer, without libtorch: data sets and where they come from, batches of images, streams of random numbers,
-//! files of weights.
+//! The data side of the trainer, without libtorch: data sets, downloads, batches of images, random streams, weight files.
 //!
-//! A data set is fetched ([`download()`], [`objects`]), read ([`load`]), cut into training and validation images ([`split`])
-//! and into batches ([`Epoch`], [`Loader`]), which [`Augmentation`] varies. Whatever is random comes from [`random`], keyed
-//! by what it is for, so that a result depends on the seed and not on the world. Parsers of foreign bytes have bounds, and
-//! fuzz targets (`trainer/fuzz`).
+//! The order of use: download ([`download()`], [`objects`]), read ([`load`]), split off validation images ([`split`]), cut
+//! into batches ([`Epoch`], [`Loader`]), augment ([`Augmentation`]). All random numbers come from [`random`], keyed by
+//! purpose, so a result depends on the seed and not on the world size. Parsers of external bytes have bounds and fuzz
+//! targets (`trainer/fuzz`).
 
 use std::{ops::Range, path::Path};
 
@@ -13,7 +12,9 @@ use sha2::{Digest, Sha256};
 
 mod augment;
 mod cifar;
+mod crop;
 mod cutmix;
+mod dataset_files;
 mod decode;
 mod download;
 mod encoded;
@@ -27,7 +28,6 @@ mod idx;
 mod image_folder;
 mod images;
 mod loader;
-mod names;
 mod npz;
 pub mod objects;
 mod origin;
@@ -36,16 +36,15 @@ mod reader;
 mod retry;
 mod split;
 mod standard_files;
-mod view;
 mod webdataset;
 pub mod weights;
 
 pub use augment::Augmentation;
-pub use cutmix::Mixing;
+pub use cutmix::CutMixSampler;
 pub use download::{DownloadError, download, download_file};
-pub use epoch::{Beside, Epoch};
+pub use epoch::{Epoch, ExtraImages};
 pub use error::DataError;
-pub use images::{Images, Loaded, UNLABELLED};
+pub use images::{ImageBatch, Images, UNLABELLED};
 pub use loader::Loader;
 pub use npz::NpzError;
 pub use retry::RetryPolicy;
@@ -53,39 +52,41 @@ pub use split::{Split, split};
 
 use standard_files::Layout;
 
-/// A data set: its images in memory, or an index of them.
+/// A data set: images in memory, or an index of encoded images.
 #[derive(Debug)]
 pub struct DataSet {
-    /// The images to train on, of which some are held back: see [`split`].
+    /// The training images. [`split`] selects validation images from them.
     pub train: Images,
-    /// The images of the final evaluation; they choose nothing.
+    /// The images of the final evaluation. They never influence training or model selection.
     pub test: Images,
-    /// Number of classes.
+    /// The number of classes.
     pub classes: i64,
-    /// How many images beside those of the data set stand at the end of `train`.
-    additional: usize,
+    /// The number of additional images at the end of `train`.
+    additional_count: usize,
 }
 
 impl DataSet {
-    /// A data set of its own images alone.
+    /// A data set without additional images.
     fn new(train: Images, test: Images, classes: i64) -> Self {
-        Self { train, test, classes, additional: 0 }
+        Self { train, test, classes, additional_count: 0 }
     }
 
-    /// Adds images of the same shape to those that are trained on, a label for each: a class, or [`UNLABELLED`]. Both lie in
-    /// memory.
-    pub fn add(&mut self, images: &Images, labels: &[u16]) {
+    /// Appends additional training images of the same shape. Each label is a class or [`UNLABELLED`].
+    ///
+    /// # Panics
+    /// If the images or the data set are encoded on disk, or if shapes or lengths do not match.
+    pub fn add_images(&mut self, images: &Images, labels: &[u16]) {
         self.train.append(images, labels);
-        self.additional += labels.len();
+        self.additional_count += labels.len();
     }
 
-    /// The indices of the images that were added.
-    pub fn additional(&self) -> Range<usize> {
-        self.train.len() - self.additional..self.train.len()
+    /// The indices of the additional images.
+    pub fn additional_indices(&self) -> Range<usize> {
+        self.train.len() - self.additional_count..self.train.len()
     }
 
-    /// What tells this data set from another one, or from another state of the same, in hexadecimal: ranks compare it, and
-    /// so does a training that goes on from a checkpoint. Before images are added.
+    /// A hash of the data set in hexadecimal. Ranks compare it, and a run that resumes from a checkpoint does too. Call it
+    /// before [`add_images`](Self::add_images).
     pub fn fingerprint(&self) -> String {
         let mut hash = Sha256::new();
         self.train.hash_into(&mut hash);
@@ -93,24 +94,24 @@ impl DataSet {
         hex::encode(hash.finalize())
     }
 
-    /// Numbers and shape of what it holds.
+    /// The shape and the numbers of images and classes.
     pub fn contents(&self) -> Contents {
         Contents {
             image_shape: self.train.shape(),
             classes: self.classes,
-            training_images: self.train.len() - self.additional,
+            training_images: self.train.len() - self.additional_count,
             test_images: self.test.len(),
         }
     }
 }
 
-/// Reads a data set's files from `dir`, or from the folder in it that the data set's own archive unpacks to.
+/// Reads a data set's files from `dir`, or from the subfolder that the official archive creates.
 ///
 /// MNIST and Fashion-MNIST: `train-images-idx3-ubyte` and so on, gzipped or not. CIFAR-10 and CIFAR-100: the binary
-/// version (`data_batch_1.bin` …, `train.bin`). Number and shape of the images, the lengths of the files and the range
-/// of the labels are checked before anything is believed. These lie in memory afterwards.
+/// version (`data_batch_1.bin` …, `train.bin`). The number and shape of the images, the lengths of the files and the range
+/// of the labels are checked. The images are kept in memory.
 ///
-/// Of image-folder and webdataset only an index is made; `threads` threads decode the images when they are read.
+/// For image-folder and webdataset only an index is created. `threads` threads decode the images when they are read.
 pub fn load(data: &Data, dir: &Path, threads: usize) -> Result<DataSet, DataError> {
     match standard_files::layout(data.dataset) {
         Some(layout) => load_standard(&layout, dir),
@@ -119,9 +120,9 @@ pub fn load(data: &Data, dir: &Path, threads: usize) -> Result<DataSet, DataErro
     }
 }
 
-/// Reads an archive of NumPy (.npz) with images of a shape (channels, height, width), and their labels where it has such.
+/// Reads a NumPy archive (.npz) with images of a shape (channels, height, width) and optional labels.
 pub fn read_npz(path: &Path, shape: [i64; 3]) -> Result<(Images, Option<Vec<i64>>), NpzError> {
-    let npz::Arrays { pixels, labels } = npz::read(path, shape)?;
+    let npz::NpzArrays { pixels, labels } = npz::read(path, shape)?;
     let count = pixels.len() / shape.iter().product::<i64>().max(1) as usize;
     Ok((Images::new(shape, pixels, vec![UNLABELLED; count]), labels))
 }
@@ -138,19 +139,22 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_fingerprint_tells_pixels_labels_and_parts_apart() {
+    fn the_fingerprint_depends_on_pixels_labels_and_subsets() {
         let images =
             |pixels: [u8; 2], labels: [u16; 2]| Images::new([1, 1, 1], pixels.to_vec(), labels.to_vec());
-        let of = |train, test| DataSet::new(train, test, 3).fingerprint();
+        let fingerprint = |train, test| DataSet::new(train, test, 3).fingerprint();
         let (one, other) = (images([1, 2], [0, 1]), images([3, 4], [1, 2]));
-        let all = [
-            of(one.clone(), other.clone()),
-            of(other.clone(), one.clone()),
-            of(images([1, 9], [0, 1]), other.clone()),
-            of(images([1, 2], [1, 0]), other.clone()),
-            of(one.clone(), images([3, 4], [1, 1])),
+        let fingerprints = [
+            fingerprint(one.clone(), other.clone()),
+            fingerprint(other.clone(), one.clone()),
+            fingerprint(images([1, 9], [0, 1]), other.clone()),
+            fingerprint(images([1, 2], [1, 0]), other.clone()),
+            fingerprint(one.clone(), images([3, 4], [1, 1])),
         ];
-        assert_eq!(all[0], of(one, other));
-        assert!((1..all.len()).all(|at| !all[..at].contains(&all[at])), "{all:?}");
+        assert_eq!(fingerprints[0], fingerprint(one, other));
+        assert!(
+            (1..fingerprints.len()).all(|at| !fingerprints[..at].contains(&fingerprints[at])),
+            "{fingerprints:?}"
+        );
     }
 }

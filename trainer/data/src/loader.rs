@@ -1,4 +1,4 @@
-//! Reading ahead: threads decode the images of coming batches while a step or an attack computes.
+//! Prefetching: threads decode the images of the next batches while a step or an attack computes.
 
 use std::{
     collections::{HashMap, VecDeque},
@@ -9,166 +9,179 @@ use std::{
 
 use crossbeam_channel::{Receiver, Sender, bounded};
 
-use super::{Augmentation, DataError, Images, Loaded};
+use super::{Augmentation, DataError, ImageBatch, Images};
 
-/// How many batches are decoded ahead at most.
-const BATCHES_AHEAD: usize = 2;
-/// How many bytes of decoded images are held ahead at most, beside the batch that is being put together.
-const BYTES_AHEAD: usize = 256 << 20;
+/// Maximum number of batches that are decoded in advance.
+const PREFETCH_BATCHES: usize = 2;
+/// Maximum size of the images that are decoded in advance, without the current batch.
+const PREFETCH_BYTES: usize = 256 << 20;
 
-/// Batches of images in a given order, whatever thread decodes them.
+/// Reads batches of images in a given order. The result does not depend on the number of threads.
 ///
-/// Encoded images are decoded by threads that are at most two batches and at most 256 MiB ahead; what lies in memory is
-/// read when it is asked for, which costs less than handing it over.
+/// Threads decode encoded images at most two batches and at most 256 MiB in advance. Images in memory are read on demand,
+/// which costs less than passing them between threads.
 pub struct Loader {
     images: Images,
     augmentation: Option<Augmentation>,
     batches: VecDeque<Vec<usize>>,
-    ahead: Option<Ahead>,
-    waited: Duration,
+    prefetcher: Option<Prefetcher>,
+    wait_time: Duration,
 }
 
-/// Threads at work on coming images.
-struct Ahead {
+/// Threads that decode the next images.
+struct Prefetcher {
     /// All images of all batches, in order.
     order: Vec<usize>,
-    /// How many of them were asked for.
-    asked: usize,
-    /// How many of them were taken.
-    taken: usize,
-    /// How many may be asked for and not be taken, beside those of the batch being taken.
-    most: usize,
-    jobs: Option<Sender<Job>>,
-    done: Receiver<Done>,
-    /// Images that came before their turn.
-    early: HashMap<usize, Result<Vec<u8>, DataError>>,
+    /// How many of them are queued or done.
+    queued: usize,
+    /// How many of them were returned.
+    returned: usize,
+    /// How many images may be queued in addition to the current batch.
+    window: usize,
+    jobs: Option<Sender<DecodeJob>>,
+    results: Receiver<DecodeResult>,
+    /// Images that were decoded out of order.
+    out_of_order: HashMap<usize, Result<Vec<u8>, DataError>>,
     threads: Vec<JoinHandle<()>>,
 }
 
-/// An image to read, and its place in the order.
-type Job = (usize, usize);
-type Done = (usize, Result<Vec<u8>, DataError>);
+/// An image to decode.
+struct DecodeJob {
+    /// Its position in the order.
+    position: usize,
+    /// Its index in the data set.
+    index: usize,
+}
+
+/// A decoded image.
+struct DecodeResult {
+    position: usize,
+    image: Result<Vec<u8>, DataError>,
+}
 
 impl Loader {
-    /// Begins to read these batches of `images`, varied where `augmentation` is given.
+    /// Starts to read these batches of `images`; `augmentation` is applied to each image.
     pub fn new(
         images: &Images,
         batches: impl IntoIterator<Item = Vec<usize>>,
         augmentation: Option<Augmentation>,
     ) -> Result<Self, DataError> {
         let batches: VecDeque<Vec<usize>> = batches.into_iter().collect();
-        let ahead = match images.decoding_threads() {
+        let prefetcher = match images.decoding_threads() {
             None => None,
-            Some(threads) => Some(Ahead::begin(images, &batches, augmentation.as_ref(), threads)?),
+            Some(threads) => Some(Prefetcher::start(images, &batches, augmentation.as_ref(), threads)?),
         };
-        Ok(Self { images: images.clone(), augmentation, batches, ahead, waited: Duration::ZERO })
+        Ok(Self { images: images.clone(), augmentation, batches, prefetcher, wait_time: Duration::ZERO })
     }
 
-    /// The next batch; nothing after the last.
-    pub fn next_batch(&mut self) -> Result<Option<Loaded>, DataError> {
-        let begun = Instant::now();
-        let Some(batch) = self.batches.pop_front() else { return Ok(None) };
-        let loaded = match &mut self.ahead {
-            None => self.images.read(&batch, self.augmentation.as_ref()),
-            Some(ahead) => ahead
-                .take(batch.len(), self.images.image_bytes())
-                .map(|pixels| self.images.loaded(&batch, pixels, self.augmentation.as_ref())),
+    /// The next batch, or `None` after the last one.
+    pub fn next_batch(&mut self) -> Result<Option<ImageBatch>, DataError> {
+        let start = Instant::now();
+        let Some(indices) = self.batches.pop_front() else { return Ok(None) };
+        let batch = match &mut self.prefetcher {
+            None => self.images.read(&indices, self.augmentation.as_ref()),
+            Some(prefetcher) => prefetcher
+                .next_images(indices.len(), self.images.image_bytes())
+                .map(|pixels| self.images.batch(&indices, pixels, self.augmentation.as_ref())),
         };
-        self.waited += begun.elapsed();
-        loaded.map(Some)
+        self.wait_time += start.elapsed();
+        batch.map(Some)
     }
 
-    /// How long [`next_batch`](Self::next_batch) took in all.
-    pub fn waited(&self) -> Duration {
-        self.waited
+    /// The total time spent in [`next_batch`](Self::next_batch).
+    pub fn wait_time(&self) -> Duration {
+        self.wait_time
     }
 }
 
-impl Ahead {
-    fn begin(
+impl Prefetcher {
+    fn start(
         images: &Images,
         batches: &VecDeque<Vec<usize>>,
         augmentation: Option<&Augmentation>,
         threads: usize,
     ) -> Result<Self, DataError> {
         let largest = batches.iter().map(Vec::len).max().unwrap_or(0);
-        let most = (BATCHES_AHEAD * largest).min((BYTES_AHEAD / images.image_bytes()).max(1));
-        // No more than this is ever under way, so that neither side blocks in sending.
-        let (jobs, inbox) = bounded(most + largest);
-        let (outbox, done) = bounded(most + largest);
-        let mut ahead = Self {
+        let window = (PREFETCH_BATCHES * largest).min((PREFETCH_BYTES / images.image_bytes()).max(1));
+        // At most this many images are in flight, so neither side blocks when it sends.
+        let (jobs, job_receiver) = bounded(window + largest);
+        let (result_sender, results) = bounded(window + largest);
+        let mut prefetcher = Self {
             order: batches.iter().flatten().copied().collect(),
-            asked: 0,
-            taken: 0,
-            most,
+            queued: 0,
+            returned: 0,
+            window,
             jobs: Some(jobs),
-            done,
-            early: HashMap::new(),
+            results,
+            out_of_order: HashMap::new(),
             threads: Vec::new(),
         };
-        let work: Vec<_> = (0..threads)
-            .map(|_| decoding(images, augmentation.cloned(), inbox.clone(), outbox.clone()))
+        let workers: Vec<_> = (0..threads)
+            .map(|_| {
+                decode_worker(images, augmentation.cloned(), job_receiver.clone(), result_sender.clone())
+            })
             .collect();
-        // Where a thread cannot be had, those that were made end when the last of these is gone.
-        drop((inbox, outbox));
-        for (number, work) in work.into_iter().enumerate() {
-            let thread = thread::Builder::new().name(format!("decode-{number}")).spawn(work);
-            ahead.threads.push(thread.map_err(DataError::Thread)?);
+        // If a thread cannot be spawned, the others exit when the last of these channel ends is dropped.
+        drop((job_receiver, result_sender));
+        for (number, worker) in workers.into_iter().enumerate() {
+            let thread = thread::Builder::new().name(format!("decode-{number}")).spawn(worker);
+            prefetcher.threads.push(thread.map_err(DataError::Thread)?);
         }
-        ahead.ask(0);
-        Ok(ahead)
+        prefetcher.enqueue(0);
+        Ok(prefetcher)
     }
 
-    /// Asks for all up to so many images from the next on, and those to be read ahead.
-    fn ask(&mut self, count: usize) {
+    /// Queues the next `count` images, plus the prefetch window.
+    fn enqueue(&mut self, count: usize) {
         let Some(jobs) = &self.jobs else { return };
-        let end = (self.taken + count + self.most).min(self.order.len());
-        for number in self.asked..end {
-            // There is room, and the threads live as long as this does.
-            let _ = jobs.send((number, self.order[number]));
+        let end = (self.returned + count + self.window).min(self.order.len());
+        for position in self.queued..end {
+            // The channel has room, and the threads live as long as `self`.
+            let _ = jobs.send(DecodeJob { position, index: self.order[position] });
         }
-        self.asked = self.asked.max(end);
+        self.queued = self.queued.max(end);
     }
 
-    /// The next `count` images, of so many bytes each.
-    fn take(&mut self, count: usize, bytes: usize) -> Result<Vec<u8>, DataError> {
-        self.ask(count);
-        let mut pixels = vec![0; count * bytes];
-        for out in pixels.chunks_exact_mut(bytes) {
-            out.copy_from_slice(&self.one()?);
+    /// The next `count` images of `image_bytes` bytes each.
+    fn next_images(&mut self, count: usize, image_bytes: usize) -> Result<Vec<u8>, DataError> {
+        self.enqueue(count);
+        let mut pixels = vec![0; count * image_bytes];
+        for out in pixels.chunks_exact_mut(image_bytes) {
+            out.copy_from_slice(&self.next_image()?);
         }
-        self.ask(0);
+        self.enqueue(0);
         Ok(pixels)
     }
 
-    fn one(&mut self) -> Result<Vec<u8>, DataError> {
-        let wanted = self.taken;
-        self.taken += 1;
+    fn next_image(&mut self) -> Result<Vec<u8>, DataError> {
+        let next = self.returned;
+        self.returned += 1;
         loop {
-            if let Some(image) = self.early.remove(&wanted) {
+            if let Some(image) = self.out_of_order.remove(&next) {
                 return image;
             }
-            let gone = |_| DataError::Thread(std::io::Error::other("the decoder threads have exited"));
-            let (number, image) = self.done.recv().map_err(gone)?;
-            self.early.insert(number, image);
+            let disconnected =
+                |_| DataError::Thread(std::io::Error::other("the decoder threads have exited"));
+            let DecodeResult { position, image } = self.results.recv().map_err(disconnected)?;
+            self.out_of_order.insert(position, image);
         }
     }
 }
 
-/// What a thread does: one image after the other, until nobody asks any more.
-fn decoding(
+/// The main function of a decoder thread. It returns when the prefetcher is dropped.
+fn decode_worker(
     images: &Images,
     augmentation: Option<Augmentation>,
-    inbox: Receiver<Job>,
-    outbox: Sender<Done>,
+    jobs: Receiver<DecodeJob>,
+    results: Sender<DecodeResult>,
 ) -> impl FnOnce() + Send + use<> {
-    let bytes = images.image_bytes();
+    let image_bytes = images.image_bytes();
     let images = images.clone();
     move || {
         let mut reader = images.reader();
-        for (number, index) in inbox {
-            let mut image = vec![0; bytes];
-            // A panic would leave the loader waiting for this image for ever.
+        for DecodeJob { position, index } in jobs {
+            let mut image = vec![0; image_bytes];
+            // After a panic the loader would wait for this image forever.
             let read =
                 catch_unwind(AssertUnwindSafe(|| reader.read(index, augmentation.as_ref(), &mut image)));
             let read = read.unwrap_or_else(|_| {
@@ -176,18 +189,18 @@ fn decoding(
                 let image = format!("image {index}");
                 Err(DataError::Image { image, problem: "the decoder panicked".to_owned() })
             });
-            if outbox.send((number, read.map(|()| image))).is_err() {
+            if results.send(DecodeResult { position, image: read.map(|()| image) }).is_err() {
                 return;
             }
         }
     }
 }
 
-impl Drop for Ahead {
+impl Drop for Prefetcher {
     fn drop(&mut self) {
         self.jobs = None;
-        // Those that wait for a place in the queue are let go.
-        while self.done.recv().is_ok() {}
+        // Unblocks the threads that wait for room in the channel.
+        while self.results.recv().is_ok() {}
         for thread in self.threads.drain(..) {
             let _ = thread.join();
         }
@@ -200,11 +213,11 @@ mod tests {
 
     use super::{super::decode::tests::jpeg, *};
     use crate::{
-        cutmix::Mixing,
-        encoded::{Encoded, Places},
+        cutmix::CutMixSampler,
+        encoded::{EncodedImages, ImageLocations},
     };
 
-    /// Images of as many colours, the last of which may be none.
+    /// `count` JPEG files of different colours; if `broken`, the last file is not an image.
     fn images(count: usize, threads: usize, broken: bool) -> (tempfile::TempDir, Images) {
         let dir = tempfile::tempdir().unwrap();
         let names: Vec<Box<str>> = (0..count).map(|image| format!("{image}.jpg").into()).collect();
@@ -213,11 +226,11 @@ mod tests {
             let bytes = if broken && image + 1 == count { b"none".to_vec() } else { bytes };
             fs::write(dir.path().join(&**name), bytes).unwrap();
         }
-        let places = Places::Files { root: dir.path().to_owned(), files: names };
-        (dir, Images::encoded(Encoded::new(places, 16), (0..count as u16).collect(), threads))
+        let locations = ImageLocations::Files { root: dir.path().to_owned(), files: names };
+        (dir, Images::encoded(EncodedImages::new(locations, 16), (0..count as u16).collect(), threads))
     }
 
-    const VARIED: Augmentation = Augmentation {
+    const AUGMENTED: Augmentation = Augmentation {
         crop: 2,
         flip: true,
         random_resized_crop: Some(0.08),
@@ -228,53 +241,53 @@ mod tests {
     };
 
     #[test]
-    fn the_order_is_that_of_the_batches_and_the_pixels_those_of_any_number_of_threads() {
+    fn batches_come_in_order_and_match_an_unthreaded_read() {
         let batches = [vec![3, 9, 1, 40], vec![2], vec![], (10..40).collect(), vec![0, 0]];
         let (_dir, images) = images(50, 3, false);
-        let mixing = Mixing { alpha: 1.0, partners: [4, 17].into() };
-        let mixed = Augmentation { cut_mix: Some(mixing), ..VARIED };
-        for augmentation in [None, Some(VARIED), Some(mixed)] {
+        let sampler = CutMixSampler { alpha: 1.0, partners: [4, 17].into() };
+        let mixed = Augmentation { cut_mix: Some(sampler), ..AUGMENTED };
+        for augmentation in [None, Some(AUGMENTED), Some(mixed)] {
             let mut loader = Loader::new(&images, batches.clone(), augmentation.clone()).unwrap();
             for batch in &batches {
-                let loaded = loader.next_batch().unwrap().unwrap();
+                let read = loader.next_batch().unwrap().unwrap();
                 let expected = images.read(batch, augmentation.as_ref()).unwrap();
-                assert_eq!((&loaded.pixels, &loaded.mixed), (&expected.pixels, &expected.mixed));
-                assert_eq!(loaded.labels, batch.iter().map(|&image| image as i64).collect::<Vec<_>>());
+                assert_eq!((&read.pixels, &read.mixed_labels), (&expected.pixels, &expected.mixed_labels));
+                assert_eq!(read.labels, batch.iter().map(|&image| image as i64).collect::<Vec<_>>());
             }
             assert!(loader.next_batch().unwrap().is_none());
-            assert!(loader.waited() > Duration::ZERO);
+            assert!(loader.wait_time() > Duration::ZERO);
         }
     }
 
     #[test]
-    fn no_more_is_decoded_than_is_bounded() {
+    fn decodes_at_most_two_batches_in_advance() {
         let (dir, images) = images(60, 2, false);
         let mut loader =
             Loader::new(&images, (0..30).map(|batch| vec![batch * 2, batch * 2 + 1]), None).unwrap();
         loader.next_batch().unwrap();
         thread::sleep(Duration::from_millis(300));
-        // Two were taken and two batches of two are ahead: what comes later is not read yet, and is not there any more.
+        // Two images were returned and two batches of two are prefetched. Later images are not read yet; remove them.
         for image in 6..60 {
             fs::remove_file(dir.path().join(format!("{image}.jpg"))).unwrap();
         }
         loader.next_batch().unwrap();
         loader.next_batch().unwrap();
-        let sentence = loader.next_batch().unwrap_err().to_string();
-        assert!(sentence.starts_with("cannot read ") && sentence.contains("6.jpg: "), "{sentence}");
+        let message = loader.next_batch().unwrap_err().to_string();
+        assert!(message.starts_with("cannot read ") && message.contains("6.jpg: "), "{message}");
     }
 
     #[test]
-    fn a_broken_image_is_named_when_its_turn_comes() {
+    fn reports_a_broken_image_when_its_batch_is_read() {
         let (dir, images) = images(8, 2, true);
         let mut loader = Loader::new(&images, [vec![0, 1], vec![7], vec![2]], None).unwrap();
         loader.next_batch().unwrap();
-        let sentence = loader.next_batch().unwrap_err().to_string();
+        let message = loader.next_batch().unwrap_err().to_string();
         let name = dir.path().join("7.jpg");
-        assert_eq!(sentence, format!("{}: not a JPEG or PNG image", name.display()));
+        assert_eq!(message, format!("{}: not a JPEG or PNG image", name.display()));
     }
 
     #[test]
-    fn a_loader_that_is_dropped_leaves_no_thread() {
+    fn dropping_the_loader_joins_its_threads() {
         let (_dir, images) = images(50, 2, false);
         let loader = Loader::new(&images, [(0..50).collect::<Vec<_>>()], None).unwrap();
         drop(loader);

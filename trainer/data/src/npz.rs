@@ -1,5 +1,5 @@
-//! Images in NumPy's archive of arrays (`numpy.savez`), as generated images are published: `image`, u8
-//! `[N, H, W, C]` or `[N, C, H, W]`, and `label`, `[N]`; [`crate::DataSet::add`] adds them to a data set.
+//! Reads images from a NumPy archive (`numpy.savez`), the usual format of published generated images: `image`, u8
+//! `[N, H, W, C]` or `[N, C, H, W]`, and `label`, `[N]`. [`crate::DataSet::add_images`] adds them to a data set.
 
 use std::{
     fs::File,
@@ -10,16 +10,16 @@ use std::{
 use npyz::{NpyFile, NpyHeader, Order};
 use zip::ZipArchive;
 
-/// Names under which images are looked for, in that order.
-const IMAGES: [&str; 4] = ["image", "images", "x", "data"];
-/// Names under which labels are looked for, in that order.
-const LABELS: [&str; 5] = ["label", "labels", "y", "targets", "extrapolated_targets"];
-/// Most bytes of images: they lie in memory.
-const MOST_BYTES: u64 = 64 << 30;
-/// Most bytes of an array's header: what NumPy itself reads (`max_header_size`).
-const HEADER_LIMIT: usize = 10_000;
+/// Accepted names of the image array, in order of preference.
+const IMAGE_NAMES: [&str; 4] = ["image", "images", "x", "data"];
+/// Accepted names of the label array, in order of preference.
+const LABEL_NAMES: [&str; 5] = ["label", "labels", "y", "targets", "extrapolated_targets"];
+/// Maximum size of the images in bytes; they are kept in memory.
+const MAX_IMAGE_BYTES: u64 = 64 << 30;
+/// Maximum size of an array's header in bytes, as in NumPy (`max_header_size`).
+const MAX_HEADER_BYTES: usize = 10_000;
 
-/// An archive that cannot be read.
+/// An archive cannot be read.
 #[derive(Debug, thiserror::Error)]
 #[error("{}: {problem}", path.display())]
 pub struct NpzError {
@@ -27,45 +27,45 @@ pub struct NpzError {
     problem: String,
 }
 
-/// What an archive holds.
+/// The arrays of an archive.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) struct Arrays {
+pub(super) struct NpzArrays {
     /// Image by image, channel by channel, row by row.
     pub(super) pixels: Vec<u8>,
-    /// A label for each image, where the archive has such.
+    /// A label for each image, if the archive has labels.
     pub(super) labels: Option<Vec<i64>>,
 }
 
 /// Reads an archive of images of the shape `[channels, height, width]`.
-pub(super) fn read(path: &Path, shape: [i64; 3]) -> Result<Arrays, NpzError> {
+pub(super) fn read(path: &Path, shape: [i64; 3]) -> Result<NpzArrays, NpzError> {
     let failed = |problem: String| NpzError { path: path.to_owned(), problem };
     let file = File::open(path).map_err(|error| failed(format!("cannot open the file: {error}")))?;
     let archive = ZipArchive::new(BufReader::new(file));
     let mut archive = archive.map_err(|error| failed(format!("invalid NumPy archive (.npz): {error}")))?;
-    arrays(&mut archive, shape).map_err(failed)
+    read_arrays(&mut archive, shape).map_err(failed)
 }
 
 type Archive = ZipArchive<BufReader<File>>;
 
-fn arrays(archive: &mut Archive, shape: [i64; 3]) -> Result<Arrays, String> {
-    let images = find(archive, &IMAGES)
-        .ok_or_else(|| format!("missing image array; expected one of {}", IMAGES.join(", ")))?;
-    let (count, pixels) = pixels(archive, &images, shape)?;
-    let labels = find(archive, &LABELS).map(|name| labels(archive, &name)).transpose()?;
+fn read_arrays(archive: &mut Archive, shape: [i64; 3]) -> Result<NpzArrays, String> {
+    let images = find_array(archive, &IMAGE_NAMES)
+        .ok_or_else(|| format!("missing image array; expected one of {}", IMAGE_NAMES.join(", ")))?;
+    let (count, pixels) = read_pixels(archive, &images, shape)?;
+    let labels = find_array(archive, &LABEL_NAMES).map(|name| read_labels(archive, &name)).transpose()?;
     if let Some(labels) = labels.as_ref().filter(|labels| labels.len() as u64 != count) {
         return Err(format!("found {count} images and {} labels; the numbers must be equal", labels.len()));
     }
-    Ok(Arrays { pixels, labels })
+    Ok(NpzArrays { pixels, labels })
 }
 
-fn find(archive: &Archive, names: &[&str]) -> Option<String> {
+fn find_array(archive: &Archive, names: &[&str]) -> Option<String> {
     let file = |name: &&str| format!("{name}.npy");
     names.iter().map(file).find(|name| archive.index_for_name(name).is_some())
 }
 
-/// The images' number and bytes.
-fn pixels(archive: &mut Archive, name: &str, shape: [i64; 3]) -> Result<(u64, Vec<u8>), String> {
-    let (header, mut reader) = open(archive, name)?;
+/// The number of images and their pixels.
+fn read_pixels(archive: &mut Archive, name: &str, shape: [i64; 3]) -> Result<(u64, Vec<u8>), String> {
+    let (header, mut reader) = open_array(archive, name)?;
     if header.dtype().descr() != "'|u1'" {
         return Err(format!("{name}: unsupported type {}; expected uint8", header.dtype().descr()));
     }
@@ -83,11 +83,11 @@ fn pixels(archive: &mut Archive, name: &str, shape: [i64; 3]) -> Result<(u64, Ve
     };
     let count = header.shape()[0];
     let size = channels * height * width;
-    let bytes = count.checked_mul(size).filter(|bytes| *bytes <= MOST_BYTES);
+    let bytes = count.checked_mul(size).filter(|bytes| *bytes <= MAX_IMAGE_BYTES);
     let bytes = bytes
-        .ok_or_else(|| format!("{name}: too large: {count} images have more than {MOST_BYTES} bytes"))?;
+        .ok_or_else(|| format!("{name}: too large: {count} images have more than {MAX_IMAGE_BYTES} bytes"))?;
     let mut pixels = Vec::new();
-    // As long as there is something: the header alone must not make room for more than the file has.
+    // Grows with the content: a header must not cause an allocation that is larger than the file.
     let read = (&mut reader).take(bytes).read_to_end(&mut pixels);
     read.map_err(|error| format!("cannot read {name}: {error}"))?;
     if pixels.len() as u64 != bytes {
@@ -97,9 +97,9 @@ fn pixels(archive: &mut Archive, name: &str, shape: [i64; 3]) -> Result<(u64, Ve
         let mut image = vec![0; size as usize];
         for pixels in pixels.chunks_exact_mut(size as usize) {
             image.copy_from_slice(pixels);
-            for (place, pixel) in image.chunks_exact(channels as usize).enumerate() {
+            for (position, pixel) in image.chunks_exact(channels as usize).enumerate() {
                 for (channel, value) in pixel.iter().enumerate() {
-                    pixels[channel * (height * width) as usize + place] = *value;
+                    pixels[channel * (height * width) as usize + position] = *value;
                 }
             }
         }
@@ -107,25 +107,25 @@ fn pixels(archive: &mut Archive, name: &str, shape: [i64; 3]) -> Result<(u64, Ve
     Ok((count, pixels))
 }
 
-fn labels(archive: &mut Archive, name: &str) -> Result<Vec<i64>, String> {
-    let (header, reader) = open(archive, name)?;
+fn read_labels(archive: &mut Archive, name: &str) -> Result<Vec<i64>, String> {
+    let (header, reader) = open_array(archive, name)?;
     if header.shape().len() != 1 {
         return Err(format!("{name}: invalid shape {:?}; expected [N]", header.shape()));
     }
-    let kind = header.dtype().descr();
+    let dtype = header.dtype().descr();
     let array = NpyFile::with_header(header, reader);
     let unreadable = |error: std::io::Error| format!("cannot read {name}: {error}");
     macro_rules! read {
-        ($kind:ty) => {
+        ($integer:ty) => {
             array
-                .data::<$kind>()
+                .data::<$integer>()
                 .map_err(|error| format!("cannot read {name}: {error}"))?
                 .map(|label| label.map(i64::from))
                 .collect::<Result<Vec<i64>, _>>()
                 .map_err(unreadable)
         };
     }
-    match kind.trim_matches('\'') {
+    match dtype.trim_matches('\'') {
         "<i8" => read!(i64),
         "<i4" => read!(i32),
         "<i2" => read!(i16),
@@ -137,40 +137,41 @@ fn labels(archive: &mut Archive, name: &str) -> Result<Vec<i64>, String> {
     }
 }
 
-/// The header of an array and what comes after it.
-fn open<'a>(archive: &'a mut Archive, name: &str) -> Result<(NpyHeader, impl Read + 'a), String> {
+/// The header of an array, and a reader of its content.
+fn open_array<'a>(archive: &'a mut Archive, name: &str) -> Result<(NpyHeader, impl Read + 'a), String> {
     let unreadable = |problem: String| format!("{name}: invalid array: {problem}");
     let mut entry = archive.by_name(name).map_err(|error| unreadable(error.to_string()))?;
-    let header = header(&mut entry).map_err(unreadable)?;
+    let header = read_header(&mut entry).map_err(unreadable)?;
     if header.order() != Order::C {
         return Err(unreadable("unsupported Fortran order; save the array in C order".to_owned()));
     }
     Ok((header, entry))
 }
 
-/// The header of an array (NumPy's format, versions 1 to 3): eight bytes of magic and version, the length of its text,
-/// and the text, a Python literal.
+/// Reads the header of an array (NumPy's format, versions 1 to 3): eight bytes of magic string and version, the length of
+/// the text, and the text, a Python literal.
 ///
-/// The parser of the literal takes twice as long for each bracket within another, so that a header of 60 brackets would
-/// never end. An array of plain numbers has two, the dictionary's and the shape's: only such headers reach the parser.
-fn header(reader: &mut impl Read) -> Result<NpyHeader, String> {
-    let broken = |error: std::io::Error| format!("cannot read the header: {error}");
+/// The time of the literal's parser doubles with each nested bracket, so a header with 60 brackets would never finish. An
+/// array of plain numbers has two brackets, one of the dictionary and one of the shape. Other headers are rejected before
+/// parsing.
+fn read_header(reader: &mut impl Read) -> Result<NpyHeader, String> {
+    let read_error = |error: std::io::Error| format!("cannot read the header: {error}");
     let mut bytes = vec![0; 8];
-    reader.read_exact(&mut bytes).map_err(broken)?;
+    reader.read_exact(&mut bytes).map_err(read_error)?;
     if !bytes.starts_with(b"\x93NUMPY") {
         return Err("missing NumPy magic string".to_owned());
     }
     let length = if bytes[6] == 1 { 2 } else { 4 };
     let mut size = [0; 4];
-    reader.read_exact(&mut size[..length]).map_err(broken)?;
+    reader.read_exact(&mut size[..length]).map_err(read_error)?;
     bytes.extend_from_slice(&size[..length]);
     let size = u32::from_le_bytes(size) as usize;
-    if size > HEADER_LIMIT {
-        return Err(format!("the header has {size} bytes; must be at most {HEADER_LIMIT}"));
+    if size > MAX_HEADER_BYTES {
+        return Err(format!("the header has {size} bytes; must be at most {MAX_HEADER_BYTES}"));
     }
     let text = bytes.len();
     bytes.resize(text + size, 0);
-    reader.read_exact(&mut bytes[text..]).map_err(broken)?;
+    reader.read_exact(&mut bytes[text..]).map_err(read_error)?;
     let brackets: Vec<u8> = bytes[text..].iter().copied().filter(|byte| b"{([".contains(byte)).collect();
     if brackets != *b"{(" {
         return Err("unsupported type: expected plain numbers (unexpected brackets in the header)".to_owned());
@@ -188,8 +189,8 @@ mod tests {
     use super::*;
 
     /// An array as NumPy writes it.
-    fn npy(kind: &str, shape: &str, bytes: &[u8]) -> Vec<u8> {
-        let mut header = format!("{{'descr': '{kind}', 'fortran_order': False, 'shape': {shape}, }}");
+    fn npy(dtype: &str, shape: &str, bytes: &[u8]) -> Vec<u8> {
+        let mut header = format!("{{'descr': '{dtype}', 'fortran_order': False, 'shape': {shape}, }}");
         while (header.len() + 11) % 64 != 0 {
             header.push(' ');
         }
@@ -217,7 +218,7 @@ mod tests {
     }
 
     #[test]
-    fn channels_come_first_in_memory() {
+    fn channels_are_moved_first() {
         // Two images of 1 × 2 pixels, red, green, blue for each.
         let image = npy("|u1", "(2, 1, 2, 3)", &[1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12]);
         let label = npy("<i8", "(2,)", &[3_i64.to_le_bytes(), 9_i64.to_le_bytes()].concat());
@@ -233,7 +234,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_read_is_said() {
+    fn rejects_invalid_archives() {
         let good = || npy("|u1", "(2, 1, 2)", &[1, 2, 3, 4]);
         assert!(problem(&[]).contains("missing image array; expected one of image, images"));
         assert!(problem(&[("image", npy("<f4", "(1, 1, 2)", &[0; 8]))]).contains("uint8"));
@@ -256,9 +257,9 @@ mod tests {
         assert!(read(none.path(), [1, 1, 2]).unwrap_err().to_string().contains("invalid NumPy archive"));
     }
 
-    /// Found by the fuzz target: the parser of Python literals doubles its time with every bracket.
+    /// Found by the fuzz target: the time of the literal's parser doubles with every bracket.
     #[test]
-    fn brackets_within_brackets_end_at_once() {
+    fn rejects_nested_brackets_without_parsing() {
         for bracket in ["[", "(", "{"] {
             let array = npy("|u1", &format!("{}, 's'", bracket.repeat(60)), &[0; 4]);
             assert!(problem(&[("image", array)]).contains("unexpected brackets"));
@@ -267,7 +268,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn no_bytes_panic(place in 0_usize..400, value: u8, length in 0_usize..700) {
+        fn mutated_archives_do_not_panic(place in 0_usize..400, value: u8, length in 0_usize..700) {
             let file = npz(&[("image", npy("|u1", "(2, 1, 2)", &[1, 2, 3, 4])), ("label", npy("|u1", "(2,)", &[0, 1]))], false);
             let mut bytes = std::fs::read(file.path()).unwrap();
             if let Some(byte) = bytes.get_mut(place) {

@@ -1,8 +1,8 @@
-//! Fetching a data set's objects from S3, or from a store that speaks its protocol.
+//! Downloads the objects of a data set from S3 or an S3-compatible store.
 //!
-//! What lies below the prefix is put where [`names`] says. An object whose file is there with its size is not fetched
-//! again; what broke off goes on where it ended. `SHA256SUMS`, where it lies directly below the prefix, is believed over
-//! what is there. A marker tells that all was fetched.
+//! [`dataset_files`] gives the target path of each object below the prefix. An object is skipped if its file exists with the
+//! same size, and an interrupted download resumes. If `SHA256SUMS` exists directly below the prefix, all files are
+//! verified, existing ones included. A marker file records that the download is complete.
 
 use std::{
     env,
@@ -20,44 +20,45 @@ use futures::{StreamExt, TryStreamExt, stream};
 use sha2::{Digest, Sha256};
 
 mod bucket;
+pub(super) mod checksums;
 mod error;
-pub(super) mod sums;
 
 pub use error::ObjectsError;
 
-use super::{RetryPolicy, names, origin};
+use super::{RetryPolicy, dataset_files, origin};
 use bucket::Bucket;
 
-/// Objects that are fetched at the same time.
-const AT_A_TIME: usize = 16;
-/// How the names of markers begin.
-const MARKER: &str = ".fetched-";
-/// How the names of files that are not complete begin.
-const PARTIAL: &str = ".partial-";
+/// Maximum number of concurrent downloads.
+const CONCURRENT_DOWNLOADS: usize = 16;
+/// Prefix of the names of marker files.
+const MARKER_PREFIX: &str = ".fetched-";
+/// Prefix of the names of partial files.
+const PARTIAL_PREFIX: &str = ".partial-";
 
-/// A key of an object store.
+/// An access key of an object store.
 #[derive(Clone)]
 pub struct Credentials {
-    /// The key's public name.
-    pub key: String,
-    /// The secret.
-    pub secret: String,
+    /// The access key ID.
+    pub access_key_id: String,
+    /// The secret access key.
+    pub secret_access_key: String,
 }
 
 impl Credentials {
-    /// Those of the environment, where the source says that there are some.
+    /// Reads the credentials from the environment, if the source names a secret.
     pub fn from_environment(source: &ObjectStoreSource) -> Result<Option<Self>, ObjectsError> {
         if source.secret_name.is_none() {
             return Ok(None);
         }
-        let [key, secret] = ENV_AWS.map(|name| env::var(name).ok().filter(|value| !value.is_empty()));
-        let both = key.zip(secret).map(|(key, secret)| Self { key, secret });
-        both.map(Some).ok_or(ObjectsError::NoCredentials)
+        let [id, secret] = ENV_AWS.map(|name| env::var(name).ok().filter(|value| !value.is_empty()));
+        let both = id.zip(secret);
+        both.map(|(access_key_id, secret_access_key)| Some(Self { access_key_id, secret_access_key }))
+            .ok_or(ObjectsError::MissingCredentials)
     }
 }
 
-/// Fetches the data set's objects below the prefix into `dir`, which exists; requests are signed where there are
-/// credentials. Does nothing where all was fetched before. Blocks; run it on a thread of its own.
+/// Downloads the objects of the data set below the prefix into the existing folder `dir`. Requests are signed if there are
+/// credentials. Does nothing if an earlier download is complete. Blocks: run it on a separate thread.
 pub fn fetch(
     dataset: Dataset,
     source: &ObjectStoreSource,
@@ -65,12 +66,12 @@ pub fn fetch(
     dir: &Path,
     retry: RetryPolicy,
 ) -> Result<(), ObjectsError> {
-    let identity = identity(dataset, source);
-    if !origin::is_free_for(dir, &identity).map_err(writing(dir))? {
+    let identity = source_id(dataset, source);
+    if !origin::accepts_source(dir, &identity).map_err(write_error(dir))? {
         return Err(ObjectsError::OtherSource { dir: dir.to_owned() });
     }
-    let marker = dir.join(format!("{MARKER}{identity}"));
-    if marker.exists() && names::complete(dataset, dir).is_ok() {
+    let marker = dir.join(format!("{MARKER_PREFIX}{identity}"));
+    if marker.exists() && dataset_files::check_complete(dataset, dir).is_ok() {
         return Ok(());
     }
     let bucket = Arc::new(Bucket::new(source, credentials, dir, retry)?);
@@ -79,43 +80,46 @@ pub fn fetch(
         .worker_threads(4)
         .enable_all()
         .build()
-        .map_err(ObjectsError::Start)?;
+        .map_err(ObjectsError::Runtime)?;
     runtime.block_on(async {
-        let wanted = bucket.with_retries(|| bucket.wanted(dataset)).await?;
-        let bytes: u64 = wanted.iter().map(|object| object.size).sum();
-        tracing::info!(objects = wanted.len(), bytes, "Downloading the data set.");
-        if !wanted.is_empty() {
-            origin::claim(dir, &identity).map_err(writing(dir))?;
+        let objects = bucket.with_retries(|| bucket.list_objects(dataset)).await?;
+        let bytes: u64 = objects.iter().map(|object| object.size).sum();
+        tracing::info!(objects = objects.len(), bytes, "Downloading the data set.");
+        if !objects.is_empty() {
+            origin::record_source(dir, &identity).map_err(write_error(dir))?;
         }
-        let fetching = |object| {
+        let fetch = |object| {
             let bucket = Arc::clone(&bucket);
-            // A task each, so that they are spread over the threads.
+            // One task per object, so that the threads share the work.
             async move {
                 let task = tokio::spawn(async move { bucket.fetch(&object).await });
-                task.await.map_err(|error| ObjectsError::Start(io::Error::other(error)))?
+                task.await.map_err(|error| ObjectsError::Runtime(io::Error::other(error)))?
             }
         };
-        stream::iter(wanted.into_iter().map(fetching)).buffer_unordered(AT_A_TIME).try_collect::<()>().await
+        stream::iter(objects.into_iter().map(fetch))
+            .buffer_unordered(CONCURRENT_DOWNLOADS)
+            .try_collect::<()>()
+            .await
     })?;
-    names::complete(dataset, dir)
+    dataset_files::check_complete(dataset, dir)
         .map_err(|error| ObjectsError::Incomplete { url: source.url.clone(), source: error })?;
-    remove_partials(dir).map_err(writing(dir))?;
-    File::create(&marker).map(drop).map_err(writing(&marker))
+    remove_partials(dir).map_err(write_error(dir))?;
+    File::create(&marker).map(drop).map_err(write_error(&marker))
 }
 
-/// Removes what came of objects that were replaced in the store meanwhile.
+/// Removes partial files of objects that were replaced in the store during the download.
 fn remove_partials(dir: &Path) -> io::Result<()> {
     for entry in fs::read_dir(dir)? {
         let entry = entry?;
-        if entry.file_name().to_string_lossy().starts_with(PARTIAL) {
+        if entry.file_name().to_string_lossy().starts_with(PARTIAL_PREFIX) {
             fs::remove_file(entry.path())?;
         }
     }
     Ok(())
 }
 
-/// Names what is fetched from where.
-fn identity(dataset: Dataset, source: &ObjectStoreSource) -> String {
+/// A hash that identifies the data set and its source.
+fn source_id(dataset: Dataset, source: &ObjectStoreSource) -> String {
     let endpoint = source.endpoint.as_deref().unwrap_or_default();
     let mut hash = Sha256::new();
     for part in [dataset.name(), &source.url, endpoint] {
@@ -125,6 +129,6 @@ fn identity(dataset: Dataset, source: &ObjectStoreSource) -> String {
     hex::encode(hash.finalize())
 }
 
-fn writing(path: &Path) -> impl Fn(io::Error) -> ObjectsError {
+fn write_error(path: &Path) -> impl Fn(io::Error) -> ObjectsError {
     move |source| ObjectsError::Write { path: path.to_owned(), source }
 }

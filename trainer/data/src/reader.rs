@@ -1,132 +1,136 @@
-//! One image after the other, as the network takes it.
+//! Reads single images: decodes, crops, resizes and augments them.
 
 use std::sync::Arc;
 
 use super::{
     Augmentation, DataError,
+    crop::{Crop, CropResizer, Size},
     decode::{Decoder, Rgb},
-    encoded::Encoded,
-    view::{Part, Scaler},
+    encoded::EncodedImages,
 };
 
-/// Where pixels come from.
+/// Where the pixels of images are stored.
 #[derive(Clone, Debug)]
-pub(super) enum Store {
+pub(super) enum PixelStore {
     /// Image by image, channel by channel, row by row.
     Memory(Arc<Vec<u8>>),
-    /// Files, and how many threads decode them ahead of a training or an evaluation.
-    Encoded { images: Arc<Encoded>, threads: usize },
+    /// EncodedImages files, and the number of threads that decode them in advance.
+    EncodedImages { images: Arc<EncodedImages>, threads: usize },
 }
 
-/// Reads images; what one image needs is kept for the next. One for each thread.
-pub(super) struct Reader {
-    /// How many images there are.
+/// Reads images and reuses its buffers. Each thread has one.
+pub(super) struct ImageReader {
+    /// The number of images.
     count: usize,
     shape: [i64; 3],
-    source: Source,
-    scaler: Scaler,
-    /// The image before it is varied.
-    plain: Vec<u8>,
-    /// The image that is mixed into it.
-    other: Vec<u8>,
+    source: PixelSource,
+    resizer: CropResizer,
+    /// Buffer for the image before augmentation.
+    cropped: Vec<u8>,
+    /// Buffer for the image that CutMix pastes from.
+    partner: Vec<u8>,
 }
 
-enum Source {
+enum PixelSource {
     Memory(Arc<Vec<u8>>),
-    Encoded { images: Arc<Encoded>, decoder: Decoder, decoded: Rgb },
+    EncodedImages { images: Arc<EncodedImages>, decoder: Decoder, decoded: Rgb },
 }
 
-impl Reader {
+impl ImageReader {
     /// Reads the `count` images of a store, each of `shape` (channels, height, width).
-    pub(super) fn new(store: Store, count: usize, shape: [i64; 3]) -> Self {
+    pub(super) fn new(store: PixelStore, count: usize, shape: [i64; 3]) -> Self {
         let source = match store {
-            Store::Memory(pixels) => Source::Memory(pixels),
-            Store::Encoded { images, .. } => {
-                Source::Encoded { images, decoder: Decoder::new(), decoded: Rgb::default() }
+            PixelStore::Memory(pixels) => PixelSource::Memory(pixels),
+            PixelStore::EncodedImages { images, .. } => {
+                PixelSource::EncodedImages { images, decoder: Decoder::new(), decoded: Rgb::default() }
             }
         };
-        Self { count, shape, source, scaler: Scaler::new(), plain: Vec::new(), other: Vec::new() }
+        Self { count, shape, source, resizer: CropResizer::new(), cropped: Vec::new(), partner: Vec::new() }
     }
 
-    /// Writes the image, varied where `augmentation` is given, into `out`: channel by channel, row by row. Indices beyond
-    /// the last image go over all images again (`Images::read`).
+    /// Writes the image to `out`, channel by channel, row by row, and applies `augmentation`. The index is taken modulo the
+    /// number of images (`Images::read`).
     ///
     /// # Panics
-    /// If there are no images, or `out` has another length than an image.
+    /// If there are no images, or if `out` does not have the length of an image.
     pub(super) fn read(
         &mut self,
         index: usize,
         augmentation: Option<&Augmentation>,
         out: &mut [u8],
     ) -> Result<(), DataError> {
-        let Some(augmentation) = augmentation else { return self.plain(index, None, out) };
-        self.varied(index, augmentation, out)?;
-        if let Some(mix) = augmentation.mix(index, self.shape) {
-            let mut other = std::mem::take(&mut self.other);
-            other.resize(out.len(), 0);
-            self.varied(mix.partner, augmentation, &mut other)?;
-            mix.paste(self.shape, &other, out);
-            self.other = other;
+        let Some(augmentation) = augmentation else { return self.read_cropped(index, None, out) };
+        self.read_augmented(index, augmentation, out)?;
+        if let Some(patch) = augmentation.draw_cutmix(index, self.shape) {
+            let mut partner = std::mem::take(&mut self.partner);
+            partner.resize(out.len(), 0);
+            self.read_augmented(patch.partner, augmentation, &mut partner)?;
+            patch.paste(self.shape, &partner, out);
+            self.partner = partner;
         }
         Ok(())
     }
 
-    /// The image, varied but not mixed.
-    fn varied(&mut self, index: usize, augmentation: &Augmentation, out: &mut [u8]) -> Result<(), DataError> {
-        let mut plain = std::mem::take(&mut self.plain);
-        plain.resize(out.len(), 0);
-        self.plain(index, Some(augmentation), &mut plain)?;
-        augmentation.apply(index, self.shape, &plain, out);
-        self.plain = plain;
+    /// The augmented image, without CutMix.
+    fn read_augmented(
+        &mut self,
+        index: usize,
+        augmentation: &Augmentation,
+        out: &mut [u8],
+    ) -> Result<(), DataError> {
+        let mut cropped = std::mem::take(&mut self.cropped);
+        cropped.resize(out.len(), 0);
+        self.read_cropped(index, Some(augmentation), &mut cropped)?;
+        augmentation.apply(index, self.shape, &cropped, out);
+        self.cropped = cropped;
         Ok(())
     }
 
-    /// The part of the image that is seen, at the size of the network.
-    fn plain(
+    /// The crop of the image, resized to the input size of the network.
+    fn read_cropped(
         &mut self,
         index: usize,
         augmentation: Option<&Augmentation>,
         out: &mut [u8],
     ) -> Result<(), DataError> {
-        let Self { count, shape, source, scaler, .. } = self;
-        let random = |size| augmentation.and_then(|augmentation| augmentation.part(index, size));
+        let Self { count, shape, source, resizer, .. } = self;
+        let random_crop = |size| augmentation.and_then(|augmentation| augmentation.draw_crop(index, size));
         let index = index % *count;
         match source {
-            Source::Memory(pixels) => {
+            PixelSource::Memory(pixels) => {
                 let image = &pixels[index * out.len()..(index + 1) * out.len()];
-                let Some(part) = random(width_and_height(*shape)) else {
+                let Some(crop) = random_crop(size_of(*shape)) else {
                     out.copy_from_slice(image);
                     return Ok(());
                 };
-                scale_channels(scaler, *shape, image, part, out)
+                resize_channels(resizer, *shape, image, crop, out)
                     .map_err(|problem| DataError::Image { image: format!("image {index}"), problem })
             }
-            Source::Encoded { images, decoder, decoded } => {
+            PixelSource::EncodedImages { images, decoder, decoded } => {
                 let bytes = images.bytes(index)?;
-                let seen = decoder.decode(&bytes, decoded).and_then(|()| {
-                    let (width, height) = (decoded.width, decoded.height);
-                    let part = random((width, height)).unwrap_or_else(|| Part::centre(width, height));
-                    scaler.square(decoded, part, images.size(), out)
+                let result = decoder.decode(&bytes, decoded).and_then(|()| {
+                    let crop = random_crop(decoded.size).unwrap_or_else(|| Crop::center(decoded.size));
+                    resizer.resize_to_square(decoded, crop, images.size(), out)
                 });
-                seen.map_err(|problem| DataError::Image { image: images.name(index), problem })
+                result.map_err(|problem| DataError::Image { image: images.name(index), problem })
             }
         }
     }
 }
 
-fn width_and_height([_, height, width]: [i64; 3]) -> (u32, u32) {
-    (width as u32, height as u32)
+fn size_of([_, height, width]: [i64; 3]) -> Size {
+    Size { width: width as u32, height: height as u32 }
 }
 
-fn scale_channels(
-    scaler: &mut Scaler,
+fn resize_channels(
+    resizer: &mut CropResizer,
     shape: [i64; 3],
     image: &[u8],
-    part: Part,
+    crop: Crop,
     out: &mut [u8],
 ) -> Result<(), String> {
-    let size = width_and_height(shape);
-    let bytes = (size.0 * size.1) as usize;
+    let size = size_of(shape);
+    let bytes = (size.width * size.height) as usize;
     let mut channels = image.chunks_exact(bytes).zip(out.chunks_exact_mut(bytes));
-    channels.try_for_each(|(channel, out)| scaler.channel(channel, size, part, out))
+    channels.try_for_each(|(channel, out)| resizer.resize_channel(channel, size, crop, out))
 }

@@ -1,16 +1,18 @@
+//! Splits the training images into training and validation. Pure.
+
 use super::DataError;
 use crate::random::Stream;
 
-/// Which images are trained on and which are held back, as sorted indices in the training part of the data set.
+/// Training and validation images, as sorted indices in the training images of the data set.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Split {
-    /// Images to train on.
+    /// The images to train on.
     pub training: Vec<usize>,
-    /// Images held back: the only ones that choose anything.
+    /// The held-out images. Only they select a checkpoint.
     pub validation: Vec<usize>,
 }
 
-/// Holds back `validation` of `images` images, drawn by the seed.
+/// Selects `validation` of `images` images at random for validation.
 ///
 /// ```
 /// let split = datjob_data::split(10, 3, 0)?;
@@ -37,27 +39,27 @@ mod tests {
 
     proptest! {
         #[test]
-        fn both_parts_together_are_all_images_once(
+        fn every_image_is_in_exactly_one_subset(
             (images, validation) in (1_usize..400).prop_flat_map(|images| (Just(images), 0..images)),
             seed: u64,
         ) {
-            let Split { training, validation: held_back } = split(images, validation, seed).unwrap();
-            prop_assert_eq!(held_back.len(), validation);
-            prop_assert!(training.is_sorted() && held_back.is_sorted());
-            let mut all = [training, held_back].concat();
+            let Split { training, validation: held_out } = split(images, validation, seed).unwrap();
+            prop_assert_eq!(held_out.len(), validation);
+            prop_assert!(training.is_sorted() && held_out.is_sorted());
+            let mut all = [training, held_out].concat();
             all.sort_unstable();
             prop_assert!(all.into_iter().eq(0..images));
         }
     }
 
     #[test]
-    fn the_seed_draws_the_images() {
+    fn the_split_depends_on_the_seed() {
         assert_eq!(split(1000, 100, 1).unwrap(), split(1000, 100, 1).unwrap());
         assert_ne!(split(1000, 100, 1).unwrap(), split(1000, 100, 2).unwrap());
     }
 
     #[test]
-    fn holding_back_everything_is_refused() {
+    fn rejects_a_split_without_training_images() {
         assert_eq!(
             split(10, 10, 0).unwrap_err().to_string(),
             "spec.training.data.validation.count: invalid value 10: must be less than the number of training images \

@@ -1,4 +1,4 @@
-//! Finding and reading the standard files, with a bound on every size.
+//! The standard files of MNIST and CIFAR: their names, finding them, and reading them with a bound on every size.
 
 use std::{
     fs::File,
@@ -11,15 +11,15 @@ use flate2::read::MultiGzDecoder;
 
 use super::{DataError, files::is_gzipped};
 
-/// The standard files of a data set, without `.gz`, and the folder that its own archive unpacks to.
+/// The standard files of a data set, without `.gz`, and the folder that the official archive creates.
 pub(super) struct Layout {
     pub(super) dataset: Dataset,
-    /// What the files hold.
+    /// The shape and the numbers of images and classes.
     pub(super) contents: Contents,
     pub(super) train: &'static [&'static str],
     pub(super) test: &'static [&'static str],
     pub(super) folder: &'static str,
-    /// Whether a file may be gzipped, with `.gz` after its name.
+    /// Whether files may be gzipped, with the extension `.gz`.
     pub(super) gzip: bool,
 }
 
@@ -28,7 +28,7 @@ const IDX_TEST: [&str; 2] = ["t10k-images-idx3-ubyte", "t10k-labels-idx1-ubyte"]
 const CIFAR_10_TRAIN: [&str; 5] =
     ["data_batch_1.bin", "data_batch_2.bin", "data_batch_3.bin", "data_batch_4.bin", "data_batch_5.bin"];
 
-/// The layout of a data set that consists of standard files.
+/// The layout of a data set, or `None` if it has no standard files.
 pub(super) fn layout(dataset: Dataset) -> Option<Layout> {
     let contents = dataset.contents()?;
     let idx = |folder| Layout { dataset, contents, train: &IDX_TRAIN, test: &IDX_TEST, folder, gzip: true };
@@ -47,20 +47,20 @@ impl Layout {
         self.train.iter().chain(self.test).copied()
     }
 
-    /// `name`, if it is that of a standard file, with `.gz` where that is allowed.
+    /// `name`, if it names a standard file; it may end in `.gz` if gzipped files are allowed.
     pub(super) fn standard_name(&self, name: &str) -> Option<String> {
         let plain = if self.gzip { name.strip_suffix(".gz").unwrap_or(name) } else { name };
         self.files().any(|file| file == plain).then(|| name.to_owned())
     }
 
-    /// The path of a standard file: in `dir`, or in the data set's folder below it.
+    /// The path of a standard file: in `dir`, or in the subfolder of the official archive.
     pub(super) fn find(&self, dir: &Path, file: &'static str) -> Result<PathBuf, DataError> {
-        for place in [dir.to_owned(), dir.join(self.folder)] {
-            let plain = place.join(file);
+        for folder in [dir.to_owned(), dir.join(self.folder)] {
+            let plain = folder.join(file);
             if plain.is_file() {
                 return Ok(plain);
             }
-            let gzipped = place.join(format!("{file}.gz"));
+            let gzipped = folder.join(format!("{file}.gz"));
             if self.gzip && gzipped.is_file() {
                 return Ok(gzipped);
             }
@@ -75,15 +75,15 @@ impl Layout {
     }
 }
 
-/// What was read of a file, unpacked.
-pub(super) struct Unpacked {
+/// The contents of a file after decompression.
+pub(super) struct FileContents {
     path: PathBuf,
     bytes: Vec<u8>,
     error: Option<io::Error>,
 }
 
-impl Unpacked {
-    /// Reads a file that should hold `expected` bytes; never unpacks more than one byte beyond them.
+impl FileContents {
+    /// Reads a file that should have `expected` bytes. Decompression stops after one byte more.
     pub(super) fn read(path: PathBuf, expected: usize) -> Self {
         let mut bytes = Vec::new();
         let error = Self::read_into(&mut bytes, &path, expected).err();
@@ -92,12 +92,12 @@ impl Unpacked {
 
     fn read_into(bytes: &mut Vec<u8>, path: &Path, expected: usize) -> io::Result<()> {
         let file = File::open(path)?;
-        let most = expected as u64 + 1;
+        let limit = expected as u64 + 1;
         bytes.reserve_exact(expected + 1);
         if is_gzipped(path) {
-            MultiGzDecoder::new(io::BufReader::new(file)).take(most).read_to_end(bytes)?;
+            MultiGzDecoder::new(io::BufReader::new(file)).take(limit).read_to_end(bytes)?;
         } else {
-            file.take(most).read_to_end(bytes)?;
+            file.take(limit).read_to_end(bytes)?;
         }
         Ok(())
     }
@@ -106,13 +106,13 @@ impl Unpacked {
         &self.path
     }
 
-    /// What could be read; perhaps too little, at most one byte too much.
+    /// The bytes read so far: possibly too few, at most one too many.
     pub(super) fn bytes(&self) -> &[u8] {
         &self.bytes
     }
 
-    /// The bytes, if they are as many as expected.
-    pub(super) fn exactly(self, expected: usize) -> Result<Vec<u8>, DataError> {
+    /// The bytes, if their number is `expected`.
+    pub(super) fn expect_length(self, expected: usize) -> Result<Vec<u8>, DataError> {
         let Self { path, bytes, error } = self;
         let found = bytes.len();
         match error {
@@ -127,7 +127,7 @@ impl Unpacked {
     }
 }
 
-/// Refuses labels that stand for no class.
+/// Rejects labels outside the classes.
 pub(super) fn check_labels(path: &Path, labels: &[u8], classes: i64) -> Result<(), DataError> {
     match labels.iter().enumerate().find(|&(_, &label)| i64::from(label) >= classes) {
         None => Ok(()),

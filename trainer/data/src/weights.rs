@@ -1,5 +1,5 @@
-//! Files of weights: safetensors, or what `torch.save` writes of a state dict. Without libtorch: what is read are bytes with
-//! a shape, so that the parsers can be built, tested and fuzzed alone.
+//! Reads weight files: safetensors, or a state dict from `torch.save`. The result is bytes with a shape, so the parsers can be
+//! built, tested and fuzzed without libtorch.
 
 use std::{
     fs::File,
@@ -17,26 +17,26 @@ pub use pickle::PickleError;
 pub use pytorch::PytorchError;
 pub use safetensors::SafetensorsError;
 
-/// Largest file of tensors that is read, in bytes.
+/// Maximum size of a weight file in bytes.
 pub const TENSORS_MAX_BYTES: u64 = 64 << 30;
-/// How a zip archive begins.
-const ZIP: [u8; 4] = *b"PK\x03\x04";
+/// The magic number of a zip archive.
+const ZIP_MAGIC: [u8; 4] = *b"PK\x03\x04";
 
-/// A tensor as a file holds it.
+/// A tensor as stored in a file.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RawTensor {
-    /// What its numbers are.
-    pub number_type: NumberType,
-    /// Its lengths.
+    /// The type of the elements.
+    pub dtype: ScalarType,
+    /// The size of each dimension.
     pub shape: Vec<i64>,
-    /// Its numbers in row-major order, little-endian.
+    /// The elements in row-major order, little-endian.
     pub bytes: Vec<u8>,
 }
 
-/// Types of numbers that files of weights hold.
+/// The element types of weight files.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[expect(missing_docs, reason = "the names say it")]
-pub enum NumberType {
+#[expect(missing_docs, reason = "the names are self-explanatory")]
+pub enum ScalarType {
     F64,
     F32,
     F16,
@@ -48,9 +48,9 @@ pub enum NumberType {
     U8,
 }
 
-impl NumberType {
-    /// Bytes of a number.
-    pub fn width(self) -> usize {
+impl ScalarType {
+    /// The size of an element in bytes.
+    pub fn size(self) -> usize {
         match self {
             Self::F64 | Self::I64 => 8,
             Self::F32 | Self::I32 => 4,
@@ -60,37 +60,37 @@ impl NumberType {
     }
 }
 
-/// Weights that cannot be read.
+/// A weight file cannot be read.
 #[derive(Debug, thiserror::Error)]
 pub enum WeightsError {
-    /// The file system.
+    /// A file operation failed.
     #[error(transparent)]
     File(#[from] FileError),
-    /// A safetensors file.
+    /// An invalid safetensors file.
     #[error("{}: {error}", path.display())]
     Safetensors {
         /// The file.
         path: PathBuf,
-        /// What is wrong with it.
+        /// The problem.
         error: SafetensorsError,
     },
-    /// A PyTorch file.
+    /// An invalid PyTorch file.
     #[error("{}: {error}", path.display())]
     Pytorch {
         /// The file.
         path: PathBuf,
-        /// What is wrong with it.
+        /// The problem.
         error: PytorchError,
     },
 }
 
-/// The tensors of a file by name. A zip archive is read as PyTorch's, anything else as safetensors.
+/// Reads the tensors of a file with their names. A zip archive is read as a PyTorch file, any other file as safetensors.
 pub fn read(path: &Path) -> Result<Vec<(String, RawTensor)>, WeightsError> {
     let failed = |error| FileError::new("read", path, error);
-    let mut begin = [0; 4];
+    let mut magic = [0; 4];
     let mut file = File::open(path).map_err(failed)?;
-    match file.read_exact(&mut begin) {
-        Ok(()) if begin == ZIP => {
+    match file.read_exact(&mut magic) {
+        Ok(()) if magic == ZIP_MAGIC => {
             pytorch::read(file).map_err(|error| WeightsError::Pytorch { path: path.to_owned(), error })
         }
         Err(error) if error.kind() != io::ErrorKind::UnexpectedEof => Err(failed(error).into()),

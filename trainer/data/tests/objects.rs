@@ -1,4 +1,4 @@
-//! Fetching a data set from an S3 server that runs in the test.
+//! Downloads a data set from an S3 server in the test process.
 
 use std::{
     fs,
@@ -22,7 +22,7 @@ use s3::{Fault, Server};
 const RETRY: RetryPolicy =
     RetryPolicy { max_attempts: 3, initial_delay: Duration::from_millis(1), timeout: Duration::from_secs(1) };
 
-fn sum(bytes: &[u8]) -> String {
+fn sha256(bytes: &[u8]) -> String {
     hex::encode(Sha256::digest(bytes))
 }
 
@@ -51,12 +51,12 @@ fn cifar100(server: &Server) {
     server.put("data/other/test.bin", &[3; 300]);
 }
 
-fn sentence(result: Result<(), ObjectsError>) -> String {
+fn message(result: Result<(), ObjectsError>) -> String {
     result.unwrap_err().to_string()
 }
 
 #[test]
-fn the_data_sets_objects_are_fetched_once_and_nothing_else() {
+fn downloads_only_the_objects_of_the_data_set_and_only_once() {
     let server = Server::new(None);
     cifar100(&server);
     let dir = tempfile::tempdir().unwrap();
@@ -64,10 +64,13 @@ fn the_data_sets_objects_are_fetched_once_and_nothing_else() {
     get().unwrap();
     assert_eq!(files(dir.path()), [Path::new("test.bin"), Path::new("train.bin")]);
     assert_eq!(fs::read(dir.path().join("train.bin")).unwrap(), [1; 5000]);
-    assert_eq!(server.objects_asked(), ["/bucket/data/cifar/test.bin", "/bucket/data/cifar/train.bin"]);
+    assert_eq!(
+        server.take_object_requests(),
+        ["/bucket/data/cifar/test.bin", "/bucket/data/cifar/train.bin"]
+    );
     get().unwrap();
-    assert_eq!(server.asked.lock().unwrap().len(), 0, "the marker tells that all is there");
-    // Without the marker: what is there with its size is not fetched again.
+    assert_eq!(server.requests.lock().unwrap().len(), 0, "the marker file means complete");
+    // Without the marker file: existing files of the right size are not downloaded again.
     for entry in fs::read_dir(dir.path()).unwrap() {
         let path = entry.unwrap().path();
         if path.file_name().unwrap().to_str().unwrap().starts_with(".fetched-") {
@@ -76,10 +79,10 @@ fn the_data_sets_objects_are_fetched_once_and_nothing_else() {
     }
     fs::remove_file(dir.path().join("test.bin")).unwrap();
     get().unwrap();
-    assert_eq!(server.objects_asked(), ["/bucket/data/cifar/test.bin"]);
-    // Files of the same names and sizes may be other ones.
+    assert_eq!(server.take_object_requests(), ["/bucket/data/cifar/test.bin"]);
+    // Files with the same names and sizes may have different content.
     let other = fetch(Dataset::Cifar100, &server.source("/data/other"), None, dir.path(), RETRY);
-    assert!(sentence(other).contains("contains data from another source; use another folder"));
+    assert!(message(other).contains("contains data from another source; use another folder"));
 }
 
 #[test]
@@ -98,7 +101,7 @@ fn folders_and_shards_keep_their_names() {
     let empty = tempfile::tempdir().unwrap();
     let refused = fetch(Dataset::ImageFolder, &server.source(""), None, empty.path(), RETRY);
     assert_eq!(
-        sentence(refused),
+        message(refused),
         "s3://bucket/val/a/notes.txt: unexpected file among the images; names must end in .jpg or .jpeg"
     );
     server.put("web/train-00.tar", &[1; 10]);
@@ -110,61 +113,66 @@ fn folders_and_shards_keep_their_names() {
 }
 
 #[test]
-fn what_breaks_off_goes_on_where_it_ended() {
+fn resumes_an_interrupted_download() {
     let server = Server::new(None);
     cifar100(&server);
     let content: Vec<u8> = (0..100_000_u32).map(|at| (at * 7 % 251) as u8).collect();
     server.put("data/cifar/train.bin", &content);
     server.put("data/cifar/test.bin", &[]);
     let dir = tempfile::tempdir().unwrap();
-    // More faults in all than there are tries: what makes progress goes on.
+    // More faults than attempts: an attempt with progress resets the retries.
     *server.faults.lock().unwrap() =
-        vec![Fault::BreakOff, Fault::Unavailable, Fault::BreakOff, Fault::BreakOff, Fault::Unavailable];
+        vec![Fault::Interrupt, Fault::Unavailable, Fault::Interrupt, Fault::Interrupt, Fault::Unavailable];
     fetch(Dataset::Cifar100, &server.source("/data/cifar"), None, dir.path(), RETRY).unwrap();
     assert_eq!(fs::read(dir.path().join("train.bin")).unwrap(), content);
     let train = "/bucket/data/cifar/train.bin";
     let ranges = ["", "", " bytes=50000-", " bytes=75000-", " bytes=75000-", " bytes=87500-"];
-    assert_eq!(server.objects_asked(), ranges.map(|range| format!("{train}{range}")));
-    assert_eq!(files(dir.path()).len(), 2, "nothing partial is left");
+    assert_eq!(server.take_object_requests(), ranges.map(|range| format!("{train}{range}")));
+    assert_eq!(files(dir.path()).len(), 2, "no partial file is left");
 }
 
 #[test]
-fn another_process_goes_on_with_what_is_there() {
+fn a_restarted_process_resumes_the_download() {
     let server = Server::new(None);
     cifar100(&server);
     server.put("data/cifar/test.bin", &[]);
     let dir = tempfile::tempdir().unwrap();
     let get = || fetch(Dataset::Cifar100, &server.source("/data/cifar"), None, dir.path(), RETRY);
-    *server.faults.lock().unwrap() = vec![Fault::Unavailable, Fault::Unavailable, Fault::BreakOff];
-    assert!(sentence(get()).contains("503"));
-    server.objects_asked();
+    *server.faults.lock().unwrap() = vec![Fault::Unavailable, Fault::Unavailable, Fault::Interrupt];
+    assert!(message(get()).contains("503"));
+    server.take_object_requests();
     get().unwrap();
-    assert_eq!(server.objects_asked(), ["/bucket/data/cifar/train.bin bytes=2500-"]);
+    assert_eq!(server.take_object_requests(), ["/bucket/data/cifar/train.bin bytes=2500-"]);
     assert_eq!(fs::read(dir.path().join("train.bin")).unwrap(), [1; 5000]);
 }
 
 #[test]
-fn sums_are_honoured() {
+fn verifies_checksums() {
     let server = Server::new(None);
     cifar100(&server);
     let get = |dir: &tempfile::TempDir| {
         fetch(Dataset::Cifar100, &server.source("/data/cifar"), None, dir.path(), RETRY)
     };
     let list = |train: &[u8]| {
-        format!("{}  train.bin\n{} *./test.bin\n{}  README.md\n", sum(train), sum(&[2; 300]), sum(b"other"))
+        format!(
+            "{}  train.bin\n{} *./test.bin\n{}  README.md\n",
+            sha256(train),
+            sha256(&[2; 300]),
+            sha256(b"other")
+        )
     };
     server.put("data/cifar/SHA256SUMS", list(&[1; 5000]).as_bytes());
     let dir = tempfile::tempdir().unwrap();
-    // A file of the right size and with another content is fetched anew.
+    // A file of the right size with different content is downloaded again.
     fs::write(dir.path().join("test.bin"), [9; 300]).unwrap();
     get(&dir).unwrap();
     assert_eq!(fs::read(dir.path().join("test.bin")).unwrap(), [2; 300]);
 
     server.put("data/cifar/SHA256SUMS", list(b"something else").as_bytes());
     let dir = tempfile::tempdir().unwrap();
-    let (found, expected) = (sum(&[1; 5000]), sum(b"something else"));
+    let (found, expected) = (sha256(&[1; 5000]), sha256(b"something else"));
     assert_eq!(
-        sentence(get(&dir)),
+        message(get(&dir)),
         format!(
             "s3://bucket/data/cifar/train.bin: SHA-256 mismatch: expected {expected} (SHA256SUMS), received {found}"
         )
@@ -173,28 +181,29 @@ fn sums_are_honoured() {
 
     server.put("data/cifar/SHA256SUMS", b"what is this");
     assert_eq!(
-        sentence(get(&dir)),
+        message(get(&dir)),
         "s3://bucket/data/cifar/SHA256SUMS: line 1 is not in sha256sum format: \"what is this\""
     );
     server.put("data/cifar/SHA256SUMS", format!("{found}  train.bin\n{found}  sub/train.bin\n").as_bytes());
     assert_eq!(
-        sentence(get(&dir)),
+        message(get(&dir)),
         "s3://bucket/data/cifar/SHA256SUMS: the listed object sub/train.bin does not exist"
     );
 }
 
 #[test]
-fn keys_open_what_is_closed() {
+fn signs_requests_with_the_credentials() {
     let server = Server::new(Some(SimpleAuth::from_single("key", "secret")));
     cifar100(&server);
     let get = |keys: Option<(&str, &str)>| {
         let dir = tempfile::tempdir().unwrap();
-        let keys = keys.map(|(key, secret)| Credentials { key: key.into(), secret: secret.into() });
+        let keys = keys
+            .map(|(key, secret)| Credentials { access_key_id: key.into(), secret_access_key: secret.into() });
         fetch(Dataset::Cifar100, &server.source("/data/cifar"), keys.as_ref(), dir.path(), RETRY)
     };
     get(Some(("key", "secret"))).unwrap();
     for keys in [None, Some(("key", "guess"))] {
-        let refused = sentence(get(keys));
+        let refused = message(get(keys));
         assert!(
             refused.starts_with("cannot read s3://bucket/data/cifar: ") && refused.contains("403"),
             "{refused}"
@@ -206,11 +215,11 @@ fn keys_open_what_is_closed() {
 }
 
 #[test]
-fn each_fault_has_its_sentence() {
+fn errors_name_the_url_and_the_cause() {
     let server = Server::new(None);
     cifar100(&server);
     let dir = tempfile::tempdir().unwrap();
-    let get = |dataset, source: &ObjectStoreSource| sentence(fetch(dataset, source, None, dir.path(), RETRY));
+    let get = |dataset, source: &ObjectStoreSource| message(fetch(dataset, source, None, dir.path(), RETRY));
     let nothing = get(Dataset::ImageFolder, &server.source("/data/cifar"));
     assert!(
         nothing.starts_with("s3://bucket/data/cifar: the data set is incomplete: ")
@@ -221,14 +230,14 @@ fn each_fault_has_its_sentence() {
     let bucket = ObjectStoreSource { url: "s3://no-such-bucket/x".into(), ..server.source("") };
     let missing = get(Dataset::Mnist, &bucket);
     assert!(missing.contains("NoSuchBucket") && missing.contains("check spec."), "{missing}");
-    assert_eq!(server.asked.lock().unwrap().len(), 2, "a refusal is final");
+    assert_eq!(server.requests.lock().unwrap().len(), 2, "client errors are not retried");
     let closed = ObjectStoreSource { endpoint: Some("http://127.0.0.1:9".into()), ..server.source("") };
     let unreachable = get(Dataset::Mnist, &closed);
     assert!(unreachable.contains("127.0.0.1:9") && unreachable.contains("refused"), "{unreachable}");
-    // TLS is spoken, and the server does not speak it.
+    // A TLS client connects to a server without TLS.
     let tls = ObjectStoreSource { endpoint: Some(server.url.replace("http", "https")), ..server.source("") };
-    let sentence_ = get(Dataset::Mnist, &tls);
-    assert!(sentence_.contains("InvalidContentType") || sentence_.contains("corrupt message"), "{sentence_}");
+    let error = get(Dataset::Mnist, &tls);
+    assert!(error.contains("InvalidContentType") || error.contains("corrupt message"), "{error}");
     server.put("twice/a/test.bin", b"1");
     server.put("twice/b/test.bin", b"1");
     let twice = get(Dataset::Cifar100, &server.source("/twice"));
@@ -237,7 +246,7 @@ fn each_fault_has_its_sentence() {
 }
 
 #[test]
-fn a_secret_that_is_named_must_be_there() {
+fn a_named_secret_requires_the_credentials_in_the_environment() {
     let source = ObjectStoreSource {
         url: "s3://bucket".into(),
         endpoint: None,

@@ -1,4 +1,4 @@
-//! A tar or tar.gz of a data set, fetched over HTTP: nothing is unpacked outside of the folder.
+//! A tar or tar.gz archive of a data set: unpacking must not write outside the folder.
 #![no_main]
 
 use datjob_api::training::Dataset;
@@ -8,7 +8,7 @@ use libfuzzer_sys::fuzz_target;
 fuzz_target!(|bytes: &[u8]| {
     let Some((choice, archive)) = bytes.split_first() else { return };
     let dataset = if choice % 2 == 0 { Dataset::FashionMnist } else { Dataset::ImageFolder };
-    let outside = datjob_fuzz::folder(&[]);
+    let outside = datjob_fuzz::temporary_folder(&[]);
     let dir = outside.path().join("data");
     std::fs::create_dir(&dir).expect("a temporary folder");
     let _ = fuzzing::unpack(dataset, archive, &dir);

@@ -1,4 +1,4 @@
-//! JPEG and PNG.
+//! JPEG and PNG images.
 #![no_main]
 
 use datjob_data::fuzzing;

@@ -1,4 +1,4 @@
-//! The manifest of a DatJob: what is accepted means the same when it is written and read again.
+//! The manifest of a DatJob: serializing and parsing an accepted training gives the same hash.
 #![no_main]
 
 use datjob_api::manifest;

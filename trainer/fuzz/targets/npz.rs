@@ -1,4 +1,4 @@
-//! An archive of NumPy, and an array within one.
+//! A NumPy archive, and an array within one.
 #![no_main]
 
 use std::path::Path;
@@ -21,6 +21,9 @@ fuzz_target!(|bytes: &[u8]| {
     if let Some((choice, array)) = bytes.split_first() {
         let other = &b"\x93NUMPY\x01\0v\0{'descr': '|u1', 'fortran_order': False, 'shape': (2, 2, 2, 3), }                                                       \n000000000000000000000000"[..];
         let (images, labels) = if choice % 2 == 0 { (array, other) } else { (other, array) };
-        datjob_fuzz::with_file(&datjob_fuzz::zip(&[("image.npy", images), ("label.npy", labels)]), check);
+        datjob_fuzz::with_file(
+            &datjob_fuzz::zip_archive(&[("image.npy", images), ("label.npy", labels)]),
+            check,
+        );
     }
 });

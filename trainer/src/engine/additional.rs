@@ -34,7 +34,7 @@ pub(super) fn add(
         }
     };
     tracing::info!(images = images.len(), "Training with additional images.");
-    data.add(&images, &labels);
+    data.add_images(&images, &labels);
     Ok(())
 }
 

@@ -11,7 +11,7 @@ use tch::Tensor;
 use super::{TrainError, meter::Meter};
 use crate::placement::{DeviceEvent, PendingScalar, PendingTensor, Placement};
 use datjob_adversarial::{attack::PerturbationSet, model::Network, smoothing::NoisyCopies, tensors};
-use datjob_data::{Loaded, random::Start};
+use datjob_data::{ImageBatch, random::Start};
 
 /// A shard on its way to the device.
 pub(super) struct Ahead {
@@ -44,7 +44,7 @@ impl Ahead {
     pub(super) fn begin(
         placement: Placement,
         training: &Training,
-        shard: &Loaded,
+        shard: &ImageBatch,
         indices: &[usize],
         epoch: u64,
         (images, classes): (usize, i64),

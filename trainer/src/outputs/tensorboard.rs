@@ -67,7 +67,7 @@ enum SimpleValue {
 /// Updates the event file with the new epochs of the history.
 pub fn write(directory: &Path, history: &History) -> Result<(), FileError> {
     let directory = directory.join(DIRECTORY);
-    files::make_directory(&directory)?;
+    files::create_directory(&directory)?;
     let path = directory.join(FILE);
     let content = event_file(history);
     let existing = files::read_if_exists(&path, MAX_BYTES)?;

@@ -1,3 +1,5 @@
+//! Errors of downloads over HTTP(S).
+
 use std::{io, path::PathBuf};
 
 use reqwest::StatusCode;
@@ -5,81 +7,81 @@ use thiserror::Error;
 
 use crate::{
     DataError,
-    http::{causes, is_untrusted_certificate},
+    http::{error_chain, is_untrusted_certificate},
     image_folder,
 };
 
-/// Why a data set could not be fetched; each sentence names the URL or the file.
+/// A download failed. Each message names the URL or the file.
 #[derive(Debug, Error)]
 pub enum DownloadError {
-    /// No answer, or not one in HTTP.
-    #[error("cannot download {url}: {}{}", causes(.source), certificate_advice(.source))]
+    /// The request failed: no response, or not an HTTP response.
+    #[error("cannot download {url}: {}{}", error_chain(.source), certificate_advice(.source))]
     Request {
-        /// What was asked for.
+        /// The requested URL.
         url: String,
-        /// What went wrong; without the URL, whose query may be secret.
+        /// The cause, without the URL, whose query may be secret.
         source: reqwest::Error,
     },
-    /// The server refuses.
+    /// The server responded with an error status.
     #[error("cannot download {url}: HTTP status {status}{}", advice(*.status))]
     Status {
-        /// What was asked for.
+        /// The requested URL.
         url: String,
-        /// The status and its usual name, as in `404 Not Found`.
+        /// The status with its reason phrase, as in `404 Not Found`.
         status: StatusCode,
     },
-    /// The connection broke, or the server fell silent, before the archive was complete.
-    #[error("cannot download {url}: interrupted after {received} bytes: {}", causes(.source))]
+    /// The connection failed or timed out before the archive was complete.
+    #[error("cannot download {url}: interrupted after {received} bytes: {}", error_chain(.source))]
     Interrupted {
-        /// What was asked for.
+        /// The requested URL.
         url: String,
-        /// Bytes that had come.
+        /// Bytes received so far.
         received: u64,
-        /// What went wrong.
+        /// The cause.
         source: reqwest::Error,
     },
     /// The archive is too large.
     #[error("{url}: too large: must be at most {limit} bytes")]
     TooLarge {
-        /// What was asked for.
+        /// The requested URL.
         url: String,
-        /// The bound.
+        /// Maximum size in bytes.
         limit: u64,
     },
-    /// Something else came than was asked for.
+    /// The SHA-256 of the content does not match.
     #[error("{url}: SHA-256 mismatch: expected {expected} (http.sha256 in the spec), received {found}")]
-    Hash {
-        /// What was asked for.
+    HashMismatch {
+        /// The requested URL.
         url: String,
-        /// What the manifest says.
+        /// The SHA-256 in the manifest.
         expected: String,
-        /// What came.
+        /// The SHA-256 of the content.
         found: String,
     },
-    /// The archive is damaged or none.
+    /// The archive is corrupt, or the content is not an archive.
     #[error("{url}: invalid tar or tar.gz archive: {source}")]
     Archive {
-        /// Where it came from.
+        /// The URL of the archive.
         url: String,
-        /// What went wrong.
+        /// The cause.
         source: io::Error,
     },
     /// A file in the archive is too large.
     #[error("{url}: {file} in the archive has {size} bytes; must be at most {limit}")]
     FileTooLarge {
-        /// Where the archive came from.
+        /// The URL of the archive.
         url: String,
         /// The file.
         file: String,
-        /// Its size.
+        /// Its size in bytes.
         size: u64,
-        /// The bound.
+        /// Maximum size in bytes.
         limit: u64,
     },
-    /// What lies where images do is none.
-    #[error("{url}: {file} in the archive: {}", image_folder::NO_JPEG)]
-    NoImage {
-        /// Where the archive came from.
+    /// A file among the images is not an image.
+    #[error("{url}: {file} in the archive: {}", image_folder::UNEXPECTED_FILE)]
+    UnexpectedFile {
+        /// The URL of the archive.
         url: String,
         /// The file.
         file: String,
@@ -87,24 +89,24 @@ pub enum DownloadError {
     /// The archive lacks files of the data set.
     #[error("{url}: the archive is incomplete: {source}")]
     Incomplete {
-        /// Where the archive came from.
+        /// The URL of the archive.
         url: String,
-        /// What is missing.
+        /// The missing files.
         source: DataError,
     },
     /// The archive holds more than one data set.
     #[error("{url}: {part} is in both {first:?} and {second:?}; the archive must contain only one data set")]
-    Twice {
-        /// Where the archive came from.
+    DuplicatePart {
+        /// The URL of the archive.
         url: String,
-        /// A part of the data set.
+        /// The duplicate file or folder.
         part: String,
-        /// A folder that has it.
+        /// A folder that contains it.
         first: String,
-        /// Another one.
+        /// Another folder that contains it.
         second: String,
     },
-    /// The directory has the files of another source.
+    /// The directory has files of another source.
     #[error("{}: contains data from another source; use another folder or empty this one", dir.display())]
     OtherSource {
         /// The directory.
@@ -115,12 +117,12 @@ pub enum DownloadError {
     Write {
         /// The file or directory.
         path: PathBuf,
-        /// What the system said.
+        /// The cause.
         source: io::Error,
     },
-    /// No runtime for the connection.
+    /// The async runtime cannot be created.
     #[error("cannot start the download: {0}")]
-    Start(io::Error),
+    Runtime(io::Error),
 }
 
 fn certificate_advice(error: &reqwest::Error) -> &'static str {
@@ -140,7 +142,7 @@ fn advice(status: StatusCode) -> &'static str {
 }
 
 impl DownloadError {
-    /// Whether another try may bring what this one did not.
+    /// Whether a retry may succeed.
     pub fn is_transient(&self) -> bool {
         match self {
             Self::Request { source, .. } => {
@@ -149,15 +151,15 @@ impl DownloadError {
             Self::Status { status, .. } => status.is_server_error() || matches!(status.as_u16(), 408 | 429),
             Self::Interrupted { .. } => true,
             Self::TooLarge { .. }
-            | Self::Hash { .. }
+            | Self::HashMismatch { .. }
             | Self::Archive { .. }
             | Self::FileTooLarge { .. }
-            | Self::NoImage { .. }
+            | Self::UnexpectedFile { .. }
             | Self::Incomplete { .. }
-            | Self::Twice { .. }
+            | Self::DuplicatePart { .. }
             | Self::OtherSource { .. }
             | Self::Write { .. }
-            | Self::Start(_) => false,
+            | Self::Runtime(_) => false,
         }
     }
 }

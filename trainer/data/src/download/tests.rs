@@ -1,3 +1,5 @@
+//! Tests of downloads from a server in the test process.
+
 use std::{
     cell::Cell,
     io::{BufRead, BufReader},
@@ -15,21 +17,21 @@ const RETRY: RetryPolicy = RetryPolicy {
     timeout: Duration::from_millis(500),
 };
 
-/// Answers requests one after the other, each by the next of `answers`; then lets go of the port.
-fn serve(answers: Vec<Vec<u8>>) -> (String, Arc<Mutex<Vec<String>>>) {
+/// Serves one response per request, in order, and then closes the port.
+fn serve(responses: Vec<Vec<u8>>) -> (String, Arc<Mutex<Vec<String>>>) {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = listener.local_addr().unwrap();
-    let asked = Arc::new(Mutex::new(Vec::new()));
-    let log = Arc::clone(&asked);
+    let requests = Arc::new(Mutex::new(Vec::new()));
+    let log = Arc::clone(&requests);
     thread::spawn(move || {
-        for answer in answers {
+        for response in responses {
             let (stream, _) = listener.accept().unwrap();
             log.lock().unwrap().push(read_request(&stream));
-            // The client may hang up before the end.
-            let _ = (&stream).write_all(&answer);
+            // The client may close the connection early.
+            let _ = (&stream).write_all(&response);
         }
     });
-    (format!("http://{address}"), asked)
+    (format!("http://{address}"), requests)
 }
 
 fn read_request(stream: &TcpStream) -> String {
@@ -39,14 +41,14 @@ fn read_request(stream: &TcpStream) -> String {
     first
 }
 
-fn answer(status: &str, headers: &str, body: &[u8]) -> Vec<u8> {
+fn response(status: &str, headers: &str, body: &[u8]) -> Vec<u8> {
     let length = body.len();
     let head = format!("HTTP/1.1 {status}\r\nconnection: close\r\ncontent-length: {length}\r\n{headers}\r\n");
     [head.as_bytes(), body].concat()
 }
 
 fn ok(body: &[u8]) -> Vec<u8> {
-    answer("200 OK", "", body)
+    response("200 OK", "", body)
 }
 
 fn tar_of(files: &[(&str, &[u8])]) -> Vec<u8> {
@@ -93,8 +95,8 @@ fn fetch_cifar100(source: &HttpSource, dir: &Path) -> Result<(), DownloadError> 
 }
 
 #[test]
-fn one_file_is_fetched_once_and_named_by_its_hash() {
-    let (url, asked) = serve(vec![ok(b"weights"), ok(b"others")]);
+fn downloads_a_file_once_and_names_it_by_its_hash() {
+    let (url, requests) = serve(vec![ok(b"weights"), ok(b"others")]);
     let dir = tempfile::tempdir().unwrap();
     let files = dir.path().join("files");
     let weights = source(&url, b"weights");
@@ -103,35 +105,35 @@ fn one_file_is_fetched_once_and_named_by_its_hash() {
         assert_eq!(path, files.join(&weights.sha256));
         assert_eq!(fs::read(path).unwrap(), b"weights");
     }
-    assert_eq!(asked.lock().unwrap().len(), 1);
-    let sentence = download_file(&source(&url, b"more"), &files, RETRY).unwrap_err().to_string();
-    assert!(sentence.contains("SHA-256 mismatch: expected "), "{sentence}");
-    assert_eq!(fs::read_dir(&files).unwrap().count(), 1, "what has another hash is not kept");
+    assert_eq!(requests.lock().unwrap().len(), 1);
+    let message = download_file(&source(&url, b"more"), &files, RETRY).unwrap_err().to_string();
+    assert!(message.contains("SHA-256 mismatch: expected "), "{message}");
+    assert_eq!(fs::read_dir(&files).unwrap().count(), 1, "a file with another hash is not kept");
 }
 
 #[test]
-fn the_standard_files_are_taken_out_and_nothing_else() {
+fn unpacks_only_the_standard_files() {
     for archive in [cifar100(), gzip(&cifar100())] {
         let (url, _) = serve(vec![ok(&archive)]);
         let dir = tempfile::tempdir().unwrap();
-        let heard = Cell::new((0, None));
+        let last_progress = Cell::new((0, None));
         let source = source(&url, &archive);
         let progress = &|bytes, size| {
-            heard.set((bytes, size));
+            last_progress.set((bytes, size));
             let files = fs::read_dir(dir.path()).unwrap().count();
-            assert_eq!(files, 0, "a killed process would leave what has come");
+            assert_eq!(files, 0, "a killed process would leave a partial file");
         };
         download(Dataset::Cifar100, &source, dir.path(), RETRY, progress).unwrap();
         assert_eq!(names(dir.path()), ["test.bin", "train.bin"]);
         assert_eq!(fs::read(dir.path().join("train.bin")).unwrap(), b"training");
-        assert_eq!(heard.get(), (archive.len() as u64, Some(archive.len() as u64)));
-        // The server is gone: a second call finds all in place.
+        assert_eq!(last_progress.get(), (archive.len() as u64, Some(archive.len() as u64)));
+        // The server is gone: the second call needs no request.
         fetch_cifar100(&source, dir.path()).unwrap();
     }
 }
 
 #[test]
-fn paths_in_the_archive_lead_nowhere_else() {
+fn paths_in_the_archive_cannot_leave_the_folder() {
     let mut tar = tar::Builder::new(Vec::new());
     let mut add = |name: &str, kind, contents: &[u8]| {
         let mut header = tar::Header::new_gnu();
@@ -159,7 +161,7 @@ fn paths_in_the_archive_lead_nowhere_else() {
 }
 
 #[test]
-fn a_folder_of_images_keeps_its_folders() {
+fn unpacks_image_folders_and_shards() {
     let archive = tar_of(&[
         ("imagenet/train/n01/a.JPEG", b"a"),
         ("imagenet/train/n02/b.jpg", b"b"),
@@ -184,7 +186,7 @@ fn a_folder_of_images_keeps_its_folders() {
 }
 
 #[test]
-fn what_lies_among_images_and_is_none_is_named() {
+fn rejects_a_non_image_among_the_images() {
     let archive = tar_of(&[("x/train/n01/a.JPEG", b"a"), ("x/train/n01/b.png", b"b")]);
     let (url, _) = serve(vec![ok(&archive)]);
     let dir = tempfile::tempdir().unwrap();
@@ -196,20 +198,20 @@ fn what_lies_among_images_and_is_none_is_named() {
 }
 
 #[test]
-fn a_folder_is_that_of_one_source() {
+fn rejects_a_folder_with_data_of_another_source() {
     let other = tar_of(&[("train.bin", b"a"), ("test.bin", b"b")]);
-    let (url, asked) = serve(vec![ok(&cifar100()), ok(&cifar100())]);
+    let (url, requests) = serve(vec![ok(&cifar100()), ok(&cifar100())]);
     let dir = tempfile::tempdir().unwrap();
     let wrong = source(&url, b"something else");
-    assert!(matches!(fetch_cifar100(&wrong, dir.path()), Err(DownloadError::Hash { .. })));
+    assert!(matches!(fetch_cifar100(&wrong, dir.path()), Err(DownloadError::HashMismatch { .. })));
     fetch_cifar100(&source(&url, &cifar100()), dir.path()).unwrap();
-    let sentence = fetch_cifar100(&source(&url, &other), dir.path()).unwrap_err().to_string();
-    assert!(sentence.ends_with(": contains data from another source; use another folder or empty this one"));
-    assert_eq!((asked.lock().unwrap().len(), names(dir.path()).len()), (2, 2));
+    let message = fetch_cifar100(&source(&url, &other), dir.path()).unwrap_err().to_string();
+    assert!(message.ends_with(": contains data from another source; use another folder or empty this one"));
+    assert_eq!((requests.lock().unwrap().len(), names(dir.path()).len()), (2, 2));
 }
 
 #[test]
-fn two_data_sets_in_an_archive_are_not_mixed() {
+fn rejects_an_archive_with_two_data_sets() {
     let archive = tar_of(&[
         ("photo/train/dog/1.jpg", b"a"),
         ("photo/train/cat/1.jpg", b"b"),
@@ -219,32 +221,32 @@ fn two_data_sets_in_an_archive_are_not_mixed() {
     let dir = tempfile::tempdir().unwrap();
     let source = HttpSource { url: format!("{url}/x.tar?signature=secret"), ..source(&url, &archive) };
     let error = download(Dataset::ImageFolder, &source, dir.path(), RETRY, &|_, _| {});
-    let sentence = error.unwrap_err().to_string();
-    assert!(sentence.contains(r#"/x.tar: train is in both "photo/" and "sketch/""#), "{sentence}");
-    assert!(!sentence.contains("secret"), "{sentence}");
+    let message = error.unwrap_err().to_string();
+    assert!(message.contains(r#"/x.tar: train is in both "photo/" and "sketch/""#), "{message}");
+    assert!(!message.contains("secret"), "{message}");
 }
 
 #[test]
-fn redirects_are_followed() {
+fn follows_redirects() {
     let archive = cifar100();
     let (target, _) = serve(vec![ok(&archive)]);
-    let (url, _) = serve(vec![answer("302 Found", &format!("location: {target}/elsewhere\r\n"), b"")]);
+    let (url, _) = serve(vec![response("302 Found", &format!("location: {target}/elsewhere\r\n"), b"")]);
     let dir = tempfile::tempdir().unwrap();
     fetch_cifar100(&source(&url, &archive), dir.path()).unwrap();
 }
 
 #[test]
-fn what_may_pass_is_tried_again() {
+fn retries_transient_errors() {
     let archive = cifar100();
     let cut_short = ok(&archive)[..200].to_vec();
-    let (url, asked) = serve(vec![answer("503 Service Unavailable", "", b""), cut_short, ok(&archive)]);
+    let (url, requests) = serve(vec![response("503 Service Unavailable", "", b""), cut_short, ok(&archive)]);
     let dir = tempfile::tempdir().unwrap();
     fetch_cifar100(&source(&url, &archive), dir.path()).unwrap();
-    assert_eq!(asked.lock().unwrap().len(), 3);
+    assert_eq!(requests.lock().unwrap().len(), 3);
 }
 
 #[test]
-fn a_silent_server_is_given_up() {
+fn times_out_on_a_silent_server() {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let url = format!("http://{}", listener.local_addr().unwrap());
     let dir = tempfile::tempdir().unwrap();
@@ -255,20 +257,20 @@ fn a_silent_server_is_given_up() {
 }
 
 #[test]
-fn a_refusal_is_final() {
-    let (url, asked) = serve(vec![answer("404 Not Found", "", b"")]);
+fn does_not_retry_client_errors() {
+    let (url, requests) = serve(vec![response("404 Not Found", "", b"")]);
     let dir = tempfile::tempdir().unwrap();
     let error = fetch_cifar100(&source(&url, b""), dir.path()).unwrap_err().to_string();
     assert_eq!(
         error,
         format!("cannot download {url}: HTTP status 404 Not Found; check http.url in the spec")
     );
-    assert_eq!(asked.lock().unwrap().len(), 1);
+    assert_eq!(requests.lock().unwrap().len(), 1);
 }
 
 #[test]
-fn another_archive_is_refused_with_both_hashes() {
-    let (url, asked) = serve(vec![ok(b"something else")]);
+fn a_hash_mismatch_names_both_hashes() {
+    let (url, requests) = serve(vec![ok(b"something else")]);
     let dir = tempfile::tempdir().unwrap();
     let error = fetch_cifar100(&source(&url, b"the archive"), dir.path()).unwrap_err().to_string();
     let [found, expected] =
@@ -277,12 +279,12 @@ fn another_archive_is_refused_with_both_hashes() {
         error,
         format!("{url}: SHA-256 mismatch: expected {expected} (http.sha256 in the spec), received {found}")
     );
-    assert_eq!(asked.lock().unwrap().len(), 1);
+    assert_eq!(requests.lock().unwrap().len(), 1);
     assert!(names(dir.path()).is_empty());
 }
 
 #[test]
-fn what_is_no_archive_is_refused() {
+fn rejects_invalid_archives() {
     for archive in
         [b"<html>Please log in</html>".repeat(40), gzip(b"no tar"), gzip(&cifar100())[..60].to_vec()]
     {
@@ -294,7 +296,7 @@ fn what_is_no_archive_is_refused() {
 }
 
 #[test]
-fn an_announced_size_out_of_bounds_is_refused() {
+fn rejects_a_content_length_above_the_limit() {
     let head = b"HTTP/1.1 200 OK\r\ncontent-length: 99999999999\r\n\r\n".to_vec();
     let (url, _) = serve(vec![head]);
     let dir = tempfile::tempdir().unwrap();
@@ -303,7 +305,7 @@ fn an_announced_size_out_of_bounds_is_refused() {
 }
 
 #[test]
-fn a_directory_that_is_missing_is_named() {
+fn reports_a_missing_directory() {
     let archive = cifar100();
     let (url, _) = serve(vec![ok(&archive)]);
     let dir = tempfile::tempdir().unwrap();

@@ -1,3 +1,5 @@
+//! Errors of downloads from object stores.
+
 use std::{io, path::PathBuf};
 
 use datjob_api::contract::ENV_AWS;
@@ -5,83 +7,83 @@ use thiserror::Error;
 
 use crate::{
     DataError,
-    http::{causes, is_untrusted_certificate},
+    http::{error_chain, is_untrusted_certificate},
 };
 
-/// Why a data set could not be fetched from an object store; each sentence names the object or the file.
+/// A download from an object store failed. Each message names the object or the file.
 #[derive(Debug, Error)]
 pub enum ObjectsError {
-    /// The credentials are not there.
+    /// The credentials are missing in the environment.
     #[error(
         "spec.training.data.source.objectStore.secretName is set: the environment variables {} and {} must be set too",
         ENV_AWS[0],
         ENV_AWS[1]
     )]
-    NoCredentials,
-    /// The source is none that can be asked.
-    #[error("{url}: cannot create an S3 client: {}", causes(.source))]
+    MissingCredentials,
+    /// The S3 client cannot be created for this source.
+    #[error("{url}: cannot create an S3 client: {}", error_chain(.source))]
     Client {
         /// Bucket and prefix.
         url: String,
-        /// What is wrong with it.
+        /// The problem.
         source: object_store::Error,
     },
-    /// The directory has the files of another source.
+    /// The directory has files of another source.
     #[error("{}: contains data from another source; use another folder or empty this one", dir.display())]
     OtherSource {
         /// The directory.
         dir: PathBuf,
     },
-    /// The store refuses, or does not answer.
-    #[error("cannot read {url}: {}{}", causes(.source), advice(.source))]
+    /// A request to the store failed.
+    #[error("cannot read {url}: {}{}", error_chain(.source), advice(.source))]
     Store {
         /// The object, or bucket and prefix.
         url: String,
-        /// What went wrong.
+        /// The cause.
         source: object_store::Error,
     },
-    /// The store sends something else than it announced.
+    /// The number of bytes received is not the size of the object.
     #[error("{url}: expected {size} bytes, received {received}")]
     Size {
         /// The object.
         url: String,
-        /// Its size.
+        /// Its size in bytes.
         size: u64,
-        /// Bytes that came.
+        /// Bytes received.
         received: u64,
     },
-    /// An object is not what `SHA256SUMS` says.
+    /// The SHA-256 of an object does not match `SHA256SUMS`.
     #[error("{url}: SHA-256 mismatch: expected {expected} (SHA256SUMS), received {found}")]
-    Hash {
+    HashMismatch {
         /// The object.
         url: String,
-        /// What `SHA256SUMS` says.
+        /// The SHA-256 in `SHA256SUMS`.
         expected: String,
-        /// What came.
+        /// The SHA-256 of the content.
         found: String,
     },
-    /// `SHA256SUMS` cannot be used.
+    /// `SHA256SUMS` is invalid.
     #[error("{url}: {problem}")]
-    Sums {
+    Checksums {
         /// The object.
         url: String,
-        /// What is wrong with it.
+        /// The problem.
         problem: String,
     },
-    /// An object cannot be one of the data set.
+    /// An object is not valid in the data set.
     #[error("{url}: {problem}")]
     Object {
         /// The object, or bucket and prefix.
         url: String,
-        /// What is wrong with it.
+        /// The problem.
         problem: String,
     },
-    /// The objects do not make up the data set.
+    /// Objects of the data set are missing.
     #[error("{url}: the data set is incomplete: {source}")]
     Incomplete {
         /// Bucket and prefix.
         url: String,
-        /// What is missing.
+        /// The missing files.
         source: DataError,
     },
     /// The directory cannot be written to.
@@ -89,44 +91,43 @@ pub enum ObjectsError {
     Write {
         /// The file or directory.
         path: PathBuf,
-        /// What the system said.
+        /// The cause.
         source: io::Error,
     },
-    /// No threads can be had.
+    /// The async runtime cannot be created, or a task failed.
     #[error("cannot download the objects: {0}")]
-    Start(io::Error),
+    Runtime(io::Error),
 }
 
 impl ObjectsError {
-    /// Whether another try may bring what this one did not.
+    /// Whether a retry may succeed.
     pub fn is_transient(&self) -> bool {
         match self {
             Self::Size { size, received, .. } => received < size,
-            // A refusal stays one, but for "too many requests" and "request timeout".
+            // Client errors are permanent, except "too many requests" and "request timeout".
             Self::Store { source: source @ object_store::Error::Generic { .. }, .. } => {
                 !is_untrusted_certificate(source)
-                    && status(source).is_none_or(|status| status >= 500 || matches!(status, 408 | 429))
+                    && http_status(source).is_none_or(|status| status >= 500 || matches!(status, 408 | 429))
             }
             _ => false,
         }
     }
 }
 
-/// The status of an answer that was no success. The crate tells it of objects by the kind of error, of lists by its words
-/// alone.
-fn status(error: &object_store::Error) -> Option<u16> {
+/// The HTTP status of a failed request. The crate has error variants for requests of objects; for lists it has only the text.
+fn http_status(error: &object_store::Error) -> Option<u16> {
     use object_store::Error;
     match error {
         Error::PermissionDenied { .. } => Some(403),
         Error::Unauthenticated { .. } => Some(401),
         Error::NotFound { .. } => Some(404),
         Error::Precondition { .. } => Some(412),
-        _ => causes(error).split_once("status code: ")?.1.get(..3)?.parse().ok(),
+        _ => error_chain(error).split_once("status code: ")?.1.get(..3)?.parse().ok(),
     }
 }
 
 fn advice(error: &object_store::Error) -> &'static str {
-    match status(error) {
+    match http_status(error) {
         Some(401 | 403) => {
             "; the keys in spec.training.data.source.objectStore.secretName must allow s3:ListBucket and s3:GetObject"
         }

@@ -12,22 +12,22 @@ use hyper_util::rt::TokioIo;
 use s3s::{Body, HttpResponse, auth::SimpleAuth, service::S3ServiceBuilder};
 use s3s_fs::FileSystem;
 
-/// What the server does to a request instead of answering it as it should.
+/// A fault that the server injects into a response.
 #[derive(Clone, Copy)]
 pub(crate) enum Fault {
-    /// 503.
+    /// Status 503.
     Unavailable,
-    /// The server falls silent in the middle of the body.
-    BreakOff,
+    /// The body stops after half of its bytes.
+    Interrupt,
 }
 
-/// An S3 server with one bucket, `bucket`, which is a folder.
+/// An S3 server with one bucket named `bucket`, backed by a folder.
 pub(crate) struct Server {
     pub(crate) url: String,
     pub(crate) folder: tempfile::TempDir,
-    /// The requests: method, path and range.
-    pub(crate) asked: Arc<Mutex<Vec<String>>>,
-    /// What is done to the next requests for objects, last first.
+    /// The requests: URI and range.
+    pub(crate) requests: Arc<Mutex<Vec<String>>>,
+    /// The faults of the next object requests; the last one is used first.
     pub(crate) faults: Arc<Mutex<Vec<Fault>>>,
 }
 
@@ -43,25 +43,25 @@ impl Server {
         let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
         listener.set_nonblocking(true).unwrap();
         let url = format!("http://{}", listener.local_addr().unwrap());
-        let (asked, faults) = (Arc::default(), Arc::default());
-        let (log, todo) = (Arc::clone(&asked), Arc::clone(&faults));
+        let (requests, faults) = (Arc::default(), Arc::default());
+        let server = Self { url, folder, requests: Arc::clone(&requests), faults: Arc::clone(&faults) };
         thread::spawn(move || {
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
             runtime.block_on(async move {
                 let listener = tokio::net::TcpListener::from_std(listener).unwrap();
                 while let Ok((stream, _)) = listener.accept().await {
-                    let (s3, log, todo) = (s3.clone(), Arc::clone(&log), Arc::clone(&todo));
-                    let answer = hyper::service::service_fn(move |request: Request<Incoming>| {
-                        answer(s3.clone(), request, &log, &todo)
+                    let (s3, requests, faults) = (s3.clone(), Arc::clone(&requests), Arc::clone(&faults));
+                    let service = hyper::service::service_fn(move |request: Request<Incoming>| {
+                        respond(s3.clone(), request, &requests, &faults)
                     });
                     tokio::spawn(
                         hyper::server::conn::http1::Builder::new()
-                            .serve_connection(TokioIo::new(stream), answer),
+                            .serve_connection(TokioIo::new(stream), service),
                     );
                 }
             });
         });
-        Self { url, folder, asked, faults }
+        server
     }
 
     pub(crate) fn put(&self, name: &str, bytes: &[u8]) {
@@ -79,36 +79,36 @@ impl Server {
         }
     }
 
-    /// The requests for objects since this was asked last, sorted.
-    pub(crate) fn objects_asked(&self) -> Vec<String> {
-        let mut asked = std::mem::take(&mut *self.asked.lock().unwrap());
-        asked.retain(|line| !line.contains("list-type"));
-        asked.sort();
-        asked
+    /// Takes the object requests since the last call, sorted.
+    pub(crate) fn take_object_requests(&self) -> Vec<String> {
+        let mut requests = std::mem::take(&mut *self.requests.lock().unwrap());
+        requests.retain(|line| !line.contains("list-type"));
+        requests.sort();
+        requests
     }
 }
 
-fn answer(
+fn respond(
     s3: s3s::service::S3Service,
     request: Request<Incoming>,
-    log: &Mutex<Vec<String>>,
+    requests: &Mutex<Vec<String>>,
     faults: &Mutex<Vec<Fault>>,
 ) -> impl Future<Output = Result<HttpResponse, s3s::HttpError>> + use<> {
     let range = request.headers().get(header::RANGE).map_or("", |range| range.to_str().unwrap()).to_owned();
-    log.lock().unwrap().push(format!("{} {range}", request.uri()).trim().to_owned());
+    requests.lock().unwrap().push(format!("{} {range}", request.uri()).trim().to_owned());
     let is_list = request.uri().query().is_some_and(|query| query.contains("list-type"));
     let fault = if is_list { None } else { faults.lock().unwrap().pop() };
     async move {
-        let mut answer = s3.call(request.map(Body::from)).await?;
+        let mut response = s3.call(request.map(Body::from)).await?;
         match fault {
-            Some(Fault::Unavailable) => *answer.status_mut() = StatusCode::SERVICE_UNAVAILABLE,
-            Some(Fault::BreakOff) => {
-                let bytes = answer.body_mut().store_all_limited(1 << 20).await.unwrap();
-                // The length in the header stays.
-                *answer.body_mut() = Body::from(bytes.slice(..bytes.len() / 2));
+            Some(Fault::Unavailable) => *response.status_mut() = StatusCode::SERVICE_UNAVAILABLE,
+            Some(Fault::Interrupt) => {
+                let bytes = response.body_mut().store_all_limited(1 << 20).await.unwrap();
+                // The content-length header keeps the full length.
+                *response.body_mut() = Body::from(bytes.slice(..bytes.len() / 2));
             }
             None => {}
         }
-        Ok(answer)
+        Ok(response)
     }
 }

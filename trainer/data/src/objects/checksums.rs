@@ -1,29 +1,31 @@
+//! Parses `SHA256SUMS`, a file in the format of `sha256sum`. Pure.
+
 use std::collections::BTreeMap;
 
-/// What a file in the format of `sha256sum` says: the SHA-256 of each name, in hexadecimal.
+/// The SHA-256 of each file name, in hexadecimal.
 #[derive(Debug, Default, PartialEq, Eq)]
-pub(crate) struct Sums(BTreeMap<String, String>);
+pub(crate) struct Checksums(BTreeMap<String, String>);
 
-impl Sums {
-    /// Reads such a file; an error says which line is none of it.
+impl Checksums {
+    /// Parses a file. The error names the invalid line.
     pub(crate) fn parse(bytes: &[u8]) -> Result<Self, String> {
         let text = str::from_utf8(bytes).map_err(|_| "not valid UTF-8".to_owned())?;
-        let mut sums = BTreeMap::new();
+        let mut checksums = BTreeMap::new();
         for (number, line) in (1..).zip(text.split('\n')) {
             if line.is_empty() || line.starts_with('#') {
                 continue;
             }
-            let (sum, name) = entry(line)
-                .ok_or_else(|| format!("line {number} is not in sha256sum format: {:?}", shortened(line)))?;
-            if sums.insert(name.clone(), sum.clone()).is_some_and(|before| before != sum) {
+            let (sum, name) = parse_line(line)
+                .ok_or_else(|| format!("line {number} is not in sha256sum format: {:?}", truncated(line)))?;
+            if checksums.insert(name.clone(), sum.clone()).is_some_and(|earlier| earlier != sum) {
                 return Err(format!("line {number} has another SHA-256 for {name} than an earlier line"));
             }
         }
-        Ok(Self(sums))
+        Ok(Self(checksums))
     }
 
     /// The SHA-256 of a file.
-    pub(crate) fn of(&self, name: &str) -> Option<&str> {
+    pub(crate) fn get(&self, name: &str) -> Option<&str> {
         self.0.get(name).map(String::as_str)
     }
 
@@ -33,9 +35,9 @@ impl Sums {
     }
 }
 
-/// Sum and name of a line: 64 digits, a space, a space or an asterisk, the name. After a backslash at the beginning of the
-/// line, the name has escapes.
-fn entry(line: &str) -> Option<(String, String)> {
+/// The checksum and the file name of a line: 64 digits, a space, a space or an asterisk, the name. If the line starts with a
+/// backslash, the name has escapes.
+fn parse_line(line: &str) -> Option<(String, String)> {
     let (line, escaped) = line.strip_prefix('\\').map_or((line, false), |line| (line, true));
     let (sum, name) = line.split_at_checked(64)?;
     let name = name.strip_prefix("  ").or_else(|| name.strip_prefix(" *"))?;
@@ -62,7 +64,7 @@ fn unescape(name: &str) -> Option<String> {
     Some(plain)
 }
 
-fn shortened(line: &str) -> String {
+fn truncated(line: &str) -> String {
     line.chars().take(100).collect()
 }
 
@@ -73,22 +75,22 @@ mod tests {
     use super::*;
 
     #[test]
-    fn lines_of_sha256sum_are_read() {
+    fn parses_the_format_of_sha256sum() {
         let (a, b) = ("a1".repeat(32), "B2".repeat(32));
         let text = format!(
             "# made by hand\n{a}  train/x.jpg\n{b} *./val/a b.jpg\n\\{a}  odd\\nname\\\\\n\n{a}  train/x.jpg\n"
         );
-        let sums = Sums::parse(text.as_bytes()).unwrap();
-        assert_eq!(sums.of("train/x.jpg"), Some(&*a));
-        assert_eq!(sums.of("val/a b.jpg"), Some(&*b.to_lowercase()));
-        assert_eq!(sums.names().collect::<Vec<_>>(), ["odd\nname\\", "train/x.jpg", "val/a b.jpg"]);
+        let checksums = Checksums::parse(text.as_bytes()).unwrap();
+        assert_eq!(checksums.get("train/x.jpg"), Some(&*a));
+        assert_eq!(checksums.get("val/a b.jpg"), Some(&*b.to_lowercase()));
+        assert_eq!(checksums.names().collect::<Vec<_>>(), ["odd\nname\\", "train/x.jpg", "val/a b.jpg"]);
     }
 
     #[test]
-    fn each_fault_has_its_sentence() {
+    fn errors_name_the_invalid_line() {
         let sum = "0".repeat(64);
-        let sentence = |text: &str| Sums::parse(text.as_bytes()).unwrap_err();
-        assert_eq!(sentence("\nhello"), "line 2 is not in sha256sum format: \"hello\"");
+        let message = |text: &str| Checksums::parse(text.as_bytes()).unwrap_err();
+        assert_eq!(message("\nhello"), "line 2 is not in sha256sum format: \"hello\"");
         for line in [
             format!("SHA256 (x) = {sum}"),
             format!("{sum} x"),
@@ -97,19 +99,19 @@ mod tests {
             format!("\\{sum}  a\\tb"),
             format!("{}é  x", "0".repeat(63)),
         ] {
-            assert!(sentence(&line).starts_with("line 1 is not in sha256sum format: "), "{line}");
+            assert!(message(&line).starts_with("line 1 is not in sha256sum format: "), "{line}");
         }
         let other = "1".repeat(64);
         assert_eq!(
-            sentence(&format!("{sum}  x\n{other}  x")),
+            message(&format!("{sum}  x\n{other}  x")),
             "line 2 has another SHA-256 for x than an earlier line"
         );
-        assert_eq!(Sums::parse(&[0xff]).unwrap_err(), "not valid UTF-8");
+        assert_eq!(Checksums::parse(&[0xff]).unwrap_err(), "not valid UTF-8");
     }
 
     proptest! {
         #[test]
-        fn mutated_files_are_read_or_refused(
+        fn mutated_files_are_parsed_or_rejected(
             names in prop::collection::vec("[ -~é\\\\]{1,20}", 1..5),
             changes in prop::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 0..4),
         ) {
@@ -119,9 +121,9 @@ mod tests {
                 let at = at.index(bytes.len());
                 bytes[at] = byte;
             }
-            if let Ok(sums) = Sums::parse(&bytes) {
-                for name in sums.names() {
-                    let sum = sums.of(name).unwrap();
+            if let Ok(checksums) = Checksums::parse(&bytes) {
+                for name in checksums.names() {
+                    let sum = checksums.get(name).unwrap();
                     prop_assert!(sum.len() == 64 && sum.bytes().all(|b| b.is_ascii_hexdigit()) && !name.is_empty());
                 }
             }
