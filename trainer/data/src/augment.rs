@@ -3,8 +3,9 @@
 use datjob_api::training::{CutMix, Variation};
 
 use super::{
-    crop::{Crop, Size},
+    crop::Crop,
     cutmix::{CutMixPatch, CutMixSampler},
+    decode::Size,
 };
 use crate::random::Stream;
 

@@ -6,7 +6,7 @@ use fast_image_resize::{
     pixels::{U8, U8x3},
 };
 
-use super::decode::Rgb;
+use super::decode::{Rgb, Size};
 use crate::random::Stream;
 
 /// Minimum and maximum aspect ratio (width to height) of a random crop.
@@ -15,13 +15,6 @@ const ASPECT_RATIO: (f64, f64) = (3.0 / 4.0, 4.0 / 3.0);
 const MAX_ATTEMPTS: usize = 10;
 /// The side of the center crop, as a fraction of the shorter side of the image.
 const CENTER_FRACTION: f64 = 224.0 / 256.0;
-
-/// The size of an image in pixels.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(super) struct Size {
-    pub(super) width: u32,
-    pub(super) height: u32,
-}
 
 /// A crop of an image, in pixels.
 #[derive(Clone, Copy, Debug, PartialEq)]

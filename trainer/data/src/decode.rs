@@ -4,8 +4,6 @@ use std::io::Cursor;
 
 use turbojpeg::{Colorspace, Decompressor, Image, PixelFormat};
 
-use super::crop::Size;
-
 /// Maximum number of pixels of an image: 300 MB decoded. The largest image of ImageNet has 61 million pixels.
 /// The limit for fuzzing is small, since a header of a few bytes could otherwise cost most of the time.
 const PIXEL_LIMIT: usize = if cfg!(feature = "fuzzing") { 1_000_000 } else { 100_000_000 };
@@ -16,6 +14,13 @@ const SCAN_LIMIT: u32 = 100;
 pub(super) struct Decoder {
     jpeg: Option<Decompressor>,
     cmyk: Vec<u8>,
+}
+
+/// The size of an image in pixels.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Size {
+    pub(super) width: u32,
+    pub(super) height: u32,
 }
 
 /// A decoded image with 8 bits per channel, pixel by pixel, row by row.

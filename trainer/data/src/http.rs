@@ -12,7 +12,8 @@ pub fn install_tls_provider() {
 /// Maximum length of the text: some servers send whole pages.
 const MAX_CHARS: usize = 600;
 
-/// The text of an error and its error_chain on one line, without repetitions.
+/// The text of an error and its causes on one line, without repetitions and without bytes that a terminal would interpret:
+/// some parsers quote their input.
 pub fn error_chain(error: &(dyn Error + 'static)) -> String {
     let mut text = String::new();
     for cause in sources(error) {
@@ -23,7 +24,8 @@ pub fn error_chain(error: &(dyn Error + 'static)) -> String {
             text = format!("{text}: {cause}");
         }
     }
-    text.split_whitespace().collect::<Vec<_>>().join(" ").chars().take(MAX_CHARS).collect()
+    let printable = |c: &char| !c.is_control() && *c != char::REPLACEMENT_CHARACTER;
+    text.split_whitespace().collect::<Vec<_>>().join(" ").chars().filter(printable).take(MAX_CHARS).collect()
 }
 
 /// Whether the server's certificate is not trusted. A retry cannot succeed.
@@ -31,7 +33,7 @@ pub fn is_untrusted_certificate(error: &(dyn Error + 'static)) -> bool {
     sources(error).any(|cause| matches!(cause.downcast_ref(), Some(rustls::Error::InvalidCertificate(_))))
 }
 
-/// An error and its error_chain. `io::Error::source` skips the error that it wraps; this function does not.
+/// An error and its causes. `io::Error::source` skips the error that it wraps; this function does not.
 fn sources<'a>(error: &'a (dyn Error + 'static)) -> impl Iterator<Item = &'a (dyn Error + 'static)> {
     let next = |error: &&'a (dyn Error + 'static)| -> Option<&'a (dyn Error + 'static)> {
         let error: &'a (dyn Error + 'static) = *error;
@@ -55,6 +57,8 @@ mod tests {
     fn joins_causes_on_one_line_without_repetitions() {
         let error = Outer(io::Error::other("connection\nreset"));
         assert_eq!(error_chain(&error), "request failed: connection reset");
+        let quoted = Outer(io::Error::other("not a number: \u{1b}[31m\u{fffd}K\0"));
+        assert_eq!(error_chain(&quoted), "request failed: not a number: [31mK");
     }
 
     #[test]

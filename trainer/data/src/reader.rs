@@ -4,8 +4,8 @@ use std::sync::Arc;
 
 use super::{
     Augmentation, DataError,
-    crop::{Crop, CropResizer, Size},
-    decode::{Decoder, Rgb},
+    crop::{Crop, CropResizer},
+    decode::{Decoder, Rgb, Size},
     encoded::EncodedImages,
 };
 
@@ -14,7 +14,7 @@ use super::{
 pub(super) enum PixelStore {
     /// Image by image, channel by channel, row by row.
     Memory(Arc<Vec<u8>>),
-    /// EncodedImages files, and the number of threads that decode them in advance.
+    /// Encoded files, and the number of threads that decode them in advance.
     EncodedImages { images: Arc<EncodedImages>, threads: usize },
 }
 

@@ -59,7 +59,7 @@ pub enum DownloadError {
         found: String,
     },
     /// The archive is corrupt, or the content is not an archive.
-    #[error("{url}: invalid tar or tar.gz archive: {source}")]
+    #[error("{url}: invalid tar or tar.gz archive: {}", error_chain(.source))]
     Archive {
         /// The URL of the archive.
         url: String,
