@@ -2,7 +2,7 @@
 //!
 //! [`controller`] reconciles jobs in a pipeline of stages, of which only three call the API server. [`leader`] elects the
 //! operator that reconciles, [`reports`] reads the reports of trainer pods, [`admin`] serves metrics and health, and
-//! [`run`] starts all of it. [`reference`] renders docs/reference.md.
+//! [`run`] starts all of it. [`mod@reference`] renders docs/reference.md.
 
 pub mod admin;
 pub mod cache;

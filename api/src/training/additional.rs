@@ -10,7 +10,7 @@ use super::{FileSource, Model};
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct Additional {
     /// NumPy archive (.npz) with the arrays `image` (uint8, [N, H, W, C] or [N, C, H, W], in the size of the data set)
-    /// and, for `labels.given`, `label` (integers, [N]). `dat-trainer run --additional-images FILE` overrides it.
+    /// and, for `labels.given`, `label` (N integers). `dat-trainer run --additional-images FILE` overrides it.
     pub source: FileSource,
     /// Source of the labels. Defaults to `given: {}`.
     #[serde(default, skip_serializing_if = "Labels::is_given")]

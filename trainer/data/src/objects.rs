@@ -1,6 +1,6 @@
 //! Downloads the objects of a data set from S3 or an S3-compatible store.
 //!
-//! [`dataset_files`] gives the target path of each object below the prefix. An object is skipped if its file exists with the
+//! `dataset_files` gives the target path of each object below the prefix. An object is skipped if its file exists with the
 //! same size, and an interrupted download resumes. If `SHA256SUMS` exists directly below the prefix, all files are
 //! verified, existing ones included. A marker file records that the download is complete.
 

@@ -7,7 +7,7 @@ const MEAN: &str = "running_mean";
 const VARIANCE: &str = "running_var";
 
 /// Averages the running statistics over all ranks. Each rank has seen other images: the mean of the whole is the mean
-/// of the means, and its variance is E[x²] − E[x]², so it is E[x²] that is averaged and never the variances.
+/// of the means, and its variance is `E[x²] − E[x]²`, so it is `E[x²]` that is averaged and never the variances.
 ///
 /// `buffers` are a network's, by name; those named alike but for `running_mean` and `running_var` belong together.
 pub fn average(buffers: &[(String, Tensor)], group: &ProcessGroup) -> Result<(), C10dError> {
