@@ -149,7 +149,7 @@ impl DeviceEvent {
     }
 }
 
-/// The model name in the text of `/proc/cpuinfo`; the architecture if there is none.
+/// The model name in the text of `/proc/cpuinfo`; the architecture if the text has no model name.
 fn cpu_model_name(cpuinfo: &str) -> String {
     let name = |line: &str| {
         let (field, value) = line.split_once(':')?;

@@ -60,7 +60,7 @@ pub enum TrainError {
     /// Counts that other ranks sent.
     #[error(transparent)]
     Counts(#[from] CountsError),
-    /// What rank 0 told of the best weights.
+    /// The description of the best weights that rank 0 sent is invalid.
     #[error("invalid description of the best weights from rank 0: {0}")]
     Best(#[from] serde_json::Error),
     /// A tensor that cannot be kept.
@@ -118,7 +118,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn memory_is_told_apart() {
+    fn out_of_memory_has_its_reason() {
         let allocator = "[enforce fail at alloc_cpu.cpp:121] . DefaultCPUAllocator: can't allocate memory: you tried \
                          to allocate 4096000000000 bytes. Error code 12 (Cannot allocate memory)";
         assert_eq!(TrainError::Torch(TchError::Torch(allocator.into())).reason(), FailureReason::OutOfMemory);

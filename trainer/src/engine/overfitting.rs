@@ -95,10 +95,10 @@ mod tests {
         assert!(!seen(0, Some(60)), "accuracy under the single step must rise");
         assert!(!seen(0, None));
         assert!(!is_catastrophic(count(0), Some(count(99)), None));
-        let told = sentence(3, count(10), Some(count(90)), &best, Some(0.5));
-        assert!(told.contains(
+        let message = sentence(3, count(10), Some(count(90)), &best, Some(0.5));
+        assert!(message.contains(
             "Accuracy under pgd-10 on the validation split fell from 50.00 % (epoch 2) to 10.00 %;"
         ));
-        assert!(told.ends_with("with the step size multiplied by 0.5"));
+        assert!(message.ends_with("with the step size multiplied by 0.5"));
     }
 }

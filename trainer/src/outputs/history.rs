@@ -45,7 +45,7 @@ pub struct EpochRecord {
     pub ended_at: Timestamp,
     /// Breakdown of its time, on rank 0.
     pub timing: Timing,
-    /// Duration of the evaluation on the validation split, in seconds. Absent if there was none after this epoch.
+    /// Duration of the evaluation on the validation split, in seconds. Absent if this epoch had no evaluation.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub validation_seconds: Option<f64>,
     /// Accuracy on the validation split. Absent if it was not measured after this epoch.

@@ -72,17 +72,15 @@ fn violation(schema: &Value, value: &Value, path: &mut String) -> Option<(String
 /// The bound that this value violates, without its fields or items.
 fn problem(schema: &Value, value: &Value) -> Option<String> {
     let bounds = |min: &str, max: &str| (schema[min].as_f64(), schema[max].as_f64());
+    let limits = bounds("minimum", "maximum");
+    let numbers = || range(limits, |bound| bound.to_string());
     match value {
-        Value::Number(number) => {
-            let range = range(bounds("minimum", "maximum"), |bound| bound.to_string());
-            outside(number.as_f64()?, bounds("minimum", "maximum"))
-                .then(|| format!("invalid value {}: must be {}", shortest(number), range))
-        }
+        Value::Number(number) => outside(number.as_f64()?, limits)
+            .then(|| format!("invalid value {}: must be {}", shortest(number), numbers())),
         // JSON writes numbers that are not finite as null; fields without a value are left out.
-        Value::Null if schema["type"] == "number" => Some(format!(
-            "invalid value, not a finite number: must be {}",
-            range(bounds("minimum", "maximum"), |bound| bound.to_string())
-        )),
+        Value::Null if accepts_numbers(schema) => {
+            Some(format!("invalid value, not a finite number: must be {}", numbers()))
+        }
         Value::String(text) => {
             let lengths = bounds("minLength", "maxLength");
             outside(text.chars().count() as f64, lengths).then(|| {
@@ -97,6 +95,12 @@ fn problem(schema: &Value, value: &Value) -> Option<String> {
         }
         _ => None,
     }
+}
+
+/// The schema of an optional number has a list of types.
+fn accepts_numbers(schema: &Value) -> bool {
+    let types = &schema["type"];
+    types == "number" || types.as_array().is_some_and(|types| types.iter().any(|name| name == "number"))
 }
 
 fn outside(value: f64, (min, max): (Option<f64>, Option<f64>)) -> bool {
@@ -145,6 +149,8 @@ mod tests {
         assert_eq!(message(&number, json!(3.0)), "invalid value 3: must be between 0.5 and 2, inclusive");
         assert_eq!(message(&number, json!(0.5)), "");
         assert!(message(&number, json!(null)).starts_with("invalid value, not a finite number"));
+        let optional = json!({"type": ["number", "null"], "maximum": 2.0});
+        assert!(message(&optional, json!(null)).starts_with("invalid value, not a finite number"));
         let list = json!({"minItems": 1, "maxItems": 2, "items": {"maxLength": 3}});
         assert_eq!(message(&list, json!([])), "invalid length: must be between 1 and 2 items, inclusive");
         assert_eq!(message(&list, json!(["äöüß"])), "invalid length: must be at most 3 characters");

@@ -45,6 +45,10 @@ fn refusals_name_the_field() {
     assert!(nccl.starts_with("spec.training.communication.backend: ") && nccl.contains("nvidia.com/gpu"));
     let sgd = crate::training::Sgd { learning_rate: f64::NAN, ..Default::default() };
     assert!(problem(|t| t.optimizer = crate::training::Optimizer::Sgd(sgd)).contains("learningRate"));
+    let certify = crate::training::Certify { sigma: Some(f64::NAN), ..Default::default() };
+    assert!(
+        problem(|t| t.evaluation.certify = Some(certify)).contains("evaluation.certify.sigma: invalid value")
+    );
 }
 
 #[test]
@@ -455,6 +459,17 @@ fn rejects_urls_with_a_password() {
             && !sentence.contains("secret")
     );
     assert!(source("ftp://host/x").unwrap_err().contains("must start with http:// or https://"));
+
+    let bucket = |url: &str| {
+        let json = serde_json::json!({"objectStore": {"url": url}});
+        problem(|training| training.data.source = serde_json::from_value(json).unwrap())
+    };
+    for url in ["s3://key:secret@bucket/x", "s3://key:sec/ret@bucket/x"] {
+        let sentence = bucket(url);
+        assert!(sentence.contains("objectStore.url: must not contain a user or a password"), "{sentence}");
+        assert!(!sentence.contains("key") && !sentence.contains("sec"), "{sentence}");
+    }
+    assert!(bucket("s3://B_/x").contains("invalid S3 URL \"s3://B_/x\""));
 }
 
 #[test]

@@ -134,7 +134,7 @@ impl StatusBuilder<'_> {
         }
     }
 
-    /// The previous message of the condition Ready, or `otherwise` if there was none.
+    /// The previous message of the condition Ready, or `otherwise` without one.
     fn previous_message_or(&self, otherwise: &str) -> String {
         let ready = conditions::find(&self.previous, READY);
         ready
