@@ -6,14 +6,17 @@ dir=${1:?usage: scripts/gpu-bundle.sh DIR TRAINER PLUGIN}
 trainer=${2:?usage: scripts/gpu-bundle.sh DIR TRAINER PLUGIN}
 plugin=${3:?usage: scripts/gpu-bundle.sh DIR TRAINER PLUGIN}
 cd "$(dirname "$0")/.."
-built() { # ARGUMENTS…: builds with cargo and prints the path of the program
+built() { # TARGET ARGUMENTS…: builds with cargo and prints the path of the target's program
+  target=$1
+  shift
   cargo "$@" --workspace --exclude datjob-fuzz --exclude datjob-e2e --message-format=json | python3 -c '
 import json, sys
-programs = [m.get("executable") for m in map(json.loads, sys.stdin) if m["reason"] == "compiler-artifact"]
-print([p for p in programs if p][-1])'
+artifacts = [m for m in map(json.loads, sys.stdin) if m["reason"] == "compiler-artifact"]
+[program] = [m["executable"] for m in artifacts if m["target"]["name"] == sys.argv[1]]
+print(program)' "$target"
 }
-tests=$(built test --release --test gpu --no-run)
-bench=$(built bench --bench gpu_step --no-run)
+tests=$(built gpu test --release --test gpu --no-run)
+bench=$(built gpu_step bench --bench gpu_step --no-run)
 rm -rf "$dir"
 mkdir -p "$dir/bin" "$dir/lib"
 strip -o "$dir/bin/gpu-tests" "$tests"

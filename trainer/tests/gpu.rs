@@ -29,6 +29,10 @@ use tch::{Device, Kind, Tensor};
 
 #[path = "common/adversarial_step.rs"]
 mod adversarial_step;
+#[path = "gpu/methods.rs"]
+mod methods;
+#[path = "common/npz.rs"]
+mod npz;
 #[path = "common/synthetic_mnist.rs"]
 mod synthetic_mnist;
 #[path = "common/test_directory.rs"]
@@ -88,17 +92,25 @@ fn reports_device_name_and_memory_use() {
 }
 
 #[test]
-fn nccl_collectives_work_in_a_world_of_one() {
+fn collectives_work_in_a_world_of_one() {
     let Some((cuda, _lock)) = gpu() else { return };
-    let group = single_rank_group(cuda, CudaBackend::Nccl);
-    for device in [Device::Cuda(0), Device::Cpu] {
-        let tensor = Tensor::from_slice(&[1.5_f32, -2.0]).to_device(device);
-        group.all_reduce(&tensor, ReduceOp::Sum).unwrap();
-        group.broadcast(&tensor, 0).unwrap();
-        let gathered = group.all_gather(&tensor).unwrap();
-        assert_eq!(values(&gathered), [1.5, -2.0], "{device:?}");
+    for backend in [CudaBackend::Nccl, CudaBackend::Gloo] {
+        let group = single_rank_group(cuda, backend);
+        for device in [Device::Cuda(0), Device::Cpu] {
+            let tensor = Tensor::from_slice(&[1.5_f32, -2.0]).to_device(device);
+            let slice = Tensor::ones([2, 2], (Kind::Float, device)).narrow(1, 0, 1);
+            group.all_reduce(&tensor, ReduceOp::Sum).unwrap();
+            group.all_reduce_coalesced(&[&tensor, &slice], ReduceOp::Sum).unwrap();
+            group.broadcast(&tensor, 0).unwrap();
+            group.broadcast_coalesced(&[&tensor, &slice], 0).unwrap();
+            let gathered = group.all_gather(&tensor).unwrap();
+            assert_eq!(values(&gathered), [1.5, -2.0], "{backend:?} {device:?}");
+            let received = group.all_to_all(&tensor.view([1, 2])).unwrap();
+            assert_eq!(values(&received), [1.5, -2.0], "{backend:?} {device:?}");
+            assert_eq!(values(&slice), [1.0, 1.0], "{backend:?} {device:?}");
+        }
+        group.barrier().unwrap();
     }
-    group.barrier().unwrap();
 }
 
 #[test]
@@ -205,9 +217,9 @@ fn manifest(backend: &str) -> Value {
                     "validation": {"count": 500},
                     "augmentation": {"crop": 1}
                 },
-                "threatModel": {"epsilon": "0.1"},
+                "threatModel": {"epsilon": "0.02"},
                 "attack": {"fgsm": {}},
-                "schedule": {"epochs": 3, "batchSize": 1024},
+                "schedule": {"epochs": 3, "batchSize": 256},
                 "communication": {"backend": backend},
                 "evaluation": {"during": {"pgd": {"steps": 1}}, "final": [{"pgd": {"steps": 2}}]}
             }
@@ -323,7 +335,7 @@ fn reports_missing_cuda_libraries_with_the_image() {
     assert!(compiled.success());
     // The loader reads LD_LIBRARY_PATH when a process starts.
     let output = Command::new(env::current_exe().unwrap())
-        .args(["--exact", "nccl_collectives_work_in_a_world_of_one", "--nocapture"])
+        .args(["--exact", "collectives_work_in_a_world_of_one", "--nocapture"])
         .env("LD_LIBRARY_PATH", folder.path())
         .env("DATJOB_CUDA_PLUGIN", "/nowhere/libdatjob_cuda.so")
         .output()

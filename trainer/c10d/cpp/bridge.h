@@ -65,8 +65,6 @@ void datjob_group_free(datjob_group* group);
 // Collectives. In-place ones reject tensors that are not dense; they keep a reference to the tensors until the work
 // completes. `op` is a c10d::ReduceOp::RedOpType.
 int datjob_group_all_reduce(const datjob_group* group, const datjob_tensor* tensor, uint8_t op, datjob_work** out);
-int datjob_group_all_reduce_coalesced(
-    const datjob_group* group, const datjob_tensor* const* tensors, size_t count, uint8_t op, datjob_work** out);
 int datjob_group_broadcast(const datjob_group* group, const datjob_tensor* tensor, int root, datjob_work** out);
 // `out_gathered` is a new tensor [world size, shape of `tensor`...], which the caller owns; valid when the work completes.
 int datjob_group_all_gather(

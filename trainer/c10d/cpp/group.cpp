@@ -43,11 +43,6 @@ class GlooBackend : public c10d::ProcessGroupGloo {
     return ProcessGroupGloo::allreduce(tensors, options);
   }
 
-  Work allreduce_coalesced(Tensors& tensors, const c10d::AllreduceCoalescedOptions& options) override {
-    std::lock_guard<std::mutex> lock(start_mutex);
-    return ProcessGroupGloo::allreduce_coalesced(tensors, options);
-  }
-
   Work allgather(std::vector<Tensors>& outputs, Tensors& inputs, const c10d::AllgatherOptions& options) override {
     std::lock_guard<std::mutex> lock(start_mutex);
     return ProcessGroupGloo::allgather(outputs, inputs, options);
@@ -134,16 +129,6 @@ int datjob_group_all_reduce(const datjob_group* group, const datjob_tensor* tens
     c10d::AllreduceOptions options;
     options.reduceOp = reduce_op(op);
     *out = new datjob_work{group->group->allreduce(operands, options)};
-  });
-}
-
-int datjob_group_all_reduce_coalesced(
-    const datjob_group* group, const datjob_tensor* const* tensors, size_t count, uint8_t op, datjob_work** out) {
-  return guarded([&] {
-    std::vector<at::Tensor> operands = detached(tensors, count);
-    c10d::AllreduceCoalescedOptions options;
-    options.reduceOp = reduce_op(op);
-    *out = new datjob_work{group->group->allreduce_coalesced(operands, options)};
   });
 }
 

@@ -154,13 +154,6 @@ unsafe extern "C" {
         op: u8,
         out: *mut *mut Work,
     ) -> c_int;
-    pub(crate) fn datjob_group_all_reduce_coalesced(
-        group: *const Group,
-        tensors: *const *const C_tensor,
-        count: usize,
-        op: u8,
-        out: *mut *mut Work,
-    ) -> c_int;
     pub(crate) fn datjob_group_broadcast(
         group: *const Group,
         tensor: *const C_tensor,

@@ -6,7 +6,7 @@ use std::{
     time::Duration,
 };
 
-use tch::Tensor;
+use tch::{TchError, Tensor, no_grad};
 use torch_sys::C_tensor;
 
 use crate::{
@@ -237,23 +237,37 @@ impl ProcessGroup {
         })
     }
 
-    /// Replaces each tensor by its reduction over all processes, in one message. Any layout; all of the same kind.
+    /// Replaces each tensor by its reduction over all processes, in one message. Layouts may differ between processes; all
+    /// tensors have the same kind and are on the same device.
     pub fn all_reduce_coalesced(&self, tensors: &[&Tensor], op: ReduceOp) -> Result<(), C10dError> {
-        if tensors.is_empty() {
-            return Ok(());
+        const OPERATION: &str = "all_reduce_coalesced";
+        let Some(first) = tensors.first() else { return Ok(()) };
+        if let Some(index) = tensors.iter().position(|tensor| !tensor.defined()) {
+            let message = format!("tensor {index} is undefined");
+            return Err(C10dError::invalid(OPERATION, Some(self.member), message));
         }
-        let pointers = pointers(tensors);
-        // SAFETY: group and tensors live through the call, which takes its own references to the tensors.
-        let work = self.start("all_reduce_coalesced", |out| unsafe {
-            ffi::datjob_group_all_reduce_coalesced(
-                self.as_ptr(),
-                pointers.as_ptr(),
-                pointers.len(),
-                op.code(),
-                out,
-            )
-        })?;
-        work.wait()
+        if tensors.iter().any(|tensor| tensor.kind() != first.kind()) {
+            return Err(C10dError::invalid(OPERATION, Some(self.member), "the tensors' kinds differ"));
+        }
+        let failed = |error: TchError| self.error(OPERATION, &error.to_string());
+        // Gloo's own allreduce_coalesced does the same, but rejects CUDA tensors.
+        let flat = no_grad(|| {
+            let parts: Result<Vec<Tensor>, TchError> =
+                tensors.iter().map(|tensor| tensor.f_reshape([-1])).collect();
+            Tensor::f_cat(&parts?, 0)
+        });
+        let flat = flat.map_err(failed)?;
+        self.all_reduce(&flat, op)?;
+        let mut start = 0;
+        no_grad(|| {
+            tensors.iter().try_for_each(|tensor| {
+                let length = tensor.numel() as i64;
+                let values = flat.f_narrow(0, start, length)?.f_view_as(tensor)?;
+                start += length;
+                tensor.shallow_clone().f_copy_(&values)
+            })
+        })
+        .map_err(failed)
     }
 
     /// Replaces `tensor`, in place, by the tensor of rank `root`.

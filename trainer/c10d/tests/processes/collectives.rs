@@ -222,6 +222,8 @@ fn rejects_tensors_that_are_not_dense() {
         assert!(group.all_gather(&undefined).is_err());
         assert!(group.broadcast_coalesced(&[&undefined], 0).is_err());
         assert!(group.all_reduce_coalesced(&[&undefined], ReduceOp::Sum).is_err());
+        let count = Tensor::from(1_i64);
+        assert!(group.all_reduce_coalesced(&[&base, &count], ReduceOp::Sum).is_err());
         // Nothing was sent, so the group still works.
         group.barrier().unwrap();
     });
