@@ -238,11 +238,15 @@ fn command(manifest: &Value, directory: &Path, options: &[&str]) -> Command {
     command
 }
 
-/// Clean accuracy on the test set, in percent.
-fn clean_accuracy(directory: &Path) -> f64 {
+/// The results of a run in a directory.
+fn results(directory: &Path) -> Value {
     let results = fs::read(directory.join("checkpoints/gpu/results.json")).unwrap();
-    let results: Value = serde_json::from_slice(&results).unwrap();
-    let count = |field: &str| results["results"]["clean"][field].as_f64().unwrap();
+    serde_json::from_slice::<Value>(&results).unwrap()["results"].clone()
+}
+
+/// Clean accuracy on the test set, in percent.
+fn clean_accuracy(results: &Value) -> f64 {
+    let count = |field: &str| results["clean"][field].as_f64().unwrap();
     100.0 * count("correct") / count("total")
 }
 
@@ -253,7 +257,7 @@ fn train(backend: &str, options: &[&str]) -> Result<f64, String> {
     if !output.status.success() {
         return Err(String::from_utf8_lossy(&output.stderr).into_owned());
     }
-    Ok(clean_accuracy(directory.path()))
+    Ok(clean_accuracy(&results(directory.path())))
 }
 
 #[test]
@@ -306,7 +310,7 @@ fn nccl_world_restarts_after_a_killed_rank() {
     let worker = String::from_utf8(pids.stdout).unwrap().lines().next().expect("a worker").to_owned();
     assert!(Command::new("kill").args(["-9", &worker]).status().unwrap().success());
     assert!(agent.wait().unwrap().success());
-    assert!(clean_accuracy(directory.path()) > 95.0);
+    assert!(clean_accuracy(&results(directory.path())) > 95.0);
 }
 
 #[test]

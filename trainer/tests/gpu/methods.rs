@@ -4,13 +4,13 @@ use std::fs;
 
 use serde_json::{Value, json};
 
-use super::{command, gpu, manifest, npz, synthetic_mnist::synthetic_mnist};
+use super::{clean_accuracy, command, gpu, manifest, npz, results, synthetic_mnist::synthetic_mnist};
 
 /// Additional images in the archives of these tests.
 const IMAGES: usize = 2000;
 
 /// Trains for one epoch with the given parts of `spec.training` and returns the results.
-fn results(changes: &Value, files: &[[&str; 2]]) -> Result<Value, String> {
+fn train(changes: &Value, files: &[[&str; 2]]) -> Value {
     let directory = tempfile::tempdir().unwrap();
     let mut manifest = manifest("Gloo");
     let training = &mut manifest["spec"]["training"];
@@ -18,11 +18,8 @@ fn results(changes: &Value, files: &[[&str; 2]]) -> Result<Value, String> {
     merge(training, changes);
     let mut command = command(&manifest, directory.path(), &["--gpus", "1", "--workers", "2"]);
     let output = command.args(files.concat()).output().unwrap();
-    if !output.status.success() {
-        return Err(format!("{changes}: {}", String::from_utf8_lossy(&output.stderr)));
-    }
-    let results = fs::read(directory.path().join("checkpoints/gpu/results.json")).unwrap();
-    Ok(serde_json::from_slice::<Value>(&results).unwrap()["results"].clone())
+    assert!(output.status.success(), "{changes}: {}", String::from_utf8_lossy(&output.stderr));
+    results(directory.path())
 }
 
 /// JSON Merge Patch (RFC 7396): null removes a field.
@@ -41,11 +38,6 @@ fn merge(target: &mut Value, patch: &Value) {
             merge(&mut target[field], value);
         }
     }
-}
-
-/// Clean accuracy on the test set, in percent.
-fn clean(results: &Value) -> f64 {
-    100.0 * results["clean"]["correct"].as_f64().unwrap() / results["clean"]["total"].as_f64().unwrap()
 }
 
 #[test]
@@ -84,7 +76,7 @@ fn every_method_trains_on_the_gpu() {
         ("PGD in L2", json!({"attack": pgd, "threatModel": {"norm": "L2", "epsilon": "0.5"}})),
     ];
     for (name, changes) in methods {
-        let clean = clean(&results(&changes, &[]).unwrap());
+        let clean = clean_accuracy(&train(&changes, &[]));
         println!("{name}: {clean:.2} % clean");
         assert!(clean > 95.0, "{name}: {clean}");
     }
@@ -99,8 +91,8 @@ fn smoothed_network_is_certified_on_the_gpu() {
         "smoothing": {"sigma": 0.1},
         "evaluation": {"certify": {"images": 50, "samples": 1000}}
     });
-    let results = results(&changes, &[]).unwrap();
-    println!("{:.2} % clean, certified {}", clean(&results), results["certified"]);
+    let results = train(&changes, &[]);
+    println!("{:.2} % clean, certified {}", clean_accuracy(&results), results["certified"]);
     let certified = &results["certified"][0];
     assert_eq!(certified["total"], 50);
     assert!(certified["correct"].as_u64().unwrap() >= 45, "{certified}");
@@ -123,7 +115,7 @@ fn every_evaluation_attack_runs_on_the_gpu() {
         "attack": {"fgsm": null, "nFgsm": {"noise": 0, "stepSize": "0.001"}},
         "evaluation": {"final": attacks, "sweep": {"epsilon": ["0.05"], "steps": [2]}}
     });
-    let results = results(&changes, &[]).unwrap();
+    let results = train(&changes, &[]);
     println!("{}", results["attacks"]);
     assert_eq!(results["attacks"].as_array().unwrap().len(), 6);
     let correct = |value: &Value| value["correct"].as_u64().unwrap();
@@ -152,6 +144,6 @@ fn teacher_labels_additional_images_on_the_gpu() {
         ["--additional-images", archive.to_str().unwrap()],
         ["--teacher-weights", weights.to_str().unwrap()],
     ];
-    let clean = clean(&results(&json!({"data": {"additional": additional}}), &files).unwrap());
+    let clean = clean_accuracy(&train(&json!({"data": {"additional": additional}}), &files));
     assert!(clean > 95.0, "{clean}");
 }
