@@ -36,6 +36,19 @@ pub struct Contents {
     pub test_images: usize,
 }
 
+impl Contents {
+    /// MNIST and Fashion-MNIST.
+    pub const MNIST: Self = Self::standard([1, 28, 28], 10, 60_000);
+    /// CIFAR-10.
+    pub const CIFAR_10: Self = Self::standard([3, 32, 32], 10, 50_000);
+    /// CIFAR-100.
+    pub const CIFAR_100: Self = Self::standard([3, 32, 32], 100, 50_000);
+
+    const fn standard(image_shape: [i64; 3], classes: i64, training_images: usize) -> Self {
+        Self { image_shape, classes, training_images, test_images: 10_000 }
+    }
+}
+
 impl Dataset {
     /// All data sets.
     pub const ALL: [Self; 6] =
@@ -55,16 +68,10 @@ impl Dataset {
 
     /// Properties of the standard files, or `None` if they depend on the user's files.
     pub fn contents(self) -> Option<Contents> {
-        let contents = |image_shape, classes, training_images| Contents {
-            image_shape,
-            classes,
-            training_images,
-            test_images: 10_000,
-        };
         match self {
-            Self::Mnist | Self::FashionMnist => Some(contents([1, 28, 28], 10, 60_000)),
-            Self::Cifar10 => Some(contents([3, 32, 32], 10, 50_000)),
-            Self::Cifar100 => Some(contents([3, 32, 32], 100, 50_000)),
+            Self::Mnist | Self::FashionMnist => Some(Contents::MNIST),
+            Self::Cifar10 => Some(Contents::CIFAR_10),
+            Self::Cifar100 => Some(Contents::CIFAR_100),
             Self::ImageFolder | Self::Webdataset => None,
         }
     }
@@ -81,7 +88,12 @@ impl Dataset {
 
     /// Default of `augmentation.flip`: true, except for digits, which are not symmetric.
     pub fn flips_by_default(self) -> bool {
-        !matches!(self, Self::Mnist)
+        match self {
+            Self::Mnist => false,
+            Self::FashionMnist | Self::Cifar10 | Self::Cifar100 | Self::ImageFolder | Self::Webdataset => {
+                true
+            }
+        }
     }
 
     /// Default of `augmentation.crop`, in pixels.

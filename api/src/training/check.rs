@@ -137,30 +137,31 @@ impl Training {
 
     /// Checks the combination of attack, norm and objective.
     fn check_attack(&self) -> Result<(), InvalidTraining> {
+        if self.smoothing.is_some() && !matches!(self.objective, Objective::CrossEntropy(_)) {
+            return refuse("smoothing", "requires objective.crossEntropy; use it, or remove smoothing");
+        }
+        match self.attack.method {
+            Attack::Pgd(_) if self.catastrophic_overfitting.is_some() => {
+                refuse("catastrophicOverfitting", "requires attack.fgsm or attack.nFgsm; remove the field")
+            }
+            Attack::Pgd(_) => Ok(()),
+            Attack::Fgsm(_) | Attack::NFgsm(_) => self.check_single_step_attack(),
+        }
+    }
+
+    fn check_single_step_attack(&self) -> Result<(), InvalidTraining> {
         if self.smoothing.is_some() {
-            if !matches!(self.objective, Objective::CrossEntropy(_)) {
-                return refuse("smoothing", "requires objective.crossEntropy; use it, or remove smoothing");
-            }
-            if !matches!(self.attack.method, Attack::Pgd(_)) {
-                return refuse("smoothing", "requires attack.pgd; use it, or remove smoothing");
-            }
-        }
-        if self.catastrophic_overfitting.is_some() && matches!(self.attack.method, Attack::Pgd(_)) {
-            return refuse(
-                "catastrophicOverfitting",
-                "requires attack.fgsm or attack.nFgsm; remove the field",
-            );
-        }
-        if matches!(self.attack.method, Attack::Pgd(_)) {
-            return Ok(());
+            return refuse("smoothing", "requires attack.pgd; use it, or remove smoothing");
         }
         if self.threat_model.norm == Norm::L2 {
             return refuse("attack", "fgsm and nFgsm support only norm Linf; use pgd");
         }
-        if matches!(self.objective, Objective::Trades(_) | Objective::Mart(_)) {
-            return refuse("attack", "objective.trades and objective.mart require pgd; use pgd");
+        match self.objective {
+            Objective::CrossEntropy(_) => Ok(()),
+            Objective::Trades(_) | Objective::Mart(_) => {
+                refuse("attack", "objective.trades and objective.mart require pgd; use pgd")
+            }
         }
-        Ok(())
     }
 
     fn check_world(&self, world_size: u32) -> Result<(), InvalidTraining> {

@@ -1,6 +1,6 @@
 //! `evaluation`: evaluations during training and at the end.
 
-use std::str::FromStr;
+use std::{collections::VecDeque, str::FromStr};
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -194,17 +194,16 @@ impl FromStr for FinalAttack {
     /// Parses a [`FinalAttack::name`]. The step size is the default; numbers with a default are optional.
     fn from_str(name: &str) -> Result<Self, UnknownAttack> {
         let unknown = || UnknownAttack(name.to_owned());
-        if name == "autoattack" {
-            return Ok(Self::AutoAttack(AutoAttack {}));
+        let mut method = name;
+        let mut numbers = VecDeque::new();
+        while let Some((rest, last)) = method.rsplit_once('-')
+            && let Ok(number) = last.parse::<u32>()
+        {
+            method = rest;
+            numbers.push_front(number);
         }
-        let methods = ["pgd", "cw", "apgd-ce", "apgd-t", "fab-t", "square"];
-        let (method, rest) = methods
-            .iter()
-            .find_map(|one| name.strip_prefix(one).map(|rest| (*one, rest)))
-            .ok_or_else(unknown)?;
-        let mut numbers = rest.split('-').skip(1).map(|number| number.parse::<u32>().map_err(|_| unknown()));
-        let (first, second) = (numbers.next().transpose()?, numbers.next().transpose()?);
-        if numbers.next().is_some() || !(rest.is_empty() || rest.starts_with('-')) {
+        let (first, second) = (numbers.pop_front(), numbers.pop_front());
+        if !numbers.is_empty() {
             return Err(unknown());
         }
         let pgd = || -> Result<FinalPgd, UnknownAttack> {
@@ -216,7 +215,9 @@ impl FromStr for FinalAttack {
             "apgd-ce" => Self::ApgdCe(ApgdCe { steps: first, restarts: second }),
             "apgd-t" => Self::ApgdT(Targeted { steps: first, targets: second }),
             "fab-t" => Self::FabT(Targeted { steps: first, targets: second }),
-            _ => Self::Square(Square { queries: first, restarts: second }),
+            "square" => Self::Square(Square { queries: first, restarts: second }),
+            "autoattack" if first.is_none() => Self::AutoAttack(AutoAttack {}),
+            _ => return Err(unknown()),
         })
     }
 }
@@ -347,7 +348,7 @@ mod tests {
             assert_eq!(name.parse::<FinalAttack>().unwrap().name(), name);
         }
         assert_eq!("apgd-t".parse::<FinalAttack>().unwrap().name(), "apgd-t-100-9");
-        for name in ["", "pgd", "pgd-", "pgd20", "pgd-1-2-3", "apgd", "square-x", "autoattack-2"] {
+        for name in ["", "pgd", "pgd-", "pgd--5", "pgd20", "pgd-1-2-3", "apgd", "square-x", "autoattack-2"] {
             assert_eq!(name.parse::<FinalAttack>(), Err(UnknownAttack(name.to_owned())), "{name}");
         }
     }

@@ -21,6 +21,9 @@ use crate::{
 /// A separate field manager: with [`super::identity::FIELD_MANAGER`], this status would remove all other fields.
 const FIELD_MANAGER: &str = "datjob-operator-undecodable";
 
+/// The conditions of a job that cannot be decoded, and their values. All others are removed.
+const CONDITIONS: [(&str, bool); 2] = [(READY, false), (STALLED, true)];
+
 /// Sets the conditions of a job that cannot be decoded, if they differ.
 pub(super) async fn report(context: &Context, invalid: &InvalidObject) -> Result<Action, CallError> {
     let (name, namespace) = (invalid.metadata.name.clone(), invalid.metadata.namespace.clone());
@@ -34,7 +37,10 @@ pub(super) async fn report(context: &Context, invalid: &InvalidObject) -> Result
     let before: Vec<Condition> =
         serde_json::from_value(found.data["status"]["conditions"].clone()).unwrap_or_default();
     let mut status = DatJobStatus {
-        conditions: before.into_iter().filter(|one| [READY, STALLED].contains(&one.type_.as_str())).collect(),
+        conditions: before
+            .into_iter()
+            .filter(|one| CONDITIONS.iter().any(|(kind, _)| one.type_ == *kind))
+            .collect(),
         ..DatJobStatus::default()
     };
     let unchanged = status.conditions.clone();
@@ -43,7 +49,7 @@ pub(super) async fn report(context: &Context, invalid: &InvalidObject) -> Result
         invalid.error
     );
     let generation = found.metadata.generation.unwrap_or_default();
-    for (kind, value) in [(READY, false), (STALLED, true)] {
+    for (kind, value) in CONDITIONS {
         conditions::set(&mut status, kind, value, "Undecodable", &message, generation, Timestamp::now());
     }
     if status.conditions == unchanged {

@@ -3,67 +3,61 @@
 
 use std::path::Path;
 
-use datjob_api::training::{Contents, Dataset};
+use datjob_api::training::Contents;
 
 use super::{
     DataError, DataSet, Images,
-    standard_files::{FileContents, Layout, check_labels},
+    standard_files::{FileContents, StandardFiles, check_labels},
 };
 
-pub(super) fn load(layout: &Layout, dir: &Path) -> Result<DataSet, DataError> {
+pub(super) fn load(standard: &StandardFiles, label_bytes: usize, dir: &Path) -> Result<DataSet, DataError> {
     let subset = |files: &[&'static str], count: usize| {
-        let mut pixels = Vec::with_capacity(count * image_bytes(layout));
+        let mut pixels = Vec::with_capacity(count * image_bytes(standard));
         let mut labels = Vec::with_capacity(count);
         for file in files {
-            read_file(layout, dir, file, count / files.len(), &mut pixels, &mut labels)?;
+            read_file(standard, label_bytes, dir, file, count / files.len(), &mut pixels, &mut labels)?;
         }
         let labels = labels.into_iter().map(u16::from).collect();
-        Ok(Images::new(layout.contents.image_shape, pixels, labels))
+        Ok(Images::new(standard.contents.image_shape, pixels, labels))
     };
-    let Contents { classes, training_images, test_images, .. } = layout.contents;
-    Ok(DataSet::new(subset(layout.train, training_images)?, subset(layout.test, test_images)?, classes))
+    let Contents { classes, training_images, test_images, .. } = standard.contents;
+    Ok(DataSet::new(subset(standard.train, training_images)?, subset(standard.test, test_images)?, classes))
 }
 
-fn image_bytes(layout: &Layout) -> usize {
-    layout.contents.image_shape.iter().product::<i64>() as usize
+fn image_bytes(standard: &StandardFiles) -> usize {
+    standard.contents.image_shape.iter().product::<i64>() as usize
 }
 
 /// Appends the images of one file, which must have `count` images.
 fn read_file(
-    layout: &Layout,
+    standard: &StandardFiles,
+    label_bytes: usize,
     dir: &Path,
     file: &'static str,
     count: usize,
     pixels: &mut Vec<u8>,
     labels: &mut Vec<u8>,
 ) -> Result<(), DataError> {
-    // CIFAR-100 has the coarse label before the fine one.
-    let label_bytes = if matches!(layout.dataset, Dataset::Cifar100) { 2 } else { 1 };
-    let record = label_bytes + image_bytes(layout);
-    let path = layout.find(dir, file)?;
+    let record = label_bytes + image_bytes(standard);
+    let path = standard.find(dir, file)?;
     let bytes = FileContents::read(path.clone(), count * record).expect_length(count * record)?;
     let first = labels.len();
     for record in bytes.chunks_exact(record) {
         labels.push(record[label_bytes - 1]);
         pixels.extend_from_slice(&record[label_bytes..]);
     }
-    check_labels(&path, &labels[first..], layout.contents.classes)
+    check_labels(&path, &labels[first..], standard.contents.classes)
 }
 
 #[cfg(test)]
 mod tests {
     use std::fs;
 
+    use datjob_api::training::Dataset;
     use proptest::prelude::*;
 
     use super::*;
-
-    /// The layout with few images.
-    fn small_layout(dataset: Dataset) -> Layout {
-        let mut layout = crate::standard_files::layout(dataset).unwrap();
-        (layout.contents.training_images, layout.contents.test_images) = (10, 3);
-        layout
-    }
+    use crate::{load_standard, standard_files::layout};
 
     /// Records of one label, or of a coarse and a fine one; the pixels are the fine label.
     fn records(labels: &[&[u8]]) -> Vec<u8> {
@@ -77,7 +71,7 @@ mod tests {
             fs::create_dir_all(path.parent().unwrap()).unwrap();
             fs::write(path, contents).unwrap();
         }
-        load(&small_layout(dataset), dir.path())
+        load_standard(&layout(dataset).with_image_counts(10, 3), dir.path())
             .map_err(|error| error.to_string().replace(dir.path().to_str().unwrap(), "DIR"))
     }
 

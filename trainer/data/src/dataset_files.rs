@@ -7,7 +7,9 @@ use datjob_api::training::Dataset;
 use super::{
     DataError,
     encoded::{self, IMAGE_LIMIT},
-    image_folder, standard_files, webdataset,
+    image_folder,
+    standard_files::{Layout, layout},
+    webdataset,
 };
 
 /// Maximum size of a standard file in bytes. The largest one (CIFAR-100) has 154 MB.
@@ -24,10 +26,10 @@ pub(super) fn archive_limit(dataset: Dataset) -> u64 {
 
 /// Maximum size of a file of this data set in bytes.
 pub(super) fn file_limit(dataset: Dataset) -> u64 {
-    match dataset {
-        Dataset::ImageFolder => IMAGE_LIMIT,
-        Dataset::Webdataset => LARGE_LIMIT,
-        _ => STANDARD_FILE_LIMIT,
+    match layout(dataset) {
+        Layout::ImageFolder => IMAGE_LIMIT,
+        Layout::Webdataset => LARGE_LIMIT,
+        Layout::Standard(_) => STANDARD_FILE_LIMIT,
     }
 }
 
@@ -38,16 +40,16 @@ pub(super) fn file_limit(dataset: Dataset) -> u64 {
 pub(super) fn target_path(dataset: Dataset, path: &str) -> Option<PathBuf> {
     let mut names = path.rsplit('/');
     let name = names.next().filter(|name| is_safe_name(name))?;
-    match dataset {
-        Dataset::ImageFolder => {
+    match layout(dataset) {
+        Layout::ImageFolder => {
             let class = names.next().filter(|class| is_safe_name(class))?;
             let subset = names.next().filter(|subset| ["train", "val", "test"].contains(subset))?;
             Some([subset, class, name].iter().collect())
         }
-        Dataset::Webdataset => {
+        Layout::Webdataset => {
             (webdataset::subset_of(name).is_some() || name == webdataset::CLASSES_FILE).then(|| name.into())
         }
-        standard => standard_files::layout(standard)?.standard_name(name).map(PathBuf::from),
+        Layout::Standard(files) => files.standard_name(name).map(PathBuf::from),
     }
 }
 
@@ -63,18 +65,18 @@ fn is_safe_name(name: &str) -> bool {
 
 /// Checks that `dir` has all files of the data set. Only names are checked.
 pub(super) fn check_complete(dataset: Dataset, dir: &Path) -> Result<(), DataError> {
-    let missing = |layout| DataError::Layout {
+    let missing = |expected| DataError::Layout {
         dir: dir.to_owned(),
         problem: "training or test images are missing".to_owned(),
         dataset: dataset.name(),
-        layout,
+        layout: expected,
     };
-    match standard_files::layout(dataset) {
-        Some(layout) => layout.files().try_for_each(|file| layout.find(dir, file).map(drop)),
-        None if dataset == Dataset::Webdataset => encoded::find_root(dir, webdataset::find_shards)
+    match layout(dataset) {
+        Layout::Standard(files) => files.files().try_for_each(|file| files.find(dir, file).map(drop)),
+        Layout::Webdataset => encoded::find_root(dir, webdataset::find_shards)
             .map(drop)
             .ok_or_else(|| missing(webdataset::LAYOUT)),
-        None => encoded::find_root(dir, image_folder::find_folders)
+        Layout::ImageFolder => encoded::find_root(dir, image_folder::find_folders)
             .map(drop)
             .ok_or_else(|| missing(image_folder::LAYOUT)),
     }

@@ -18,9 +18,8 @@ pub const IMAGE_COUNTS: (usize, usize) = (2, 1);
 ///
 /// If the data set has no standard files.
 pub fn load_small(dataset: Dataset, dir: &Path) -> Result<DataSet, DataError> {
-    let mut layout = standard_files::layout(dataset).expect("a data set of standard files");
-    (layout.contents.training_images, layout.contents.test_images) = IMAGE_COUNTS;
-    load_standard(&layout, dir)
+    let (training, test) = IMAGE_COUNTS;
+    load_standard(&standard_files::layout(dataset).with_image_counts(training, test), dir)
 }
 
 /// Decodes an image. Returns its width, height and pixels of three bytes each.

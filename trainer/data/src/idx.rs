@@ -7,7 +7,7 @@ use datjob_api::training::{Contents, Dataset};
 
 use super::{
     DataError, DataSet, Images,
-    standard_files::{FileContents, Layout, check_labels},
+    standard_files::{FileContents, StandardFiles, check_labels},
 };
 
 /// A type of IDX file.
@@ -22,34 +22,34 @@ struct IdxType {
 const IMAGES: IdxType = IdxType { what: "images", magic: 0x0803 };
 const LABELS: IdxType = IdxType { what: "labels", magic: 0x0801 };
 
-pub(super) fn load(layout: &Layout, dir: &Path) -> Result<DataSet, DataError> {
-    let Contents { image_shape, classes, training_images, test_images } = layout.contents;
+pub(super) fn load(standard: &StandardFiles, dir: &Path) -> Result<DataSet, DataError> {
+    let Contents { image_shape, classes, training_images, test_images } = standard.contents;
     let subset = |files: &[&'static str], count: usize| {
         let [_, height, width] = image_shape;
         let dimensions = [count as u32, height as u32, width as u32];
-        let (_, pixels) = read_file(layout, dir, files[0], IMAGES, &dimensions)?;
-        let (path, labels) = read_file(layout, dir, files[1], LABELS, &dimensions[..1])?;
+        let (_, pixels) = read_file(standard, dir, files[0], IMAGES, &dimensions)?;
+        let (path, labels) = read_file(standard, dir, files[1], LABELS, &dimensions[..1])?;
         check_labels(&path, &labels, classes)?;
         Ok(Images::new(image_shape, pixels, labels.into_iter().map(u16::from).collect()))
     };
-    Ok(DataSet::new(subset(layout.train, training_images)?, subset(layout.test, test_images)?, classes))
+    Ok(DataSet::new(subset(standard.train, training_images)?, subset(standard.test, test_images)?, classes))
 }
 
 /// Reads the bytes after the header, which must have these `dimensions`.
 fn read_file(
-    layout: &Layout,
+    standard: &StandardFiles,
     dir: &Path,
     file: &'static str,
     idx_type: IdxType,
     dimensions: &[u32],
 ) -> Result<(PathBuf, Vec<u8>), DataError> {
-    let path = layout.find(dir, file)?;
+    let path = standard.find(dir, file)?;
     let header_length = 4 + 4 * dimensions.len();
     let expected = header_length + dimensions.iter().map(|&size| size as usize).product::<usize>();
     let contents = FileContents::read(path.clone(), expected);
     // Check the header first: "wrong dimensions" is more helpful than "truncated".
     if let Some(header) = contents.bytes().get(..header_length) {
-        check_header(layout.dataset, contents.path(), header, idx_type, dimensions)?;
+        check_header(standard.dataset, contents.path(), header, idx_type, dimensions)?;
     }
     let mut bytes = contents.expect_length(expected)?;
     bytes.drain(..header_length);
@@ -84,13 +84,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-
-    /// The layout with few images.
-    fn small_layout(dataset: Dataset) -> Layout {
-        let mut layout = crate::standard_files::layout(dataset).unwrap();
-        (layout.contents.training_images, layout.contents.test_images) = (3, 2);
-        layout
-    }
+    use crate::standard_files::layout;
 
     fn file(magic: u32, dimensions: &[u32], contents: &[u8]) -> Vec<u8> {
         let words = [&[magic], dimensions].concat();
@@ -127,7 +121,7 @@ mod tests {
         if let Some(contents) = contents {
             fs::write(dir.path().join(file), contents).unwrap();
         }
-        load(&small_layout(Dataset::FashionMnist), dir.path())
+        load(&layout(Dataset::FashionMnist).with_image_counts(3, 2), dir.path())
             .map_err(|error| error.to_string().replace(dir.path().to_str().unwrap(), "DIR"))
     }
 
@@ -159,7 +153,7 @@ mod tests {
             fs::write(inner.join(format!("{part}-labels-idx1-ubyte")), labels(&vec![0; count as usize]))
                 .unwrap();
         }
-        assert_eq!(load(&small_layout(Dataset::Mnist), dir.path()).unwrap().train.len(), 3);
+        assert_eq!(load(&layout(Dataset::Mnist).with_image_counts(3, 2), dir.path()).unwrap().train.len(), 3);
     }
 
     #[test]

@@ -7,7 +7,7 @@
 
 use std::{ops::Range, path::Path};
 
-use datjob_api::training::{Contents, Data, Dataset};
+use datjob_api::training::{Contents, Data};
 use sha2::{Digest, Sha256};
 
 mod augment;
@@ -50,7 +50,7 @@ pub use npz::NpzError;
 pub use retry::RetryPolicy;
 pub use split::{Split, split};
 
-use standard_files::Layout;
+use standard_files::{Format, Layout, StandardFiles};
 
 /// A data set: images in memory, or an index of encoded images.
 #[derive(Debug)]
@@ -114,9 +114,9 @@ impl DataSet {
 /// For image-folder and webdataset only an index is created. `threads` threads decode the images when they are read.
 pub fn load(data: &Data, dir: &Path, threads: usize) -> Result<DataSet, DataError> {
     match standard_files::layout(data.dataset) {
-        Some(layout) => load_standard(&layout, dir),
-        None if data.dataset == Dataset::Webdataset => webdataset::load(dir, data.image_size(), threads),
-        None => image_folder::load(dir, data.image_size(), threads),
+        Layout::Standard(files) => load_standard(&files, dir),
+        Layout::Webdataset => webdataset::load(dir, data.image_size(), threads),
+        Layout::ImageFolder => image_folder::load(dir, data.image_size(), threads),
     }
 }
 
@@ -127,10 +127,10 @@ pub fn read_npz(path: &Path, shape: [i64; 3]) -> Result<(Images, Option<Vec<i64>
     Ok((Images::new(shape, pixels, vec![UNLABELLED; count]), labels))
 }
 
-fn load_standard(layout: &Layout, dir: &Path) -> Result<DataSet, DataError> {
-    match layout.dataset {
-        Dataset::Mnist | Dataset::FashionMnist => idx::load(layout, dir),
-        _ => cifar::load(layout, dir),
+fn load_standard(files: &StandardFiles, dir: &Path) -> Result<DataSet, DataError> {
+    match files.format {
+        Format::Idx => idx::load(files, dir),
+        Format::CifarBinary { label_bytes } => cifar::load(files, label_bytes, dir),
     }
 }
 

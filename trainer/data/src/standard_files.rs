@@ -1,4 +1,5 @@
-//! The standard files of MNIST and CIFAR: their names, finding them, and reading them with a bound on every size.
+//! How the files of each data set are laid out. The standard files of MNIST and CIFAR: their names, finding them, and
+//! reading them with a bound on every size.
 
 use std::{
     fs::File,
@@ -11,16 +12,31 @@ use flate2::read::MultiGzDecoder;
 
 use super::{DataError, files::is_gzipped};
 
+/// How the files of a data set are laid out.
+pub(super) enum Layout {
+    Standard(StandardFiles),
+    ImageFolder,
+    Webdataset,
+}
+
 /// The standard files of a data set, without `.gz`, and the folder that the official archive creates.
-pub(super) struct Layout {
+pub(super) struct StandardFiles {
     pub(super) dataset: Dataset,
+    pub(super) format: Format,
     /// The shape and the numbers of images and classes.
     pub(super) contents: Contents,
     pub(super) train: &'static [&'static str],
     pub(super) test: &'static [&'static str],
     pub(super) folder: &'static str,
-    /// Whether files may be gzipped, with the extension `.gz`.
-    pub(super) gzip: bool,
+}
+
+/// The format of standard files.
+#[derive(Clone, Copy)]
+pub(super) enum Format {
+    /// IDX (`idx.rs`), gzipped or not. A gzipped file has the extension `.gz`.
+    Idx,
+    /// The binary version of CIFAR (`cifar.rs`). The last of the `label_bytes` is the label.
+    CifarBinary { label_bytes: usize },
 }
 
 const IDX_TRAIN: [&str; 2] = ["train-images-idx3-ubyte", "train-labels-idx1-ubyte"];
@@ -28,28 +44,55 @@ const IDX_TEST: [&str; 2] = ["t10k-images-idx3-ubyte", "t10k-labels-idx1-ubyte"]
 const CIFAR_10_TRAIN: [&str; 5] =
     ["data_batch_1.bin", "data_batch_2.bin", "data_batch_3.bin", "data_batch_4.bin", "data_batch_5.bin"];
 
-/// The layout of a data set, or `None` if it has no standard files.
-pub(super) fn layout(dataset: Dataset) -> Option<Layout> {
-    let contents = dataset.contents()?;
-    let idx = |folder| Layout { dataset, contents, train: &IDX_TRAIN, test: &IDX_TEST, folder, gzip: true };
-    let binary = |train, test, folder| Layout { dataset, contents, train, test, folder, gzip: false };
-    match dataset {
-        Dataset::Mnist => Some(idx("mnist")),
-        Dataset::FashionMnist => Some(idx("fashion-mnist")),
-        Dataset::Cifar10 => Some(binary(&CIFAR_10_TRAIN, &["test_batch.bin"], "cifar-10-batches-bin")),
-        Dataset::Cifar100 => Some(binary(&["train.bin"], &["test.bin"], "cifar-100-binary")),
-        Dataset::ImageFolder | Dataset::Webdataset => None,
-    }
+/// The layout of a data set.
+pub(super) fn layout(dataset: Dataset) -> Layout {
+    let (format, contents, train, test, folder): (_, _, &[_], &[_], _) = match dataset {
+        Dataset::Mnist => (Format::Idx, Contents::MNIST, &IDX_TRAIN, &IDX_TEST, "mnist"),
+        Dataset::FashionMnist => (Format::Idx, Contents::MNIST, &IDX_TRAIN, &IDX_TEST, "fashion-mnist"),
+        Dataset::Cifar10 => {
+            let format = Format::CifarBinary { label_bytes: 1 };
+            (format, Contents::CIFAR_10, &CIFAR_10_TRAIN, &["test_batch.bin"], "cifar-10-batches-bin")
+        }
+        Dataset::Cifar100 => {
+            // The coarse label is before the fine one.
+            let format = Format::CifarBinary { label_bytes: 2 };
+            (format, Contents::CIFAR_100, &["train.bin"], &["test.bin"], "cifar-100-binary")
+        }
+        Dataset::ImageFolder => return Layout::ImageFolder,
+        Dataset::Webdataset => return Layout::Webdataset,
+    };
+    Layout::Standard(StandardFiles { dataset, format, contents, train, test, folder })
 }
 
 impl Layout {
+    /// The standard files with other numbers of training and test images.
+    ///
+    /// # Panics
+    ///
+    /// If the data set has no standard files.
+    #[cfg(any(test, feature = "fuzzing"))]
+    pub(super) fn with_image_counts(self, training_images: usize, test_images: usize) -> StandardFiles {
+        let Self::Standard(mut files) = self else { panic!("the data set has no standard files") };
+        files.contents = Contents { training_images, test_images, ..files.contents };
+        files
+    }
+}
+
+impl StandardFiles {
     pub(super) fn files(&self) -> impl Iterator<Item = &'static str> {
         self.train.iter().chain(self.test).copied()
     }
 
+    fn allows_gzip(&self) -> bool {
+        match self.format {
+            Format::Idx => true,
+            Format::CifarBinary { .. } => false,
+        }
+    }
+
     /// `name`, if it names a standard file; it may end in `.gz` if gzipped files are allowed.
     pub(super) fn standard_name(&self, name: &str) -> Option<String> {
-        let plain = if self.gzip { name.strip_suffix(".gz").unwrap_or(name) } else { name };
+        let plain = if self.allows_gzip() { name.strip_suffix(".gz").unwrap_or(name) } else { name };
         self.files().any(|file| file == plain).then(|| name.to_owned())
     }
 
@@ -61,7 +104,7 @@ impl Layout {
                 return Ok(plain);
             }
             let gzipped = folder.join(format!("{file}.gz"));
-            if self.gzip && gzipped.is_file() {
+            if self.allows_gzip() && gzipped.is_file() {
                 return Ok(gzipped);
             }
         }

@@ -99,8 +99,10 @@ fn start(attack: &Attack, objective: &Objective, threat_model: &ThreatModel) -> 
     let PerturbationSet { norm, epsilon } = threat_model.into();
     match (attack, objective) {
         (Attack::NFgsm(spec), _) => Start::Linf { radius: spec.noise * epsilon },
-        (_, Objective::Trades(_) | Objective::Mart(_)) => Start::Normal { deviation: DIVERGENCE_START },
-        (_, Objective::CrossEntropy(_)) => Start::in_ball(norm, epsilon),
+        (Attack::Pgd(_) | Attack::Fgsm(_), Objective::CrossEntropy(_)) => Start::in_ball(norm, epsilon),
+        (Attack::Pgd(_) | Attack::Fgsm(_), Objective::Trades(_) | Objective::Mart(_)) => {
+            Start::Normal { deviation: DIVERGENCE_START }
+        }
     }
 }
 

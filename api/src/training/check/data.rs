@@ -61,26 +61,35 @@ impl Training {
             let images = u32::try_from(contents.test_images).unwrap_or(u32::MAX);
             check_at_most("evaluation.certify.images", certify.images, images, "the number of test images")?;
         }
-        for (index, attack) in self.evaluation.final_.iter().enumerate() {
-            if matches!(attack, FinalAttack::ApgdT(_) | FinalAttack::AutoAttack(_)) && contents.classes < 4 {
-                let classes = contents.classes;
-                let problem = format!(
-                    "apgdT, a component of autoAttack, requires at least 4 classes, and the data set has {classes}; use \
-                     pgd, apgdCe, cw, fabT or square"
-                );
-                return refuse(&format!("evaluation.final[{index}]"), &problem);
-            }
-            let (method, targeted) = match attack {
-                FinalAttack::ApgdT(targeted) => ("apgdT", targeted),
-                FinalAttack::FabT(targeted) => ("fabT", targeted),
-                _ => continue,
-            };
-            let field = format!("evaluation.final[{index}].{method}.targets");
-            let others = u32::try_from(contents.classes).unwrap_or(u32::MAX).saturating_sub(1);
-            check_at_most(&field, targeted.targets(), others, "the number of classes, less one")?;
-        }
-        Ok(())
+        self.evaluation
+            .final_
+            .iter()
+            .enumerate()
+            .try_for_each(|(index, attack)| check_classes(index, attack, contents.classes))
     }
+}
+
+/// Checks that the data set has enough classes for an attack of `evaluation.final`.
+fn check_classes(index: usize, attack: &FinalAttack, classes: i64) -> Result<(), InvalidTraining> {
+    let field = format!("evaluation.final[{index}]");
+    let (uses_apgd_t, targets) = match attack {
+        FinalAttack::ApgdT(targeted) => (true, Some(("apgdT", targeted.targets()))),
+        FinalAttack::AutoAttack(_) => (true, None),
+        FinalAttack::FabT(targeted) => (false, Some(("fabT", targeted.targets()))),
+        FinalAttack::Pgd(_) | FinalAttack::Cw(_) | FinalAttack::ApgdCe(_) | FinalAttack::Square(_) => {
+            (false, None)
+        }
+    };
+    if uses_apgd_t && classes < 4 {
+        let problem = format!(
+            "apgdT, a component of autoAttack, requires at least 4 classes, and the data set has {classes}; use pgd, \
+             apgdCe, cw, fabT or square"
+        );
+        return refuse(&field, &problem);
+    }
+    let Some((method, targets)) = targets else { return Ok(()) };
+    let others = u32::try_from(classes).unwrap_or(u32::MAX).saturating_sub(1);
+    check_at_most(&format!("{field}.{method}.targets"), targets, others, "the number of classes, less one")
 }
 
 /// The URL itself is not printed: conditions and logs have more readers than the job.

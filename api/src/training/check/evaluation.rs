@@ -57,7 +57,11 @@ impl Training {
             let (method, pgd) = match attack {
                 FinalAttack::Pgd(pgd) => ("pgd", pgd),
                 FinalAttack::Cw(pgd) => ("cw", pgd),
-                _ => return Ok(()),
+                FinalAttack::ApgdCe(_)
+                | FinalAttack::ApgdT(_)
+                | FinalAttack::FabT(_)
+                | FinalAttack::Square(_)
+                | FinalAttack::AutoAttack(_) => return Ok(()),
             };
             let field = format!("evaluation.final[{index}].{method}.stepSize");
             check_size(&field, pgd.step_size.as_ref(), self.max_epsilon())
