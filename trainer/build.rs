@@ -1,4 +1,5 @@
-//! Lets the binaries of this package find libtorch: beside themselves in an image, where it was built elsewhere.
+//! Sets where the binaries of this package search for libtorch at run time: in `../lib`, as in the image, and where it was at
+//! build time.
 
 use std::env;
 

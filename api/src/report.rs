@@ -127,7 +127,7 @@ impl Count {
     }
 
     /// The fraction, from 0 to 1; 0 without images.
-    pub fn share(self) -> f64 {
+    pub fn fraction(self) -> f64 {
         self.correct as f64 / self.total.max(1) as f64
     }
 }
@@ -147,7 +147,7 @@ pub struct Accuracy {
     /// Accuracies of both sets of weights, if weights are averaged. `clean` and `robust` are those of the more robust
     /// set.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub averaging: Option<BothWeights>,
+    pub averaging: Option<RawAndAveraged>,
     /// Accuracy under a single attack step. Present if training attacks with a single step.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub single_step: Option<Count>,
@@ -157,9 +157,9 @@ pub struct Accuracy {
 }
 
 /// Accuracies of the trained weights and of the averaged weights.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
-pub struct BothWeights {
+pub struct RawAndAveraged {
     /// Accuracy of the trained weights on the clean images.
     pub raw_clean: Count,
     /// Accuracy of the trained weights on the attacked images.

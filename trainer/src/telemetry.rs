@@ -1,11 +1,11 @@
-//! Logs: JSON in a cluster, for people elsewhere; always on standard error.
+//! Logs on standard error: JSON in a cluster, text elsewhere.
 
 use std::{env, io};
 
 use datjob_api::contract;
 use tracing_subscriber::EnvFilter;
 
-/// Starts logging; `level` is what is logged where [`contract::ENV_LOG`] does not say.
+/// Starts logging at `level`, which [`contract::ENV_LOG`] overrides.
 pub fn start(level: &str) {
     let filter = EnvFilter::try_from_env(contract::ENV_LOG).unwrap_or_else(|_| EnvFilter::new(level));
     let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(io::stderr);

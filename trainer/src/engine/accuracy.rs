@@ -2,7 +2,7 @@
 
 use std::ops::ControlFlow;
 
-use datjob_api::report::{Accuracy, AttackCount, BothWeights, CertifiedCount, Split};
+use datjob_api::report::{Accuracy, AttackCount, CertifiedCount, RawAndAveraged, Split};
 use datjob_c10d::{ProcessGroup, ReduceOp};
 use tch::Tensor;
 
@@ -58,7 +58,7 @@ fn summed(numbers: &[i64], group: &ProcessGroup) -> Result<Vec<i64>, TrainError>
 /// were measured too. The first attack decides; a second is the single step.
 pub(super) fn on_validation(raw: &Counts, averaged: Option<&Counts>, attack: &str, epoch: u32) -> Accuracy {
     let better = averaged.filter(|averaged| is_better(averaged, raw)).unwrap_or(raw);
-    let both = |averaged: &Counts| BothWeights {
+    let both = |averaged: &Counts| RawAndAveraged {
         raw_clean: raw.clean(),
         raw_robust: raw.under_attack(0),
         averaged_clean: averaged.clean(),

@@ -143,7 +143,7 @@ impl History {
 pub(crate) mod tests {
     use std::fs;
 
-    use datjob_api::report::{AttackCount, BothWeights, Count, Split};
+    use datjob_api::report::{AttackCount, Count, RawAndAveraged, Split};
 
     use super::*;
 
@@ -196,7 +196,7 @@ pub(crate) mod tests {
             split: Split::Validation,
             clean: count(800),
             robust: AttackCount::new("pgd-10", count(correct)),
-            averaging: Some(BothWeights {
+            averaging: Some(RawAndAveraged {
                 raw_clean: count(790),
                 raw_robust: count(correct - 5),
                 averaged_clean: count(800),

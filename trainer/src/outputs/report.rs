@@ -125,7 +125,7 @@ fn attack(AttackResult { attack, total, stages, warnings, .. }: &AttackResult) -
 fn by_class(CountsByClass { total, clean, worst_case, .. }: &CountsByClass) -> Vec<ClassRow> {
     let bar = |correct: u64, total: u64| {
         let count = Count { correct, total };
-        Bar { width: format!("{:.1}", count.share() * 8.0), percent: count.percent() }
+        Bar { width: format!("{:.1}", count.fraction() * 8.0), percent: count.percent() }
     };
     let counts = total.iter().zip(clean).zip(worst_case);
     counts

@@ -127,16 +127,16 @@ fn scalars(record: &EpochRecord) -> Vec<(&'static str, f64)> {
         ("training/epoch_seconds", record.timing.epoch_seconds),
     ];
     if let Some(accuracy) = &record.accuracy {
-        scalars.push(("validation/clean", accuracy.clean.share() * 100.0));
-        scalars.push(("validation/robust", accuracy.robust.count().share() * 100.0));
+        scalars.push(("validation/clean", accuracy.clean.fraction() * 100.0));
+        scalars.push(("validation/robust", accuracy.robust.count().fraction() * 100.0));
         if let Some(both) = &accuracy.averaging {
-            scalars.push(("validation/clean_raw", both.raw_clean.share() * 100.0));
-            scalars.push(("validation/robust_raw", both.raw_robust.share() * 100.0));
-            scalars.push(("validation/clean_averaged", both.averaged_clean.share() * 100.0));
-            scalars.push(("validation/robust_averaged", both.averaged_robust.share() * 100.0));
+            scalars.push(("validation/clean_raw", both.raw_clean.fraction() * 100.0));
+            scalars.push(("validation/robust_raw", both.raw_robust.fraction() * 100.0));
+            scalars.push(("validation/clean_averaged", both.averaged_clean.fraction() * 100.0));
+            scalars.push(("validation/robust_averaged", both.averaged_robust.fraction() * 100.0));
         }
         if let Some(single_step) = accuracy.single_step {
-            scalars.push(("validation/single_step", single_step.share() * 100.0));
+            scalars.push(("validation/single_step", single_step.fraction() * 100.0));
         }
     }
     scalars

@@ -2,7 +2,9 @@
 
 use datjob_api::{
     datjob::ResultsStatus,
-    report::{Accuracy, AttackResult, CertifiedCount, Failure, Report, Results, StageCount, SweepCount},
+    report::{
+        Accuracy, AttackCount, AttackResult, CertifiedCount, Failure, Report, Results, StageCount, SweepCount,
+    },
 };
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 
@@ -160,10 +162,12 @@ fn is_better(one: &Accuracy, other: &Accuracy) -> bool {
 }
 
 fn truncate_accuracy(accuracy: &Accuracy) -> Accuracy {
-    let mut accuracy = accuracy.clone();
-    accuracy.robust.attack = truncate(&accuracy.robust.attack, MAX_NAME_BYTES);
-    accuracy.overfitting = accuracy.overfitting.as_deref().map(|one| truncate(one, MAX_LINE_BYTES));
-    accuracy
+    let attack = truncate(&accuracy.robust.attack, MAX_NAME_BYTES);
+    Accuracy {
+        robust: AttackCount { attack, ..accuracy.robust },
+        overfitting: accuracy.overfitting.as_deref().map(|one| truncate(one, MAX_LINE_BYTES)),
+        ..*accuracy
+    }
 }
 
 fn truncate_sweep_point(count: &SweepCount) -> SweepCount {

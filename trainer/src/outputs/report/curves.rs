@@ -32,7 +32,7 @@ pub(super) fn by_epoch(history: &History) -> Result<Option<EpochCurves<'_>>, Str
         };
         Series { name: name.to_owned(), points: history.epochs.iter().filter_map(point).collect() }
     };
-    let percent = |count: Count| count.share() * 100.0;
+    let percent = |count: Count| count.fraction() * 100.0;
     let loss = Plot {
         title: "Training loss",
         x: "epoch",
@@ -56,7 +56,7 @@ pub(super) fn by_epoch(history: &History) -> Result<Option<EpochCurves<'_>>, Str
         .iter()
         .any(|record| record.accuracy.as_ref().is_some_and(|accuracy| accuracy.averaging.is_some()));
     let accuracies = if averages {
-        let both = |record: &EpochRecord| record.accuracy.as_ref()?.averaging.clone();
+        let both = |record: &EpochRecord| record.accuracy.as_ref()?.averaging;
         vec![
             series("clean, raw weights", &|record| Some(percent(both(record)?.raw_clean))),
             series(&format!("{robust}, raw"), &|record| Some(percent(both(record)?.raw_robust))),
@@ -159,6 +159,6 @@ pub(super) fn certified(
 }
 
 fn point(x: f64, figure: &AccuracyEstimate) -> Point {
-    let share = Count { correct: figure.correct, total: figure.total }.share();
+    let share = Count { correct: figure.correct, total: figure.total }.fraction();
     Point { x, y: share * 100.0, interval: Some((figure.lower, figure.upper)) }
 }
