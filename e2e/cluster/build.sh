@@ -21,7 +21,7 @@ fi
 
 hash=$({
 	go version
-	find . -type f \( -name '*.go' -o -name go.mod -o -name go.sum -o -name build.sh \) ! -name '*_test.go' -print0 |
+	find . -type f \( -name '*.go' -o -name go.mod -o -name go.sum -o -name build.sh -o -name go.sh \) ! -name '*_test.go' -print0 |
 		LC_ALL=C sort -z | xargs -0 sha256sum
 } | sha256sum | cut -d' ' -f1)
 if [ -x "$out/cluster" ] && [ -x "$out/pause" ] && [ "$(cat "$out/.cluster-hash" 2>/dev/null)" = "$hash" ]; then
@@ -32,8 +32,7 @@ fi
 echo "==> Building Kubernetes, kubectl and helm in one binary (the first time: some 10 minutes)"
 
 # Static binaries: the pause image holds nothing but its program.
-export CGO_ENABLED=0
-go build -trimpath -ldflags '-s -w' -o "$out/pause" ./pause
+./go.sh build -ldflags '-s -w' -o "$out/pause" ./pause
 
 # Without them /version says v0.0.0, and Helm refuses charts with a kubeVersion.
 module_version() { sed -n "s|^	$1 \(v[^ ]*\).*|\1|p" go.mod; }
@@ -49,7 +48,7 @@ overlay=$(mktemp)
 trap 'rm -f "$overlay"' EXIT
 echo "{\"Replace\":{\"$PWD/internal/image/built/pause\":\"$out/pause\"}}" >"$overlay"
 # To a new file: a cluster that runs from the old one goes on.
-nice go build -trimpath -overlay "$overlay" -ldflags "$ldflags" -o "$out/cluster.new" .
+nice ./go.sh build -overlay "$overlay" -ldflags "$ldflags" -o "$out/cluster.new" .
 mv "$out/cluster.new" "$out/cluster"
 echo "$hash" >"$out/.cluster-hash"
 echo "Built $out/cluster."

@@ -52,8 +52,11 @@ fn reduced(mut job: Value, short: &Value) -> Value {
     if training["data"]["additional"].is_object() {
         training["data"]["additional"]["labels"]["teacher"]["model"] = json!({"architecture": "small-cnn"});
     }
-    if training["attack"]["pgd"].is_object() {
-        training["attack"]["pgd"]["steps"] = 1.into();
+    let attack = training["attack"].as_object_mut();
+    for steps in
+        attack.into_iter().flat_map(|attack| attack.values_mut()).filter_map(|spec| spec.get_mut("steps"))
+    {
+        *steps = 1.into();
     }
     // The learning rates of the examples do not suit this network and number of steps.
     if let Some(optimizer) = training.get_mut("optimizer").and_then(Value::as_object_mut) {

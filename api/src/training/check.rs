@@ -141,12 +141,19 @@ impl Training {
             return refuse("smoothing", "requires objective.crossEntropy; use it, or remove smoothing");
         }
         match self.attack.method {
-            Attack::Pgd(_) if self.catastrophic_overfitting.is_some() => {
-                refuse("catastrophicOverfitting", "requires attack.fgsm or attack.nFgsm; remove the field")
-            }
-            Attack::Pgd(_) => Ok(()),
+            Attack::Pgd(_) => self.check_multi_step_attack(),
             Attack::Fgsm(_) | Attack::NFgsm(_) => self.check_single_step_attack(),
         }
+    }
+
+    fn check_multi_step_attack(&self) -> Result<(), InvalidTraining> {
+        if self.catastrophic_overfitting.is_some() {
+            return refuse(
+                "catastrophicOverfitting",
+                "requires attack.fgsm or attack.nFgsm; remove the field",
+            );
+        }
+        Ok(())
     }
 
     fn check_single_step_attack(&self) -> Result<(), InvalidTraining> {

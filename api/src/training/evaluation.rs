@@ -164,7 +164,7 @@ pub enum FinalAttack {
 }
 
 impl FinalAttack {
-    /// The name that results use: `pgd-20`, or `pgd-50-10` for 50 steps with 10 restarts; `apgd-ce-100`; `apgd-t-100-9`
+    /// The name that results use; distinct within `evaluation.final`. It contains the two numbers of an attack: `pgd-20`, or `pgd-50-10` for 50 steps with 10 restarts; `apgd-ce-100`; `apgd-t-100-9`
     /// for 100 steps towards each of 9 classes; `square-5000` for 5000 queries; `autoattack`.
     pub fn name(&self) -> String {
         let (method, steps, runs) = match self {

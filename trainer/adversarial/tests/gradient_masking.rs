@@ -41,7 +41,8 @@ fn auto_attack() -> EvalAttack {
             Method::ApgdCe(_) => Method::ApgdCe(ApgdParameters { perturbations, steps }),
             Method::ApgdT(_) => Method::ApgdT(ApgdParameters { perturbations, steps }),
             Method::FabT(_) => Method::FabT(FabParameters { perturbations, steps }),
-            _ => Method::Square(SquareParameters { perturbations, queries: 300 }),
+            Method::Square(_) => Method::Square(SquareParameters { perturbations, queries: 300 }),
+            ref other => panic!("not a stage of AutoAttack: {other:?}"),
         };
     }
     attack

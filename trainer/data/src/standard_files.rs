@@ -177,3 +177,20 @@ pub(super) fn check_labels(path: &Path, labels: &[u8], classes: i64) -> Result<(
         Some((image, &label)) => Err(DataError::Label { path: path.to_owned(), image, label, classes }),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_layout_agrees_with_the_properties_of_the_data_set() {
+        for dataset in Dataset::ALL {
+            let contents = match layout(dataset) {
+                Layout::Standard(files) => Some(files.contents),
+                Layout::ImageFolder | Layout::Webdataset => None,
+            };
+            assert_eq!(contents, dataset.contents(), "{dataset:?}");
+            assert_eq!(contents.is_none(), dataset.is_encoded(), "{dataset:?}");
+        }
+    }
+}
