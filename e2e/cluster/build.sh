@@ -31,7 +31,7 @@ fi
 
 echo "==> Building Kubernetes, kubectl and helm in one binary (the first time: some 10 minutes)"
 
-# Static binaries: the pause image holds nothing but its program.
+# The pause image holds nothing but its program, which is static (go.sh).
 ./go.sh build -ldflags '-s -w' -o "$out/pause" ./pause
 
 # Without them /version says v0.0.0, and Helm refuses charts with a kubeVersion.

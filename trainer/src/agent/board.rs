@@ -47,9 +47,7 @@ impl Board {
             report.generation = snapshot.generation;
             report.pods_joined = snapshot.joined;
             report.failure = report.failure.or(snapshot.failure);
-            if snapshot.running.is_none() && matches!(report.phase, Phase::Training | Phase::Evaluating) {
-                report.phase = Phase::Forming;
-            }
+            report.phase = phase_of_world(report.phase, snapshot.running.is_some());
         }
         report
     }
@@ -126,5 +124,32 @@ impl Board {
     fn change(&self) -> MutexGuard<'_, Report> {
         // Every change leaves a whole report.
         self.report.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// The phase, given whether the rendezvous has a running world. The agent learns of a new world, or of the end of one, only
+/// with its next heartbeat.
+fn phase_of_world(phase: Phase, is_running: bool) -> Phase {
+    match (phase, is_running) {
+        (Phase::Forming, true) => Phase::Training,
+        (Phase::Training | Phase::Evaluating, false) => Phase::Forming,
+        (phase, _) => phase,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_job_forms_exactly_while_no_world_is_running() {
+        assert_eq!(phase_of_world(Phase::Forming, true), Phase::Training);
+        assert_eq!(phase_of_world(Phase::Evaluating, true), Phase::Evaluating);
+        for running in [Phase::Training, Phase::Evaluating] {
+            assert_eq!(phase_of_world(running, false), Phase::Forming);
+        }
+        for phase in [Phase::Preparing, Phase::Succeeded, Phase::Failed] {
+            assert_eq!([phase_of_world(phase, true), phase_of_world(phase, false)], [phase; 2]);
+        }
     }
 }
