@@ -54,16 +54,16 @@ lint: prerequisites libtorch ## check formatting, module cycles, shell scripts, 
 	shellcheck $(SHELL_SCRIPTS)
 	cargo clippy --release --workspace --all-targets -- -D warnings
 	RUSTDOCFLAGS="-D warnings" cargo doc --release --no-deps $(PACKAGES)
-	cd e2e/cluster && ./go.sh vet ./...
+	e2e/cluster/go.sh vet ./...
 
 .PHONY: staticcheck
 staticcheck: prerequisites ## staticcheck of e2e/cluster; not in make lint, because it also analyses all of Kubernetes
-	cd e2e/cluster && nice ./go.sh run honnef.co/go/tools/cmd/staticcheck@v0.8.2 ./...
+	nice e2e/cluster/go.sh run honnef.co/go/tools/cmd/staticcheck@v0.8.2 ./...
 
 .PHONY: unit
 unit: prerequisites libtorch plugin ## run the tests that need no cluster
 	cargo test --release $(PACKAGES)
-	cd e2e/cluster && ./go.sh test ./...
+	e2e/cluster/go.sh test ./...
 
 .PHONY: fuzz
 fuzz: prerequisites ## fuzz every parser of untrusted input; FUZZ_SECONDS=3600 for longer runs

@@ -83,7 +83,7 @@ impl Dataset {
 
     /// Whether the images are encoded and of any size. They are decoded and resized to `imageSize` during training.
     pub fn is_encoded(self) -> bool {
-        matches!(self, Self::ImageFolder | Self::Webdataset)
+        self.contents().is_none()
     }
 
     /// Default of `augmentation.flip`: true, except for digits, which are not symmetric.

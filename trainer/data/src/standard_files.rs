@@ -190,7 +190,6 @@ mod tests {
                 Layout::ImageFolder | Layout::Webdataset => None,
             };
             assert_eq!(contents, dataset.contents(), "{dataset:?}");
-            assert_eq!(contents.is_none(), dataset.is_encoded(), "{dataset:?}");
         }
     }
 }

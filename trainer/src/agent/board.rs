@@ -44,10 +44,10 @@ impl Board {
         let mut report = self.change().clone();
         if let Some(host) = self.host.get() {
             let snapshot = host.snapshot();
+            report.phase = phase_of_world(report.phase, report.generation, snapshot.running);
             report.generation = snapshot.generation;
             report.pods_joined = snapshot.joined;
             report.failure = report.failure.or(snapshot.failure);
-            report.phase = phase_of_world(report.phase, snapshot.running.is_some());
         }
         report
     }
@@ -127,12 +127,14 @@ impl Board {
     }
 }
 
-/// The phase, given whether the rendezvous has a running world. The agent learns of a new world, or of the end of one, only
-/// with its next heartbeat.
-fn phase_of_world(phase: Phase, is_running: bool) -> Phase {
-    match (phase, is_running) {
-        (Phase::Forming, true) => Phase::Training,
-        (Phase::Training | Phase::Evaluating, false) => Phase::Forming,
+/// The phase, given the world that this agent last started and the one that the rendezvous runs. The agent learns of a new
+/// world, or of the end of one, only with its next heartbeat.
+fn phase_of_world(phase: Phase, started: u32, running: Option<u32>) -> Phase {
+    match (phase, running) {
+        (Phase::Training | Phase::Evaluating, None) => Phase::Forming,
+        (Phase::Forming | Phase::Training | Phase::Evaluating, Some(running)) if running != started => {
+            Phase::Training
+        }
         (phase, _) => phase,
     }
 }
@@ -142,14 +144,16 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_job_forms_exactly_while_no_world_is_running() {
-        assert_eq!(phase_of_world(Phase::Forming, true), Phase::Training);
-        assert_eq!(phase_of_world(Phase::Evaluating, true), Phase::Evaluating);
-        for running in [Phase::Training, Phase::Evaluating] {
-            assert_eq!(phase_of_world(running, false), Phase::Forming);
-        }
+    fn the_phase_is_that_of_the_running_world() {
+        // No world yet, the first one, its end, the second one; the agent has started none, then the first.
+        assert_eq!(phase_of_world(Phase::Forming, 0, None), Phase::Forming);
+        assert_eq!(phase_of_world(Phase::Forming, 0, Some(1)), Phase::Training);
+        assert_eq!(phase_of_world(Phase::Evaluating, 1, Some(1)), Phase::Evaluating);
+        assert_eq!(phase_of_world(Phase::Evaluating, 1, None), Phase::Forming);
+        assert_eq!(phase_of_world(Phase::Training, 1, None), Phase::Forming);
+        assert_eq!(phase_of_world(Phase::Evaluating, 1, Some(2)), Phase::Training);
         for phase in [Phase::Preparing, Phase::Succeeded, Phase::Failed] {
-            assert_eq!([phase_of_world(phase, true), phase_of_world(phase, false)], [phase; 2]);
+            assert_eq!([phase_of_world(phase, 1, Some(2)), phase_of_world(phase, 1, None)], [phase; 2]);
         }
     }
 }

@@ -159,6 +159,6 @@ pub(super) fn certified(
 }
 
 fn point(x: f64, figure: &AccuracyEstimate) -> Point {
-    let share = Count { correct: figure.correct, total: figure.total }.fraction();
-    Point { x, y: share * 100.0, interval: Some((figure.lower, figure.upper)) }
+    let fraction = Count { correct: figure.correct, total: figure.total }.fraction();
+    Point { x, y: fraction * 100.0, interval: Some((figure.lower, figure.upper)) }
 }
