@@ -25,7 +25,7 @@ say "Training on two pods, then evaluating on 10,000 test images (some minutes)"
 started=$SECONDS
 last=
 while true; do
-  line=$(kubectl get datjob fashion-mnist -o jsonpath='{.status.state}  epoch {.status.epoch} {.status.progress.percent}%  clean {.status.clean}  robust {.status.robust}' | sed 's/ %  / /')
+  line=$(kubectl get datjob fashion-mnist -o jsonpath='{.status.state}  epoch {.status.epoch} {.status.progress.percent}%  clean {.status.clean}  robust {.status.robust}  {.status.split}' | sed 's/ %  / /')
   if [ "$line" != "$last" ]; then
     printf '    %4d s  %s\n' "$((SECONDS - started))" "$line"
     last=$line

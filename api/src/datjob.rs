@@ -37,6 +37,7 @@ pub const GROUP: &str = "datjob.io";
     printcolumn(name = "Workers", type_ = "string", json_path = ".status.workers"),
     printcolumn(name = "Clean", type_ = "string", json_path = ".status.clean"),
     printcolumn(name = "Robust", type_ = "string", json_path = ".status.robust"),
+    printcolumn(name = "Split", type_ = "string", json_path = ".status.split"),
     printcolumn(name = "Restarts", type_ = "integer", json_path = ".status.restarts.total"),
     printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp"),
     doc = "A DatJob trains one network adversarially on several pods and reports its clean and robust accuracy."

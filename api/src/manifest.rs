@@ -1,26 +1,38 @@
-//! Reads a DatJob manifest on a workstation, without the fields that only apply to a cluster.
+//! Reads a DatJob manifest on a workstation, as kubectl reads it. The fields that only apply to a cluster are not checked.
 
 use std::{fs, path::Path};
 
 use serde::Deserialize;
+use serde_json::Value;
 
 use crate::Training;
 
+mod yaml;
+
+/// The API version of a DatJob.
+const API_VERSION: &str = "datjob.io/v1alpha1";
+
 /// A DatJob manifest, without the fields that only apply to a cluster.
-#[derive(Debug, Deserialize)]
-#[serde(rename_all = "camelCase")]
+#[derive(Debug)]
 pub struct Manifest {
-    /// Metadata of the job.
-    pub metadata: Metadata,
+    /// Name of the job.
+    pub name: String,
     /// Spec of the job.
     pub spec: Spec,
 }
 
-/// Metadata of a job.
-#[derive(Debug, Deserialize)]
-pub struct Metadata {
-    /// Name of the job.
-    pub name: String,
+/// A DatJob as it is written.
+#[derive(Deserialize)]
+struct Job {
+    metadata: Metadata,
+    spec: Spec,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Metadata {
+    name: Option<String>,
+    generate_name: Option<String>,
 }
 
 /// Spec of a job.
@@ -32,6 +44,10 @@ pub struct Spec {
     /// Training spec.
     pub training: Training,
 }
+
+/// The fields of a spec. Those that [`Spec`] does not have only apply to a cluster.
+const SPEC_FIELDS: [&str; 7] =
+    ["replicas", "workersPerPod", "lifecycle", "pod", "checkpoints", "networkPolicy", "training"];
 
 /// Limit on restarts.
 #[derive(Debug, Deserialize)]
@@ -73,17 +89,162 @@ pub enum ManifestError {
     },
 }
 
-/// Reads the first DatJob of a file of YAML documents.
+/// Reads the only DatJob of a file of YAML or JSON documents. Other objects are ignored.
 pub fn read(path: &Path) -> Result<Manifest, ManifestError> {
     let name = path.display().to_string();
     let text = fs::read_to_string(path).map_err(|error| ManifestError::Read { path: name.clone(), error })?;
-    let problem = |problem: String| ManifestError::Manifest { path: name.clone(), problem };
-    for document in serde_yaml::Deserializer::from_str(&text) {
-        // Via JSON, as in an API server, because serde_yaml expects tags for enum variants.
-        let json = serde_json::Value::deserialize(document).map_err(|error| problem(error.to_string()))?;
-        if json.get("kind").is_some_and(|kind| kind == "DatJob") {
-            return serde_json::from_value(json).map_err(|error| problem(error.to_string()));
+    parse(&text).map_err(|problem| ManifestError::Manifest { path: name, problem })
+}
+
+/// Reads the only DatJob of a text; the error is a sentence.
+fn parse(text: &str) -> Result<Manifest, String> {
+    let objects: Vec<Value> = yaml::documents(text)?.into_iter().flat_map(items).collect();
+    let (jobs, others): (Vec<Value>, Vec<Value>) =
+        objects.into_iter().partition(|object| object["kind"] == "DatJob");
+    let mut jobs = jobs.into_iter();
+    match (jobs.next(), jobs.len()) {
+        (Some(job), 0) => manifest(job),
+        (Some(job), _) => {
+            let names: Vec<&str> = std::iter::once(&job).chain(jobs.as_slice()).map(job_name).collect();
+            Err(format!("expected one DatJob, found {}; write each to its own file", names.join(", ")))
+        }
+        (None, _) => {
+            let kinds: Vec<&str> = others.iter().filter_map(|object| object["kind"].as_str()).collect();
+            let found = if kinds.is_empty() { "no object with a kind".to_owned() } else { kinds.join(", ") };
+            Err(format!("expected an object of kind DatJob, found {found}"))
         }
     }
-    Err(problem("no YAML document has kind DatJob".to_owned()))
+}
+
+/// The items of a list, as `kubectl get -o yaml` writes it, or the object itself.
+fn items(object: Value) -> Vec<Value> {
+    let is_list = object["kind"].as_str().is_some_and(|kind| kind.ends_with("List"));
+    match object {
+        Value::Object(mut fields) if is_list => match fields.remove("items") {
+            Some(Value::Array(items)) => items,
+            _ => Vec::new(),
+        },
+        object => vec![object],
+    }
+}
+
+fn job_name(job: &Value) -> &str {
+    let metadata = &job["metadata"];
+    metadata["name"].as_str().or(metadata["generateName"].as_str()).unwrap_or("a DatJob without a name")
+}
+
+fn manifest(job: Value) -> Result<Manifest, String> {
+    if job["apiVersion"] != API_VERSION {
+        return Err(format!("apiVersion: unsupported value {}; expected {API_VERSION}", job["apiVersion"]));
+    }
+    let mut spec_fields = job["spec"].as_object().into_iter().flatten().map(|(name, _)| name.as_str());
+    if let Some(unknown) = spec_fields.find(|name| !SPEC_FIELDS.contains(name)) {
+        return Err(format!("spec.{unknown}: unknown field; expected one of {}", SPEC_FIELDS.join(", ")));
+    }
+    let Job { metadata, spec } = serde_path_to_error::deserialize(job).map_err(|error| {
+        let (path, problem) = (error.path().to_string(), error.inner());
+        if path == "." { problem.to_string() } else { format!("{path}: {problem}") }
+    })?;
+    // The API server appends random characters to generateName.
+    let generated = metadata.generate_name.map(|prefix| prefix.trim_end_matches('-').to_owned());
+    let name = metadata.name.or(generated).filter(|name| !name.is_empty());
+    let name = name.ok_or_else(|| "metadata: missing field `name`".to_owned())?;
+    Ok(Manifest { name, spec })
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn job(name: &str) -> Value {
+        json!({
+            "apiVersion": API_VERSION,
+            "kind": "DatJob",
+            "metadata": {"name": name, "labels": {"a": "b"}},
+            "spec": {
+                "replicas": 2,
+                "checkpoints": {"persistentVolumeClaim": {"claimName": "c"}},
+                "training": {
+                    "model": {"architecture": "small-cnn"},
+                    "data": {
+                        "dataset": "mnist",
+                        "source": {"volume": {"persistentVolumeClaim": {"claimName": "d"}}}
+                    },
+                    "threatModel": {"epsilon": "0.1"},
+                    "attack": {"fgsm": {}},
+                    "schedule": {"epochs": 1}
+                }
+            }
+        })
+    }
+
+    fn problem(text: &str) -> String {
+        parse(text).unwrap_err()
+    }
+
+    #[test]
+    fn reads_one_job_among_other_objects() {
+        let claim = json!({"apiVersion": "v1", "kind": "PersistentVolumeClaim", "metadata": {"name": "c"}});
+        assert_eq!(parse(&format!("---\n{claim}\n---\n{}\n---\n", job("a"))).unwrap().name, "a");
+        let list = json!({"apiVersion": "v1", "kind": "List", "items": [claim, job("b")]});
+        assert_eq!(parse(&list.to_string()).unwrap().name, "b");
+    }
+
+    #[test]
+    fn refuses_several_jobs_and_none() {
+        let two = format!("{}\n---\n{}", job("a"), job("b"));
+        assert_eq!(problem(&two), "expected one DatJob, found a, b; write each to its own file");
+        assert_eq!(
+            problem("kind: ConfigMap\n---\nkind: Secret\n"),
+            "expected an object of kind DatJob, found ConfigMap, Secret"
+        );
+        assert_eq!(problem(""), "expected an object of kind DatJob, found no object with a kind");
+    }
+
+    #[test]
+    fn generate_name_names_the_run() {
+        let mut generated = job("x");
+        generated["metadata"] = json!({"generateName": "trial-"});
+        assert_eq!(parse(&generated.to_string()).unwrap().name, "trial");
+        generated["metadata"] = json!({});
+        assert_eq!(problem(&generated.to_string()), "metadata: missing field `name`");
+    }
+
+    #[test]
+    fn errors_name_the_field() {
+        let with = |pointer: &str, value: Value| {
+            let mut job = job("a");
+            *job.pointer_mut(pointer).unwrap() = value;
+            problem(&job.to_string())
+        };
+        assert_eq!(
+            with("/apiVersion", json!("datjob.io/v2")),
+            "apiVersion: unsupported value \"datjob.io/v2\"; expected datjob.io/v1alpha1"
+        );
+        assert_eq!(
+            with("/spec/training/attack", json!({"pgd": {"step": 1}})),
+            "spec.training.attack.pgd.step: unknown field `step`, expected `steps` or `stepSize`"
+        );
+        assert!(
+            with("/spec/training/schedule", json!({"epochs": "3"}))
+                .starts_with("spec.training.schedule.epochs: invalid type: string \"3\", expected u32")
+        );
+        let mut typo = job("a");
+        typo["spec"]["replica"] = 3.into();
+        let expected = "spec.replica: unknown field; expected one of replicas, workersPerPod, ";
+        assert!(problem(&typo.to_string()).starts_with(expected));
+    }
+
+    #[test]
+    #[cfg(feature = "crd")]
+    fn knows_the_fields_of_the_resource() {
+        use kube::CustomResourceExt;
+        let crd = serde_json::to_value(crate::datjob::DatJob::crd()).unwrap();
+        let spec = &crd["spec"]["versions"][0]["schema"]["openAPIV3Schema"]["properties"]["spec"];
+        let mut fields = SPEC_FIELDS.map(str::to_owned);
+        fields.sort();
+        assert!(spec["properties"].as_object().unwrap().keys().eq(&fields));
+    }
 }

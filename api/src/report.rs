@@ -33,6 +33,9 @@ pub struct Report {
     /// Latest evaluation on the validation split.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub accuracy: Option<Accuracy>,
+    /// Problems that do not end the job, a sentence each, without a full stop.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub warnings: Vec<String>,
     /// Final results on the test set; present exactly if `phase` is [`Phase::Succeeded`].
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub results: Option<Results>,
@@ -278,10 +281,12 @@ pub struct Results {
     pub libtorch_version: String,
     /// Ranks in the last world.
     pub world_size: u32,
-    /// CPU threads of each rank in the last world. Results are bitwise reproducible only with the same number of threads.
-    /// 0 in results of older trainers.
+    /// CPU threads of each rank in the last world; 0 in results of older trainers.
     #[serde(default)]
     pub threads: u32,
+    /// The distinct CPU or GPU models of the ranks in the last world; empty in results of older trainers.
+    #[serde(default)]
+    pub devices: Vec<String>,
 }
 
 /// Accuracy under PGD for one radius and one number of steps.

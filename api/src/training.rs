@@ -58,8 +58,9 @@ pub use source::{
 ]))]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct Training {
-    /// Seed of all random numbers: initial weights, order of images, augmentation, attacks. From 0 to 9007199254740991;
-    /// defaults to 0. The same seed and world give bitwise identical weights.
+    /// Seed of all random numbers but the validation split: initial weights, order of images, augmentation, attacks. From
+    /// 0 to 9007199254740991; defaults to 0. The same seed, world size, number of threads and CPU or GPU model give bitwise
+    /// identical weights.
     #[serde(default)]
     #[schemars(range(min = 0, max = 9_007_199_254_740_991_i64))]
     pub seed: u64,

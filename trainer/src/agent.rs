@@ -149,14 +149,18 @@ async fn fetch_data(
         Source::ObjectStore(source) => Credentials::from_environment(&source)
             .and_then(|keys| objects::fetch(dataset, &source, keys.as_ref(), &directory, RETRY))
             .map_err(|error| error.to_string()),
-        Source::Volume(_) | Source::Image(_) => Ok(()),
+        Source::Volume(_) | Source::Image(_) => Ok(None),
     };
-    tokio::task::spawn_blocking(fetch)
+    let warning = tokio::task::spawn_blocking(fetch)
         .await
         .map_err(|error| {
             (FailureReason::Crash, format!("spec.training.data.source: the download crashed: {error}"))
         })?
-        .map_err(|sentence| (FailureReason::Data, sentence))
+        .map_err(|sentence| (FailureReason::Data, sentence))?;
+    if let Some(warning) = warning {
+        board.warning(warning);
+    }
+    Ok(())
 }
 
 /// Fetches the files beside the data set's that come over HTTP.

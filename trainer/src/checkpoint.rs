@@ -22,7 +22,7 @@ use sha2::{Digest, Sha256};
 use datjob_adversarial::state_dict::{self, StateDict, StateDictError};
 use datjob_data::{
     files::{self, FileError},
-    weights::TENSORS_MAX_BYTES,
+    weights::{TENSORS_MAX_BYTES, WeightsCard},
 };
 
 pub mod results;
@@ -46,6 +46,8 @@ pub struct Position {
     pub optimizer_begin: u64,
     /// What the attack's step sizes are multiplied by.
     pub step_scale: f64,
+    /// Seed of the validation split.
+    pub validation_seed: u64,
 }
 
 /// What is known of a checkpoint beside its tensors.
@@ -62,6 +64,9 @@ pub struct Manifest {
     /// What the attack's step sizes are multiplied by.
     #[serde(default = "unscaled")]
     pub step_scale: f64,
+    /// Seed of the validation split; absent in checkpoints of trainers that drew it by the training's seed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub validation_seed: Option<u64>,
     /// SHA-256 of the training spec that it belongs to.
     pub training_hash: String,
     /// Fingerprint of the data set that was trained on; absent in checkpoints of trainers that took none.
@@ -71,6 +76,9 @@ pub struct Manifest {
     pub sha256: String,
     /// The best weights so far.
     pub best: Option<Best>,
+    /// What catastrophic overfitting is a fall from.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub overfitting_reference: Option<OverfittingReference>,
 }
 
 fn unscaled() -> f64 {
@@ -97,6 +105,19 @@ pub struct Best {
     pub file: String,
     /// Its SHA-256.
     pub sha256: String,
+}
+
+/// The highest robust accuracy so far on the validation split of the weights that are trained; averaged weights follow them
+/// slowly. Only for single-step training.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct OverfittingReference {
+    /// The epoch, counted from 1.
+    pub epoch: u32,
+    /// Robust accuracy.
+    pub robust: AttackCount,
+    /// Accuracy under a single step.
+    pub single_step: Count,
 }
 
 /// A checkpoint that cannot be written or read.
@@ -191,37 +212,60 @@ impl Directory {
     /// Writes a checkpoint and then its manifest.
     pub fn save(
         &self,
-        Position { epoch, step, optimizer_begin, step_scale }: Position,
+        Position { epoch, step, optimizer_begin, step_scale, validation_seed }: Position,
         tensors: &StateDict,
         best: Option<&Best>,
+        overfitting_reference: Option<&OverfittingReference>,
     ) -> Result<(), CheckpointError> {
-        let sha256 = self.write_tensors(&tensors_file(epoch), tensors)?;
+        let sha256 = self.write_tensors(&tensors_file(epoch), tensors, None)?;
         let training_hash = self.training_hash.clone();
-        let (best, data) = (best.cloned(), Some(self.data.clone()));
-        let manifest =
-            Manifest { epoch, step, optimizer_begin, step_scale, training_hash, data, sha256, best };
+        let manifest = Manifest {
+            epoch,
+            step,
+            optimizer_begin,
+            step_scale,
+            validation_seed: Some(validation_seed),
+            training_hash,
+            data: Some(self.data.clone()),
+            sha256,
+            best: best.cloned(),
+            overfitting_reference: overfitting_reference.cloned(),
+        };
         let json = serde_json::to_vec_pretty(&manifest).map_err(|e| self.bad_manifest(epoch, &e))?;
         Ok(files::write_atomically(&self.path.join(manifest_file(epoch)), &json)?)
     }
 
     /// Writes weights that are the best so far; returns the file and its SHA-256.
-    pub fn save_best(&self, epoch: u32, weights: &StateDict) -> Result<(String, String), CheckpointError> {
+    pub fn save_best(
+        &self,
+        epoch: u32,
+        weights: &StateDict,
+        card: &WeightsCard,
+    ) -> Result<(String, String), CheckpointError> {
         let file = best_file(epoch);
-        let sha256 = self.write_tensors(&file, weights)?;
+        let sha256 = self.write_tensors(&file, weights, Some(card))?;
         Ok((file, sha256))
     }
 
     /// Writes the weights that are the job's result; returns the file and its SHA-256.
-    pub fn save_result(&self, weights: &StateDict) -> Result<(String, String), CheckpointError> {
+    pub fn save_result(
+        &self,
+        weights: &StateDict,
+        card: &WeightsCard,
+    ) -> Result<(String, String), CheckpointError> {
         let file = BEST_FILE.to_owned();
-        let sha256 = self.write_tensors(&file, weights)?;
+        let sha256 = self.write_tensors(&file, weights, Some(card))?;
         Ok((file, sha256))
     }
 
     /// Writes the weights after the last epoch; returns the file and its SHA-256.
-    pub fn save_last(&self, weights: &StateDict) -> Result<(String, String), CheckpointError> {
+    pub fn save_last(
+        &self,
+        weights: &StateDict,
+        card: &WeightsCard,
+    ) -> Result<(String, String), CheckpointError> {
         let file = LAST_FILE.to_owned();
-        let sha256 = self.write_tensors(&file, weights)?;
+        let sha256 = self.write_tensors(&file, weights, Some(card))?;
         Ok((file, sha256))
     }
 
@@ -305,9 +349,14 @@ impl Directory {
         Ok(found)
     }
 
-    fn write_tensors(&self, file: &str, tensors: &StateDict) -> Result<String, CheckpointError> {
+    fn write_tensors(
+        &self,
+        file: &str,
+        tensors: &StateDict,
+        card: Option<&WeightsCard>,
+    ) -> Result<String, CheckpointError> {
         let path = self.path.join(file);
-        let bytes = state_dict::encode(tensors)
+        let bytes = state_dict::encode(tensors, card)
             .map_err(|error| CheckpointError::Format { path: path.clone(), error })?;
         files::write_atomically(&path, &bytes)?;
         Ok(hex::encode(Sha256::digest(&bytes)))

@@ -17,9 +17,12 @@ use datjob_adversarial::{
     model::Mode,
     objective, optim, weight_perturbation,
 };
-use datjob_api::{Training, training::NamedFile};
+use datjob_api::{
+    Training,
+    training::{Contents, NamedFile},
+};
 use datjob_c10d::{C10dError, ProcessGroup};
-use datjob_data::{Augmentation, DataSet, Epoch, ExtraImages, Loader, Split};
+use datjob_data::{Augmentation, DataSet, Epoch, ExtraImages, Loader, Split, weights::WeightsCard};
 use tch::Tensor;
 
 mod accuracy;
@@ -60,26 +63,28 @@ pub fn run(assignment: &Assignment, tell: Tell<'_>) -> Result<(), TrainError> {
     let fingerprint = data.fingerprint();
     let world::World { group, evaluation, gradients } = world::join(assignment, placement)?;
     world::require_same_data(&evaluation, &fingerprint)?;
+    if let Some(warning) = data.warning.take().filter(|_| group.rank() == 0) {
+        tell(Event::Warning(warning));
+    }
     if let Some(spec) = &training.data.additional {
         additional::add(&mut data, spec, assignment, placement, &evaluation)?;
     }
+    let checkpoints = Directory::new(&assignment.checkpoints, training.hash(), fingerprint);
+    let mut state = State::new(training, &contents, placement.device())?;
+    resume(&mut state, &checkpoints, assignment, &contents, &group, tell)?;
+    let count = training.data.validation.count as usize;
     let mut rank = Rank {
         training,
-        split: datjob_data::split(
-            contents.training_images,
-            training.data.validation.count as usize,
-            training.seed,
-        )?,
+        split: datjob_data::split(contents.training_images, count, state.validation_seed)?,
         data,
-        checkpoints: Directory::new(&assignment.checkpoints, training.hash(), fingerprint),
-        state: State::new(training, &contents, placement.device())?,
+        checkpoints,
+        state,
         placement,
         group,
         evaluation,
         outputs: None,
         tell,
     };
-    rank.resume(assignment)?;
     if rank.is_first() {
         let (directory, hash) = (&assignment.checkpoints, training.hash());
         rank.outputs = Some(Outputs::resume(directory, &hash, rank.state.epoch));
@@ -87,6 +92,44 @@ pub fn run(assignment: &Assignment, tell: Tell<'_>) -> Result<(), TrainError> {
     let exchange = Exchange::new(training, &rank.state, &rank.group, gradients)?;
     rank.train(exchange)?;
     rank.finish(assignment)
+}
+
+/// Rank 0 reads the newest checkpoint, or where there is none the initial weights that the spec names; all ranks then have
+/// its state.
+fn resume(
+    state: &mut State,
+    checkpoints: &Directory,
+    assignment: &Assignment,
+    contents: &Contents,
+    group: &ProcessGroup,
+    tell: Tell<'_>,
+) -> Result<(), TrainError> {
+    let training = &assignment.training;
+    if group.rank() == 0 {
+        if let Some(manifest) = checkpoints.newest()? {
+            let tensors = checkpoints.load(&manifest)?;
+            state.restore(training, &manifest, tensors)?;
+            tracing::info!(epoch = manifest.epoch, "Resumed from a checkpoint.");
+        } else if let Some(spec) = &training.model.initial_weights {
+            let path = named_file::path(assignment, NamedFile::InitialWeights)?;
+            let earlier = state.load_initial(spec, path)?;
+            let own = weights_card(training, contents, state.validation_seed);
+            if let Some(warning) = earlier.and_then(|earlier| validation::seen_images_warning(&earlier, &own))
+            {
+                tell(Event::Warning(warning));
+            }
+        }
+    }
+    state.broadcast(group)
+}
+
+fn weights_card(training: &Training, contents: &Contents, validation_seed: u64) -> WeightsCard {
+    WeightsCard {
+        dataset: training.data.dataset,
+        training_images: contents.training_images,
+        validation_count: training.data.validation.count as usize,
+        validation_seed,
+    }
 }
 
 /// A shard that was attacked.
@@ -118,19 +161,9 @@ impl Rank<'_> {
         self.group.rank() == 0
     }
 
-    /// Rank 0 reads the newest checkpoint, or where there is none the initial weights that the spec names; all ranks then
-    /// have its state.
-    fn resume(&mut self, assignment: &Assignment) -> Result<(), TrainError> {
-        if self.is_first() {
-            if let Some(manifest) = self.checkpoints.newest()? {
-                let tensors = self.checkpoints.load(&manifest)?;
-                self.state.restore(&manifest, tensors)?;
-                tracing::info!(epoch = manifest.epoch, "Resumed from a checkpoint.");
-            } else if let Some(spec) = &self.training.model.initial_weights {
-                self.state.load_initial(spec, named_file::path(assignment, NamedFile::InitialWeights)?)?;
-            }
-        }
-        self.state.broadcast(&self.group)
+    /// What files of weights say about the images that they were trained on.
+    fn card(&self) -> WeightsCard {
+        weights_card(self.training, &self.data.contents(), self.state.validation_seed)
     }
 
     fn train(&mut self, mut exchange: Exchange) -> Result<(), TrainError> {
@@ -314,8 +347,9 @@ impl Rank<'_> {
             outputs.save();
         }
         if self.is_first() {
-            let best = self.state.best.as_ref();
-            self.checkpoints.save(self.state.position(), &self.state.tensors(), best)?;
+            let State { best, overfitting_reference, .. } = &self.state;
+            let (best, reference) = (best.as_ref(), overfitting_reference.as_ref());
+            self.checkpoints.save(self.state.position(), &self.state.tensors(), best, reference)?;
             self.checkpoints.clean(self.training.checkpoint.keep.last as usize, best)?;
         }
         Ok(())

@@ -78,14 +78,20 @@ fn assert_fine_tuning_starts_from_weights(pretrained: &Run, results: &Value) {
         if !output.status.success() {
             return Err(String::from_utf8(output.stderr).unwrap());
         }
-        Ok(run.results()["clean"]["correct"].as_u64().unwrap())
+        let correct = run.results()["clean"]["correct"].as_u64().unwrap();
+        Ok((correct, String::from_utf8(output.stdout).unwrap()))
     };
     let weights = pretrained.file("best.safetensors");
     let before = results["clean"]["correct"].as_u64().unwrap();
-    let kept = tune(&manifest, &weights).unwrap();
+    let (kept, text) = tune(&manifest, &weights).unwrap();
     assert!(kept.abs_diff(before) < 5, "{before} correct before, {kept} after tiny steps");
+    let seen = "warning          spec.training.model.initialWeights: the weights were trained on images that this job holds \
+                out for validation (theirs: 200 images with seed 0; this job's: 200 with seed 9)";
+    assert!(!text.contains("warning"), "another training.seed holds out the same images: {text}");
+    manifest["spec"]["training"]["data"]["validation"]["seed"] = 9.into();
     manifest["spec"]["training"]["model"]["initialWeights"]["newHead"] = true.into();
-    let new_head = tune(&manifest, &weights).unwrap();
+    let (new_head, text) = tune(&manifest, &weights).unwrap();
+    assert!(text.contains(seen), "{text}");
     assert!(new_head + 100 < kept, "a new last layer is random: {new_head} correct, {kept} with the old one");
 
     let error = tune(&manifest, &pretrained.file("results.json")).unwrap_err();
@@ -107,7 +113,8 @@ fn assert_outputs_complete(run: &Run, epochs: u64) {
     assert_eq!(document["training"]["seed"], results["seed"]);
     let training: Training = serde_json::from_value(document["training"].clone()).unwrap();
     assert_eq!(results["trainingHash"], training.hash());
-    assert!(!document["device"].as_str().unwrap().is_empty());
+    assert_eq!(results["devices"].as_array().unwrap().len(), 1, "{results}");
+    assert!(!results["devices"][0].as_str().unwrap().is_empty());
     let clean = &document["accuracies"]["figures"][0];
     assert_eq!((&clean["name"], &clean["correct"]), (&"clean".into(), &results["clean"]["correct"]));
     let [lower, percent, upper] = ["lower", "percent", "upper"].map(|field| clean[field].as_f64().unwrap());
@@ -354,7 +361,8 @@ fn catastrophic_overfitting_restores_the_best_weights() {
     let mut checkpoint: Value = serde_json::from_slice(&fs::read(&path).unwrap()).unwrap();
     assert_eq!(checkpoint["stepScale"], 1.0);
     checkpoint["best"]["robust"]["correct"] = 200.into();
-    checkpoint["best"]["singleStep"]["correct"] = 0.into();
+    checkpoint["overfittingReference"]["robust"]["correct"] = 200.into();
+    checkpoint["overfittingReference"]["singleStep"]["correct"] = 0.into();
     fs::write(&path, checkpoint.to_string()).unwrap();
 
     let text = run.finish();
@@ -368,6 +376,26 @@ fn catastrophic_overfitting_restores_the_best_weights() {
     assert_eq!(last["optimizerBegin"], 120);
     assert_eq!(last["stepScale"], 0.5, "training does not go back after the last epoch");
     assert_eq!(run.results()["bestEpoch"], 1);
+}
+
+/// 0.1.0 drew the validation split by the training's seed; its checkpoints do not name a seed.
+#[test]
+fn a_checkpoint_of_an_older_release_keeps_its_validation_split() {
+    let mut manifest = manifest();
+    manifest["spec"]["training"]["schedule"]["epochs"] = 2.into();
+    let run = Run::new(&manifest);
+    let mut agent = run.start();
+    run.wait_for("checkpoint-0001.json");
+    kill(agent.id());
+    agent.wait().unwrap();
+    let path = run.file("checkpoint-0001.json");
+    let mut checkpoint: Value = serde_json::from_slice(&fs::read(&path).unwrap()).unwrap();
+    assert_eq!(checkpoint.as_object_mut().unwrap().remove("validationSeed"), Some(0.into()));
+    fs::write(&path, checkpoint.to_string()).unwrap();
+    run.finish();
+    let seed = manifest["spec"]["training"]["seed"].as_u64().unwrap();
+    assert_ne!(seed, 0);
+    assert_eq!(run.json("results.json")["trainedOn"]["validationSeed"], seed);
 }
 
 #[test]

@@ -5,7 +5,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::report::{
-    Accuracy, AttackResult, CertifiedCount, Count, Failure, Progress, StageCount, SweepCount, Timing,
+    Accuracy, AttackResult, CertifiedCount, Count, Failure, Progress, Split, StageCount, SweepCount, Timing,
 };
 
 /// Observed state of the job. `conditions` are for machines; the strings are for people and printer columns.
@@ -52,12 +52,18 @@ pub struct DatJobStatus {
     pub clean: String,
     /// Latest robust accuracy in percent, on the same images as `clean`. At the end, the worst case over all attacks.
     pub robust: String,
+    /// Images of `clean` and `robust`: the validation split or the test set.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub split: Option<Split>,
     /// Latest evaluation on the validation split.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub accuracy: Option<Accuracy>,
     /// Evaluation on the validation split with the highest robust accuracy so far.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub best: Option<Accuracy>,
+    /// Problems that did not end the job, a sentence each.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub warnings: Vec<String>,
     /// Results on the test set. Absent until the final evaluation is complete.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub results: Option<ResultsStatus>,
@@ -116,9 +122,13 @@ pub struct ResultsStatus {
     pub libtorch_version: String,
     /// Number of ranks in the last world.
     pub world_size: u32,
-    /// Number of CPU threads per rank. Results are bitwise reproducible only with the same number of threads.
+    /// Number of CPU threads per rank.
     #[serde(default)]
     pub threads: u32,
+    /// CPU or GPU models of the ranks. Results are bitwise reproducible only on the same model, with the same number of
+    /// threads.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub devices: Vec<String>,
 }
 
 /// Number of correctly classified images, and the accuracy in percent.

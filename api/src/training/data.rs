@@ -30,14 +30,23 @@ pub struct Data {
     pub additional: Option<Additional>,
 }
 
-/// Validation split: training images that are drawn by the seed and never augmented. It selects the best weights.
+/// Validation split: training images that are drawn at random and never augmented. It selects the best weights.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields, default)]
 pub struct Validation {
-    /// Number of held-out training images, from 1 to 40000. Defaults to 1000. They are drawn by the seed and never
-    /// augmented.
+    /// Number of held-out training images, from 1 to 40000. Defaults to 1000.
     #[schemars(range(min = 1, max = 40_000))]
     pub count: u32,
+    /// Seed of the draw, from 0 to 9007199254740991. Defaults to 0. It is independent of `seed`: trainings with other
+    /// seeds, and fine-tuning, hold out the same images.
+    #[serde(skip_serializing_if = "is_zero")]
+    #[schemars(range(min = 0, max = 9_007_199_254_740_991_i64))]
+    pub seed: u64,
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde calls it")]
+fn is_zero(seed: &u64) -> bool {
+    *seed == 0
 }
 
 /// Augmentation of the training images.

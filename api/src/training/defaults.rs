@@ -20,7 +20,7 @@ impl Default for Keep {
 
 impl Default for Validation {
     fn default() -> Self {
-        Self { count: 1000 }
+        Self { count: 1000, seed: 0 }
     }
 }
 

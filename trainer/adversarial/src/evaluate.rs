@@ -104,7 +104,7 @@ impl Evaluation<'_> {
 ///
 /// The network is in [`Mode::Eval`] and frozen. An image is robust under an attack if it is classified correctly without
 /// perturbation and after every run. `worst_case` counts the images that are robust under all attacks. The start of a run
-/// depends on the seed, the image and the run only. `progress` receives the number of finished images and the number of
+/// depends on the seed, the stage, the image and the run only. `progress` receives the number of finished images and the number of
 /// images of this rank before every run of every attack; it may cancel the evaluation.
 pub fn evaluate(
     network: &Network,
@@ -189,7 +189,7 @@ fn run_attacks(
                     break;
                 }
                 report_progress()?;
-                let examples = stage.method.generate(classifier, &robust, evaluation.seed, run)?;
+                let examples = stage.generate(classifier, &robust, evaluation.seed, run)?;
                 let still_correct = correct(&finite_logits(classifier, &examples)?, &robust.labels)?;
                 robust = robust.select(&still_correct)?;
             }

@@ -2,7 +2,9 @@
 
 use std::path::Path;
 
-use datjob_data::weights::{self, RawTensor, SafetensorsError, ScalarType, WeightsError, safetensors};
+use datjob_data::weights::{
+    self, RawTensor, SafetensorsError, ScalarType, WeightsCard, WeightsError, safetensors,
+};
 use tch::{Device, Kind, TchError, Tensor};
 
 /// Named tensors in a fixed order.
@@ -38,21 +40,22 @@ pub enum ReadError {
     Torch(#[from] TchError),
 }
 
-/// Encodes tensors as a safetensors file.
-pub fn encode(tensors: &StateDict) -> Result<Vec<u8>, StateDictError> {
+/// Encodes tensors as a safetensors file, with a card if there is one.
+pub fn encode(tensors: &StateDict, card: Option<&WeightsCard>) -> Result<Vec<u8>, StateDictError> {
     let raw: Result<Vec<_>, _> =
         tensors.iter().map(|(name, tensor)| Ok((name.clone(), to_raw(name, tensor)?))).collect();
-    raw.and_then(|raw| Ok(safetensors::encode(&raw)?))
+    raw.and_then(|raw| Ok(safetensors::encode(&raw, card.map(WeightsCard::to_json).as_deref())?))
 }
 
 /// Decodes a safetensors file. The tensors are sorted by name and on the CPU.
 pub fn decode(bytes: &[u8]) -> Result<StateDict, StateDictError> {
-    Ok(from_raw(&safetensors::decode(bytes)?)?)
+    Ok(from_raw(&safetensors::decode(bytes)?.tensors)?)
 }
 
-/// Reads a file of weights, as [`weights::read`] does. The tensors are on the CPU.
-pub fn read(path: &Path) -> Result<StateDict, ReadError> {
-    Ok(from_raw(&weights::read(path)?)?)
+/// Reads a file of weights, as [`weights::read`] does, with its card, if it has a valid one. The tensors are on the CPU.
+pub fn read(path: &Path) -> Result<(StateDict, Option<WeightsCard>), ReadError> {
+    let file = weights::read(path)?;
+    Ok((from_raw(&file.tensors)?, file.card.as_deref().and_then(WeightsCard::from_json)))
 }
 
 fn from_raw(tensors: &[(String, RawTensor)]) -> Result<StateDict, TchError> {

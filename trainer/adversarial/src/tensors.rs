@@ -65,12 +65,13 @@ pub fn smoothing_noise(
 /// [`random::evaluation_noise`] as f32 `[N, C, H, W]` on the CPU; `shape` is channels, height, width.
 pub fn evaluation_noise(
     seed: u64,
+    stage: &str,
     restart: u64,
     indices: &[usize],
     shape: [i64; 3],
     start: Start,
 ) -> Result<Tensor, TchError> {
-    let noise = random::evaluation_noise(seed, restart, indices, pixels(shape), start);
+    let noise = random::evaluation_noise(seed, stage, restart, indices, pixels(shape), start);
     batch(&Tensor::f_from_slice(&noise)?, indices.len(), shape)
 }
 

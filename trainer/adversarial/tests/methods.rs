@@ -202,7 +202,7 @@ fn square_matches_its_paper() {
     {
         let parameters = SquareParameters { perturbations: set(norm, epsilon), queries: 60 };
         let logits = |x: &Tensor| network.forward(x, Mode::Eval);
-        let streams = (0..SHAPE[0]).map(|image| Stream::square(7, image as u64, 0)).collect();
+        let streams = (0..SHAPE[0]).map(|image| Stream::square(7, "square", image as u64, 0)).collect();
         let found = square(&logits, &images(), &label, &parameters, streams).unwrap();
         assert_close(&format!("Square in {norm:?}"), &values(&found), expected);
     }

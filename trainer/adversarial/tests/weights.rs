@@ -17,7 +17,7 @@ fn values(tensor: &Tensor) -> Vec<f64> {
 #[test]
 fn reads_state_dicts_of_pytorch() {
     for file in ["state_dict.pt", "wrapped.pt"] {
-        let tensors = state_dict::read(&path(file)).unwrap();
+        let (tensors, _) = state_dict::read(&path(file)).unwrap();
         let names: Vec<&str> = tensors.iter().map(|(name, _)| name.as_str()).collect();
         let expected =
             ["weight", "transposed", "part", "parameter", "double", "half", "bfloat", "count", "empty"];

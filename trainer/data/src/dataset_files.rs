@@ -58,6 +58,34 @@ pub(super) fn is_unexpected_file(dataset: Dataset, target: &Path) -> bool {
     dataset == Dataset::ImageFolder && !target.to_str().is_some_and(image_folder::is_jpeg_name)
 }
 
+/// Whether a file that is not part of the data set looks as if it should be.
+pub(super) fn looks_like_data(dataset: Dataset, path: &str) -> bool {
+    let name = path.rsplit('/').next().unwrap_or_default();
+    is_safe_name(name)
+        && match layout(dataset) {
+            Layout::ImageFolder => image_folder::looks_like_image(name),
+            Layout::Webdataset => webdataset::looks_like_shard(name),
+            // Other data sets have other standard files, which may lie beside them.
+            Layout::Standard(_) => false,
+        }
+}
+
+/// The files that the data set has, for messages.
+pub(super) fn layout_description(dataset: Dataset) -> &'static str {
+    match layout(dataset) {
+        Layout::ImageFolder => image_folder::LAYOUT,
+        Layout::Webdataset => webdataset::LAYOUT,
+        Layout::Standard(_) => "its standard files",
+    }
+}
+
+/// Whether a path is the folder of a subset (train, val, test) or of a class: a link there would hide images.
+pub(super) fn is_image_folder(dataset: Dataset, path: &str) -> bool {
+    let is_subset = |name: Option<&str>| name.is_some_and(|name| ["train", "val", "test"].contains(&name));
+    let mut names = path.trim_end_matches('/').rsplit('/');
+    dataset == Dataset::ImageFolder && (is_subset(names.next()) || is_subset(names.next()))
+}
+
 /// Whether a name is not hidden and is a single path component.
 fn is_safe_name(name: &str) -> bool {
     !name.is_empty() && !name.starts_with('.') && !name.contains(['\0', '\\'])

@@ -29,14 +29,15 @@ pub(super) use unpack::unpack;
 /// Downloads the archive, verifies its SHA-256 and unpacks the files of the data set into the existing folder `dir`.
 ///
 /// Does nothing if `dir` already has the files of this archive. `progress` receives the number of bytes so far and the total
-/// size, if the server sends it. Blocks: run it on a separate thread.
+/// size, if the server sends it. Returns a warning, if entries that may be data were skipped. Blocks: run it on a separate
+/// thread.
 pub fn download(
     dataset: Dataset,
     source: &HttpSource,
     dir: &Path,
     retry: RetryPolicy,
     progress: &dyn Fn(u64, Option<u64>),
-) -> Result<(), DownloadError> {
+) -> Result<Option<String>, DownloadError> {
     let identity = format!("{} {}", dataset.name(), source.sha256);
     if !origin::accepts_source(dir, &identity).map_err(write_error(dir))? {
         return Err(DownloadError::OtherSource { dir: dir.to_owned() });
@@ -44,18 +45,18 @@ pub fn download(
     let check_complete = || dataset_files::check_complete(dataset, dir);
     let marker = dir.join(format!(".downloaded-{}", source.sha256));
     if marker.exists() && check_complete().is_ok() {
-        return Ok(());
+        return Ok(None);
     }
     let request = Request { source, limit: dataset_files::archive_limit(dataset), dir };
     // An unnamed file: nothing remains if this process is killed.
     let create = || tempfile::tempfile_in(dir);
     let archive = fetch_with_retries(request, create, retry, progress)?;
     origin::record_source(dir, &identity).map_err(write_error(dir))?;
-    unpack(archive, dataset, source, dir)?;
+    let skipped = unpack(&archive, dataset, source, dir)?;
     check_complete()
         .map_err(|error| DownloadError::Incomplete { url: redacted_url(source), source: error })?;
     File::create(&marker).map_err(write_error(&marker))?;
-    Ok(())
+    Ok(skipped.report(dataset, dataset_files::layout_description(dataset)))
 }
 
 /// The URL for messages, without its query, which may contain a secret signature.

@@ -4,7 +4,7 @@ use std::{io, path::PathBuf};
 
 use thiserror::Error;
 
-use crate::files::is_gzipped;
+use crate::{Tally, files::is_gzipped};
 
 /// A data set cannot be read. Each message names the file.
 #[derive(Debug, Error)]
@@ -117,6 +117,9 @@ pub enum DataError {
         /// The problem and its fix.
         problem: String,
     },
+    /// Faults of several files.
+    #[error("{}", describe(.0))]
+    Faults(Tally),
     /// An image cannot be decoded.
     #[error("{image}: {problem}")]
     Image {
@@ -139,6 +142,13 @@ pub enum DataError {
         /// The requested number of validation images.
         validation: usize,
     },
+}
+
+fn describe(faults: &Tally) -> String {
+    match faults.count() {
+        1 => faults.to_string(),
+        count => format!("{count} faults in the data set: {faults}"),
+    }
 }
 
 fn after_decompression(path: &std::path::Path) -> &'static str {

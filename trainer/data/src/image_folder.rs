@@ -8,8 +8,9 @@ use std::{
 use datjob_api::training::Dataset;
 
 use super::{
-    DataError, DataSet, Images, UNLABELLED,
+    DataError, DataSet, Images, Tally, UNLABELLED,
     encoded::{self, EncodedImages, ImageLocations},
+    skipped::SkippedFiles,
 };
 
 /// The layout of the files, for messages.
@@ -29,6 +30,8 @@ pub(super) fn find_folders(dir: &Path) -> Option<(PathBuf, PathBuf)> {
 }
 
 /// Creates the index. The classes are the sorted names of the folders in `train`; the folders in `val` must be among them.
+///
+/// All faults of files are in one error.
 pub(super) fn load(dir: &Path, size: u32, threads: usize) -> Result<DataSet, DataError> {
     let (train, test) = encoded::find_root(dir, find_folders).ok_or_else(|| DataError::Layout {
         dir: dir.to_owned(),
@@ -36,95 +39,147 @@ pub(super) fn load(dir: &Path, size: u32, threads: usize) -> Result<DataSet, Dat
         dataset: Dataset::ImageFolder.name(),
         layout: LAYOUT,
     })?;
-    let classes = sorted_names(&train, EntryType::Folder)?;
+    let mut indexing = Indexing::default();
+    let unused = train.with_file_name("test");
+    if unused != test && unused.is_dir() {
+        indexing.skipped.add(true, &format!("{} (the test images are those in val)", unused.display()));
+    }
+    let classes = indexing.classes(&train)?;
     if !(2..=MAX_CLASSES).contains(&classes.len()) {
         let problem = format!("expected 2 to {MAX_CLASSES} class folders, found {}", classes.len());
         return Err(DataError::Index { path: train, problem });
     }
-    let subset = |root: PathBuf, folders: &[String]| index(root, folders, &classes, size, threads);
-    let test_classes = sorted_names(&test, EntryType::Folder)?;
+    let test_classes = indexing.classes(&test)?;
     if let Some(unknown) = test_classes.iter().find(|name| classes.binary_search(name).is_err()) {
         let problem = format!("unknown class; {} has no folder of this name", train.display());
         return Err(DataError::Index { path: test.join(unknown), problem });
     }
-    Ok(DataSet::new(subset(train.clone(), &classes)?, subset(test, &test_classes)?, classes.len() as i64))
+    let (train, train_labels) = indexing.images(train, &classes, &classes)?;
+    let (test, test_labels) = indexing.images(test, &test_classes, &classes)?;
+    let skipped = indexing.finish()?;
+    let images = |locations, labels| Images::encoded(EncodedImages::new(locations, size), labels, threads);
+    let data = DataSet::new(images(train, train_labels), images(test, test_labels), classes.len() as i64);
+    Ok(DataSet { warning: skipped.report(Dataset::ImageFolder, LAYOUT), ..data })
 }
 
-/// Indexes the images of these folders. The label of an image is the position of its folder in `classes`.
-fn index(
-    root: PathBuf,
-    folders: &[String],
-    classes: &[String],
-    size: u32,
-    threads: usize,
-) -> Result<Images, DataError> {
-    let (mut files, mut labels): (Vec<Box<str>>, Vec<u16>) = (Vec::new(), Vec::new());
-    for folder in folders {
-        let path = root.join(folder);
-        let label = classes.partition_point(|class| class < folder) as u16;
-        let images = sorted_names(&path, EntryType::File)?;
-        if images.is_empty() {
-            return Err(DataError::Index {
-                path,
-                problem: "no images found; a class needs at least one".to_owned(),
-            });
-        }
-        for image in images {
-            if !is_jpeg_name(&image) {
-                return Err(DataError::Index { path: path.join(image), problem: UNEXPECTED_FILE.to_owned() });
+/// Reads folders, and collects what is wrong in them.
+#[derive(Default)]
+struct Indexing {
+    faults: Tally,
+    skipped: SkippedFiles,
+}
+
+impl Indexing {
+    /// The sorted names of the class folders.
+    fn classes(&mut self, subset: &Path) -> Result<Vec<String>, DataError> {
+        let Listing { folders, files } = self.list(subset)?;
+        for file in files {
+            if looks_like_image(&file) {
+                self.fault(&subset.join(file), "image outside a class folder; expected CLASS/NAME.jpg");
+            } else {
+                self.skipped.add(false, &subset.join(file).display().to_string());
             }
-            files.push(format!("{folder}/{image}").into());
-            labels.push(label);
         }
+        Ok(folders)
     }
-    if files.is_empty() {
-        return Err(DataError::Index { path: root, problem: MISSING_CLASSES.to_owned() });
+
+    /// The images of these folders. The label of an image is the position of its folder in `classes`.
+    fn images(
+        &mut self,
+        root: PathBuf,
+        folders: &[String],
+        classes: &[String],
+    ) -> Result<(ImageLocations, Vec<u16>), DataError> {
+        let (mut files, mut labels): (Vec<Box<str>>, Vec<u16>) = (Vec::new(), Vec::new());
+        for folder in folders {
+            let path = root.join(folder);
+            let label = classes.partition_point(|class| class < folder) as u16;
+            let faults = self.faults.count();
+            let Listing { folders, files: images } = self.list(&path)?;
+            for folder in &folders {
+                self.fault(&path.join(folder), "unexpected folder; a class folder must contain only images");
+            }
+            if images.is_empty() && folders.is_empty() && faults == self.faults.count() {
+                self.fault(&path, "no images found; a class needs at least one");
+            }
+            for image in images {
+                if is_jpeg_name(&image) {
+                    files.push(format!("{folder}/{image}").into());
+                    labels.push(label);
+                } else {
+                    self.fault(&path.join(image), UNEXPECTED_FILE);
+                }
+            }
+        }
+        if files.is_empty() && self.faults.is_empty() {
+            self.fault(&root, MISSING_CLASSES);
+        }
+        Ok((ImageLocations::Files { root, files }, labels))
     }
-    Ok(Images::encoded(EncodedImages::new(ImageLocations::Files { root, files }, size), labels, threads))
+
+    /// The sorted names in a folder, without hidden ones. Links stand for what they point to.
+    fn list(&mut self, path: &Path) -> Result<Listing, DataError> {
+        let reading = |source: io::Error| DataError::Read { path: path.to_owned(), source };
+        let mut listing = Listing::default();
+        for entry in fs::read_dir(path).map_err(reading)? {
+            let entry = entry.map_err(reading)?;
+            let Ok(name) = entry.file_name().into_string() else {
+                self.fault(&entry.path(), "the name is not valid UTF-8");
+                continue;
+            };
+            if name.starts_with('.') {
+                self.skipped.add(false, &entry.path().display().to_string());
+                continue;
+            }
+            let mut file_type = entry.file_type().map_err(reading)?;
+            if file_type.is_symlink() {
+                match fs::metadata(entry.path()) {
+                    Ok(metadata) => file_type = metadata.file_type(),
+                    Err(error) => {
+                        let target = fs::read_link(entry.path()).unwrap_or_default();
+                        let problem =
+                            format!("symbolic link to {}: {error}; mount its target too", target.display());
+                        self.fault(&entry.path(), &problem);
+                        continue;
+                    }
+                }
+            }
+            if file_type.is_dir() { listing.folders.push(name) } else { listing.files.push(name) }
+        }
+        listing.folders.sort_unstable();
+        listing.files.sort_unstable();
+        Ok(listing)
+    }
+
+    fn fault(&mut self, path: &Path, problem: &str) {
+        self.faults.add(format!("{}: {problem}", path.display()));
+    }
+
+    /// The skipped files, if nothing is wrong.
+    fn finish(self) -> Result<SkippedFiles, DataError> {
+        if self.faults.is_empty() { Ok(self.skipped) } else { Err(DataError::Faults(self.faults)) }
+    }
+}
+
+/// The sorted names in a folder.
+#[derive(Default)]
+struct Listing {
+    folders: Vec<String>,
+    files: Vec<String>,
+}
+
+/// Whether a file name has the extension of an image, of any format.
+pub(super) fn looks_like_image(name: &str) -> bool {
+    let extension = Path::new(name).extension().and_then(|extension| extension.to_str()).unwrap_or_default();
+    ["jpg", "jpeg", "png", "webp", "gif", "bmp", "tif", "tiff"]
+        .iter()
+        .any(|image| extension.eq_ignore_ascii_case(image))
 }
 
 /// Whether a file name has the extension of a JPEG file; case is ignored.
 pub(super) fn is_jpeg_name(name: &str) -> bool {
     let extension = Path::new(name).extension().and_then(|extension| extension.to_str()).unwrap_or_default();
     ["jpg", "jpeg"].iter().any(|jpeg| extension.eq_ignore_ascii_case(jpeg))
-}
-
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum EntryType {
-    File,
-    Folder,
-}
-
-/// The sorted names of the files or of the subfolders of a folder, without hidden ones. A subfolder among files is an error.
-fn sorted_names(path: &Path, entry_type: EntryType) -> Result<Vec<String>, DataError> {
-    let reading = |source: io::Error| DataError::Read { path: path.to_owned(), source };
-    let mut names = Vec::new();
-    for entry in fs::read_dir(path).map_err(reading)? {
-        let entry = entry.map_err(reading)?;
-        let Ok(name) = entry.file_name().into_string() else {
-            return Err(DataError::Index {
-                path: entry.path(),
-                problem: "the name is not valid UTF-8".to_owned(),
-            });
-        };
-        if name.starts_with('.') {
-            continue;
-        }
-        let mut file_type = entry.file_type().map_err(reading)?;
-        if file_type.is_symlink() {
-            file_type = fs::metadata(entry.path()).map_err(reading)?.file_type();
-        }
-        if file_type.is_dir() == (entry_type == EntryType::Folder) {
-            names.push(name);
-        } else if entry_type == EntryType::File {
-            return Err(DataError::Index {
-                path: entry.path(),
-                problem: "unexpected folder; a class folder must contain only images".to_owned(),
-            });
-        }
-    }
-    names.sort_unstable();
-    Ok(names)
 }
 
 #[cfg(test)]
@@ -200,7 +255,44 @@ mod tests {
         );
         assert_eq!(
             message(&["train/a/1.jpg", "train/b/1.jpg", "val/x.jpg"]),
+            "DIR/val/x.jpg: image outside a class folder; expected CLASS/NAME.jpg"
+        );
+        assert_eq!(
+            message(&["train/a/1.jpg", "train/b/1.jpg", "val/.hidden"]),
             "DIR/val: class folders are missing; expected one folder per class, named as in train"
+        );
+    }
+
+    #[test]
+    fn all_faults_are_in_one_message() {
+        let dir = folder(&[
+            "train/a/1.jpg",
+            "train/a/2.gif",
+            "train/b/1.jpg",
+            "train/b/x/1.jpg",
+            "val/a/1.jpg",
+            "val/2.png",
+        ]);
+        std::os::unix::fs::symlink("/nowhere/annex.jpg", dir.path().join("train/b/3.jpg")).unwrap();
+        let error =
+            load(dir.path(), 8, 1).unwrap_err().to_string().replace(dir.path().to_str().unwrap(), "DIR");
+        assert_eq!(
+            error,
+            "4 faults in the data set: DIR/val/2.png: image outside a class folder; expected CLASS/NAME.jpg; \
+             DIR/train/a/2.gif: unexpected file among the images; names must end in .jpg or .jpeg; DIR/train/b/3.jpg: \
+             symbolic link to /nowhere/annex.jpg: No such file or directory (os error 2); mount its target too; \
+             DIR/train/b/x: unexpected folder; a class folder must contain only images"
+        );
+    }
+
+    #[test]
+    fn warns_of_test_images_that_are_not_used() {
+        let dir = folder(&[&SMALL[..], &["test/n01/x.jpg", "README.md", "train/list.txt"]].concat());
+        let warning = load(dir.path(), 8, 1).unwrap().warning.unwrap();
+        assert!(
+            warning.contains("skipped 1 files that may be data")
+                && warning.contains("/test (the test images are"),
+            "{warning}"
         );
     }
 

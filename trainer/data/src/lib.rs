@@ -10,6 +10,7 @@ use std::{ops::Range, path::Path};
 use datjob_api::training::{Contents, Data};
 use sha2::{Digest, Sha256};
 
+mod archive_path;
 mod augment;
 mod cifar;
 mod crop;
@@ -34,8 +35,10 @@ mod origin;
 pub mod random;
 mod reader;
 mod retry;
+mod skipped;
 mod split;
 mod standard_files;
+mod tally;
 mod webdataset;
 pub mod weights;
 
@@ -49,6 +52,7 @@ pub use loader::Loader;
 pub use npz::NpzError;
 pub use retry::RetryPolicy;
 pub use split::{Split, split};
+pub use tally::Tally;
 
 use standard_files::{Format, Layout, StandardFiles};
 
@@ -61,6 +65,8 @@ pub struct DataSet {
     pub test: Images,
     /// The number of classes.
     pub classes: i64,
+    /// A sentence about files that were skipped and may be data.
+    pub warning: Option<String>,
     /// The number of additional images at the end of `train`.
     additional_count: usize,
 }
@@ -68,7 +74,7 @@ pub struct DataSet {
 impl DataSet {
     /// A data set without additional images.
     fn new(train: Images, test: Images, classes: i64) -> Self {
-        Self { train, test, classes, additional_count: 0 }
+        Self { train, test, classes, warning: None, additional_count: 0 }
     }
 
     /// Appends additional training images of the same shape. Each label is a class or [`UNLABELLED`].

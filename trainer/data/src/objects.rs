@@ -58,21 +58,22 @@ impl Credentials {
 }
 
 /// Downloads the objects of the data set below the prefix into the existing folder `dir`. Requests are signed if there are
-/// credentials. Does nothing if an earlier download is complete. Blocks: run it on a separate thread.
+/// credentials. Does nothing if an earlier download is complete. Returns a warning, if objects that may be data were skipped.
+/// Blocks: run it on a separate thread.
 pub fn fetch(
     dataset: Dataset,
     source: &ObjectStoreSource,
     credentials: Option<&Credentials>,
     dir: &Path,
     retry: RetryPolicy,
-) -> Result<(), ObjectsError> {
+) -> Result<Option<String>, ObjectsError> {
     let identity = source_id(dataset, source);
     if !origin::accepts_source(dir, &identity).map_err(write_error(dir))? {
         return Err(ObjectsError::OtherSource { dir: dir.to_owned() });
     }
     let marker = dir.join(format!("{MARKER_PREFIX}{identity}"));
     if marker.exists() && dataset_files::check_complete(dataset, dir).is_ok() {
-        return Ok(());
+        return Ok(None);
     }
     let bucket = Arc::new(Bucket::new(source, credentials, dir, retry)?);
     let runtime = tokio::runtime::Builder::new_multi_thread()
@@ -81,8 +82,8 @@ pub fn fetch(
         .enable_all()
         .build()
         .map_err(ObjectsError::Runtime)?;
-    runtime.block_on(async {
-        let objects = bucket.with_retries(|| bucket.list_objects(dataset)).await?;
+    let skipped = runtime.block_on(async {
+        let (objects, skipped) = bucket.with_retries(|| bucket.list_objects(dataset)).await?;
         let bytes: u64 = objects.iter().map(|object| object.size).sum();
         tracing::info!(objects = objects.len(), bytes, "Downloading the data set.");
         if !objects.is_empty() {
@@ -99,12 +100,14 @@ pub fn fetch(
         stream::iter(objects.into_iter().map(fetch))
             .buffer_unordered(CONCURRENT_DOWNLOADS)
             .try_collect::<()>()
-            .await
+            .await?;
+        Ok::<_, ObjectsError>(skipped)
     })?;
     dataset_files::check_complete(dataset, dir)
         .map_err(|error| ObjectsError::Incomplete { url: source.url.clone(), source: error })?;
     remove_partials(dir).map_err(write_error(dir))?;
-    File::create(&marker).map(drop).map_err(write_error(&marker))
+    File::create(&marker).map_err(write_error(&marker))?;
+    Ok(skipped.report(dataset, dataset_files::layout_description(dataset)))
 }
 
 /// Removes partial files of objects that were replaced in the store during the download.

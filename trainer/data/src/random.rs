@@ -61,9 +61,10 @@ impl Stream {
         Self::new(seed, "training-attack", &[epoch, image])
     }
 
-    /// The start noise of an attack in an evaluation; `image` is its index in the data set.
-    pub fn evaluation_attack(seed: u64, image: u64, restart: u64) -> Self {
-        Self::new(seed, "evaluation-attack", &[image, restart])
+    /// The start noise of an attack in an evaluation; `image` is its index in the data set. `stage` names the attack, so
+    /// that two attacks on an image do not share their start.
+    pub fn evaluation_attack(seed: u64, stage: &str, image: u64, restart: u64) -> Self {
+        Self::new(seed, &format!("evaluation-attack/{stage}"), &[image, restart])
     }
 
     /// The noise of the copies of a training image in an epoch; `image` is its index in the data set.
@@ -76,9 +77,10 @@ impl Stream {
         Self::new(seed, "certification", &[image])
     }
 
-    /// The random search of a restart of Square in an evaluation; `image` is its index in the data set.
-    pub fn square(seed: u64, image: u64, restart: u64) -> Self {
-        Self::new(seed, "square", &[image, restart])
+    /// The random search of a restart of Square in an evaluation; `image` is its index in the data set. `stage` names the
+    /// attack.
+    pub fn square(seed: u64, stage: &str, image: u64, restart: u64) -> Self {
+        Self::new(seed, &format!("square/{stage}"), &[image, restart])
     }
 
     /// The stochastic rounding of a gradient bucket of a rank in a step (both counted from 0, the step over all epochs).
@@ -169,7 +171,8 @@ mod tests {
             (Stream::order(1, 2), [3_062_849_253, 321_279_366, 2_187_288_751]),
             (Stream::augmentation(1, 2, 3), [4_099_939_597, 3_126_583_255, 2_588_078_515]),
             (Stream::training_attack(1, 2, 3), [3_332_821_250, 3_296_704_985, 3_272_396_668]),
-            (Stream::evaluation_attack(1, 2, 3), [2_897_047_971, 1_574_690_712, 13_170_372]),
+            (Stream::evaluation_attack(1, "pgd-10", 2, 3), [3_538_464_074, 1_322_653_554, 2_016_299_835]),
+            (Stream::square(1, "square", 2, 3), [1_630_358_041, 3_781_540_816, 1_811_029_917]),
             (Stream::weights(u64::MAX, "conv1.weight"), [3_418_368_915, 2_669_848_727, 1_676_784_324]),
         ];
         for (stream, expected) in pins {

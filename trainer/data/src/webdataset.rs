@@ -17,13 +17,14 @@ use super::{
     DataError, DataSet, Images,
     encoded::{self, EncodedImages, ImageLocations},
     image_folder::MAX_CLASSES,
+    skipped::SkippedFiles,
 };
 
 mod shard;
 #[cfg(test)]
 mod tests;
 
-use shard::Sample;
+use shard::{Sample, ShardIndex};
 
 /// The layout of the files, for messages.
 pub(super) const LAYOUT: &str =
@@ -41,6 +42,11 @@ pub(super) fn subset_of(name: &str) -> Option<&'static str> {
             .and_then(|rest| rest.strip_prefix('-'))
             .is_some_and(|number| !number.is_empty())
     })
+}
+
+/// Whether a file name is that of a tar file.
+pub(super) fn looks_like_shard(name: &str) -> bool {
+    name.to_ascii_lowercase().ends_with(".tar")
 }
 
 /// The shards of a data set.
@@ -77,16 +83,34 @@ pub(super) fn load(dir: &Path, size: u32, threads: usize) -> Result<DataSet, Dat
             layout: LAYOUT,
         })?;
     let class_count = read_class_count(&dir.join(CLASSES_FILE))?;
-    let (train_images, train_labels) = index_shards(train, class_count, threads)?;
+    let mut skipped = skipped_files(&dir, &train, &test)?;
+    let (train_images, train_labels) = index_shards(train, class_count, threads, &mut skipped)?;
     let classes = class_count
         .unwrap_or_else(|| train_labels.iter().max().map_or(0, |&largest| usize::from(largest) + 1));
     if classes < 2 {
         let problem = format!("expected at least 2 classes, found {classes}");
         return Err(DataError::Index { path: dir, problem });
     }
-    let (test_images, test_labels) = index_shards(test, Some(classes), threads)?;
+    let (test_images, test_labels) = index_shards(test, Some(classes), threads, &mut skipped)?;
     let images = |locations, labels| Images::encoded(EncodedImages::new(locations, size), labels, threads);
-    Ok(DataSet::new(images(train_images, train_labels), images(test_images, test_labels), classes as i64))
+    let data =
+        DataSet::new(images(train_images, train_labels), images(test_images, test_labels), classes as i64);
+    Ok(DataSet { warning: skipped.report(Dataset::Webdataset, LAYOUT), ..data })
+}
+
+/// The files in the folder that are not part of the data set.
+fn skipped_files(dir: &Path, train: &[PathBuf], test: &[PathBuf]) -> Result<SkippedFiles, DataError> {
+    let reading = |source| DataError::Read { path: dir.to_owned(), source };
+    let mut skipped = SkippedFiles::default();
+    for entry in fs::read_dir(dir).map_err(reading)? {
+        let path = entry.map_err(reading)?.path();
+        let is_part = train.contains(&path) || test.contains(&path) || path.ends_with(CLASSES_FILE);
+        if !is_part && path.is_file() {
+            let name = path.display().to_string();
+            skipped.add(looks_like_shard(&name), &name);
+        }
+    }
+    Ok(skipped)
 }
 
 /// The number of classes in the classes file, if it exists.
@@ -112,6 +136,7 @@ fn index_shards(
     shards: Vec<PathBuf>,
     classes: Option<usize>,
     threads: usize,
+    skipped: &mut SkippedFiles,
 ) -> Result<(ImageLocations, Vec<u16>), DataError> {
     let next = AtomicUsize::new(0);
     let worker = || {
@@ -119,10 +144,10 @@ fn index_shards(
         loop {
             let number = next.fetch_add(1, Ordering::Relaxed);
             let Some(shard) = shards.get(number) else { return indexes };
-            indexes.push((number, shard::read_samples(shard, number as u32, classes)));
+            indexes.push((number, shard::read_index(shard, number as u32, classes)));
         }
     };
-    let mut indexes: Vec<(usize, Result<Vec<Sample>, DataError>)> = thread::scope(|scope| {
+    let mut indexes: Vec<(usize, Result<ShardIndex, DataError>)> = thread::scope(|scope| {
         let threads: Vec<_> = (0..threads.clamp(1, shards.len())).map(|_| scope.spawn(worker)).collect();
         let results = threads
             .into_iter()
@@ -131,8 +156,10 @@ fn index_shards(
     });
     indexes.sort_unstable_by_key(|(number, _)| *number);
     let (mut ranges, mut labels) = (Vec::new(), Vec::new());
-    for (_, samples) in indexes {
-        for Sample { range, label } in samples? {
+    for (_, index) in indexes {
+        let ShardIndex { samples, skipped: skipped_entries } = index?;
+        skipped.append(skipped_entries);
+        for Sample { range, label } in samples {
             ranges.push(range);
             labels.push(label);
         }

@@ -9,10 +9,12 @@ use std::{
 
 use crate::files::{self, FileError};
 
+mod card;
 mod pickle;
 mod pytorch;
 pub mod safetensors;
 
+pub use card::WeightsCard;
 pub use pickle::PickleError;
 pub use pytorch::PytorchError;
 pub use safetensors::SafetensorsError;
@@ -31,6 +33,15 @@ pub struct RawTensor {
     pub shape: Vec<i64>,
     /// The elements in row-major order, little-endian.
     pub bytes: Vec<u8>,
+}
+
+/// The content of a weight file.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct WeightFile {
+    /// The tensors with their names.
+    pub tensors: Vec<(String, RawTensor)>,
+    /// The [`WeightsCard`] as JSON, in files that DatJob wrote.
+    pub card: Option<String>,
 }
 
 /// The element types of weight files.
@@ -84,14 +95,16 @@ pub enum WeightsError {
     },
 }
 
-/// Reads the tensors of a file with their names. A zip archive is read as a PyTorch file, any other file as safetensors.
-pub fn read(path: &Path) -> Result<Vec<(String, RawTensor)>, WeightsError> {
+/// Reads a weight file. A zip archive is read as a PyTorch file, any other file as safetensors.
+pub fn read(path: &Path) -> Result<WeightFile, WeightsError> {
     let failed = |error| FileError::new("read", path, error);
     let mut magic = [0; 4];
     let mut file = File::open(path).map_err(failed)?;
     match file.read_exact(&mut magic) {
         Ok(()) if magic == ZIP_MAGIC => {
-            pytorch::read(file).map_err(|error| WeightsError::Pytorch { path: path.to_owned(), error })
+            let tensors = pytorch::read(file)
+                .map_err(|error| WeightsError::Pytorch { path: path.to_owned(), error })?;
+            Ok(WeightFile { tensors, card: None })
         }
         Err(error) if error.kind() != io::ErrorKind::UnexpectedEof => Err(failed(error).into()),
         _ => {

@@ -51,7 +51,7 @@ fn cifar100(server: &Server) {
     server.put("data/other/test.bin", &[3; 300]);
 }
 
-fn message(result: Result<(), ObjectsError>) -> String {
+fn message(result: Result<Option<String>, ObjectsError>) -> String {
     result.unwrap_err().to_string()
 }
 

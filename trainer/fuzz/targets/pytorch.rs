@@ -7,7 +7,7 @@ use datjob_data::weights;
 use libfuzzer_sys::fuzz_target;
 
 fn check(path: &Path) {
-    for (_, tensor) in weights::read(path).into_iter().flatten() {
+    for (_, tensor) in weights::read(path).into_iter().flat_map(|file| file.tensors) {
         datjob_fuzz::assert_tensor_size(&tensor);
     }
 }

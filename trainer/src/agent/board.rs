@@ -12,6 +12,9 @@ use crate::rendezvous::{Verdict, host::Host};
 /// Most classes of which a report has counts.
 const MOST_CLASSES: usize = 200;
 
+/// Most warnings in a report, which has at most 64 KiB.
+const MAX_WARNINGS: usize = 16;
+
 /// The newest report, and the rendezvous where this agent hosts it.
 #[derive(Debug)]
 pub struct Board {
@@ -33,6 +36,7 @@ impl Board {
             progress: None,
             timing: None,
             accuracy: None,
+            warnings: Vec::new(),
             results: None,
             failure: None,
         };
@@ -97,6 +101,14 @@ impl Board {
 
     pub(super) fn accuracy(&self, accuracy: Accuracy) {
         self.change().accuracy = Some(accuracy);
+    }
+
+    /// Reports a problem that does not end the job, once.
+    pub(super) fn warning(&self, sentence: String) {
+        let warnings = &mut self.change().warnings;
+        if warnings.len() < MAX_WARNINGS && !warnings.contains(&sentence) {
+            warnings.push(sentence);
+        }
     }
 
     pub(super) fn failed(&self, failure: Failure) {

@@ -207,6 +207,7 @@ fn hear(event: Event, board: &Board) {
         }
         Event::Timing(timing) => board.timing(timing),
         Event::Accuracy(accuracy) => board.accuracy(accuracy),
+        Event::Warning(sentence) => board.warning(sentence),
         Event::Evaluating { .. } => board.phase(Phase::Evaluating),
         Event::Failed(_) => {}
     }

@@ -12,7 +12,7 @@ use crate::outputs::{
     estimates::{AccuracyEstimate, CONFIDENCE, METHOD, TestSummary},
     history::{EpochRecord, History},
 };
-use datjob_data::files;
+use datjob_data::{files, weights::WeightsCard};
 
 /// Largest file that is read: a number a line for each class and attack.
 const MAX_BYTES: u64 = 256 << 20;
@@ -33,8 +33,8 @@ pub struct Document {
     /// The weights after the last epoch; absent where they could not be written.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub last: Option<LastWeights>,
-    /// What rank 0 computed on.
-    pub device: String,
+    /// The data set, and the images of it that were held out for validation.
+    pub trained_on: WeightsCard,
     /// When, and for how long.
     pub time: Time,
     /// The whole training spec.

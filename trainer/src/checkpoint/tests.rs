@@ -5,7 +5,7 @@ use tch::{Device, Kind, Tensor};
 use super::*;
 
 fn at(epoch: u32, step: u64) -> Position {
-    Position { epoch, step, optimizer_begin: 0, step_scale: 1.0 }
+    Position { epoch, step, optimizer_begin: 0, step_scale: 1.0, validation_seed: 0 }
 }
 
 fn tensors(value: f64) -> StateDict {
@@ -39,8 +39,8 @@ fn best(epoch: u32, file: String, sha256: String) -> Best {
 fn what_was_saved_comes_back() {
     let (_temporary, directory) = directory("hash");
     assert!(directory.newest().unwrap().is_none());
-    directory.save(at(1, 10), &tensors(1.0), None).unwrap();
-    directory.save(at(2, 20), &tensors(2.0), None).unwrap();
+    directory.save(at(1, 10), &tensors(1.0), None, None).unwrap();
+    directory.save(at(2, 20), &tensors(2.0), None, None).unwrap();
     let manifest = directory.newest().unwrap().unwrap();
     assert_eq!((manifest.epoch, manifest.step), (2, 20));
     let mut expected = tensors(2.0);
@@ -54,7 +54,7 @@ fn what_was_saved_comes_back() {
 #[test]
 fn a_damaged_checkpoint_is_refused_with_what_to_do() {
     let (temporary, directory) = directory("hash");
-    directory.save(at(3, 30), &tensors(1.0), None).unwrap();
+    directory.save(at(3, 30), &tensors(1.0), None, None).unwrap();
     let path = temporary.path().join("checkpoint-0003.safetensors");
     let mut bytes = fs::read(&path).unwrap();
     *bytes.last_mut().unwrap() ^= 1;
@@ -72,7 +72,7 @@ fn a_damaged_checkpoint_is_refused_with_what_to_do() {
 #[test]
 fn a_checkpoint_of_another_training_is_refused() {
     let (temporary, first) = directory("first");
-    first.save(at(1, 1), &tensors(1.0), None).unwrap();
+    first.save(at(1, 1), &tensors(1.0), None, None).unwrap();
     let newest = |hash: &str, data: &str| Directory::new(temporary.path(), hash.into(), data.into()).newest();
     let error = newest("second", "data").unwrap_err().to_string();
     assert!(error.contains("belongs to another training spec"), "{error}");
@@ -84,8 +84,8 @@ fn a_checkpoint_of_another_training_is_refused() {
 #[test]
 fn a_checkpoint_without_a_manifest_is_not_there() {
     let (temporary, directory) = directory("hash");
-    directory.save(at(1, 1), &tensors(1.0), None).unwrap();
-    directory.save(at(2, 2), &tensors(2.0), None).unwrap();
+    directory.save(at(1, 1), &tensors(1.0), None, None).unwrap();
+    directory.save(at(2, 2), &tensors(2.0), None, None).unwrap();
     fs::remove_file(temporary.path().join("checkpoint-0002.json")).unwrap();
     assert_eq!(directory.newest().unwrap().unwrap().epoch, 1);
 }
@@ -120,13 +120,20 @@ fn results_of_another_release_are_read() {
 #[test]
 fn old_checkpoints_go_and_the_best_weights_stay() {
     let (temporary, directory) = directory("hash");
+    let card = WeightsCard {
+        dataset: datjob_api::training::Dataset::Cifar10,
+        training_images: 50_000,
+        validation_count: 1000,
+        validation_seed: 7,
+    };
     let mut current = None;
     for epoch in 1..=5 {
         if epoch == 1 || epoch == 3 {
-            let (file, sha256) = directory.save_best(epoch, &tensors(f64::from(epoch))).unwrap();
+            let (file, sha256) = directory.save_best(epoch, &tensors(f64::from(epoch)), &card).unwrap();
             current = Some(best(epoch, file, sha256));
         }
-        directory.save(at(epoch, u64::from(epoch)), &tensors(f64::from(epoch)), current.as_ref()).unwrap();
+        let position = at(epoch, u64::from(epoch));
+        directory.save(position, &tensors(f64::from(epoch)), current.as_ref(), None).unwrap();
         directory.clean(2, current.as_ref()).unwrap();
     }
     let mut names: Vec<_> = fs::read_dir(temporary.path())
@@ -146,4 +153,6 @@ fn old_checkpoints_go_and_the_best_weights_stay() {
     );
     let manifest = directory.newest().unwrap().unwrap();
     directory.load_best(&manifest.best.unwrap(), manifest.epoch).unwrap();
+    let (_, read) = state_dict::read(&temporary.path().join("best-0003.safetensors")).unwrap();
+    assert_eq!(read, Some(card), "the weights say which images were held out");
 }

@@ -77,10 +77,13 @@ fn run(options: &EvaluateArgs) -> Result<(), EvaluateCommandError> {
     training.communication = Communication::default();
     training.check(Topology { pods: 1, workers: 1, gpus: u32::from(options.gpu) })?;
     let placement = if options.gpu { Placement::cuda()? } else { Placement::Cpu };
-    let weights = state_dict::read(&options.weights)?;
+    let (weights, _) = state_dict::read(&options.weights)?;
     let cores = thread::available_parallelism().map_or(1, NonZero::get);
     let data = datjob_data::load(&training.data, &options.data, cores)?;
     training.check_contents(&data.contents(), 1)?;
+    if let Some(warning) = &data.warning {
+        eprintln!("warning: {warning}");
+    }
     let (dataset, contents) = (training.data.dataset, data.contents());
     let mut network = Network::for_dataset(
         &training.model,
@@ -113,7 +116,7 @@ fn run(options: &EvaluateArgs) -> Result<(), EvaluateCommandError> {
     };
     let results = test_protocol::run_test_protocol(&training, classes, &mut measurements)?;
     TestSummary::from(&results).lines().iter().for_each(|line| println!("{line}"));
-    println!("evaluation took {:.0} s", started.elapsed().as_secs_f64());
+    println!("evaluation took {:.0} s on {}", started.elapsed().as_secs_f64(), placement.name());
     Ok(())
 }
 

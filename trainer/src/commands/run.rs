@@ -79,7 +79,7 @@ fn run(options: &RunArgs) -> Result<(), RunError> {
 fn config(options: &RunArgs, manifest: &Manifest) -> Config {
     Config {
         // Without a cluster there is no UID. The name identifies the run in the checkpoint folder.
-        job_uid: manifest.metadata.name.clone(),
+        job_uid: manifest.name.clone(),
         pod_uid: String::new(),
         address: Ipv4Addr::LOCALHOST.to_string(),
         pod_index: 0,
@@ -161,6 +161,8 @@ struct ProgressPrinter {
     evaluated_epoch: u32,
     phase: Option<Phase>,
     failure: Option<String>,
+    /// Number of printed warnings.
+    warnings: usize,
 }
 
 impl ProgressPrinter {
@@ -174,6 +176,10 @@ impl ProgressPrinter {
             println!("failure          {}", failure_message(failure));
             self.failure = Some(failure.message.clone());
         }
+        for warning in report.warnings.iter().skip(self.warnings) {
+            println!("warning          {warning}");
+        }
+        self.warnings = report.warnings.len();
         if let Some(progress) = &report.progress
             && progress.step > 0
             && self

@@ -59,7 +59,8 @@ fn network(
     let options = (Kind::Float, placement.device());
     // The seed is of no effect: all weights are read.
     let mut network = Network::for_dataset(&teacher.model, dataset, &data.contents(), 0, options)?;
-    let tensors = state_dict::read(path).map_err(|error| NamedFileError::Weights { file: FILE, error })?;
+    let (tensors, _) =
+        state_dict::read(path).map_err(|error| NamedFileError::Weights { file: FILE, error })?;
     let loaded = network.load_state(tensors);
     loaded.map_err(|error| NamedFileError::Model { file: FILE, path: path.to_owned(), error })?;
     network.channels_last()?;

@@ -5,7 +5,7 @@ use std::{path::Path, time::Instant};
 use datjob_api::report::{CertifiedCount, Results};
 use tch::{Device, Tensor};
 
-use super::{Rank, TrainError, accuracy};
+use super::{Rank, TrainError, accuracy, world};
 use crate::{
     checkpoint::{
         LAST_FILE,
@@ -32,12 +32,13 @@ impl Rank<'_> {
         }
         self.state.broadcast(&self.group)?;
 
+        let devices = world::device_names(&self.evaluation, &self.placement.name())?;
         let begin = Instant::now();
         let test = test_protocol::run_test_protocol(self.training, self.data.classes, self)?;
         if !self.is_first() {
             return Ok(());
         }
-        let (file, sha256) = self.checkpoints.save_result(&self.state.network.state())?;
+        let (file, sha256) = self.checkpoints.save_result(&self.state.network.state(), &self.card())?;
         let results = Results {
             best_epoch: self.state.best.as_ref().map_or(self.state.epoch, |best| best.epoch),
             averaged: self.state.best.as_ref().is_some_and(|best| best.averaged),
@@ -55,16 +56,18 @@ impl Rank<'_> {
             libtorch_version: crate::LIBTORCH_VERSION.to_owned(),
             world_size: assignment.world_size,
             threads: assignment.threads,
+            devices,
         };
         // After the best ones, which come first where the volume is nearly full.
         let last = self.write_last(&last, &assignment.checkpoints_below_volume);
+        let trained_on = self.card();
         if let Some(outputs) = &mut self.outputs {
             outputs.finish(Document {
                 job_uid: assignment.job_uid.clone(),
                 accuracies: Accuracies::from(&results),
                 results,
                 last,
-                device: self.placement.name(),
+                trained_on,
                 time: Time::of(outputs.history(), begin.elapsed()),
                 training: self.training.clone(),
                 contents: self.data.contents(),
@@ -88,7 +91,7 @@ impl Rank<'_> {
 
     /// Writes them; the best weights are good without.
     fn write_last(&mut self, weights: &StateDict, below_volume: &Path) -> Option<LastWeights> {
-        let written = self.checkpoints.save_last(weights);
+        let written = self.checkpoints.save_last(weights, &self.card());
         self.outputs.as_mut()?.record_write(LAST_FILE, written.as_ref().map(|_| ()));
         let (file, sha256) = written.ok()?;
         Some(LastWeights {

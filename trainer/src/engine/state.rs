@@ -10,13 +10,14 @@ use datjob_c10d::ProcessGroup;
 use tch::{Device, Kind, Tensor};
 
 use super::{NamedFileError, TrainError};
-use crate::checkpoint::{Best, Manifest, Position};
+use crate::checkpoint::{Best, Manifest, OverfittingReference, Position};
 use datjob_adversarial::{
     averaging::AveragedNetwork,
     model::Network,
     optim::Optimizer,
     state_dict::{self, StateDict},
 };
+use datjob_data::weights::WeightsCard;
 
 const MODEL: &str = "model.";
 const OPTIMIZER: &str = "optimizer.";
@@ -40,8 +41,12 @@ pub(super) struct State {
     pub optimizer_begin: u64,
     /// What the attack's step sizes are multiplied by: less than 1 after going back.
     pub step_scale: f64,
+    /// Seed of the validation split.
+    pub validation_seed: u64,
     /// The best weights so far; files and hashes are known to rank 0 alone.
     pub best: Option<Best>,
+    /// The best so far without averaging, in single-step training.
+    pub overfitting_reference: Option<OverfittingReference>,
 }
 
 impl State {
@@ -75,14 +80,16 @@ impl State {
             step: 0,
             optimizer_begin: 0,
             step_scale: 1.0,
+            validation_seed: training.data.validation.seed,
             best: None,
+            overfitting_reference: None,
         })
     }
 
     /// What a checkpoint says of it beside its tensors.
     pub(super) fn position(&self) -> Position {
-        let Self { epoch, step, optimizer_begin, step_scale, .. } = *self;
-        Position { epoch, step, optimizer_begin, step_scale }
+        let Self { epoch, step, optimizer_begin, step_scale, validation_seed, .. } = *self;
+        Position { epoch, step, optimizer_begin, step_scale, validation_seed }
     }
 
     /// All tensors, under the names that checkpoints use.
@@ -97,10 +104,14 @@ impl State {
             .collect()
     }
 
-    /// Begins with the weights of a file, where nothing was trained yet.
-    pub(super) fn load_initial(&self, spec: &InitialWeights, path: &Path) -> Result<(), TrainError> {
+    /// Begins with the weights of a file, where nothing was trained yet; returns the file's card.
+    pub(super) fn load_initial(
+        &self,
+        spec: &InitialWeights,
+        path: &Path,
+    ) -> Result<Option<WeightsCard>, TrainError> {
         const FILE: NamedFile = NamedFile::InitialWeights;
-        let tensors =
+        let (tensors, card) =
             state_dict::read(path).map_err(|error| NamedFileError::Weights { file: FILE, error })?;
         let new_head = self
             .network
@@ -110,11 +121,16 @@ impl State {
         if let Some(average) = &self.average {
             average.network.load_state(self.network.state())?;
         }
-        Ok(())
+        Ok(card)
     }
 
-    /// Takes over a checkpoint.
-    pub(super) fn restore(&mut self, manifest: &Manifest, tensors: StateDict) -> Result<(), TrainError> {
+    /// Takes over a checkpoint. One that does not name the seed of its validation split drew it by the training's seed.
+    pub(super) fn restore(
+        &mut self,
+        training: &Training,
+        manifest: &Manifest,
+        tensors: StateDict,
+    ) -> Result<(), TrainError> {
         let (mut model, mut optimizer, mut average) = (Vec::new(), Vec::new(), Vec::new());
         for (name, tensor) in tensors {
             if let Some(name) = name.strip_prefix(MODEL) {
@@ -134,7 +150,9 @@ impl State {
         self.step = manifest.step;
         self.optimizer_begin = manifest.optimizer_begin;
         self.step_scale = manifest.step_scale;
+        self.validation_seed = manifest.validation_seed.unwrap_or(training.seed);
         self.best.clone_from(&manifest.best);
+        self.overfitting_reference.clone_from(&manifest.overfitting_reference);
         Ok(())
     }
 
@@ -143,13 +161,16 @@ impl State {
         let tensors = self.tensors();
         let tensors: Vec<&Tensor> = tensors.iter().map(|(_, tensor)| tensor).collect();
         group.broadcast_coalesced(&tensors, 0)?;
-        let counters = [i64::from(self.epoch), self.step as i64, self.optimizer_begin as i64];
+        let counters = [u64::from(self.epoch), self.step, self.optimizer_begin, self.validation_seed]
+            .map(u64::cast_signed);
         let counters = Tensor::from_slice(&counters);
         group.broadcast(&counters, 0)?;
-        let [epoch, step, begin] = <[i64; 3]>::try_from(Vec::<i64>::try_from(&counters)?).unwrap_or_default();
+        let counters = <[i64; 4]>::try_from(Vec::<i64>::try_from(&counters)?).unwrap_or_default();
+        let [epoch, step, begin, validation_seed] = counters.map(i64::cast_unsigned);
         self.epoch = epoch as u32;
-        self.step = step as u64;
-        self.optimizer_begin = begin as u64;
+        self.step = step;
+        self.optimizer_begin = begin;
+        self.validation_seed = validation_seed;
         let scale = Tensor::from_slice(&[self.step_scale]);
         group.broadcast(&scale, 0)?;
         self.step_scale = scale.f_double_value(&[0])?;
@@ -169,12 +190,13 @@ impl State {
 
     /// All ranks compare with the same best, so that all take the same branch afterwards.
     fn broadcast_best(&mut self, group: &ProcessGroup) -> Result<(), TrainError> {
-        let mut bytes = if group.rank() == 0 { serde_json::to_vec(&self.best)? } else { Vec::new() };
+        let best = (&self.best, &self.overfitting_reference);
+        let mut bytes = if group.rank() == 0 { serde_json::to_vec(&best)? } else { Vec::new() };
         bytes.resize(BEST_BYTES, b' ');
         let message = Tensor::from_slice(&bytes);
         group.broadcast(&message, 0)?;
         let bytes = Vec::<u8>::try_from(&message)?;
-        self.best = serde_json::from_slice(&bytes)?;
+        (self.best, self.overfitting_reference) = serde_json::from_slice(&bytes)?;
         Ok(())
     }
 }

@@ -1,13 +1,20 @@
 //! Accuracy on the validation split, which alone chooses the weights.
 
-use datjob_api::{Training, report::Accuracy};
+use datjob_api::{
+    Training,
+    report::{Accuracy, AttackCount},
+};
 
 use super::{Rank, TrainError, accuracy, overfitting};
-use crate::{checkpoint::Best, worker_protocol::Event};
+use crate::{
+    checkpoint::{Best, OverfittingReference},
+    worker_protocol::Event,
+};
 use datjob_adversarial::{
     evaluate::{Counts, EvalAttack, Evaluation},
     model::Network,
 };
+use datjob_data::weights::WeightsCard;
 
 impl Rank<'_> {
     /// Measures; keeps the weights where they are the best so far, and goes back to the best where the spec wants that.
@@ -23,20 +30,20 @@ impl Rank<'_> {
         let name = attacks.first().map_or("", |attack| &attack.name);
         let mut accuracy = accuracy::on_validation(&raw, averaged.as_ref(), name, self.state.epoch);
         let best = self.state.best.as_ref();
-        let better = best.is_none_or(|best| accuracy.robust.correct > best.robust.correct);
-        let single_step = (attacks.len() > 1).then(|| raw.under_attack(1));
-        // An epoch that became the best, by its averaged weights, is nothing to go back from.
-        let overfits = !better && overfitting::is_catastrophic(raw.under_attack(0), single_step, best);
-        let back = self.way_back().filter(|_| overfits);
-        if let Some(best) = best.filter(|_| overfits) {
-            let sentence =
-                overfitting::sentence(self.state.epoch, raw.under_attack(0), single_step, best, back);
-            accuracy.overfitting = Some(sentence);
-        }
-        if better {
+        if best.is_none_or(|best| accuracy.robust.correct > best.robust.correct) {
             let averaged = averaged.is_some_and(|averaged| accuracy::is_better(&averaged, &raw));
             self.state.best = Some(self.keep(&accuracy, averaged)?);
         }
+        let now = (attacks.len() > 1).then(|| OverfittingReference {
+            epoch: self.state.epoch,
+            robust: AttackCount::new(name, raw.under_attack(0)),
+            single_step: raw.under_attack(1),
+        });
+        let back = now.and_then(|now| {
+            let (sentence, back) = self.overfitting(&now)?;
+            accuracy.overfitting = Some(sentence);
+            back
+        });
         if self.is_first() {
             if let Some(outputs) = &mut self.outputs {
                 outputs.record_accuracy(&accuracy);
@@ -47,6 +54,24 @@ impl Rank<'_> {
             Some(factor) => self.go_back(factor),
             None => Ok(()),
         }
+    }
+
+    /// Compares the weights that are trained with the best of them so far. After catastrophic overfitting, a sentence about
+    /// it, and the factor for step sizes if training goes back; otherwise they may be the new reference.
+    fn overfitting(&mut self, now: &OverfittingReference) -> Option<(String, Option<f64>)> {
+        let reference = self.state.overfitting_reference.as_ref();
+        if let Some(reference) = reference.filter(|reference| overfitting::is_catastrophic(now, reference)) {
+            let back = self.way_back();
+            let best_epoch = self.state.best.as_ref().map_or(self.state.epoch, |best| best.epoch);
+            return Some((
+                overfitting::sentence(now, reference, back.map(|factor| (factor, best_epoch))),
+                back,
+            ));
+        }
+        if reference.is_none_or(|reference| now.robust.correct > reference.robust.correct) {
+            self.state.overfitting_reference = Some(now.clone());
+        }
+        None
     }
 
     fn measure(&self, network: &Network, attacks: &[EvalAttack]) -> Result<Counts, TrainError> {
@@ -66,7 +91,7 @@ impl Rank<'_> {
         let average = self.state.average.as_ref().filter(|_| averaged);
         let network = average.map_or(&self.state.network, |average| &average.network);
         let (file, sha256) = if self.is_first() {
-            self.checkpoints.save_best(self.state.epoch, &network.state())?
+            self.checkpoints.save_best(self.state.epoch, &network.state(), &self.card())?
         } else {
             // Only rank 0 writes, and only rank 0 reads what it wrote.
             Default::default()
@@ -94,4 +119,21 @@ impl Rank<'_> {
         self.state.step_scale *= factor;
         self.state.broadcast(&self.group)
     }
+}
+
+/// A warning, if initial weights were trained on images that this training holds out.
+pub(super) fn seen_images_warning(earlier: &WeightsCard, own: &WeightsCard) -> Option<String> {
+    earlier.was_trained_on_validation_images_of(own).then(|| {
+        format!(
+            "spec.training.model.initialWeights: the weights were trained on images that this job holds out for \
+             validation (theirs: {} images with seed {}; this job's: {} with seed {}), so accuracy on the validation split \
+             is too high and may select the wrong epoch; set data.validation to count {} and seed {}",
+            earlier.validation_count,
+            earlier.validation_seed,
+            own.validation_count,
+            own.validation_seed,
+            earlier.validation_count,
+            earlier.validation_seed
+        )
+    })
 }

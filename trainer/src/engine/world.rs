@@ -24,6 +24,9 @@ const COLLECTIVE: Duration = Duration::from_mins(30);
 /// network without a GPU is hours.
 const EVALUATION: Duration = Duration::from_hours(48);
 
+/// Longest name of a device that is gathered, in bytes.
+const DEVICE_NAME_BYTES: usize = 256;
+
 /// Where this rank computes.
 pub(super) fn placement(assignment: &Assignment) -> Result<Placement, CudaError> {
     match assignment.accelerator {
@@ -40,6 +43,21 @@ pub(super) fn require_same_data(group: &ProcessGroup, fingerprint: &str) -> Resu
         None => Ok(()),
         Some(rank) => Err(TrainError::OtherData { rank }),
     }
+}
+
+/// The distinct names of the devices of all ranks, in the order of ranks. Every rank must call it.
+pub(super) fn device_names(group: &ProcessGroup, own: &str) -> Result<Vec<String>, TrainError> {
+    let mut bytes = own.as_bytes().to_vec();
+    bytes.resize(DEVICE_NAME_BYTES, 0);
+    let gathered = Vec::<Vec<u8>>::try_from(&group.all_gather(&Tensor::from_slice(&bytes))?)?;
+    let mut names: Vec<String> = Vec::new();
+    for bytes in gathered {
+        let name = String::from_utf8_lossy(&bytes).trim_end_matches('\0').to_owned();
+        if !names.contains(&name) {
+            names.push(name);
+        }
+    }
+    Ok(names)
 }
 
 /// The groups of a generation.
@@ -85,6 +103,22 @@ mod ranks;
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn devices_of_all_ranks_are_named_once() {
+        let long = "x".repeat(300);
+        let names = |own: [&str; 3]| {
+            ranks::run_ranks(3, |group| {
+                device_names(&group, own[group.rank()]).map_err(|error| error.to_string())
+            })
+        };
+        for found in names(["A CPU", "A CPU", "A CPU"]) {
+            assert_eq!(found.unwrap(), ["A CPU"]);
+        }
+        for found in names(["A CPU", &long, "A CPU"]) {
+            assert_eq!(found.unwrap(), ["A CPU", &long[..DEVICE_NAME_BYTES]]);
+        }
+    }
 
     #[test]
     fn ranks_that_read_other_images_are_told_everywhere() {

@@ -4,14 +4,14 @@ use datjob_api::{
     Training,
     report::{AttackResult, CertifiedCount, Count, CountsByClass, Results, StageCount, SweepCount},
 };
+use datjob_data::weights::WeightsCard;
 use jiff::Timestamp;
 use serde_json::json;
 
 use crate::checkpoint::results::{Accuracies, Document, LastWeights, Time};
 
-/// The results of a finished training, with every optional evaluation.
-pub(crate) fn document() -> Document {
-    let training: Training = serde_json::from_value(json!({
+fn training() -> Training {
+    serde_json::from_value(json!({
         "seed": 7,
         "model": {"architecture": "wide-resnet-28-10"},
         "data": {
@@ -26,7 +26,12 @@ pub(crate) fn document() -> Document {
             "certify": {"sigma": 0.25}
         }
     }))
-    .unwrap();
+    .unwrap()
+}
+
+/// The results of a finished training, with every optional evaluation.
+pub(crate) fn document() -> Document {
+    let training = training();
     let count = |correct| Count { correct, total: 100 };
     let stages = [("apgd-ce", 45), ("apgd-t", 41), ("fab-t", 41), ("square", 40)];
     let stages = stages.map(|(name, correct)| StageCount { name: name.into(), correct });
@@ -81,6 +86,7 @@ pub(crate) fn document() -> Document {
         libtorch_version: "2.11.0".into(),
         world_size: 2,
         threads: 1,
+        devices: vec!["A <CPU>".into()],
     };
     Document {
         job_uid: "<job & co>".into(),
@@ -92,7 +98,12 @@ pub(crate) fn document() -> Document {
             weights: "job/last.safetensors".into(),
             sha256: "def".into(),
         }),
-        device: "A <CPU>".into(),
+        trained_on: WeightsCard {
+            dataset: training.data.dataset,
+            training_images: 50_000,
+            validation_count: 1000,
+            validation_seed: 0,
+        },
         time: Time {
             started_at: Some(Timestamp::constant(1_700_000_000, 0)),
             finished_at: Timestamp::constant(1_700_001_000, 0),

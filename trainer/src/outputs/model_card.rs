@@ -6,8 +6,9 @@ use std::fmt::Write as _;
 use datjob_api::{
     Training,
     report::Results,
-    training::{CutMix, Norm, RandomResizedCrop, ThreatModel, Variation},
+    training::{Communication, CutMix, Norm, RandomResizedCrop, ThreatModel, Variation},
 };
+use datjob_data::weights::WeightsCard;
 use serde::Serialize;
 
 use crate::{
@@ -75,8 +76,25 @@ fn augmentation(variation: &Variation) -> String {
     if steps.is_empty() { "none".to_owned() } else { steps.join(", ") }
 }
 
-fn training_section(Document { results, training, contents, .. }: &Document) -> String {
-    let Training { model, data, attack, objective, optimizer, schedule, .. } = training;
+fn training_section(Document { results, training, contents, trained_on, .. }: &Document) -> String {
+    let Training {
+        model,
+        data,
+        attack,
+        objective,
+        optimizer,
+        schedule,
+        catastrophic_overfitting,
+        weight_perturbation,
+        smoothing,
+        averaging,
+        communication,
+        // In other sections, or without effect on the weights.
+        seed: _,
+        threat_model: _,
+        checkpoint: _,
+        evaluation: _,
+    } = training;
     let mut text = "## Training\n\n| | |\n|---|---|\n".to_owned();
     let mut row = |name: &str, value: String| {
         let _ = writeln!(text, "| {name} | {value} |");
@@ -85,25 +103,34 @@ fn training_section(Document { results, training, contents, .. }: &Document) -> 
     row("network", spec_json(model));
     row("input", format!("{channels}×{height}×{width} pixels in [0, 1]; do not normalize them first"));
     row("classes", contents.classes.to_string());
-    let count = data.validation.count;
-    let images = contents.training_images.saturating_sub(count as usize);
+    let &WeightsCard { training_images, validation_count, validation_seed, .. } = trained_on;
     row(
         "images",
-        format!("{images} of the {} training set; {count} held out for validation", data.dataset.name()),
+        format!(
+            "{} of the {} training set; {validation_count} held out for validation, drawn with seed {validation_seed}",
+            training_images.saturating_sub(validation_count),
+            data.dataset.name()
+        ),
     );
     row("augmentation", augmentation(&data.variation()));
     row("attack", spec_json(attack));
     row("objective", spec_json(objective));
-    if let Some(perturbation) = &training.weight_perturbation {
+    if let Some(response) = catastrophic_overfitting {
+        row("catastrophic overfitting", spec_json(response));
+    }
+    if let Some(perturbation) = weight_perturbation {
         row("weight perturbation", spec_json(perturbation));
     }
-    if let Some(smoothing) = &training.smoothing {
+    if let Some(smoothing) = smoothing {
         row("smoothing", spec_json(smoothing));
     }
     row("optimizer", spec_json(optimizer));
     row("schedule", spec_json(schedule));
-    if let Some(averaging) = &training.averaging {
+    if let Some(averaging) = averaging {
         row("averaging", spec_json(averaging));
+    }
+    if *communication != Communication::default() {
+        row("communication", spec_json(communication));
     }
     let weights = if results.averaged { "averaged weights" } else { "weights" };
     row(
@@ -176,7 +203,7 @@ fn intended_use_section(Training { data, evaluation, .. }: &Training, results: &
     text
 }
 
-fn provenance_section(Document { results, last, device, time, .. }: &Document) -> String {
+fn provenance_section(Document { results, last, time, .. }: &Document) -> String {
     let Time { started_at, finished_at, training_seconds, .. } = time;
     let mut text = "## Provenance\n\n| | |\n|---|---|\n".to_owned();
     let mut row = |name: &str, value: String| {
@@ -193,7 +220,7 @@ fn provenance_section(Document { results, last, device, time, .. }: &Document) -
     row("seed", results.seed.to_string());
     row("trainer", format!("DatJob {}", results.trainer_version));
     row("libtorch", results.libtorch_version.clone());
-    row("device", format!("{} (rank 0)", inline_code(device)));
+    row("device", inline_code(&results.devices.join("; ")));
     row("world", format!("{} ranks with {} CPU threads each", results.world_size, results.threads));
     if let Some(started_at) = started_at {
         row("started", started_at.to_string());

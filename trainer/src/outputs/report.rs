@@ -137,7 +137,7 @@ fn by_class(CountsByClass { total, clean, worst_case, .. }: &CountsByClass) -> V
         .collect()
 }
 
-fn provenance(Document { results, last, device, time, .. }: &Document) -> Vec<(&'static str, String)> {
+fn provenance(Document { results, last, time, .. }: &Document) -> Vec<(&'static str, String)> {
     let Time { started_at, finished_at, training_seconds, attack_seconds, communication_seconds, .. } = time;
     let mut rows = vec![("weights", format!("{}, SHA-256 {}", results.weights, results.sha256))];
     if let Some(last) = last {
@@ -151,7 +151,7 @@ fn provenance(Document { results, last, device, time, .. }: &Document) -> Vec<(&
         ("training spec", format!("SHA-256 {}", results.training_hash)),
         ("seed", results.seed.to_string()),
         ("versions", format!("DatJob {}, libtorch {}", results.trainer_version, results.libtorch_version)),
-        ("device", format!("{device} (rank 0)")),
+        ("device", results.devices.join("; ")),
         ("world", format!("{} ranks with {} CPU threads each", results.world_size, results.threads)),
         (
             "training",

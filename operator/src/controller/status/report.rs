@@ -3,7 +3,8 @@
 use datjob_api::{
     datjob::ResultsStatus,
     report::{
-        Accuracy, AttackCount, AttackResult, CertifiedCount, Failure, Report, Results, StageCount, SweepCount,
+        Accuracy, AttackCount, AttackResult, CertifiedCount, Failure, Report, Results, Split, StageCount,
+        SweepCount,
     },
 };
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
@@ -22,6 +23,10 @@ const MAX_LINES: usize = 50;
 /// Limits of names and versions, and of the number of attacks.
 const MAX_NAME_BYTES: usize = 256;
 const MAX_ATTACKS: usize = 16;
+/// Maximum number of device models.
+const MAX_DEVICES: usize = 8;
+/// Maximum number of warnings.
+const MAX_WARNINGS: usize = 16;
 /// Maximum number of points of a sweep.
 const MAX_SWEEP_POINTS: usize = 32;
 
@@ -56,6 +61,7 @@ impl StatusBuilder<'_> {
         if report.timing.is_some() {
             self.next.timing.clone_from(&report.timing);
         }
+        self.record_warnings(&report.warnings);
         if let Some(accuracy) = &report.accuracy {
             self.record_accuracy(accuracy);
         }
@@ -88,6 +94,7 @@ impl StatusBuilder<'_> {
         let accuracy = truncate_accuracy(accuracy);
         self.next.clean = accuracy.clean.percent();
         self.next.robust = accuracy.robust.count().percent();
+        self.next.split = Some(accuracy.split);
         if self.next.best.as_ref().is_none_or(|best| is_better(&accuracy, best)) {
             let note = format!(
                 "Epoch {}: best robust accuracy so far: {} % under {} (clean {} %) on the validation split.",
@@ -119,9 +126,26 @@ impl StatusBuilder<'_> {
         }
     }
 
+    /// Records the warnings that are new, with an event each.
+    fn record_warnings(&mut self, warnings: &[String]) {
+        for warning in warnings {
+            let sentence = format!("{}.", clause(&truncate(warning, MAX_LINE_BYTES)));
+            let known = &mut self.next.warnings;
+            if known.len() < MAX_WARNINGS && !known.contains(&sentence) {
+                self.events.push(Event::warning(
+                    "TrainingWarning",
+                    known.len().to_string(),
+                    sentence.clone(),
+                ));
+                known.push(sentence);
+            }
+        }
+    }
+
     pub(super) fn record_results(&mut self, results: &Results) {
         self.next.clean = results.clean.percent();
         self.next.robust = results.worst_case.percent();
+        self.next.split = Some(Split::Test);
         self.next.results = Some(ResultsStatus {
             best_epoch: results.best_epoch,
             averaged: results.averaged,
@@ -138,6 +162,12 @@ impl StatusBuilder<'_> {
             libtorch_version: truncate(&results.libtorch_version, MAX_NAME_BYTES),
             world_size: results.world_size,
             threads: results.threads,
+            devices: results
+                .devices
+                .iter()
+                .take(MAX_DEVICES)
+                .map(|name| truncate(name, MAX_NAME_BYTES))
+                .collect(),
         });
     }
 }

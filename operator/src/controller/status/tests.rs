@@ -88,6 +88,7 @@ impl JobSimulation {
             progress: None,
             timing: None,
             accuracy: None,
+            warnings: vec![],
             results: None,
             failure: None,
         };
@@ -187,6 +188,7 @@ fn results() -> Results {
         libtorch_version: "2.11.0".into(),
         world_size: 2,
         threads: 1,
+        devices: vec!["A CPU".into()],
     }
 }
 
@@ -235,8 +237,8 @@ fn a_job_runs_from_pending_to_complete() {
     });
     assert_eq!((status.state.as_str(), status.generation, status.restarts.total), ("Running", 1, 0));
     assert_eq!(
-        (status.epoch.as_str(), status.clean.as_str(), status.robust.as_str()),
-        ("1/2", "81.30", "49.80")
+        (status.epoch.as_str(), status.clean.as_str(), status.robust.as_str(), status.split),
+        ("1/2", "81.30", "49.80", Some(Split::Validation))
     );
     assert_eq!((status.workers.as_str(), &status.waiting_since), ("2/2", &None));
     assert_eq!(sim.condition(READY), ("True", "Training", "World 1 is training (world size 2)."));
@@ -248,8 +250,8 @@ fn a_job_runs_from_pending_to_complete() {
         report.results = Some(results());
     });
     assert_eq!(
-        (status.state.as_str(), status.clean.as_str(), status.robust.as_str()),
-        ("Complete", "81.27", "49.80")
+        (status.state.as_str(), status.clean.as_str(), status.robust.as_str(), status.split),
+        ("Complete", "81.27", "49.80", Some(Split::Test))
     );
     assert_eq!(status.results.as_ref().unwrap().worst_case.percent, "49.80");
     assert_eq!(status.workers, "0/2");

@@ -202,7 +202,7 @@ mod tests {
                 border.set(border.get() && far.min().double_value(&[]) > epsilon * 0.5);
                 Ok(Tensor::from_slice(&[1.0_f32, 0.0, 1.0, 0.0]).view([2, 2]))
             };
-            let streams = (0..2).map(|image| Stream::square(0, image, 0)).collect();
+            let streams = (0..2).map(|image| Stream::square(0, "square", image, 0)).collect();
             let last = square(&logits, &images, &labels, &parameters, streams).unwrap();
             assert_eq!(last.size(), images.size());
             assert!(border.get(), "{norm:?}");
@@ -221,7 +221,7 @@ mod tests {
             let found = |rows: &[i64]| {
                 let index = Tensor::from_slice(rows);
                 let (images, labels) = (images.index_select(0, &index), labels.index_select(0, &index));
-                let streams = rows.iter().map(|&row| Stream::square(7, row as u64, 0)).collect();
+                let streams = rows.iter().map(|&row| Stream::square(7, "square", row as u64, 0)).collect();
                 square(&logits, &images, &labels, &parameters, streams).unwrap()
             };
             assert!(found(&[0, 1, 2]).get(1).allclose(&found(&[1]).get(0), 0.0, 1e-12, false));

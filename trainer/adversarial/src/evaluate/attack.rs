@@ -41,6 +41,8 @@ pub struct Stage {
     pub method: Method,
     /// Number of runs, each from another start or towards another class. A robust image withstands all of them.
     pub runs: u32,
+    /// Key of the random numbers. Two stages with the same key begin at the same points.
+    pub random_key: String,
 }
 
 /// The method of an attack.
@@ -63,7 +65,7 @@ pub enum Method {
 impl EvalAttack {
     /// An attack of one stage.
     pub fn single(name: &str, method: Method, runs: u32) -> Self {
-        let stage = Stage { name: name.to_owned(), method, runs };
+        let stage = Stage { name: name.to_owned(), method, runs, random_key: name.to_owned() };
         Self { name: name.to_owned(), stages: vec![stage], sanity_checks: false }
     }
 
@@ -117,13 +119,19 @@ impl EvalAttack {
             ("fab-t", Method::FabT(FabParameters { perturbations, steps }), targets),
             ("square", Method::Square(SquareParameters { perturbations, queries }), 1),
         ];
-        let stages = stages.map(|(name, method, runs)| Stage { name: name.to_owned(), method, runs });
+        let stages = stages.map(|(name, method, runs)| Stage {
+            name: name.to_owned(),
+            method,
+            runs,
+            random_key: format!("autoattack/{name}"),
+        });
         Self { name: "autoattack".to_owned(), stages: stages.into(), sanity_checks: true }
     }
 }
 
-impl Method {
-    /// Generates the adversarial examples of one run. Its start depends on the seed, the image and the run only.
+impl Stage {
+    /// Generates the adversarial examples of one run. Its start depends on the seed, the stage's key, the image and the run
+    /// only.
     pub(super) fn generate(
         &self,
         classifier: &dyn Classifier,
@@ -133,7 +141,7 @@ impl Method {
     ) -> Result<Tensor, TchError> {
         let (images, labels) = (&batch.images, &batch.labels);
         let logits = |x: &Tensor| classifier.logits(x);
-        let noise = |start| batch.noise(seed, run, start);
+        let noise = |start| batch.noise(seed, &self.random_key, run, start);
         // APGD uses only the direction of its start.
         let start_direction =
             |parameters: &ApgdParameters| noise(Start::in_ball(parameters.perturbations.norm, 1.0));
@@ -141,16 +149,16 @@ impl Method {
             noise(Start::in_ball(parameters.perturbations.norm, parameters.perturbations.epsilon))
         };
         let target = || batch.ranking.f_select(1, i64::from(run) + 1);
-        match self {
-            Self::Pgd(parameters) => {
+        match &self.method {
+            Method::Pgd(parameters) => {
                 let loss = |x: &Tensor| summed_cross_entropy(&logits(x)?, labels);
                 pgd(&loss, images, parameters, &start_noise(parameters)?)
             }
-            Self::Cw(parameters) => {
+            Method::Cw(parameters) => {
                 let loss = |x: &Tensor| margins(&logits(x)?, labels)?.f_neg();
                 pgd(&loss, images, parameters, &start_noise(parameters)?)
             }
-            Self::ApgdCe(parameters) => apgd(
+            Method::ApgdCe(parameters) => apgd(
                 &logits,
                 &ApgdLoss::CrossEntropy,
                 images,
@@ -158,15 +166,16 @@ impl Method {
                 parameters,
                 &start_direction(parameters)?,
             ),
-            Self::ApgdT(parameters) => {
+            Method::ApgdT(parameters) => {
                 let loss = ApgdLoss::TargetedDlr(target()?);
                 apgd(&logits, &loss, images, labels, parameters, &start_direction(parameters)?)
             }
-            Self::FabT(parameters) => fab_t(&logits, images, labels, &target()?, parameters),
-            Self::Square(parameters) => {
+            Method::FabT(parameters) => fab_t(&logits, images, labels, &target()?, parameters),
+            Method::Square(parameters) => {
                 // Square builds its candidates on the host, in the default memory format.
                 let logits = |x: &Tensor| logits(&classifier.prepare_input(x)?);
-                let stream = |&image: &usize| Stream::square(seed, image as u64, u64::from(run));
+                let stream =
+                    |&image: &usize| Stream::square(seed, &self.random_key, image as u64, u64::from(run));
                 square(&logits, images, labels, parameters, batch.indices.iter().map(stream).collect())
             }
         }
@@ -174,8 +183,91 @@ impl Method {
 }
 
 impl Batch {
-    fn noise(&self, seed: u64, run: u32, start: Start) -> Result<Tensor, TchError> {
-        let noise = evaluation_noise(seed, u64::from(run), &self.indices, self.image_shape, start)?;
+    fn noise(&self, seed: u64, key: &str, run: u32, start: Start) -> Result<Tensor, TchError> {
+        let noise = evaluation_noise(seed, key, u64::from(run), &self.indices, self.image_shape, start)?;
         noise.f_to_device(self.images.device())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::cell::RefCell;
+
+    use datjob_api::training::Sweep;
+    use serde_json::json;
+    use tch::{Device, Kind};
+
+    use super::{super::sweep_attacks, *};
+
+    /// A linear classifier that keeps the first images that it classifies.
+    struct FirstInput {
+        weights: Tensor,
+        input: RefCell<Option<Tensor>>,
+    }
+
+    impl Classifier for FirstInput {
+        fn logits(&self, images: &Tensor) -> Result<Tensor, TchError> {
+            self.input.borrow_mut().get_or_insert_with(|| images.detach().copy());
+            images.f_flatten(1, -1)?.f_matmul(&self.weights)
+        }
+    }
+
+    /// The perturbation that the first query of a stage's first run tries.
+    fn first_perturbation(stage: &Stage) -> Tensor {
+        let pixels = Tensor::arange(48, (Kind::Float, Device::Cpu));
+        let weights = (&pixels * 0.7).sin().view([12, 4]);
+        let classifier = FirstInput { weights, input: RefCell::default() };
+        let images = pixels.slice(0, 0, 24, 1).cos().view([2, 3, 2, 2]) * 0.1 + 0.5;
+        let labels = Tensor::from_slice(&[0_i64, 1]);
+        let ranking = Tensor::from_slice(&[0_i64, 1, 2, 3, 1, 2, 3, 0]).view([2, 4]);
+        let batch = Batch {
+            indices: vec![5, 9],
+            classes: vec![0, 1],
+            images: images.shallow_clone(),
+            labels,
+            ranking,
+            image_shape: [3, 2, 2],
+        };
+        let _ = stage.generate(&classifier, &batch, 1, 0).unwrap();
+        classifier.input.take().unwrap() - images
+    }
+
+    fn threat_model() -> ThreatModel {
+        serde_json::from_value(json!({"epsilon": "0.1"})).unwrap()
+    }
+
+    #[test]
+    fn no_two_attacks_begin_at_the_same_points() {
+        let spec = json!([
+            {"pgd": {"steps": 10}}, {"pgd": {"steps": 20}}, {"cw": {"steps": 10}}, {"apgdCe": {"steps": 10}},
+            {"apgdT": {"steps": 10, "targets": 2}}, {"square": {"queries": 10}}, {"autoAttack": {}}
+        ]);
+        let attacks: Vec<FinalAttack> = serde_json::from_value(spec).unwrap();
+        let starts: Vec<(String, Tensor)> = attacks
+            .iter()
+            .flat_map(|attack| EvalAttack::for_test(attack, &threat_model(), 4).stages)
+            // FAB begins at the image itself.
+            .filter(|stage| !matches!(stage.method, Method::FabT(_)))
+            .map(|stage| (stage.random_key.clone(), first_perturbation(&stage).sign()))
+            .collect();
+        assert_eq!(starts.len(), 9);
+        for (index, (name, start)) in starts.iter().enumerate() {
+            for (other_name, other) in &starts[..index] {
+                assert_ne!(start, other, "{name} and {other_name}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_sweep_begins_at_the_same_points_scaled_by_the_radius() {
+        let sweep: Sweep = serde_json::from_value(json!({"epsilon": ["0.05"], "steps": [2, 4]})).unwrap();
+        let attacks = sweep_attacks(&sweep, &threat_model(), 4);
+        let unit: Vec<Tensor> = attacks
+            .iter()
+            .zip(sweep.points(&threat_model().epsilon))
+            .map(|(attack, (epsilon, _))| first_perturbation(&attack.stages[0]) / epsilon.value())
+            .collect();
+        assert!(unit.len() >= 2);
+        assert!(unit.iter().all(|start| start.allclose(&unit[0], 0.0, 1e-5, false)), "{unit:?}");
     }
 }

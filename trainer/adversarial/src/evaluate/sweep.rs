@@ -13,7 +13,10 @@ pub fn sweep_attacks(sweep: &Sweep, threat_model: &ThreatModel, classes: i64) ->
     let attack = |(epsilon, steps): (Epsilon, u32)| {
         let threat_model = ThreatModel { epsilon, ..threat_model.clone() };
         let pgd = FinalAttack::Pgd(FinalPgd { steps, restarts: None, step_size: None });
-        EvalAttack::for_test(&pgd, &threat_model, classes)
+        let mut attack = EvalAttack::for_test(&pgd, &threat_model, classes);
+        // The same starts at all points, scaled by the radius: the counts differ by radius and steps alone.
+        attack.stages.iter_mut().for_each(|stage| "sweep".clone_into(&mut stage.random_key));
+        attack
     };
     sweep.points(&threat_model.epsilon).into_iter().map(attack).collect()
 }

@@ -325,7 +325,7 @@ def square(model, norm, epsilon, queries):
     """Square, image by image (arXiv 1912.00049, algorithms 1 to 4), until the image is fooled."""
     found = []
     for index in range(COUNT):
-        image, label, draws = images[index].numpy(), int(ranking(model)[index][0]), Draws(7, "square", index, 0)
+        image, label, draws = images[index].numpy(), int(ranking(model)[index][0]), Draws(7, "square/square", index, 0)
         channels, height, width = image.shape
 
         def margin(x):

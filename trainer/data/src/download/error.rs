@@ -6,7 +6,7 @@ use reqwest::StatusCode;
 use thiserror::Error;
 
 use crate::{
-    DataError,
+    DataError, Tally,
     http::{error_chain, is_untrusted_certificate},
     image_folder,
 };
@@ -86,6 +86,28 @@ pub enum DownloadError {
         /// The file.
         file: String,
     },
+    /// Links to files that the archive does not have.
+    #[error(
+        "{url}: {} links in the archive point to files that are not in it: {links}; replace them by files (tar \
+         --dereference --hard-dereference)",
+        links.count()
+    )]
+    Links {
+        /// The URL of the archive.
+        url: String,
+        /// The links and where they point.
+        links: Tally,
+    },
+    /// An entry in the place of a file of the data set that is not a file.
+    #[error("{url}: {entry} in the archive: {problem}")]
+    Entry {
+        /// The URL of the archive.
+        url: String,
+        /// The entry.
+        entry: String,
+        /// The problem and its fix.
+        problem: &'static str,
+    },
     /// The archive lacks files of the data set.
     #[error("{url}: the archive is incomplete: {source}")]
     Incomplete {
@@ -159,6 +181,8 @@ impl DownloadError {
             | Self::DuplicatePart { .. }
             | Self::OtherSource { .. }
             | Self::Write { .. }
+            | Self::Links { .. }
+            | Self::Entry { .. }
             | Self::Runtime(_) => false,
         }
     }

@@ -90,7 +90,7 @@ fn names(dir: &Path) -> Vec<String> {
     names
 }
 
-fn fetch_cifar100(source: &HttpSource, dir: &Path) -> Result<(), DownloadError> {
+fn fetch_cifar100(source: &HttpSource, dir: &Path) -> Result<Option<String>, DownloadError> {
     download(Dataset::Cifar100, source, dir, RETRY, &|_, _| {})
 }
 
@@ -152,10 +152,9 @@ fn paths_in_the_archive_cannot_leave_the_folder() {
     let inner = dir.path().join("a/b");
     fs::create_dir_all(&inner).unwrap();
     let error = fetch_cifar100(&source(&url, &archive), &inner).unwrap_err().to_string();
-    assert!(
-        error.contains("test.bin: file not found; cifar100 needs the files train.bin, test.bin in "),
-        "{error}"
-    );
+    let expected =
+        "1 links in the archive point to files that are not in it: test.bin -> /etc/passwd; replace them";
+    assert!(error.contains(expected), "{error}");
     assert_eq!(names(&inner), ["train.bin"]);
     assert_eq!(names(dir.path()), ["a"]);
 }
@@ -183,6 +182,109 @@ fn unpacks_image_folders_and_shards() {
     let error = download(Dataset::Webdataset, &source, dir.path(), RETRY, &|_, _| {}).unwrap_err();
     assert!(error.to_string().contains("training or test images are missing"), "{error}");
     assert_eq!(names(dir.path()), ["classes.txt", "train-0.tar"]);
+}
+
+/// A tar file of files, and of links of a kind with their targets.
+fn tar_with_links(files: &[(&str, &[u8])], links: &[(&str, tar::EntryType, &str)]) -> Vec<u8> {
+    let mut tar = tar::Builder::new(Vec::new());
+    let header = |kind, size| {
+        let mut header = tar::Header::new_gnu();
+        header.set_entry_type(kind);
+        header.set_size(size);
+        header.set_mode(0o644);
+        header
+    };
+    for (name, contents) in files {
+        tar.append_data(&mut header(tar::EntryType::Regular, contents.len() as u64), name, *contents)
+            .unwrap();
+    }
+    for (name, kind, target) in links {
+        tar.append_link(&mut header(*kind, 0), name, target).unwrap();
+    }
+    tar.into_inner().unwrap()
+}
+
+#[test]
+fn links_within_the_archive_become_files() {
+    let files: [(&str, &[u8]); 4] = [
+        ("d/train/a/1.jpg", b"one"),
+        ("d/train/b/1.jpg", b"two"),
+        ("d/val/a/1.jpg", b"three"),
+        ("d/blobs/x", b"four"),
+    ];
+    let (hard, symbolic) = (tar::EntryType::Link, tar::EntryType::Symlink);
+    let archive = tar_with_links(
+        &files,
+        &[
+            ("d/train/a/2.jpg", hard, "d/train/a/1.jpg"),
+            ("d/train/a/3.jpg", symbolic, "../b/1.jpg"),
+            ("d/train/a/4.jpg", symbolic, "3.jpg"),
+            ("d/train/b/5.jpg", symbolic, "../../blobs/x"),
+            ("d/train/b/6.jpg", hard, "d/blobs/x"),
+        ],
+    );
+    for archive in [archive.clone(), gzip(&archive)] {
+        let (url, _) = serve(vec![ok(&archive)]);
+        let dir = tempfile::tempdir().unwrap();
+        let warning =
+            download(Dataset::ImageFolder, &source(&url, &archive), dir.path(), RETRY, &|_, _| {}).unwrap();
+        assert_eq!(warning, None);
+        for (name, contents) in
+            [("a/1", "one"), ("a/2", "one"), ("a/3", "two"), ("a/4", "two"), ("b/5", "four"), ("b/6", "four")]
+        {
+            let found = fs::read_to_string(dir.path().join(format!("train/{name}.jpg"))).unwrap();
+            assert_eq!(found, contents, "{name}");
+        }
+    }
+}
+
+#[test]
+fn refuses_entries_that_would_leave_out_data() {
+    let files: [(&str, &[u8]); 2] = [("train/a/1.jpg", b"one"), ("val/a/1.jpg", b"three")];
+    let (hard, symbolic) = (tar::EntryType::Link, tar::EntryType::Symlink);
+    for (name, kind, target, expected) in [
+        (
+            "train/a/2.jpg",
+            hard,
+            "gone.jpg",
+            "1 links in the archive point to files that are not in it: train/a/2.jpg -> gone.jpg",
+        ),
+        ("train/a/2.jpg", symbolic, "2.jpg", "train/a/2.jpg -> 2.jpg"),
+        ("train/a/2.jpg", symbolic, "/data/1.jpg", "train/a/2.jpg -> /data/1.jpg"),
+        ("train/b", symbolic, "a", "train/b in the archive: links to folders are not supported"),
+        ("test", symbolic, "val", "test in the archive: links to folders are not supported"),
+        (
+            "train/a/2.jpg",
+            tar::EntryType::Fifo,
+            "x",
+            "train/a/2.jpg in the archive: expected a file, found a device",
+        ),
+    ] {
+        let archive = tar_with_links(&files, &[(name, kind, target)]);
+        let (url, _) = serve(vec![ok(&archive)]);
+        let dir = tempfile::tempdir().unwrap();
+        let error = download(Dataset::ImageFolder, &source(&url, &archive), dir.path(), RETRY, &|_, _| {});
+        let error = error.unwrap_err().to_string();
+        assert!(error.contains(expected), "{error}");
+    }
+}
+
+#[test]
+fn warns_of_images_that_are_not_part_of_the_data_set() {
+    let archive = tar_of(&[
+        ("train/a/1.jpg", b"one"),
+        ("val/a/1.jpg", b"two"),
+        ("unlabelled/2.jpg", b"three"),
+        ("README.md", b"text"),
+    ]);
+    let (url, _) = serve(vec![ok(&archive)]);
+    let dir = tempfile::tempdir().unwrap();
+    let warning = download(Dataset::ImageFolder, &source(&url, &archive), dir.path(), RETRY, &|_, _| {});
+    let warning = warning.unwrap().unwrap();
+    assert!(
+        warning.contains("skipped 1 files that may be data") && warning.ends_with(": unlabelled/2.jpg"),
+        "{warning}"
+    );
 }
 
 #[test]

@@ -71,9 +71,17 @@ pub fn smoothing_noise(
     noise(indices, pixels * samples as usize, start, |image| Stream::smoothing(seed, epoch, image))
 }
 
-/// Start noise of a restart (counted from 0) of an attack in an evaluation, `[N, C, H, W]`; see [`training_noise`].
-pub fn evaluation_noise(seed: u64, restart: u64, indices: &[usize], pixels: usize, start: Start) -> Vec<f32> {
-    noise(indices, pixels, start, |image| Stream::evaluation_attack(seed, image, restart))
+/// Start noise of a restart (counted from 0) of an attack in an evaluation, `[N, C, H, W]`; see [`training_noise`] and
+/// [`Stream::evaluation_attack`].
+pub fn evaluation_noise(
+    seed: u64,
+    stage: &str,
+    restart: u64,
+    indices: &[usize],
+    pixels: usize,
+    start: Start,
+) -> Vec<f32> {
+    noise(indices, pixels, start, |image| Stream::evaluation_attack(seed, stage, image, restart))
 }
 
 fn noise(indices: &[usize], pixels: usize, start: Start, stream: impl Fn(u64) -> Stream) -> Vec<f32> {
@@ -111,7 +119,7 @@ mod tests {
 
     #[test]
     fn linf_noise_is_uniform_in_the_ball() {
-        let noise = evaluation_noise(0, 0, &[0, 1, 2, 3], 3 * 64 * 64, Start::Linf { radius: 0.5 });
+        let noise = evaluation_noise(0, "pgd-10", 0, &[0, 1, 2, 3], 3 * 64 * 64, Start::Linf { radius: 0.5 });
         let mean = |of: &dyn Fn(f64) -> f64| {
             noise.iter().map(|&x| of(f64::from(x))).sum::<f64>() / noise.len() as f64
         };

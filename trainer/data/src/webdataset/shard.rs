@@ -1,15 +1,19 @@
 //! Reads the headers and classes of one webdataset shard.
 
 use std::{
+    collections::HashMap,
     fs::File,
     io::{self, Read, Seek, SeekFrom},
+    os::unix::fs::FileExt,
     path::Path,
 };
 
 use crate::{
     DataError,
+    archive_path::{self, LinkKind},
     encoded::{IMAGE_LIMIT, ShardRange},
-    image_folder::{MAX_CLASSES, is_jpeg_name},
+    image_folder::{MAX_CLASSES, is_jpeg_name, looks_like_image},
+    skipped::SkippedFiles,
 };
 
 /// Maximum number of bytes between two entries of a tar file that are read as headers.
@@ -24,41 +28,58 @@ pub(super) struct Sample {
     pub(super) label: u16,
 }
 
+/// What a shard holds.
+#[derive(Default)]
+pub(super) struct ShardIndex {
+    pub(super) samples: Vec<Sample>,
+    /// Entries that are neither images nor classes.
+    pub(super) skipped: SkippedFiles,
+}
+
 /// The entries of one key that were read so far.
 struct PartialSample {
     key: String,
     image: Option<ShardRange>,
     class: Option<u16>,
+    /// Other entries.
+    others: Vec<String>,
 }
 
-/// Reads the samples of one shard. The entries of a key must be adjacent.
-pub(super) fn read_samples(
-    path: &Path,
-    shard: u32,
-    classes: Option<usize>,
-) -> Result<Vec<Sample>, DataError> {
+/// Reads the index of one shard. The entries of a key must be adjacent. A link stands for the earlier entry that it points to.
+pub(super) fn read_index(path: &Path, shard: u32, classes: Option<usize>) -> Result<ShardIndex, DataError> {
     let invalid = |problem: String| DataError::Index { path: path.to_owned(), problem };
     let invalid_tar = |error: io::Error| invalid(format!("invalid tar file: {error}"));
     let file = File::open(path).map_err(|source| DataError::Read { path: path.to_owned(), source })?;
     let length = file.metadata().map_err(invalid_tar)?.len();
+    let contents = file.try_clone().map_err(invalid_tar)?;
     let mut archive = tar::Archive::new(BoundedReader { file, bytes_since_seek: 0 });
-    let mut samples = Vec::new();
+    let mut index = ShardIndex::default();
     let mut current: Option<PartialSample> = None;
+    let mut files = Files::default();
     for entry in archive.entries_with_seek().map_err(invalid_tar)? {
-        let mut entry = entry.map_err(invalid_tar)?;
-        if !entry.header().entry_type().is_file() {
+        let entry = entry.map_err(invalid_tar)?;
+        let link = LinkKind::of(entry.header().entry_type());
+        if !entry.header().entry_type().is_file() && link.is_none() {
             continue;
         }
         let name = entry.path().map_err(invalid_tar)?.to_str().map(str::to_owned);
         let Some(name) = name else { return Err(invalid("an entry name is not valid UTF-8".to_owned())) };
-        let (offset, size) = (entry.raw_file_position(), entry.size());
+        let Some((key, extension)) = split_name(&name) else { continue };
+        let (offset, size) = match link {
+            None => (entry.raw_file_position(), entry.size()),
+            Some(link) => {
+                let written = entry.link_name_bytes().unwrap_or_default();
+                files.linked(link, &name, &String::from_utf8_lossy(&written)).map_err(invalid)?
+            }
+        };
         if offset.checked_add(size).is_none_or(|end| end > length) {
             return Err(invalid(format!("truncated: the file ends within {name}")));
         }
-        let Some((key, extension)) = split_name(&name) else { continue };
+        files.add(&name, offset, size);
         if current.as_ref().is_none_or(|sample| sample.key != key) {
-            let previous = current.replace(PartialSample { key: key.to_owned(), image: None, class: None });
-            samples.extend(previous.as_ref().map(finish_sample).transpose().map_err(invalid)?.flatten());
+            let next = PartialSample { key: key.to_owned(), image: None, class: None, others: Vec::new() };
+            let previous = current.replace(next);
+            previous.map(|sample| index.finish_sample(sample)).transpose().map_err(invalid)?;
         }
         let Some(sample) = &mut current else { continue };
         if is_jpeg_name(&format!("x.{extension}")) {
@@ -72,20 +93,67 @@ pub(super) fn read_samples(
                 return Err(invalid(format!("duplicate image of key {key}")));
             }
         } else if extension == "cls" {
-            let mut text = Vec::new();
-            entry.by_ref().take(MAX_CLASS_BYTES + 1).read_to_end(&mut text).map_err(invalid_tar)?;
+            let mut text = vec![0; size.min(MAX_CLASS_BYTES + 1) as usize];
+            contents.read_exact_at(&mut text, offset).map_err(invalid_tar)?;
             let class =
                 parse_class(&text, classes).map_err(|problem| invalid(format!("{name}: {problem}")))?;
             if sample.class.replace(class).is_some() {
                 return Err(invalid(format!("duplicate class of key {key}")));
             }
+        } else {
+            sample.others.push(name);
         }
     }
-    samples.extend(current.as_ref().map(finish_sample).transpose().map_err(invalid)?.flatten());
-    if samples.is_empty() {
+    current.map(|sample| index.finish_sample(sample)).transpose().map_err(invalid)?;
+    if index.samples.is_empty() {
         return Err(invalid("no images found".to_owned()));
     }
-    Ok(samples)
+    Ok(index)
+}
+
+/// Offset and size of each file of a shard so far, for links.
+#[derive(Default)]
+struct Files(HashMap<String, (u64, u64)>);
+
+impl Files {
+    fn add(&mut self, name: &str, offset: u64, size: u64) {
+        if let Some(path) = archive_path::normalized(name) {
+            self.0.insert(path, (offset, size));
+        }
+    }
+
+    /// The file that a link points to.
+    fn linked(&self, link: LinkKind, name: &str, written: &str) -> Result<(u64, u64), String> {
+        let target = link.target(name, written).and_then(|target| self.0.get(&target).copied());
+        target.ok_or_else(|| {
+            format!(
+                "{name} is a link to {written}, which is not an earlier entry; replace it by a file (tar --dereference \
+                 --hard-dereference)"
+            )
+        })
+    }
+}
+
+impl ShardIndex {
+    /// Adds a sample that has an image and a class. One that has neither is skipped.
+    fn finish_sample(&mut self, sample: PartialSample) -> Result<(), String> {
+        let PartialSample { key, image, class, others } = sample;
+        match (image, class) {
+            (Some(range), Some(label)) => self.samples.push(Sample { range, label }),
+            (Some(_), None) => {
+                return Err(format!("missing {key}.cls; entries of one key must be adjacent"));
+            }
+            (None, Some(_)) => {
+                return Err(format!("missing {key}.jpg; entries of one key must be adjacent"));
+            }
+            (None, None) => {}
+        }
+        for other in others {
+            // Beside an image, another image is a mask or a thumbnail.
+            self.skipped.add(image.is_none() && looks_like_image(&other), &other);
+        }
+        Ok(())
+    }
 }
 
 /// The key and the extension of an entry: the parts before and after the first dot of its file name.
@@ -93,16 +161,6 @@ fn split_name(name: &str) -> Option<(&str, &str)> {
     let folder = name.rfind('/').map_or(0, |slash| slash + 1);
     let dot = name[folder..].find('.').filter(|&dot| dot > 0)? + folder;
     Some((&name[..dot], &name[dot + 1..]))
-}
-
-/// The complete sample, or `None` if it has neither image nor class.
-fn finish_sample(sample: &PartialSample) -> Result<Option<Sample>, String> {
-    match (sample.image, sample.class) {
-        (Some(range), Some(label)) => Ok(Some(Sample { range, label })),
-        (None, None) => Ok(None),
-        (Some(_), None) => Err(format!("missing {}.cls; entries of one key must be adjacent", sample.key)),
-        (None, Some(_)) => Err(format!("missing {}.jpg; entries of one key must be adjacent", sample.key)),
-    }
 }
 
 /// Parses a class, a decimal number less than `classes`.

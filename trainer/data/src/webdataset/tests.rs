@@ -119,6 +119,54 @@ fn errors_name_the_shard_and_the_cause() {
     assert!(none.starts_with("DIR/train-0.tar: invalid tar file: "), "{none}");
 }
 
+/// GNU tar writes a second name of a file as a hard link.
+#[test]
+fn links_stand_for_earlier_entries() {
+    let mut tar = tar::Builder::new(tar_of(&[
+        ("s/1.jpg", b"x"),
+        ("s/1.cls", b"1"),
+        ("s/0.cls", b"0"),
+        ("s/0.jpg", b"y"),
+    ]));
+    tar.get_mut().truncate(4 * 1024);
+    let mut link = |name: &str, kind, target: &str| {
+        let mut header = tar::Header::new_gnu();
+        header.set_entry_type(kind);
+        header.set_size(0);
+        tar.append_link(&mut header, name, target).unwrap();
+    };
+    link("s/2.jpg", tar::EntryType::Link, "s/1.jpg");
+    link("s/2.cls", tar::EntryType::Link, "s/1.cls");
+    link("s/3.jpg", tar::EntryType::Symlink, "0.jpg");
+    link("s/3.cls", tar::EntryType::Symlink, "../s/0.cls");
+    let whole = tar.into_inner().unwrap();
+    let (_dir, data) = load_files(&[("train-0.tar", &whole), ("val-0.tar", &whole)]);
+    let data = data.unwrap();
+    assert_eq!((0..data.train.len()).map(|image| data.train.label(image)).collect::<Vec<_>>(), [1, 0, 1, 0]);
+
+    let mut tar = tar::Builder::new(Vec::new());
+    let mut header = tar::Header::new_gnu();
+    header.set_entry_type(tar::EntryType::Link);
+    header.set_size(0);
+    tar.append_link(&mut header, "1.jpg", "elsewhere/1.jpg").unwrap();
+    let error =
+        load_files(&[("train-0.tar", &tar.into_inner().unwrap()), ("val-0.tar", &whole)]).1.unwrap_err();
+    let expected =
+        "DIR/train-0.tar: 1.jpg is a link to elsewhere/1.jpg, which is not an earlier entry; replace it";
+    assert!(error.starts_with(expected), "{error}");
+}
+
+#[test]
+fn warns_of_entries_that_may_be_images() {
+    let x: &[u8] = b"x";
+    let shard =
+        tar_of(&[("1.jpg", x), ("1.cls", b"1"), ("1.seg.png", x), ("1.json", x), ("2.png", x), ("2.txt", x)]);
+    let (_dir, data) = load_files(&[("train-0.tar", &shard), ("val-0.tar", &shard), ("test-0.tar", &shard)]);
+    let warning = data.unwrap().warning.unwrap();
+    assert!(warning.contains("skipped 3 files that may be data"), "{warning}");
+    assert!(warning.contains("test-0.tar; 2.png; 2.png"), "{warning}");
+}
+
 #[test]
 fn errors_of_images_name_shard_and_entry() {
     let shard = tar_of(&[("1.jpg", b"x"), ("1.cls", b"2"), ("2.jpg", b"x"), ("2.cls", b"0")]);

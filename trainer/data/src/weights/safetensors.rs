@@ -1,8 +1,10 @@
 //! Encodes and decodes safetensors. Pure.
 
+use std::collections::HashMap;
+
 use safetensors::{Dtype, SafeTensorError, SafeTensors, tensor::TensorView};
 
-use super::{RawTensor, ScalarType};
+use super::{RawTensor, ScalarType, WeightFile};
 
 /// Invalid safetensors bytes, or tensors that cannot be encoded.
 #[derive(Debug, thiserror::Error)]
@@ -20,8 +22,11 @@ pub enum SafetensorsError {
     Format(#[from] SafeTensorError),
 }
 
-/// Encodes `tensors`.
-pub fn encode(tensors: &[(String, RawTensor)]) -> Result<Vec<u8>, SafetensorsError> {
+/// Name of the card in the metadata of a file.
+const CARD: &str = "datjob";
+
+/// Encodes `tensors`, with a card if there is one. The same input gives the same bytes.
+pub fn encode(tensors: &[(String, RawTensor)], card: Option<&str>) -> Result<Vec<u8>, SafetensorsError> {
     let views: Result<Vec<_>, SafetensorsError> = tensors
         .iter()
         .map(|(name, tensor)| {
@@ -35,12 +40,16 @@ pub fn encode(tensors: &[(String, RawTensor)]) -> Result<Vec<u8>, SafetensorsErr
             Ok((name.as_str(), TensorView::new(format_dtype, shape, &tensor.bytes)?))
         })
         .collect();
-    Ok(safetensors::serialize(views?, None)?)
+    // One entry: the crate writes several in random order.
+    let metadata = card.map(|card| HashMap::from([(CARD.to_owned(), card.to_owned())]));
+    Ok(safetensors::serialize(views?, metadata)?)
 }
 
-/// Decodes tensors; they are sorted by name.
-pub fn decode(bytes: &[u8]) -> Result<Vec<(String, RawTensor)>, SafetensorsError> {
+/// Decodes tensors, sorted by name, and the card of a file that [`encode`] wrote.
+pub fn decode(bytes: &[u8]) -> Result<WeightFile, SafetensorsError> {
     let file = SafeTensors::deserialize(bytes)?;
+    let (_, header) = SafeTensors::read_metadata(bytes)?;
+    let card = header.metadata().as_ref().and_then(|metadata| metadata.get(CARD).cloned());
     let mut tensors = Vec::new();
     for (name, view) in file.tensors() {
         let dtype = match view.dtype() {
@@ -53,7 +62,7 @@ pub fn decode(bytes: &[u8]) -> Result<Vec<(String, RawTensor)>, SafetensorsError
         tensors.push((name, RawTensor { dtype, shape, bytes: view.data().to_vec() }));
     }
     tensors.sort_by(|(a, _), (b, _)| a.cmp(b));
-    Ok(tensors)
+    Ok(WeightFile { tensors, card })
 }
 
 fn unsupported(name: &str, dtype: &str) -> SafetensorsError {

@@ -10,6 +10,7 @@ use super::{Bucket, DatasetObject};
 use crate::{
     dataset_files, image_folder,
     objects::{ObjectsError, checksums::Checksums},
+    skipped::SkippedFiles,
 };
 
 /// Maximum number of objects of a data set. ImageNet has 1.3 million images.
@@ -20,13 +21,14 @@ const MAX_CHECKSUMS_BYTES: u64 = 2 << 30;
 const CHECKSUMS_NAME: &str = "SHA256SUMS";
 
 impl Bucket {
-    /// Lists the objects of the data set with their checksums.
+    /// Lists the objects of the data set with their checksums, and counts the others.
     pub(in crate::objects) async fn list_objects(
         &self,
         dataset: Dataset,
-    ) -> Result<Vec<DatasetObject>, ObjectsError> {
+    ) -> Result<(Vec<DatasetObject>, SkippedFiles), ObjectsError> {
         let mut listing = self.store.list(Some(&self.prefix));
         let mut checksums = Checksums::default();
+        let mut skipped = SkippedFiles::default();
         let mut objects: BTreeMap<String, DatasetObject> = BTreeMap::new();
         let mut targets: BTreeMap<PathBuf, String> = BTreeMap::new();
         while let Some(meta) = listing.next().await {
@@ -36,7 +38,13 @@ impl Bucket {
                 checksums = self.read_checksums(&meta).await?;
                 continue;
             }
-            let Some(target) = dataset_files::target_path(dataset, &name) else { continue };
+            let Some(target) = dataset_files::target_path(dataset, &name) else {
+                // Consoles create empty objects as folders.
+                if meta.size > 0 {
+                    skipped.add(dataset_files::looks_like_data(dataset, &name), &name);
+                }
+                continue;
+            };
             let invalid_object = |problem| ObjectsError::Object { url: self.url(&meta.location), problem };
             if dataset_files::is_unexpected_file(dataset, &target) {
                 return Err(invalid_object(image_folder::UNEXPECTED_FILE.to_owned()));
@@ -72,7 +80,7 @@ impl Bucket {
             };
             object.sha256 = checksums.get(name).map(str::to_owned);
         }
-        Ok(objects.into_values().collect())
+        Ok((objects.into_values().collect(), skipped))
     }
 
     /// The path of an object relative to the prefix.
