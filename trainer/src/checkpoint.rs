@@ -38,8 +38,6 @@ pub const BEST_FILE: &str = "best.safetensors";
 /// Where a training stands.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Position {
-    /// Completed epochs.
-    pub epoch: u32,
     /// Completed optimizer steps.
     pub step: u64,
     /// The step after which the optimizer's state began.
@@ -48,6 +46,17 @@ pub struct Position {
     pub step_scale: f64,
     /// Seed of the validation split.
     pub validation_seed: u64,
+    /// Whether the epoch has still to be validated.
+    pub validation_pending: bool,
+}
+
+/// The tensors of a checkpoint on the volume.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SavedTensors {
+    /// Completed epochs.
+    pub epoch: u32,
+    /// SHA-256 of the file.
+    pub sha256: String,
 }
 
 /// What is known of a checkpoint beside its tensors.
@@ -67,6 +76,9 @@ pub struct Manifest {
     /// Seed of the validation split; absent in checkpoints of trainers that drew it by the training's seed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub validation_seed: Option<u64>,
+    /// Whether the epoch has still to be validated.
+    #[serde(default)]
+    pub validation_pending: bool,
     /// SHA-256 of the training spec that it belongs to.
     pub training_hash: String,
     /// Fingerprint of the data set that was trained on; absent in checkpoints of trainers that took none.
@@ -142,6 +154,20 @@ pub enum CheckpointError {
         /// The SHA-256 of the content.
         found: String,
     },
+    /// The volume is too small for the files of the job.
+    #[error(
+        "the volume of {} has {} MiB of free space, and the job needs {} MiB for its checkpoints and results; enlarge the \
+         volume, remove files, or lower checkpoint.keep.last",
+        path.display(), available >> 20, required.div_ceil(1 << 20)
+    )]
+    Room {
+        /// The directory of the job.
+        path: PathBuf,
+        /// Free bytes.
+        available: u64,
+        /// Needed bytes.
+        required: u64,
+    },
     /// A file that the manifest names is gone.
     #[error(
         "checkpoint file {} is missing; remove its manifest {} to resume from the previous checkpoint",
@@ -209,30 +235,47 @@ impl Directory {
         Self { path: path.to_owned(), training_hash, data }
     }
 
-    /// Writes a checkpoint and then its manifest.
-    pub fn save(
+    /// Fails if the volume has less than this number of free bytes. A file system that does not say is taken to have room.
+    pub fn require_room(&self, required: u64) -> Result<(), CheckpointError> {
+        files::create_directory(&self.path)?;
+        let Ok(volume) = rustix::fs::statvfs(&self.path) else { return Ok(()) };
+        let available = volume.f_bavail.saturating_mul(volume.f_frsize);
+        if volume.f_blocks == 0 || available >= required {
+            return Ok(());
+        }
+        Err(CheckpointError::Room { path: self.path.clone(), available, required })
+    }
+
+    /// Writes the tensors of a checkpoint. It is not there before [`save_manifest`](Self::save_manifest).
+    pub fn save_tensors(&self, epoch: u32, tensors: &StateDict) -> Result<SavedTensors, CheckpointError> {
+        let sha256 = self.write_tensors(&tensors_file(epoch), tensors, None)?;
+        Ok(SavedTensors { epoch, sha256 })
+    }
+
+    /// Writes the manifest of a checkpoint, or replaces it.
+    pub fn save_manifest(
         &self,
-        Position { epoch, step, optimizer_begin, step_scale, validation_seed }: Position,
-        tensors: &StateDict,
+        position: Position,
+        SavedTensors { epoch, sha256 }: &SavedTensors,
         best: Option<&Best>,
         overfitting_reference: Option<&OverfittingReference>,
     ) -> Result<(), CheckpointError> {
-        let sha256 = self.write_tensors(&tensors_file(epoch), tensors, None)?;
-        let training_hash = self.training_hash.clone();
+        let Position { step, optimizer_begin, step_scale, validation_seed, validation_pending } = position;
         let manifest = Manifest {
-            epoch,
+            epoch: *epoch,
             step,
             optimizer_begin,
             step_scale,
             validation_seed: Some(validation_seed),
-            training_hash,
+            validation_pending,
+            training_hash: self.training_hash.clone(),
             data: Some(self.data.clone()),
-            sha256,
+            sha256: sha256.clone(),
             best: best.cloned(),
             overfitting_reference: overfitting_reference.cloned(),
         };
-        let json = serde_json::to_vec_pretty(&manifest).map_err(|e| self.bad_manifest(epoch, &e))?;
-        Ok(files::write_atomically(&self.path.join(manifest_file(epoch)), &json)?)
+        let json = serde_json::to_vec_pretty(&manifest).map_err(|e| self.bad_manifest(*epoch, &e))?;
+        Ok(files::write_atomically(&self.path.join(manifest_file(*epoch)), &json)?)
     }
 
     /// Writes weights that are the best so far; returns the file and its SHA-256.

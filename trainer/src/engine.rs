@@ -7,7 +7,7 @@
 //! once.
 
 use crate::{
-    checkpoint::Directory,
+    checkpoint::{Directory, SavedTensors},
     outputs::Outputs,
     placement::{DeviceEvent, Placement},
     worker_protocol::{Assignment, Event},
@@ -36,6 +36,7 @@ mod finish;
 mod meter;
 mod named_file;
 mod overfitting;
+mod preflight;
 mod state;
 mod validation;
 mod world;
@@ -83,8 +84,10 @@ pub fn run(assignment: &Assignment, tell: Tell<'_>) -> Result<(), TrainError> {
         group,
         evaluation,
         outputs: None,
+        saved_tensors: None,
         tell,
     };
+    rank.preflight()?;
     if rank.is_first() {
         let (directory, hash) = (&assignment.checkpoints, training.hash());
         rank.outputs = Some(Outputs::resume(directory, &hash, rank.state.epoch));
@@ -153,6 +156,8 @@ struct Rank<'a> {
     evaluation: ProcessGroup,
     /// What rank 0 writes beside checkpoints.
     outputs: Option<Outputs>,
+    /// The tensors that rank 0 wrote last.
+    saved_tensors: Option<SavedTensors>,
     tell: Tell<'a>,
 }
 
@@ -168,6 +173,9 @@ impl Rank<'_> {
 
     fn train(&mut self, mut exchange: Exchange) -> Result<(), TrainError> {
         let epochs = self.training.schedule.epochs;
+        if self.state.validation_pending {
+            self.validate_and_save()?;
+        }
         while self.state.epoch < epochs {
             self.epoch(&mut exchange)?;
             let epoch = self.state.epoch;
@@ -177,11 +185,13 @@ impl Rank<'_> {
                 batch_norm::average(&average.network.buffers(), &self.group)?;
             }
             let last = epoch == epochs;
-            if last || epoch.is_multiple_of(self.training.evaluation.every_epochs) {
-                self.validate()?;
-            }
-            if last || epoch.is_multiple_of(self.training.checkpoint.every_epochs) {
+            let is_due = |every: u32| last || epoch.is_multiple_of(every);
+            self.state.validation_pending = is_due(self.training.evaluation.every_epochs);
+            if is_due(self.training.checkpoint.every_epochs) {
                 self.save()?;
+            }
+            if self.state.validation_pending {
+                self.validate_and_save()?;
             }
         }
         Ok(())
@@ -342,16 +352,49 @@ impl Rank<'_> {
         Ok(rate)
     }
 
+    /// Validates an epoch. Its checkpoint, if it has one, is there before, so that a validation that fails costs no epoch; what
+    /// the validation showed is added to it.
+    fn validate_and_save(&mut self) -> Result<(), TrainError> {
+        let changed = self.validate()?;
+        self.state.validation_pending = false;
+        let epoch = self.state.epoch;
+        if epoch < self.training.schedule.epochs
+            && !epoch.is_multiple_of(self.training.checkpoint.every_epochs)
+        {
+            return Ok(());
+        }
+        match self.saved_tensors.take_if(|saved| saved.epoch == epoch && !changed) {
+            Some(saved) => self.save_manifest(&saved),
+            None => self.save(),
+        }
+    }
+
+    /// Writes a checkpoint.
     fn save(&mut self) -> Result<(), TrainError> {
-        if let Some(outputs) = &mut self.outputs {
-            outputs.save();
-        }
         if self.is_first() {
-            let State { best, overfitting_reference, .. } = &self.state;
-            let (best, reference) = (best.as_ref(), overfitting_reference.as_ref());
-            self.checkpoints.save(self.state.position(), &self.state.tensors(), best, reference)?;
-            self.checkpoints.clean(self.training.checkpoint.keep.last as usize, best)?;
+            let saved = self.checkpoints.save_tensors(self.state.epoch, &self.state.tensors())?;
+            self.save_manifest(&saved)?;
+            self.saved_tensors = Some(saved);
         }
+        Ok(())
+    }
+
+    /// Writes the manifest of a checkpoint whose tensors are there.
+    fn save_manifest(&mut self, tensors: &SavedTensors) -> Result<(), TrainError> {
+        if let Some(outputs) = &mut self.outputs {
+            outputs.save_history();
+            if !self.state.validation_pending {
+                outputs.save_curves();
+            }
+        }
+        let best = self.state.best.as_ref();
+        self.checkpoints.save_manifest(
+            self.state.position(),
+            tensors,
+            best,
+            self.state.overfitting_reference.as_ref(),
+        )?;
+        self.checkpoints.clean(self.training.checkpoint.keep.last as usize, best)?;
         Ok(())
     }
 }

@@ -7,6 +7,7 @@
 use std::{
     collections::BTreeMap,
     path::{Path, PathBuf},
+    time::Duration,
 };
 
 use datjob_api::report::{Accuracy, Progress, Timing};
@@ -66,8 +67,8 @@ impl Outputs {
     }
 
     /// Records the accuracy after the newest epoch.
-    pub fn record_accuracy(&mut self, accuracy: &Accuracy) {
-        self.history.record_accuracy(accuracy);
+    pub fn record_accuracy(&mut self, accuracy: &Accuracy, duration: Duration) {
+        self.history.record_accuracy(accuracy, duration);
     }
 
     /// The epochs so far.
@@ -75,18 +76,22 @@ impl Outputs {
         &self.history
     }
 
-    /// Writes the history and the TensorBoard curves. Call it before a checkpoint is saved, so that the history has every
-    /// epoch of the checkpoint.
-    pub fn save(&mut self) {
+    /// Writes the history. Call it before a checkpoint is saved, so that the history has every epoch of the checkpoint.
+    pub fn save_history(&mut self) {
         let result = self.history.write(&self.directory);
         self.record_write(history::FILE, result);
+    }
+
+    /// Writes the TensorBoard curves. Call it once the newest epoch is validated: an event is appended and never changes.
+    pub fn save_curves(&mut self) {
         let result = tensorboard::write(&self.directory, &self.history);
         self.record_write(tensorboard::DIRECTORY, result);
     }
 
     /// Writes all output files of a finished training, `results.json` last.
     pub fn finish(&mut self, mut document: Document) -> Result<(), CheckpointError> {
-        self.save();
+        self.save_history();
+        self.save_curves();
         let card = model_card::markdown(&document);
         self.record_write(model_card::FILE, self.write(model_card::FILE, &card));
         let card = robustbench::json(&document);

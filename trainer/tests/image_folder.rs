@@ -40,7 +40,8 @@ fn folders_and_shards_give_the_same_weights() {
     assert!(folder["worstCase"]["correct"].as_u64().unwrap() >= 20, "{folder}");
     assert_eq!(folder["byClass"]["total"], json!([10, 10, 10]));
     let shards = run_trainer(&reduced_manifest("webdataset"), &dir.path().join("shards"), 2, &[]).unwrap();
-    assert_eq!((&shards["sha256"], &shards["clean"]), (&folder["sha256"], &folder["clean"]));
+    assert_eq!(shards["sha256OfTensors"], folder["sha256OfTensors"]);
+    assert_eq!(shards["clean"], folder["clean"]);
 }
 
 #[test]
@@ -63,14 +64,22 @@ fn reports_invalid_images_and_settings_that_the_files_do_not_support() {
     let folder = dir.path().join("folder");
     let broken = folder.join("train/n02/0007.JPEG");
     fs::write(&broken, "no image").unwrap();
+    // Training never reads a test image, and would find it only at its end.
+    let cut = fs::read_dir(folder.join("val/n01")).unwrap().next().unwrap().unwrap().path();
+    let whole = fs::read(&cut).unwrap();
+    fs::write(&cut, &whole[..whole.len() / 2]).unwrap();
     let message = run_trainer(&reduced_manifest("image-folder"), &folder, 2, &[]).unwrap_err();
+    assert!(message.contains("2 faults in the data set: "), "{message}");
     assert!(message.contains(&format!("{}: not a JPEG or PNG image", broken.display())), "{message}");
+    assert!(message.contains(&format!("{}: cannot decode the JPEG image", cut.display())), "{message}");
+    assert!(!message.contains("Checkpoint") && !message.contains("loss"), "before the first step: {message}");
+    fs::write(&cut, whole).unwrap();
 
     let mut large_validation_split = reduced_manifest("image-folder");
     large_validation_split["spec"]["training"]["data"]["validation"]["count"] = 119.into();
     let message = run_trainer(&large_validation_split, &folder, 2, &[]).unwrap_err();
     assert!(
-        message.contains("spec.training.schedule.batchSize: the smallest step of an epoch has size 1"),
+        message.contains("spec.training.data.validation.count: invalid value 119: must be at most 118"),
         "{message}"
     );
 

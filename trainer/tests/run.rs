@@ -254,6 +254,27 @@ fn killed_worker_does_not_change_the_outcome() {
     assert_eq!(fs::read_to_string(run.file("generation")).unwrap(), "2");
 }
 
+/// An epoch is saved before it is validated, so that a failed validation does not cost it.
+#[test]
+fn a_run_that_is_killed_in_a_validation_resumes_with_it() {
+    let mut manifest = manifest();
+    manifest["spec"]["training"]["schedule"]["epochs"] = 1.into();
+    manifest["spec"]["training"]["evaluation"]["during"] = json!({"pgd": {"steps": 100}});
+    let run = Run::new(&manifest);
+    let mut agent = run.start();
+    run.wait_for("checkpoint-0001.json");
+    let checkpoint = run.json("checkpoint-0001.json");
+    kill(agent.id());
+    agent.wait().unwrap();
+    assert_eq!((&checkpoint["validationPending"], &checkpoint["best"]), (&true.into(), &Value::Null));
+    run.finish();
+    let records = run.json("history.json")["epochs"].clone();
+    assert_eq!(records.as_array().unwrap().len(), 1, "the epoch is not trained again: {records}");
+    assert_eq!(records[0]["accuracy"]["robust"]["attack"], "pgd-100");
+    assert_eq!(run.json("checkpoint-0001.json")["validationPending"], false);
+    assert_eq!(run.results()["bestEpoch"], 1);
+}
+
 #[test]
 fn killed_run_resumes_and_leaves_no_worker_processes() {
     let run = Run::new(&manifest());
@@ -355,10 +376,15 @@ fn catastrophic_overfitting_restores_the_best_weights() {
     let run = Run::new(&manifest);
     let mut agent = run.start();
     run.wait_for("checkpoint-0001.json");
+    let started = Instant::now();
+    while run.json("checkpoint-0001.json")["validationPending"] != false {
+        assert!(started.elapsed() < Duration::from_mins(1), "the epoch is not validated after a minute");
+        thread::sleep(Duration::from_millis(10));
+    }
     kill(agent.id());
     agent.wait().unwrap();
     let path = run.file("checkpoint-0001.json");
-    let mut checkpoint: Value = serde_json::from_slice(&fs::read(&path).unwrap()).unwrap();
+    let mut checkpoint = run.json("checkpoint-0001.json");
     assert_eq!(checkpoint["stepScale"], 1.0);
     checkpoint["best"]["robust"]["correct"] = 200.into();
     checkpoint["overfittingReference"]["robust"]["correct"] = 200.into();

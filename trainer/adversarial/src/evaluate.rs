@@ -3,7 +3,7 @@
 //! The images are split, in the given order, into batches of [`BATCH`]; rank r of W takes the whole batches r, r + W,
 //! r + 2W, …. Logits depend slightly on the batch size, because kernels do. So the composition of a batch does not depend
 //! on the world size: it holds those of its images that are still robust. (Logits may also depend on the number of threads
-//! of a process.)
+//! of a process, and on the memory of a GPU: a batch that does not fit is computed in parts.)
 
 use std::{collections::BTreeSet, ops::ControlFlow};
 
@@ -22,6 +22,7 @@ use crate::{
 mod attack;
 mod batch;
 mod counts;
+mod parts;
 mod results;
 mod sanity_warnings;
 mod sweep;
@@ -33,6 +34,7 @@ pub use sanity_warnings::sanity_warnings;
 pub use sweep::{sweep_attacks, sweep_results};
 
 use batch::Batch;
+use parts::Parts;
 
 /// Number of images in a batch. Results depend on it, so it must never change.
 pub const BATCH: usize = 250;
@@ -125,6 +127,7 @@ pub fn evaluate_classifier(
     let batches: Vec<&[usize]> = shard.select(evaluation.indices.chunks(BATCH)).collect();
     let total = batches.iter().map(|batch| batch.len()).sum();
     let mut counts = evaluation.counts();
+    let mut parts = Parts::new(evaluation.device, evaluation.images.shape());
     let mut done = 0;
     let mut report_progress = |done| match progress(done, total) {
         ControlFlow::Continue(()) => Ok(()),
@@ -133,8 +136,8 @@ pub fn evaluate_classifier(
     let mut loader = Loader::new(evaluation.images, batches.iter().map(|batch| batch.to_vec()), None)?;
     for indices in batches {
         let Some(images) = loader.next_batch()? else { break };
-        let clean = classify_clean(classifier, evaluation, indices, &images, &mut counts)?;
-        run_attacks(classifier, evaluation, &clean, &mut counts, &mut || report_progress(done))?;
+        let clean = classify_clean(classifier, evaluation, indices, &images, &mut parts, &mut counts)?;
+        run_attacks(classifier, evaluation, &clean, &mut parts, &mut counts, &mut || report_progress(done))?;
         done += indices.len();
     }
     report_progress(total)?;
@@ -147,11 +150,12 @@ fn classify_clean(
     evaluation: &Evaluation<'_>,
     indices: &[usize],
     images: &ImageBatch,
+    parts: &mut Parts,
     counts: &mut Counts,
 ) -> Result<Batch, EvaluateError> {
     let (images, labels) = float_batch(images, evaluation.device)?;
     let images = classifier.prepare_input(&images)?;
-    let logits = finite_logits(classifier, &images)?;
+    let logits = finite_logits(classifier, &images, parts)?;
     let all = Batch {
         indices: indices.to_vec(),
         classes: indices.iter().map(|&index| usize::from(evaluation.images.label(index))).collect(),
@@ -164,9 +168,11 @@ fn classify_clean(
     counts.total.add(&all.classes);
     counts.clean.add(&clean.classes);
     if evaluation.attacks.iter().any(|attack| attack.sanity_checks) {
-        counts.nondeterministic.add(&all.selected_classes(&nondeterministic(classifier, &all, &logits)?));
+        counts
+            .nondeterministic
+            .add(&all.selected_classes(&nondeterministic(classifier, &all, &logits, parts)?));
         if !clean.indices.is_empty() {
-            counts.zero_gradient.add(&clean.selected_classes(&zero_gradient(classifier, &clean)?));
+            counts.zero_gradient.add(&clean.selected_classes(&zero_gradient(classifier, &clean, parts)?));
         }
     }
     Ok(clean)
@@ -177,6 +183,7 @@ fn run_attacks(
     classifier: &dyn Classifier,
     evaluation: &Evaluation<'_>,
     clean: &Batch,
+    parts: &mut Parts,
     counts: &mut Counts,
     report_progress: &mut dyn FnMut() -> Result<(), EvaluateError>,
 ) -> Result<(), EvaluateError> {
@@ -189,8 +196,10 @@ fn run_attacks(
                     break;
                 }
                 report_progress()?;
-                let examples = stage.generate(classifier, &robust, evaluation.seed, run)?;
-                let still_correct = correct(&finite_logits(classifier, &examples)?, &robust.labels)?;
+                let examples = parts.compute(robust.indices.len(), |rows| {
+                    stage.generate(classifier, &robust.rows(rows)?, evaluation.seed, run)
+                })?;
+                let still_correct = correct(&finite_logits(classifier, &examples, parts)?, &robust.labels)?;
                 robust = robust.select(&still_correct)?;
             }
             count.add(&robust.classes);
@@ -202,13 +211,23 @@ fn run_attacks(
     Ok(())
 }
 
-fn finite_logits(classifier: &dyn Classifier, images: &Tensor) -> Result<Tensor, EvaluateError> {
+fn finite_logits(
+    classifier: &dyn Classifier,
+    images: &Tensor,
+    parts: &mut Parts,
+) -> Result<Tensor, EvaluateError> {
     no_grad(|| {
-        let logits = classifier.logits(images)?;
+        let logits = logits(classifier, images, parts)?;
         if logits.f_isfinite()?.f_all()?.f_int64_value(&[])? == 0 {
             return Err(EvaluateError::NotFinite);
         }
         Ok(logits)
+    })
+}
+
+fn logits(classifier: &dyn Classifier, images: &Tensor, parts: &mut Parts) -> Result<Tensor, TchError> {
+    parts.compute(images.size()[0] as usize, |rows| {
+        classifier.logits(&images.f_narrow(0, rows.start as i64, rows.len() as i64)?)
     })
 }
 
@@ -221,20 +240,28 @@ fn correct(logits: &Tensor, labels: &Tensor) -> Result<Vec<bool>, TchError> {
 fn nondeterministic(
     classifier: &dyn Classifier,
     batch: &Batch,
-    logits: &Tensor,
+    first: &Tensor,
+    parts: &mut Parts,
 ) -> Result<Vec<bool>, TchError> {
     const TOLERANCE: f64 = 1e-4;
     no_grad(|| {
-        let change = classifier.logits(&batch.images)?.f_sub(logits)?;
+        let change = logits(classifier, &batch.images, parts)?.f_sub(first)?;
         let length = |x: &Tensor| x.f_norm_scalaropt_dim(2.0, [1], false);
-        Vec::try_from(length(&change)?.f_gt_tensor(&length(logits)?.f_mul_scalar(TOLERANCE)?)?)
+        Vec::try_from(length(&change)?.f_gt_tensor(&length(first)?.f_mul_scalar(TOLERANCE)?)?)
     })
 }
 
 /// Which images have a cross-entropy gradient of zero.
-fn zero_gradient(classifier: &dyn Classifier, batch: &Batch) -> Result<Vec<bool>, TchError> {
-    let loss = |x: &Tensor| summed_cross_entropy(&classifier.logits(x)?, &batch.labels);
-    let (_, gradient) = losses_and_gradient(&batch.images, loss)?;
+fn zero_gradient(
+    classifier: &dyn Classifier,
+    batch: &Batch,
+    parts: &mut Parts,
+) -> Result<Vec<bool>, TchError> {
+    let gradient = parts.compute(batch.indices.len(), |rows| {
+        let part = batch.rows(rows)?;
+        let loss = |x: &Tensor| summed_cross_entropy(&classifier.logits(x)?, &part.labels);
+        Ok(losses_and_gradient(&part.images, loss)?.1)
+    })?;
     let size = gradient.f_abs()?.f_flatten(1, -1)?.f_sum_dim_intlist(1, false, None::<Kind>)?;
     Vec::try_from(size.f_eq(0.0)?)
 }

@@ -3,15 +3,18 @@
 use std::ops::ControlFlow;
 
 use datjob_adversarial::{
-    attack::{ApgdParameters, PerturbationSet, PgdParameters},
-    evaluate::{BATCH, Counts, EvalAttack, EvaluateError, Evaluation, Method, evaluate},
-    model::Network,
+    attack::{ApgdParameters, FabParameters, PerturbationSet, PgdParameters, SquareParameters},
+    evaluate::{
+        BATCH, Classifier, Counts, EvalAttack, EvaluateError, Evaluation, Method, evaluate,
+        evaluate_classifier,
+    },
+    model::{Mode, Network},
     shard::Shard,
     tensors::float_batch,
 };
 use datjob_api::training::{Architecture, AutoAttack, DuringAttack, FinalAttack, Norm, ThreatModel};
 use datjob_data::{Images, random::Stream};
-use tch::{Device, Kind, Tensor, no_grad};
+use tch::{Device, Kind, TchError, Tensor, no_grad};
 
 fn network() -> Network {
     Network::new(&Architecture::SmallCnn.into(), [1, 28, 28], 10, 3, (Kind::Float, Device::Cpu)).unwrap()
@@ -24,8 +27,7 @@ fn images(network: &Network, count: usize) -> Images {
     let unlabelled = Images::new([1, 28, 28], pixels.clone(), vec![0; count]);
     let all: Vec<usize> = (0..count).collect();
     let (batch, _) = float_batch(&unlabelled.read(&all, None).unwrap(), Device::Cpu).unwrap();
-    let classes =
-        no_grad(|| network.forward(&batch, datjob_adversarial::model::Mode::Eval).unwrap().argmax(1, false));
+    let classes = no_grad(|| network.forward(&batch, Mode::Eval).unwrap().argmax(1, false));
     let labels = Vec::<i64>::try_from(classes).unwrap().into_iter().enumerate();
     let labels = labels.map(|(i, class)| if i % 10 == 0 { (class + 1) % 10 } else { class } as u16);
     Images::new([1, 28, 28], pixels, labels.collect())
@@ -86,6 +88,49 @@ fn counts_do_not_depend_on_the_world_size() {
     for world_size in [2, 3, 7] {
         assert_eq!(run(&network, &images, &indices, &attacks, world_size), single, "world of {world_size}");
     }
+}
+
+/// A classifier with memory for some images.
+struct SmallMemory<'a> {
+    network: &'a Network,
+    images: i64,
+}
+
+impl Classifier for SmallMemory<'_> {
+    fn logits(&self, images: &Tensor) -> Result<Tensor, TchError> {
+        if images.size()[0] > self.images {
+            return Err(TchError::Torch("CUDA out of memory. Tried to allocate 2.00 GiB.".into()));
+        }
+        self.network.forward(images, Mode::Eval)
+    }
+}
+
+#[test]
+fn counts_do_not_depend_on_the_memory() {
+    let network = network();
+    let images = images(&network, 120);
+    let indices: Vec<usize> = (0..120).collect();
+    let apgd = ApgdParameters { perturbations: linf(0.002), steps: 5 };
+    let square = SquareParameters { perturbations: linf(0.02), queries: 20 };
+    let fab = FabParameters { perturbations: linf(0.002), steps: 5 };
+    let mut attacks = [
+        attack(0.002, 3, 2),
+        EvalAttack::single("apgd-t", Method::ApgdT(apgd), 3),
+        EvalAttack::single("fab-t", Method::FabT(fab), 2),
+        EvalAttack::single("square", Method::Square(square), 1),
+    ];
+    attacks[0].sanity_checks = true;
+    let evaluation = evaluation(&images, &indices, &attacks);
+    let counts = |memory| {
+        let classifier = SmallMemory { network: &network, images: memory };
+        let mut ignore = |_, _| ControlFlow::Continue(());
+        network
+            .with_frozen_weights(|| evaluate_classifier(&classifier, &evaluation, Shard::WHOLE, &mut ignore))
+    };
+    let whole = counts(120).unwrap();
+    assert!(robust(&whole).iter().all(|&robust| robust > 0 && robust < whole.clean.sum()), "{whole:?}");
+    assert_eq!(counts(40).unwrap(), whole);
+    assert!(counts(0).unwrap_err().to_string().contains("out of memory"));
 }
 
 #[test]

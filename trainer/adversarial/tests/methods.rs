@@ -1,5 +1,5 @@
-//! Compares attacks, objectives and optimizers with PyTorch, in float64 with the same noise. `reference/methods.py`
-//! generates the expected values; its head describes how.
+//! Compares attacks, objectives and optimizers with PyTorch, in float64 with the same noise, on a network with three channels
+//! and BatchNorm. `reference/methods.py` generates the expected values; its head describes how.
 
 use std::collections::BTreeMap;
 
@@ -7,7 +7,7 @@ use datjob_adversarial::objective::{margins, summed_cross_entropy};
 use datjob_adversarial::{
     attack::{
         ApgdLoss, ApgdParameters, AttackConfig, AttackInputs, FabParameters, PerturbationSet, PgdParameters,
-        SquareParameters, apgd, fab_t, generate_adversarial_examples, n_fgsm, pgd, square,
+        SquareParameters, apgd, fab_t, generate_adversarial_examples, pgd, square,
     },
     model::{Mode, Network},
     objective,
@@ -28,20 +28,23 @@ use numbers::{filled, numbers};
 
 /// Largest difference, relative to values above 1.
 const TOLERANCE: f64 = 1e-6;
-const SHAPE: [i64; 4] = [4, 1, 28, 28];
+const SHAPE: [i64; 4] = [4, 3, 16, 16];
 
 /// By name: sum, norm and 8 values of a tensor.
 type Samples = BTreeMap<String, Vec<f64>>;
 
 #[derive(Deserialize)]
-struct Gradients {
+struct TrainingLoss {
     loss: f64,
     gradients: Samples,
+    /// The buffers of the network afterwards.
+    statistics: Samples,
 }
 
 #[derive(Deserialize)]
 struct Reference {
     pgd_l2: Vec<f64>,
+    fgsm: Vec<f64>,
     n_fgsm: Vec<f64>,
     trades_attack: Vec<f64>,
     apgd_ce: Vec<f64>,
@@ -54,9 +57,9 @@ struct Reference {
     square_l2: Vec<f64>,
     smoothed_attack: Vec<f64>,
     smoothed_loss: f64,
-    label_smoothing: Gradients,
-    trades: Gradients,
-    mart: Gradients,
+    label_smoothing: TrainingLoss,
+    trades: TrainingLoss,
+    mart: TrainingLoss,
     weight_perturbation: Samples,
     adamw: Samples,
 }
@@ -67,7 +70,8 @@ fn reference() -> Reference {
 
 fn network() -> Network {
     let options = (Kind::Double, Device::Cpu);
-    let network = Network::new(&Architecture::SmallCnn.into(), [1, 28, 28], 10, 0, options).unwrap();
+    let architecture = Architecture::WideResnet { depth: 10, width: 1 };
+    let network = Network::new(&architecture.into(), [3, 16, 16], 10, 0, options).unwrap();
     let state = network.state().into_iter().enumerate();
     let state =
         state.map(|(stream, (name, tensor))| (name.clone(), filled(stream as u32, &name, &tensor.size())));
@@ -134,12 +138,29 @@ fn pgd_in_l2_matches_pytorch() {
     assert!(lengths.max().double_value(&[]) <= 0.8 + 1e-12);
 }
 
+/// The examples of a training attack from a start, and a check that the statistics of BatchNorm stay.
+fn training_attack(network: &Network, attack: &Attack, start_noise: &Tensor) -> Tensor {
+    let threat_model: ThreatModel = serde_json::from_value(json!({"epsilon": "0.1"})).unwrap();
+    let (images, labels, objective) = (images(), labels(), Objective::default());
+    let config = AttackConfig { attack, objective: &objective, threat_model: &threat_model, step_scale: 1.0 };
+    let inputs = AttackInputs { images: &images, labels: &labels, start_noise, noisy_copies: None };
+    let before: Vec<Tensor> = network.buffers().iter().map(|(_, buffer)| buffer.copy()).collect();
+    let found = generate_adversarial_examples(network, &config, &inputs).unwrap();
+    assert!(network.buffers().iter().zip(&before).all(|((_, now), before)| now == before));
+    found
+}
+
+/// Single steps use the statistics of the batch.
 #[test]
-fn n_fgsm_matches_pytorch() {
-    let (network, labels) = (network(), labels());
-    let loss = |x: &Tensor| summed_cross_entropy(&network.forward(x, Mode::Eval)?, &labels);
-    let found = network.with_frozen_weights(|| n_fgsm(&loss, &images(), 0.1, &(noise() * 0.2))).unwrap();
-    assert_close("N-FGSM", &values(&found), &reference().n_fgsm);
+fn single_step_attacks_match_pytorch() {
+    let (network, reference) = (network(), reference());
+    let fgsm = Attack::Fgsm(serde_json::from_value(json!({})).unwrap());
+    let found = training_attack(&network, &fgsm, &(noise() * 0.1));
+    assert_close("FGSM", &values(&found), &reference.fgsm);
+
+    let n_fgsm = Attack::NFgsm(serde_json::from_value(json!({})).unwrap());
+    let found = training_attack(&network, &n_fgsm, &(noise() * 0.2));
+    assert_close("N-FGSM", &values(&found), &reference.n_fgsm);
     let far = (found - images()).abs().max().double_value(&[]);
     assert!(far > 0.1 && far <= 0.3 + 1e-12, "noise and step together: {far}");
 }
@@ -228,7 +249,7 @@ fn attack_and_loss_of_the_smoothed_network_match_pytorch() {
     let attack = Attack::Pgd(serde_json::from_value(json!({"steps": 4, "stepSize": "0.2"})).unwrap());
     let threat_model: ThreatModel = serde_json::from_value(json!({"norm": "L2", "epsilon": "0.8"})).unwrap();
     let objective = Objective::default();
-    let copies = NoisyCopies::new(3, numbers(1002, &[12, 1, 28, 28]) * 0.25);
+    let copies = NoisyCopies::new(3, numbers(1002, &[12, 3, 16, 16]) * 0.25);
     let config =
         AttackConfig { attack: &attack, objective: &objective, threat_model: &threat_model, step_scale: 1.0 };
     let (images, start) = (images(), noise() * 0.01);
@@ -260,6 +281,9 @@ fn objectives_and_gradients_match_pytorch() {
         loss.f_backward().unwrap();
         let gradients = network.parameters().into_iter().map(|(name, p)| (name, p.grad())).collect();
         assert_samples(&context, gradients, &expected.gradients);
+        let buffers = network.buffers().into_iter();
+        let buffers = buffers.map(|(name, buffer)| (name, buffer.to_kind(Kind::Double))).collect();
+        assert_samples(&context, buffers, &expected.statistics);
     }
 }
 
@@ -270,9 +294,9 @@ fn awp_perturbs_weights_and_restores_them_exactly() {
     let adversarial = adversarial(&reference);
     let cross_entropy = Objective::default();
     let labels = labels();
+    let mode = Mode::TrainFrozenStatistics;
     let loss =
-        objective::loss(&network, &cross_entropy, Mode::Train, &adversarial, &adversarial, &labels, 0.25)
-            .unwrap();
+        objective::loss(&network, &cross_entropy, mode, &adversarial, &adversarial, &labels, 0.25).unwrap();
     let perturbed = weight_perturbation::perturb(&network.parameters(), &loss, 0.01).unwrap();
     assert_samples("AWP", network.parameters(), &reference.weight_perturbation);
     assert!(network.parameters().iter().all(|(_, p)| !p.grad().defined() && p.requires_grad()));

@@ -10,6 +10,9 @@ const PIXEL_LIMIT: usize = if cfg!(feature = "fuzzing") { 1_000_000 } else { 100
 /// Maximum number of scans of a progressive JPEG; encoders write about ten. A scan of a few bytes still processes all pixels.
 const SCAN_LIMIT: u32 = 100;
 
+/// The first bytes of a PNG file.
+const PNG_SIGNATURE: &[u8] = b"\x89PNG\r\n\x1a\n";
+
 /// Decodes images and reuses its buffers.
 pub(super) struct Decoder {
     jpeg: Option<Decompressor>,
@@ -37,7 +40,7 @@ impl Decoder {
 
     /// Decodes into `out` and reuses its memory. The caller puts the name of the file before the error.
     pub(super) fn decode(&mut self, bytes: &[u8], out: &mut Rgb) -> Result<(), String> {
-        if bytes.starts_with(b"\x89PNG\r\n\x1a\n") {
+        if bytes.starts_with(PNG_SIGNATURE) {
             return decode_png(bytes, out).map_err(|error| format!("cannot decode the PNG image: {error}"));
         }
         if !bytes.starts_with(&[0xff, 0xd8]) {
@@ -46,16 +49,23 @@ impl Decoder {
         self.decode_jpeg(bytes, out).map_err(|error| format!("cannot decode the JPEG image: {error}"))
     }
 
+    /// Whether the first bytes of a file contain the whole header of a JPEG or PNG image, with a valid size.
+    pub(super) fn has_header(&mut self, start: &[u8]) -> bool {
+        if start.starts_with(PNG_SIGNATURE) {
+            // The chunk IHDR comes first.
+            let size = start.get(16..24).and_then(|size| size.as_chunks::<4>().0.try_into().ok());
+            return size.is_some_and(|[width, height]: [[u8; 4]; 2]| {
+                check_size(u32::from_be_bytes(width) as usize, u32::from_be_bytes(height) as usize).is_ok()
+            });
+        }
+        let jpeg = decompressor(&mut self.jpeg);
+        let header = jpeg.and_then(|jpeg| jpeg.read_header(start).map_err(|error| error.to_string()));
+        header.is_ok_and(|header| check_size(header.width, header.height).is_ok())
+    }
+
     fn decode_jpeg(&mut self, bytes: &[u8], out: &mut Rgb) -> Result<(), String> {
         let message = |error: turbojpeg::Error| error.to_string();
-        let jpeg = match &mut self.jpeg {
-            Some(jpeg) => jpeg,
-            empty => {
-                let mut jpeg = Decompressor::new().map_err(message)?;
-                jpeg.set_scan_limit(SCAN_LIMIT).map_err(message)?;
-                empty.insert(jpeg)
-            }
-        };
+        let jpeg = decompressor(&mut self.jpeg)?;
         let header = jpeg.read_header(bytes).map_err(message)?;
         let (width, height) = (header.width, header.height);
         out.resize(width, height)?;
@@ -78,6 +88,19 @@ impl Decoder {
             return Ok(());
         }
         decode(&mut out.pixels, PixelFormat::RGB)
+    }
+}
+
+/// The decompressor, which is created when it is needed first.
+fn decompressor(jpeg: &mut Option<Decompressor>) -> Result<&mut Decompressor, String> {
+    let message = |error: turbojpeg::Error| error.to_string();
+    match jpeg {
+        Some(jpeg) => Ok(jpeg),
+        empty => {
+            let mut jpeg = Decompressor::new().map_err(message)?;
+            jpeg.set_scan_limit(SCAN_LIMIT).map_err(message)?;
+            Ok(empty.insert(jpeg))
+        }
     }
 }
 
@@ -111,11 +134,16 @@ fn decode_png(bytes: &[u8], out: &mut Rgb) -> Result<(), String> {
     Ok(())
 }
 
+fn check_size(width: usize, height: usize) -> Result<(), String> {
+    if width == 0 || height == 0 || width.saturating_mul(height) > PIXEL_LIMIT {
+        return Err(format!("invalid size {width}×{height}: must be 1 to {PIXEL_LIMIT} pixels"));
+    }
+    Ok(())
+}
+
 impl Rgb {
     fn resize(&mut self, width: usize, height: usize) -> Result<(), String> {
-        if width == 0 || height == 0 || width.saturating_mul(height) > PIXEL_LIMIT {
-            return Err(format!("invalid size {width}×{height}: must be 1 to {PIXEL_LIMIT} pixels"));
-        }
+        check_size(width, height)?;
         self.size = Size { width: width as u32, height: height as u32 };
         self.pixels.clear();
         self.pixels.resize(width * height * 3, 0);

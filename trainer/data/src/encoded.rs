@@ -14,6 +14,10 @@ use super::DataError;
 /// Maximum size of an encoded image in bytes. The largest image of ImageNet has 15 MB.
 pub(super) const IMAGE_LIMIT: u64 = 64 << 20;
 
+/// Number of bytes at the start and at the end of an image that a check reads.
+const START_BYTES: u64 = 64 << 10;
+const END_BYTES: u64 = 1 << 10;
+
 /// Images on disk that are resized to squares.
 #[derive(Debug)]
 pub(super) struct EncodedImages {
@@ -92,6 +96,30 @@ impl EncodedImages {
                 read_range(&shards[ranges[index].shard as usize], ranges[index])
             }
         }
+    }
+
+    /// The first and the last bytes of an image: enough for the header of most, and for the marker at the end.
+    pub(super) fn ends(&self, index: usize) -> Result<(Vec<u8>, Vec<u8>), DataError> {
+        let (path, range) = match &self.locations {
+            ImageLocations::Files { root, files } => (root.join(&*files[index]), None),
+            ImageLocations::Shards { shards, ranges } => {
+                (shards[ranges[index].shard as usize].clone(), Some(ranges[index]))
+            }
+        };
+        let read = || {
+            let file = File::open(&path)?;
+            let (offset, length) = match range {
+                Some(range) => (range.offset, u64::from(range.length)),
+                None => (0, file.metadata()?.len()),
+            };
+            let mut start = vec![0; length.min(START_BYTES) as usize];
+            let mut end = vec![0; length.min(END_BYTES) as usize];
+            file.read_exact_at(&mut start, offset)?;
+            let end_offset = offset + length - end.len() as u64;
+            file.read_exact_at(&mut end, end_offset)?;
+            Ok((start, end))
+        };
+        read().map_err(|source| DataError::Read { path: path.clone(), source })
     }
 
     /// The name of an image in messages.

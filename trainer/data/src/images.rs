@@ -137,6 +137,11 @@ impl Images {
         ImageReader::new(self.store.clone(), self.len(), self.shape)
     }
 
+    /// Where the pixels are.
+    pub(super) fn store(&self) -> &PixelStore {
+        &self.store
+    }
+
     /// The number of threads that decode encoded images in advance.
     pub(super) fn decoding_threads(&self) -> Option<usize> {
         match &self.store {

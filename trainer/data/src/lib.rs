@@ -36,6 +36,7 @@ pub mod random;
 mod reader;
 mod retry;
 mod skipped;
+mod soundness;
 mod split;
 mod standard_files;
 mod tally;
@@ -51,6 +52,7 @@ pub use images::{ImageBatch, Images, UNLABELLED};
 pub use loader::Loader;
 pub use npz::NpzError;
 pub use retry::RetryPolicy;
+pub use soundness::{Check, find_faults};
 pub use split::{Split, split};
 pub use tally::Tally;
 

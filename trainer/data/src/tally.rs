@@ -2,13 +2,15 @@
 
 use std::fmt;
 
+use serde::{Deserialize, Serialize};
+
 /// Number of items that are kept.
 const KEPT: usize = 10;
 /// Longest item that is kept, in characters.
 const MAX_LENGTH: usize = 300;
 
 /// A number of items and the first ten of them. It is displayed as `a; b; and 7 more`.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Tally {
     count: u64,
     first: Vec<String>,

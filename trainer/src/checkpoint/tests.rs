@@ -4,8 +4,17 @@ use tch::{Device, Kind, Tensor};
 
 use super::*;
 
-fn at(epoch: u32, step: u64) -> Position {
-    Position { epoch, step, optimizer_begin: 0, step_scale: 1.0, validation_seed: 0 }
+/// Saves a checkpoint.
+fn save(directory: &Directory, epoch: u32, tensors: &StateDict, best: Option<&Best>) {
+    let saved = directory.save_tensors(epoch, tensors).unwrap();
+    let position = Position {
+        step: u64::from(epoch) * 10,
+        optimizer_begin: 0,
+        step_scale: 1.0,
+        validation_seed: 0,
+        validation_pending: false,
+    };
+    directory.save_manifest(position, &saved, best, None).unwrap();
 }
 
 fn tensors(value: f64) -> StateDict {
@@ -39,8 +48,8 @@ fn best(epoch: u32, file: String, sha256: String) -> Best {
 fn what_was_saved_comes_back() {
     let (_temporary, directory) = directory("hash");
     assert!(directory.newest().unwrap().is_none());
-    directory.save(at(1, 10), &tensors(1.0), None, None).unwrap();
-    directory.save(at(2, 20), &tensors(2.0), None, None).unwrap();
+    save(&directory, 1, &tensors(1.0), None);
+    save(&directory, 2, &tensors(2.0), None);
     let manifest = directory.newest().unwrap().unwrap();
     assert_eq!((manifest.epoch, manifest.step), (2, 20));
     let mut expected = tensors(2.0);
@@ -52,9 +61,17 @@ fn what_was_saved_comes_back() {
 }
 
 #[test]
+fn a_volume_without_room_is_refused() {
+    let (_temporary, directory) = directory("hash");
+    directory.require_room(1).unwrap();
+    let error = directory.require_room(u64::MAX).unwrap_err().to_string();
+    assert!(error.contains(" MiB of free space, and the job needs 17592186044416 MiB"), "{error}");
+}
+
+#[test]
 fn a_damaged_checkpoint_is_refused_with_what_to_do() {
     let (temporary, directory) = directory("hash");
-    directory.save(at(3, 30), &tensors(1.0), None, None).unwrap();
+    save(&directory, 3, &tensors(1.0), None);
     let path = temporary.path().join("checkpoint-0003.safetensors");
     let mut bytes = fs::read(&path).unwrap();
     *bytes.last_mut().unwrap() ^= 1;
@@ -72,7 +89,7 @@ fn a_damaged_checkpoint_is_refused_with_what_to_do() {
 #[test]
 fn a_checkpoint_of_another_training_is_refused() {
     let (temporary, first) = directory("first");
-    first.save(at(1, 1), &tensors(1.0), None, None).unwrap();
+    save(&first, 1, &tensors(1.0), None);
     let newest = |hash: &str, data: &str| Directory::new(temporary.path(), hash.into(), data.into()).newest();
     let error = newest("second", "data").unwrap_err().to_string();
     assert!(error.contains("belongs to another training spec"), "{error}");
@@ -84,8 +101,8 @@ fn a_checkpoint_of_another_training_is_refused() {
 #[test]
 fn a_checkpoint_without_a_manifest_is_not_there() {
     let (temporary, directory) = directory("hash");
-    directory.save(at(1, 1), &tensors(1.0), None, None).unwrap();
-    directory.save(at(2, 2), &tensors(2.0), None, None).unwrap();
+    save(&directory, 1, &tensors(1.0), None);
+    save(&directory, 2, &tensors(2.0), None);
     fs::remove_file(temporary.path().join("checkpoint-0002.json")).unwrap();
     assert_eq!(directory.newest().unwrap().unwrap().epoch, 1);
 }
@@ -132,8 +149,7 @@ fn old_checkpoints_go_and_the_best_weights_stay() {
             let (file, sha256) = directory.save_best(epoch, &tensors(f64::from(epoch)), &card).unwrap();
             current = Some(best(epoch, file, sha256));
         }
-        let position = at(epoch, u64::from(epoch));
-        directory.save(position, &tensors(f64::from(epoch)), current.as_ref(), None).unwrap();
+        save(&directory, epoch, &tensors(f64::from(epoch)), current.as_ref());
         directory.clean(2, current.as_ref()).unwrap();
     }
     let mut names: Vec<_> = fs::read_dir(temporary.path())

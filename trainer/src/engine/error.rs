@@ -60,9 +60,9 @@ pub enum TrainError {
     /// Counts that other ranks sent.
     #[error(transparent)]
     Counts(#[from] CountsError),
-    /// The description of the best weights that rank 0 sent is invalid.
-    #[error("invalid description of the best weights from rank 0: {0}")]
-    Best(#[from] serde_json::Error),
+    /// What another rank sent is invalid.
+    #[error("invalid message from another rank: {0}")]
+    Message(#[from] serde_json::Error),
     /// A tensor that cannot be kept.
     #[error(transparent)]
     Format(#[from] StateDictError),
@@ -88,7 +88,7 @@ impl TrainError {
     pub fn reason(&self) -> FailureReason {
         match self {
             // Threads that cannot be had are no want of a file.
-            Self::Data(DataError::Thread(_)) | Self::Counts(_) | Self::Best(_) => FailureReason::Crash,
+            Self::Data(DataError::Thread(_)) | Self::Counts(_) | Self::Message(_) => FailureReason::Crash,
             Self::Data(_)
             | Self::Checkpoint(_)
             | Self::Model(_)

@@ -43,6 +43,8 @@ pub(super) struct State {
     pub step_scale: f64,
     /// Seed of the validation split.
     pub validation_seed: u64,
+    /// Whether the last epoch has still to be validated.
+    pub validation_pending: bool,
     /// The best weights so far; files and hashes are known to rank 0 alone.
     pub best: Option<Best>,
     /// The best so far without averaging, in single-step training.
@@ -81,6 +83,7 @@ impl State {
             optimizer_begin: 0,
             step_scale: 1.0,
             validation_seed: training.data.validation.seed,
+            validation_pending: false,
             best: None,
             overfitting_reference: None,
         })
@@ -88,8 +91,8 @@ impl State {
 
     /// What a checkpoint says of it beside its tensors.
     pub(super) fn position(&self) -> Position {
-        let Self { epoch, step, optimizer_begin, step_scale, validation_seed, .. } = *self;
-        Position { epoch, step, optimizer_begin, step_scale, validation_seed }
+        let Self { step, optimizer_begin, step_scale, validation_seed, validation_pending, .. } = *self;
+        Position { step, optimizer_begin, step_scale, validation_seed, validation_pending }
     }
 
     /// All tensors, under the names that checkpoints use.
@@ -151,6 +154,7 @@ impl State {
         self.optimizer_begin = manifest.optimizer_begin;
         self.step_scale = manifest.step_scale;
         self.validation_seed = manifest.validation_seed.unwrap_or(training.seed);
+        self.validation_pending = manifest.validation_pending;
         self.best.clone_from(&manifest.best);
         self.overfitting_reference.clone_from(&manifest.overfitting_reference);
         Ok(())
@@ -161,16 +165,18 @@ impl State {
         let tensors = self.tensors();
         let tensors: Vec<&Tensor> = tensors.iter().map(|(_, tensor)| tensor).collect();
         group.broadcast_coalesced(&tensors, 0)?;
-        let counters = [u64::from(self.epoch), self.step, self.optimizer_begin, self.validation_seed]
-            .map(u64::cast_signed);
-        let counters = Tensor::from_slice(&counters);
+        let pending = u64::from(self.validation_pending);
+        let counters =
+            [u64::from(self.epoch), self.step, self.optimizer_begin, self.validation_seed, pending];
+        let counters = Tensor::from_slice(&counters.map(u64::cast_signed));
         group.broadcast(&counters, 0)?;
-        let counters = <[i64; 4]>::try_from(Vec::<i64>::try_from(&counters)?).unwrap_or_default();
-        let [epoch, step, begin, validation_seed] = counters.map(i64::cast_unsigned);
+        let counters = <[i64; 5]>::try_from(Vec::<i64>::try_from(&counters)?).unwrap_or_default();
+        let [epoch, step, begin, validation_seed, pending] = counters.map(i64::cast_unsigned);
         self.epoch = epoch as u32;
         self.step = step;
         self.optimizer_begin = begin;
         self.validation_seed = validation_seed;
+        self.validation_pending = pending != 0;
         let scale = Tensor::from_slice(&[self.step_scale]);
         group.broadcast(&scale, 0)?;
         self.step_scale = scale.f_double_value(&[0])?;

@@ -1,5 +1,7 @@
 //! Accuracy on the validation split, which alone chooses the weights.
 
+use std::time::Instant;
+
 use datjob_api::{
     Training,
     report::{Accuracy, AttackCount},
@@ -18,7 +20,9 @@ use datjob_data::weights::WeightsCard;
 
 impl Rank<'_> {
     /// Measures; keeps the weights where they are the best so far, and goes back to the best where the spec wants that.
-    pub(super) fn validate(&mut self) -> Result<(), TrainError> {
+    /// Returns whether it went back.
+    pub(super) fn validate(&mut self) -> Result<bool, TrainError> {
+        let begin = Instant::now();
         let attack =
             EvalAttack::for_validation(&self.training.evaluation.during, &self.training.threat_model);
         let attacks: Vec<EvalAttack> = std::iter::once(attack)
@@ -46,14 +50,14 @@ impl Rank<'_> {
         });
         if self.is_first() {
             if let Some(outputs) = &mut self.outputs {
-                outputs.record_accuracy(&accuracy);
+                outputs.record_accuracy(&accuracy, begin.elapsed());
             }
             (self.tell)(Event::Accuracy(accuracy));
         }
-        match back {
-            Some(factor) => self.go_back(factor),
-            None => Ok(()),
+        if let Some(factor) = back {
+            self.go_back(factor)?;
         }
+        Ok(back.is_some())
     }
 
     /// Compares the weights that are trained with the best of them so far. After catastrophic overfitting, a sentence about

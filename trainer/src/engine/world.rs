@@ -3,8 +3,9 @@
 use std::time::Duration;
 
 use datjob_c10d::{
-    C10dError, CudaBackend, CudaError, GlooDevice, GlooOptions, ProcessGroup, Store, TcpStore,
+    C10dError, CudaBackend, CudaError, GlooDevice, GlooOptions, ProcessGroup, ReduceOp, Store, TcpStore,
 };
+use serde::{Serialize, de::DeserializeOwned};
 use tch::Tensor;
 
 use super::{TrainError, exchange};
@@ -23,9 +24,6 @@ const COLLECTIVE: Duration = Duration::from_mins(30);
 /// The same after an evaluation: ranks differ by up to one batch with all its attacks, which for AutoAttack on a large
 /// network without a GPU is hours.
 const EVALUATION: Duration = Duration::from_hours(48);
-
-/// Longest name of a device that is gathered, in bytes.
-const DEVICE_NAME_BYTES: usize = 256;
 
 /// Where this rank computes.
 pub(super) fn placement(assignment: &Assignment) -> Result<Placement, CudaError> {
@@ -47,17 +45,27 @@ pub(super) fn require_same_data(group: &ProcessGroup, fingerprint: &str) -> Resu
 
 /// The distinct names of the devices of all ranks, in the order of ranks. Every rank must call it.
 pub(super) fn device_names(group: &ProcessGroup, own: &str) -> Result<Vec<String>, TrainError> {
-    let mut bytes = own.as_bytes().to_vec();
-    bytes.resize(DEVICE_NAME_BYTES, 0);
-    let gathered = Vec::<Vec<u8>>::try_from(&group.all_gather(&Tensor::from_slice(&bytes))?)?;
     let mut names: Vec<String> = Vec::new();
-    for bytes in gathered {
-        let name = String::from_utf8_lossy(&bytes).trim_end_matches('\0').to_owned();
+    for name in all_gather_json(group, &own.to_owned())? {
         if !names.contains(&name) {
             names.push(name);
         }
     }
     Ok(names)
+}
+
+/// The values of all ranks, in the order of ranks. Every rank must call it.
+pub(super) fn all_gather_json<T: Serialize + DeserializeOwned>(
+    group: &ProcessGroup,
+    own: &T,
+) -> Result<Vec<T>, TrainError> {
+    let mut bytes = serde_json::to_vec(own)?;
+    // The tensors of a collective have the same length on all ranks.
+    let length = Tensor::from_slice(&[bytes.len() as i64]);
+    group.all_reduce(&length, ReduceOp::Max)?;
+    bytes.resize(length.int64_value(&[0]) as usize, b' ');
+    let gathered = Vec::<Vec<u8>>::try_from(&group.all_gather(&Tensor::from_slice(&bytes))?)?;
+    gathered.iter().map(|bytes| Ok(serde_json::from_slice(bytes)?)).collect()
 }
 
 /// The groups of a generation.
@@ -116,7 +124,7 @@ mod tests {
             assert_eq!(found.unwrap(), ["A CPU"]);
         }
         for found in names(["A CPU", &long, "A CPU"]) {
-            assert_eq!(found.unwrap(), ["A CPU", &long[..DEVICE_NAME_BYTES]]);
+            assert_eq!(found.unwrap(), ["A CPU", &long]);
         }
     }
 

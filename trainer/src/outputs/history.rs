@@ -1,7 +1,7 @@
 //! `history.json`: the metrics of each epoch. The history belongs to the checkpoints: a job that resumes from one keeps the
 //! epochs up to it and drops the later ones, which are trained again.
 
-use std::path::Path;
+use std::{path::Path, time::Duration};
 
 use datjob_api::report::{Accuracy, Progress, Timing};
 use jiff::Timestamp;
@@ -122,11 +122,10 @@ impl History {
         });
     }
 
-    /// Records the accuracy after the newest epoch, right after the evaluation.
-    pub fn record_accuracy(&mut self, accuracy: &Accuracy) {
+    /// Records the accuracy after the newest epoch, and how long the evaluation took.
+    pub fn record_accuracy(&mut self, accuracy: &Accuracy, duration: Duration) {
         if let Some(record) = self.epochs.last_mut().filter(|record| record.epoch == accuracy.epoch) {
-            let seconds = Timestamp::now().duration_since(record.ended_at).as_secs_f64();
-            record.validation_seconds = Some((seconds.max(0.0) * 10.0).round() / 10.0);
+            record.validation_seconds = Some((duration.as_secs_f64() * 10.0).round() / 10.0);
             record.accuracy = Some(accuracy.clone());
         }
     }
@@ -154,12 +153,11 @@ pub(crate) mod tests {
         for epoch in 1..=epochs {
             history.record_epoch(&progress(epoch), &timing());
             if epoch.is_multiple_of(2) {
-                history.record_accuracy(&accuracy(epoch));
+                history.record_accuracy(&accuracy(epoch), Duration::from_secs(3));
             }
-            // Replace the values that come from the clock.
+            // Replace the value that comes from the clock.
             let record = history.epochs.last_mut().unwrap();
             record.ended_at = Timestamp::constant(1_700_000_000 + i64::from(epoch), 500_000_000);
-            record.validation_seconds = record.validation_seconds.map(|_| 3.0);
         }
         history
     }
@@ -223,7 +221,7 @@ pub(crate) mod tests {
     #[test]
     fn ignores_the_accuracy_of_another_epoch() {
         let mut history = history(1);
-        history.record_accuracy(&accuracy(2));
+        history.record_accuracy(&accuracy(2), Duration::ZERO);
         assert_eq!(history.epochs[0].accuracy, None);
     }
 

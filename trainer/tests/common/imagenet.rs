@@ -8,6 +8,7 @@ use std::{
 
 use datjob_api::manifest;
 use serde_json::{Value, json};
+use sha2::{Digest, Sha256};
 use turbojpeg::{Image, PixelFormat, Subsamp};
 
 const CLASSES: [(&str, [u8; 3]); 3] =
@@ -101,5 +102,10 @@ pub(crate) fn run_trainer(
         return Err(String::from_utf8(output.stderr).unwrap());
     }
     let results = fs::read(dir.path().join("small/results.json")).unwrap();
-    Ok(serde_json::from_slice::<Value>(&results).unwrap()["results"].clone())
+    let mut results = serde_json::from_slice::<Value>(&results).unwrap()["results"].clone();
+    // The header names the data set; the tensors follow.
+    let weights = fs::read(dir.path().join("small/best.safetensors")).unwrap();
+    let header = u64::from_le_bytes(*weights.first_chunk().unwrap()) as usize;
+    results["sha256OfTensors"] = hex::encode(Sha256::digest(&weights[8 + header..])).into();
+    Ok(results)
 }

@@ -46,7 +46,16 @@ impl Training {
     /// Checks fields that depend on the numbers of images and classes. The trainer calls it for the user's files.
     pub fn check_contents(&self, contents: &Contents, world_size: u32) -> Result<(), InvalidTraining> {
         let batch = self.schedule.batch_size;
-        let training = contents.training_images.saturating_sub(self.data.validation.count as usize);
+        let held_out = self.data.validation.count;
+        // Each rank needs an image.
+        let most = contents.training_images.saturating_sub(world_size.max(1) as usize);
+        check_at_most(
+            "data.validation.count",
+            held_out,
+            u32::try_from(most).unwrap_or(u32::MAX),
+            "the number of training images, less one for each rank",
+        )?;
+        let training = contents.training_images.saturating_sub(held_out as usize);
         let smallest = training / training.div_ceil(batch as usize).max(1);
         if smallest < world_size as usize {
             return refuse(

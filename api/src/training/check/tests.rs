@@ -204,8 +204,20 @@ fn checks_fields_that_depend_on_the_files() {
     assert!(sentence(contents(100, 5000)).contains(
         "evaluation.final[0].apgdT.targets: invalid value 500: must be at most 99 (the number of classes, less one)"
     ));
+    for (training_images, most) in [(1001, 999), (1000, 998), (1, 0)] {
+        let expected = format!(
+            "data.validation.count: invalid value 1000: must be at most {most} (the number of training images, less one for \
+             each rank)"
+        );
+        let found = sentence(contents(1000, training_images));
+        assert!(found.contains(&expected), "{found}");
+    }
+    let mut steps = training.clone();
+    steps.schedule.batch_size = 1;
+    let found = steps.check_contents(&contents(1000, 1010), 2).unwrap_err().to_string();
     assert!(
-        sentence(contents(1000, 1001)).contains("size 1, less than the world size 2 (training images: 1,")
+        found.contains("size 1, less than the world size 2 (training images: 10, batchSize: 1)"),
+        "{found}"
     );
 }
 

@@ -1,5 +1,7 @@
 //! A batch of an evaluation.
 
+use std::ops::Range;
+
 use tch::{TchError, Tensor};
 
 /// Images under attack, with their labels.
@@ -29,6 +31,19 @@ impl Batch {
             images: self.images.f_index_select(0, &rows)?,
             labels: self.labels.f_index_select(0, &rows)?,
             ranking: self.ranking.f_index_select(0, &rows)?,
+            image_shape: self.image_shape,
+        })
+    }
+
+    /// These rows; the tensors are views.
+    pub(super) fn rows(&self, rows: Range<usize>) -> Result<Self, TchError> {
+        let narrow = |tensor: &Tensor| tensor.f_narrow(0, rows.start as i64, rows.len() as i64);
+        Ok(Self {
+            indices: self.indices[rows.clone()].to_vec(),
+            classes: self.classes[rows.clone()].to_vec(),
+            images: narrow(&self.images)?,
+            labels: narrow(&self.labels)?,
+            ranking: narrow(&self.ranking)?,
             image_shape: self.image_shape,
         })
     }

@@ -1,8 +1,9 @@
 """Writes methods.json in this folder: expected values of attacks, objectives and optimizers from PyTorch for ../methods.rs.
 
 Run with  pip install torch==2.11.0 numpy && python methods.py
-Independent implementations of the papers in float64, with PyTorch's losses and optimizers where it has them. Weights,
-images and noise come from a hash that both sides compute. Not part of the test run.
+Independent implementations of the papers in float64, with PyTorch's losses and optimizers where it has them. The network
+has three channels and BatchNorm. Weights, images and noise come from a hash that both sides compute. Not part of the test
+run.
 """
 
 import hashlib
@@ -15,10 +16,11 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
-from small_cnn import SmallCnn
+from wide_resnet import WideResNet
 
 torch.set_default_dtype(torch.float64)
 COUNT = 4
+SHAPE = (COUNT, 3, 16, 16)
 
 
 def numbers(stream, shape):
@@ -33,13 +35,25 @@ def numbers(stream, shape):
 
 
 def network():
-    model = SmallCnn()
+    model = WideResNet(10, 10, 1)
     with torch.no_grad():
-        for stream, tensor in enumerate(model.state_dict().values()):
+        for stream, (name, tensor) in enumerate(model.state_dict().items()):
+            if name.endswith("num_batches_tracked"):
+                tensor.fill_(stream)
+                continue
             values = numbers(stream, tuple(tensor.shape))
-            scale = 0.1 if tensor.dim() == 1 else 2.0 / np.sqrt(float(np.prod(tensor.shape[1:])))
-            tensor.copy_(values * scale)
-    return model
+            if name.endswith("running_var"):
+                values = 1 + 0.5 * values
+            elif name.endswith("running_mean"):
+                values = 0.1 * values
+            elif tensor.dim() == 1 and name.endswith("weight"):
+                values = 1 + 0.2 * values
+            elif tensor.dim() == 1:
+                values = 0.1 * values
+            else:
+                values = values * (2.0 / np.sqrt(float(np.prod(tensor.shape[1:]))))
+            tensor.copy_(values)
+    return model.eval()
 
 
 def rounded(tensor):
@@ -53,8 +67,8 @@ def sample(tensor):
     return rounded(torch.stack([flat.sum(), flat.norm(), *flat[indices]]))
 
 
-images = (numbers(1000, (COUNT, 1, 28, 28)) + 1) / 2
-noise = numbers(1001, (COUNT, 1, 28, 28))
+images = (numbers(1000, SHAPE) + 1) / 2
+noise = numbers(1001, SHAPE)
 labels = torch.tensor([0, 7, 4, 1])
 
 
@@ -75,9 +89,18 @@ def pgd_l2(model, epsilon, step_size, steps):
     return x
 
 
+def fgsm(model, epsilon, step_size):
+    """From a random start, with the statistics of the batch (Wong et al., algorithm 3 and its code)."""
+    x = (images + epsilon * noise).clamp(0, 1)
+    g = gradient(lambda x: F.cross_entropy(model.train()(x), labels), x)
+    x = x + step_size * g.sign()
+    return torch.min(torch.max(x, images - epsilon), images + epsilon).clamp(0, 1)
+
+
 def n_fgsm(model, epsilon, factor):
+    """With the statistics of the batch (de Jorge et al., algorithm 1 and its code)."""
     x = (images + factor * epsilon * noise).clamp(0, 1)
-    g = gradient(lambda x: F.cross_entropy(model(x), labels), x)
+    g = gradient(lambda x: F.cross_entropy(model.train()(x), labels), x)
     return (x + epsilon * g.sign()).clamp(0, 1)
 
 
@@ -94,7 +117,7 @@ def trades_attack(model, epsilon, step_size, steps):
 
 def smoothed_attack(model, epsilon, step_size, steps):
     """SmoothAdv-PGD (arXiv 1906.04584, section 3.2) with three noise samples, and the mean loss on its noisy copies."""
-    sigma_noise = 0.25 * numbers(1002, (COUNT * 3, 1, 28, 28)).reshape(COUNT, 3, 1, 28, 28)
+    sigma_noise = 0.25 * numbers(1002, (COUNT * 3, *SHAPE[1:])).reshape(COUNT, 3, *SHAPE[1:])
 
     def loss(x):
         probabilities = F.softmax(model((x.unsqueeze(1) + sigma_noise).flatten(0, 1)), dim=1).view(COUNT, 3, 10)
@@ -106,7 +129,7 @@ def smoothed_attack(model, epsilon, step_size, steps):
     x = project(images + 0.01 * noise)
     for _ in range(steps):
         x = project(x + step_size * F.normalize(gradient(loss, x).flatten(1), dim=1).view_as(x))
-    logits = model((x.unsqueeze(1) + sigma_noise).flatten(0, 1))
+    logits = model.train()((x.unsqueeze(1) + sigma_noise).flatten(0, 1))
     return x, float(F.cross_entropy(logits, labels.unsqueeze(1).expand(COUNT, 3).reshape(-1)).detach())
 
 
@@ -126,7 +149,7 @@ def mart(model, adversarial, beta):
 
 
 def weight_perturbation(model, adversarial, gamma):
-    loss = F.cross_entropy(model(adversarial), labels)
+    loss = F.cross_entropy(model.train()(adversarial), labels)
     weights = [p for p in model.parameters() if p.dim() > 1]
     with torch.no_grad():
         for weight, g in zip(weights, torch.autograd.grad(loss, weights)):
@@ -391,15 +414,20 @@ def square(model, norm, epsilon, queries):
 
 
 def gradients(loss_of):
-    model = network()
+    """The loss in training mode, its gradients, and the running statistics afterwards."""
+    model = network().train()
     loss = loss_of(model)
     loss.backward()
-    return {"loss": float(loss.detach()), "gradients": {name: sample(p.grad) for name, p in model.named_parameters()}}
+    return {
+        "loss": float(loss.detach()),
+        "gradients": {name: sample(p.grad) for name, p in model.named_parameters()},
+        "statistics": {name: sample(b.double()) for name, b in model.named_buffers()},
+    }
 
 
 def steps(make):
     """Three steps on the cross-entropy of the images."""
-    model = network()
+    model = network().train()
     optimizer = make(model)
     for learning_rate in [0.01, 0.02, 0.005]:
         for group in optimizer.param_groups:
@@ -415,6 +443,7 @@ smoothed = smoothed_attack(network(), 0.8, 0.2, 4)
 result = {
     "torch": torch.__version__,
     "pgd_l2": rounded(pgd_l2(network(), 0.8, 0.3, 5)),
+    "fgsm": rounded(fgsm(network(), 0.1, 0.125)),
     "n_fgsm": rounded(n_fgsm(network(), 0.1, 2.0)),
     "trades_attack": rounded(adversarial),
     "apgd_ce": rounded(apgd(network(), lambda z: F.cross_entropy(z, labels, reduction="none"), np.inf, 0.02, 40)),

@@ -1,0 +1,51 @@
+//! What is checked before the first step, because it would end the training hours later: that every image can be read, and
+//! that the volume has room for checkpoints and results.
+
+use datjob_adversarial::state_dict::StateDict;
+use datjob_data::{Check, DataError, Tally, find_faults};
+
+use super::{Rank, TrainError, world};
+
+impl Rank<'_> {
+    /// Checks images and volume. All ranks call it; each checks its share of the images, and all fail with the faults of all.
+    ///
+    /// The test images and those of the validation split are decoded: training reads none of them. Of the training images,
+    /// which the first epoch reads, headers and ends are checked. A training that resumes was checked before.
+    pub(super) fn preflight(&self) -> Result<(), TrainError> {
+        if self.state.epoch > 0 {
+            return Ok(());
+        }
+        let test: Vec<usize> = (0..self.data.test.len()).collect();
+        let mut faults = find_faults(&self.data.test, &self.share(&test), Check::Decode)?;
+        let train = &self.data.train;
+        faults.append(find_faults(train, &self.share(&self.split.validation), Check::Decode)?);
+        faults.append(find_faults(train, &self.share(&self.split.training), Check::HeaderAndEnd)?);
+        let mut all = Tally::default();
+        world::all_gather_json(&self.evaluation, &faults)?.into_iter().for_each(|faults| all.append(faults));
+        if !all.is_empty() {
+            return Err(DataError::Faults(all).into());
+        }
+        if self.is_first() {
+            self.checkpoints.require_room(self.bytes_on_volume())?;
+        }
+        Ok(())
+    }
+
+    /// This rank's share of some images.
+    fn share(&self, images: &[usize]) -> Vec<usize> {
+        images.iter().copied().skip(self.group.rank()).step_by(self.group.world_size()).collect()
+    }
+
+    /// The most bytes that the job's files take: a new checkpoint beside those that are kept, and the best weights twice; at
+    /// the end, the best and the last weights beside the checkpoints.
+    fn bytes_on_volume(&self) -> u64 {
+        let checkpoint = bytes(&self.state.tensors());
+        let weights = bytes(&self.state.network.state());
+        let kept = u64::from(self.training.checkpoint.keep.last) * checkpoint;
+        kept + (checkpoint + 2 * weights).max(3 * weights)
+    }
+}
+
+fn bytes(tensors: &StateDict) -> u64 {
+    tensors.iter().map(|(_, tensor)| (tensor.numel() * tensor.kind().elt_size_in_bytes()) as u64).sum()
+}
