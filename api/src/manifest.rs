@@ -49,6 +49,9 @@ pub struct Spec {
 const SPEC_FIELDS: [&str; 7] =
     ["replicas", "workersPerPod", "lifecycle", "pod", "checkpoints", "networkPolicy", "training"];
 
+/// The fields of `spec.lifecycle`.
+const LIFECYCLE_FIELDS: [&str; 3] = ["maxRestarts", "startupDeadlineSeconds", "activeDeadlineSeconds"];
+
 /// Limit on restarts.
 #[derive(Debug, Deserialize)]
 #[serde(rename_all = "camelCase")]
@@ -133,14 +136,23 @@ fn job_name(job: &Value) -> &str {
     metadata["name"].as_str().or(metadata["generateName"].as_str()).unwrap_or("a DatJob without a name")
 }
 
+/// Refuses fields that an object does not have.
+fn check_fields(path: &str, object: &Value, known: &[&str]) -> Result<(), String> {
+    let mut names = object.as_object().into_iter().flatten().map(|(name, _)| name.as_str());
+    match names.find(|name| !known.contains(name)) {
+        Some(unknown) => {
+            Err(format!("{path}.{unknown}: unknown field; expected one of {}", known.join(", ")))
+        }
+        None => Ok(()),
+    }
+}
+
 fn manifest(job: Value) -> Result<Manifest, String> {
     if job["apiVersion"] != API_VERSION {
         return Err(format!("apiVersion: unsupported value {}; expected {API_VERSION}", job["apiVersion"]));
     }
-    let mut spec_fields = job["spec"].as_object().into_iter().flatten().map(|(name, _)| name.as_str());
-    if let Some(unknown) = spec_fields.find(|name| !SPEC_FIELDS.contains(name)) {
-        return Err(format!("spec.{unknown}: unknown field; expected one of {}", SPEC_FIELDS.join(", ")));
-    }
+    check_fields("spec", &job["spec"], &SPEC_FIELDS)?;
+    check_fields("spec.lifecycle", &job["spec"]["lifecycle"], &LIFECYCLE_FIELDS)?;
     let Job { metadata, spec } = serde_path_to_error::deserialize(job).map_err(|error| {
         let (path, problem) = (error.path().to_string(), error.inner());
         if path == "." { problem.to_string() } else { format!("{path}: {problem}") }
@@ -235,6 +247,12 @@ mod tests {
         typo["spec"]["replica"] = 3.into();
         let expected = "spec.replica: unknown field; expected one of replicas, workersPerPod, ";
         assert!(problem(&typo.to_string()).starts_with(expected));
+        let mut typo = job("a");
+        typo["spec"]["lifecycle"] = json!({"maxRestart": 3});
+        assert!(
+            problem(&typo.to_string())
+                .starts_with("spec.lifecycle.maxRestart: unknown field; expected one of")
+        );
     }
 
     #[test]
@@ -243,8 +261,14 @@ mod tests {
         use kube::CustomResourceExt;
         let crd = serde_json::to_value(crate::datjob::DatJob::crd()).unwrap();
         let spec = &crd["spec"]["versions"][0]["schema"]["openAPIV3Schema"]["properties"]["spec"];
-        let mut fields = SPEC_FIELDS.map(str::to_owned);
-        fields.sort();
-        assert!(spec["properties"].as_object().unwrap().keys().eq(&fields));
+        let sorted = |fields: &[&str]| {
+            let mut fields: Vec<String> = fields.iter().map(|field| (*field).to_owned()).collect();
+            fields.sort();
+            fields
+        };
+        let lifecycle = &spec["properties"]["lifecycle"];
+        for (schema, fields) in [(spec, sorted(&SPEC_FIELDS)), (lifecycle, sorted(&LIFECYCLE_FIELDS))] {
+            assert!(schema["properties"].as_object().unwrap().keys().eq(&fields), "{fields:?}");
+        }
     }
 }

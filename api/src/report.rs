@@ -173,7 +173,7 @@ pub struct RawAndAveraged {
     pub averaged_robust: Count,
 }
 
-/// Images of an evaluation.
+/// Images of an accuracy: the validation split or the test set.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum Split {

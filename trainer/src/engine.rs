@@ -3,7 +3,7 @@
 //! A step: take the rank's shard of the global batch, attack it (gradients of the images alone), backward of the
 //! objective with the bucketed all-reduce overlapped, optimizer. With `attack.overlap` the attack on the next shard comes
 //! before this one's gradients are waited for. After an epoch: BatchNorm statistics made the same on
-//! all ranks, accuracy on the validation split, best weights, checkpoint. At the end: the best weights on the test set,
+//! all ranks, checkpoint, accuracy on the validation split, best weights. At the end: the best weights on the test set,
 //! once.
 
 use crate::{
@@ -72,7 +72,7 @@ pub fn run(assignment: &Assignment, tell: Tell<'_>) -> Result<(), TrainError> {
     }
     let checkpoints = Directory::new(&assignment.checkpoints, training.hash(), fingerprint);
     let mut state = State::new(training, &contents, placement.device())?;
-    resume(&mut state, &checkpoints, assignment, &contents, &group, tell)?;
+    let saved_tensors = resume(&mut state, &checkpoints, assignment, &contents, &group, tell)?;
     let count = training.data.validation.count as usize;
     let mut rank = Rank {
         training,
@@ -84,7 +84,7 @@ pub fn run(assignment: &Assignment, tell: Tell<'_>) -> Result<(), TrainError> {
         group,
         evaluation,
         outputs: None,
-        saved_tensors: None,
+        saved_tensors,
         tell,
     };
     rank.preflight()?;
@@ -98,7 +98,7 @@ pub fn run(assignment: &Assignment, tell: Tell<'_>) -> Result<(), TrainError> {
 }
 
 /// Rank 0 reads the newest checkpoint, or where there is none the initial weights that the spec names; all ranks then have
-/// its state.
+/// its state. Returns the tensors of the checkpoint on the volume, on rank 0.
 fn resume(
     state: &mut State,
     checkpoints: &Directory,
@@ -106,13 +106,15 @@ fn resume(
     contents: &Contents,
     group: &ProcessGroup,
     tell: Tell<'_>,
-) -> Result<(), TrainError> {
+) -> Result<Option<SavedTensors>, TrainError> {
     let training = &assignment.training;
+    let mut saved = None;
     if group.rank() == 0 {
         if let Some(manifest) = checkpoints.newest()? {
             let tensors = checkpoints.load(&manifest)?;
             state.restore(training, &manifest, tensors)?;
             tracing::info!(epoch = manifest.epoch, "Resumed from a checkpoint.");
+            saved = Some(SavedTensors { epoch: manifest.epoch, sha256: manifest.sha256 });
         } else if let Some(spec) = &training.model.initial_weights {
             let path = named_file::path(assignment, NamedFile::InitialWeights)?;
             let earlier = state.load_initial(spec, path)?;
@@ -123,7 +125,8 @@ fn resume(
             }
         }
     }
-    state.broadcast(group)
+    state.broadcast(group)?;
+    Ok(saved)
 }
 
 fn weights_card(training: &Training, contents: &Contents, validation_seed: u64) -> WeightsCard {
@@ -355,17 +358,15 @@ impl Rank<'_> {
     /// Validates an epoch. Its checkpoint, if it has one, is there before, so that a validation that fails costs no epoch; what
     /// the validation showed is added to it.
     fn validate_and_save(&mut self) -> Result<(), TrainError> {
-        let changed = self.validate()?;
+        let went_back = self.validate()?;
         self.state.validation_pending = false;
-        let epoch = self.state.epoch;
-        if epoch < self.training.schedule.epochs
-            && !epoch.is_multiple_of(self.training.checkpoint.every_epochs)
-        {
+        if went_back {
+            // The checkpoint stays as it is: a run that resumes from it validates, and goes back, again.
             return Ok(());
         }
-        match self.saved_tensors.take_if(|saved| saved.epoch == epoch && !changed) {
+        match self.saved_tensors.take_if(|saved| saved.epoch == self.state.epoch) {
             Some(saved) => self.save_manifest(&saved),
-            None => self.save(),
+            None => Ok(()),
         }
     }
 

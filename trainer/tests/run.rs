@@ -49,7 +49,15 @@ fn learns_and_is_reproducible_for_a_seed() {
     let first = &uninterrupted_outcome()["results"];
     assert_eq!(first["clean"]["total"], 1_000);
     assert!(first["clean"]["correct"].as_u64().unwrap() > 900, "{first}");
-    assert!(first["worstCase"]["correct"].as_u64().unwrap() > 500, "{first}");
+    assert!(first["worstCase"]["correct"].as_u64().unwrap() > 950, "{first}");
+    // The bar is above what training without an attack reaches.
+    let mut clean = manifest();
+    clean["spec"]["training"]["attack"] = json!({"nFgsm": {"noise": 0.0, "stepSize": "0.000001"}});
+    let control = Run::new(&clean);
+    control.finish();
+    let control = control.results();
+    assert!(control["clean"]["correct"].as_u64().unwrap() > 900, "{control}");
+    assert!(control["worstCase"]["correct"].as_u64().unwrap() < 900, "{control}");
     let second = Run::new(&manifest());
     second.finish();
     assert_eq!(&outcome(&second), uninterrupted_outcome(), "includes the hashes of the weights");
@@ -280,6 +288,8 @@ fn killed_run_resumes_and_leaves_no_worker_processes() {
     let run = Run::new(&manifest());
     let mut agent = run.start();
     run.wait_for("checkpoint-0002.json");
+    let ended_at = |run: &Run| run.json("history.json")["epochs"][0]["endedAt"].clone();
+    let first_epoch = ended_at(&run);
     let workers = worker_pids(&agent);
     kill(agent.id());
     agent.wait().unwrap();
@@ -290,6 +300,7 @@ fn killed_run_resumes_and_leaves_no_worker_processes() {
     }
     run.finish();
     assert_eq!(&outcome(&run), uninterrupted_outcome());
+    assert_eq!(ended_at(&run), first_epoch, "the first epoch is not trained again");
     assert_outputs_complete(&run, 3);
     // Another run finds the results and does not train again.
     let weights = fs::metadata(run.file("best.safetensors")).unwrap().modified().unwrap();
@@ -416,7 +427,10 @@ fn a_checkpoint_of_an_older_release_keeps_its_validation_split() {
     agent.wait().unwrap();
     let path = run.file("checkpoint-0001.json");
     let mut checkpoint: Value = serde_json::from_slice(&fs::read(&path).unwrap()).unwrap();
-    assert_eq!(checkpoint.as_object_mut().unwrap().remove("validationSeed"), Some(0.into()));
+    let fields = checkpoint.as_object_mut().unwrap();
+    assert_eq!(fields.remove("validationSeed"), Some(0.into()));
+    fields.remove("validationPending");
+    fields.remove("overfittingReference");
     fs::write(&path, checkpoint.to_string()).unwrap();
     run.finish();
     let seed = manifest["spec"]["training"]["seed"].as_u64().unwrap();

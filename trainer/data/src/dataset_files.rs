@@ -79,11 +79,23 @@ pub(super) fn layout_description(dataset: Dataset) -> &'static str {
     }
 }
 
-/// Whether a path is the folder of a subset (train, val, test) or of a class: a link there would hide images.
+/// Whether a path is that of the folder of a subset (train, val, test) or, having no extension, of a class: a symbolic link
+/// there would hide images.
 pub(super) fn is_image_folder(dataset: Dataset, path: &str) -> bool {
-    let is_subset = |name: Option<&str>| name.is_some_and(|name| ["train", "val", "test"].contains(&name));
+    let is_subset = |name: &str| ["train", "val", "test"].contains(&name);
     let mut names = path.trim_end_matches('/').rsplit('/');
-    dataset == Dataset::ImageFolder && (is_subset(names.next()) || is_subset(names.next()))
+    let (name, parent) = (names.next().unwrap_or_default(), names.next().unwrap_or_default());
+    dataset == Dataset::ImageFolder && (is_subset(name) || is_subset(parent) && !name.contains('.'))
+}
+
+/// Whether an image lies beside the class folders of its subset. Test images without classes are common beside `val`.
+pub(super) fn is_outside_class_folder(dataset: Dataset, path: &str) -> bool {
+    let mut names = path.rsplit('/');
+    let (name, parent) = (names.next().unwrap_or_default(), names.next().unwrap_or_default());
+    dataset == Dataset::ImageFolder
+        && ["train", "val"].contains(&parent)
+        && is_safe_name(name)
+        && image_folder::looks_like_image(name)
 }
 
 /// Whether a name is not hidden and is a single path component.

@@ -43,7 +43,7 @@ pub fn download(
         return Err(DownloadError::OtherSource { dir: dir.to_owned() });
     }
     let check_complete = || dataset_files::check_complete(dataset, dir);
-    let marker = dir.join(format!(".downloaded-{}", source.sha256));
+    let marker = dir.join(format!(".unpacked-{}", source.sha256));
     if marker.exists() && check_complete().is_ok() {
         return Ok(None);
     }

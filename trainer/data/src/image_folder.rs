@@ -21,6 +21,9 @@ pub(super) const MAX_CLASSES: usize = UNLABELLED as usize;
 /// The message about a file among the images that does not have the name of a JPEG file.
 pub(super) const UNEXPECTED_FILE: &str = "unexpected file among the images; names must end in .jpg or .jpeg";
 
+/// The message about an image beside the class folders.
+pub(super) const OUTSIDE_CLASS_FOLDER: &str = "image outside a class folder; expected CLASS/NAME.jpg";
+
 const MISSING_CLASSES: &str = "class folders are missing; expected one folder per class, named as in train";
 
 /// The folders of the training images and of the test images, if both exist.
@@ -75,7 +78,7 @@ impl Indexing {
         let Listing { folders, files } = self.list(subset)?;
         for file in files {
             if looks_like_image(&file) {
-                self.fault(&subset.join(file), "image outside a class folder; expected CLASS/NAME.jpg");
+                self.fault(&subset.join(file), OUTSIDE_CLASS_FOLDER);
             } else {
                 self.skipped.add(false, &subset.join(file).display().to_string());
             }

@@ -4,6 +4,7 @@
 //! number of classes is one more than the largest class of a training image.
 
 use std::{
+    collections::BTreeSet,
     fs::{self, File},
     io::{self, Read},
     path::{Path, PathBuf},
@@ -44,9 +45,9 @@ pub(super) fn subset_of(name: &str) -> Option<&'static str> {
     })
 }
 
-/// Whether a file name is that of a tar file.
+/// Whether a file name is that of a tar file that is not hidden.
 pub(super) fn looks_like_shard(name: &str) -> bool {
-    name.to_ascii_lowercase().ends_with(".tar")
+    name.to_ascii_lowercase().ends_with(".tar") && !name.starts_with('.')
 }
 
 /// The shards of a data set.
@@ -101,14 +102,18 @@ pub(super) fn load(dir: &Path, size: u32, threads: usize) -> Result<DataSet, Dat
 /// The files in the folder that are not part of the data set.
 fn skipped_files(dir: &Path, train: &[PathBuf], test: &[PathBuf]) -> Result<SkippedFiles, DataError> {
     let reading = |source| DataError::Read { path: dir.to_owned(), source };
-    let mut skipped = SkippedFiles::default();
+    let shards: BTreeSet<&PathBuf> = train.iter().chain(test).collect();
+    let mut others = BTreeSet::new();
     for entry in fs::read_dir(dir).map_err(reading)? {
         let path = entry.map_err(reading)?.path();
-        let is_part = train.contains(&path) || test.contains(&path) || path.ends_with(CLASSES_FILE);
-        if !is_part && path.is_file() {
-            let name = path.display().to_string();
-            skipped.add(looks_like_shard(&name), &name);
+        if !shards.contains(&path) && !path.ends_with(CLASSES_FILE) && path.is_file() {
+            others.insert(path);
         }
+    }
+    let mut skipped = SkippedFiles::default();
+    for path in others {
+        let name = path.file_name().unwrap_or_default().to_string_lossy();
+        skipped.add(looks_like_shard(&name), &path.display().to_string());
     }
     Ok(skipped)
 }
@@ -157,7 +162,7 @@ fn index_shards(
     indexes.sort_unstable_by_key(|(number, _)| *number);
     let (mut ranges, mut labels) = (Vec::new(), Vec::new());
     for (_, index) in indexes {
-        let ShardIndex { samples, skipped: skipped_entries } = index?;
+        let ShardIndex { samples, skipped: skipped_entries, .. } = index?;
         skipped.append(skipped_entries);
         for Sample { range, label } in samples {
             ranges.push(range);

@@ -36,13 +36,14 @@ impl Rank<'_> {
         images.iter().copied().skip(self.group.rank()).step_by(self.group.world_size()).collect()
     }
 
-    /// The most bytes that the job's files take: a new checkpoint beside those that are kept, and the best weights twice; at
-    /// the end, the best and the last weights beside the checkpoints.
+    /// The most bytes that the job's files take: a new checkpoint beside those that are kept, each with its best weights; at
+    /// the end, the best and the last weights beside them.
     fn bytes_on_volume(&self) -> u64 {
         let checkpoint = bytes(&self.state.tensors());
         let weights = bytes(&self.state.network.state());
-        let kept = u64::from(self.training.checkpoint.keep.last) * checkpoint;
-        kept + (checkpoint + 2 * weights).max(3 * weights)
+        let kept = u64::from(self.training.checkpoint.keep.last);
+        let training = (kept + 1) * checkpoint + kept.max(2) * weights;
+        training.max(kept * checkpoint + (kept + 2) * weights)
     }
 }
 

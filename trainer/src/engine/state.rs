@@ -156,8 +156,16 @@ impl State {
         self.validation_seed = manifest.validation_seed.unwrap_or(training.seed);
         self.validation_pending = manifest.validation_pending;
         self.best.clone_from(&manifest.best);
-        self.overfitting_reference.clone_from(&manifest.overfitting_reference);
+        self.overfitting_reference =
+            manifest.overfitting_reference.clone().or_else(|| self.best_as_reference());
         Ok(())
+    }
+
+    /// The best weights as a reference, for checkpoints of trainers that kept none. Averaged ones are none.
+    fn best_as_reference(&self) -> Option<OverfittingReference> {
+        let best = self.best.as_ref().filter(|best| !best.averaged)?;
+        let single_step = best.single_step?;
+        Some(OverfittingReference { epoch: best.epoch, robust: best.robust.clone(), single_step })
     }
 
     /// Gives rank 0's state to all.

@@ -78,11 +78,16 @@ impl Run {
 
     /// The command `dat-trainer run` with two workers.
     pub(crate) fn command(&self, data: &Path) -> Command {
+        self.command_with(data, 2)
+    }
+
+    /// The command `dat-trainer run` with a number of workers.
+    pub(crate) fn command_with(&self, data: &Path, workers: u32) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_dat-trainer"));
         command
             .arg("run")
             .arg(self.directory.path().join("job.yaml"))
-            .args(["--workers", "2", "--data"])
+            .args(["--workers", &workers.to_string(), "--data"])
             .arg(data);
         command.arg("--checkpoints").arg(self.directory.path().join("checkpoints"));
         command

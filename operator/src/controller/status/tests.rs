@@ -265,6 +265,21 @@ fn a_job_runs_from_pending_to_complete() {
 }
 
 #[test]
+fn warnings_are_kept_and_each_has_one_event() {
+    let mut sim = JobSimulation::training();
+    let warn = |report: &mut Report| report.warnings = vec!["first".into(), "second".into()];
+    assert_eq!(sim.report(warn).warnings, ["first.", "second."]);
+    assert_eq!(sim.report(warn).warnings, ["first.", "second."]);
+    // An agent that restarted has only some of them.
+    let status = sim.report(|report| report.warnings = vec!["second".into(), "third ".repeat(1000)]);
+    assert_eq!(status.warnings.len(), 3);
+    assert!(status.warnings[2].len() < 600);
+    let many = sim.report(|report| report.warnings = (0..100).map(|number| number.to_string()).collect());
+    assert_eq!(many.warnings.len(), 16);
+    assert_eq!(sim.reasons().iter().filter(|reason| **reason == "TrainingWarning").count(), 16);
+}
+
+#[test]
 fn catastrophic_overfitting_sets_a_condition_and_emits_an_event() {
     let mut sim = JobSimulation::training();
     let sentence = "Epoch 3: catastrophic overfitting to the single-step attack";

@@ -210,7 +210,7 @@ fn links_within_the_archive_become_files() {
         ("d/train/a/1.jpg", b"one"),
         ("d/train/b/1.jpg", b"two"),
         ("d/val/a/1.jpg", b"three"),
-        ("d/blobs/x", b"four"),
+        ("d/pool/x.jpg", b"four"),
     ];
     let (hard, symbolic) = (tar::EntryType::Link, tar::EntryType::Symlink);
     let archive = tar_with_links(
@@ -219,8 +219,8 @@ fn links_within_the_archive_become_files() {
             ("d/train/a/2.jpg", hard, "d/train/a/1.jpg"),
             ("d/train/a/3.jpg", symbolic, "../b/1.jpg"),
             ("d/train/a/4.jpg", symbolic, "3.jpg"),
-            ("d/train/b/5.jpg", symbolic, "../../blobs/x"),
-            ("d/train/b/6.jpg", hard, "d/blobs/x"),
+            ("d/train/b/5.jpg", symbolic, "../../pool/x.jpg"),
+            ("d/train/b/6.jpg", hard, "d/pool/x.jpg"),
         ],
     );
     for archive in [archive.clone(), gzip(&archive)] {
@@ -251,6 +251,13 @@ fn refuses_entries_that_would_leave_out_data() {
         ),
         ("train/a/2.jpg", symbolic, "2.jpg", "train/a/2.jpg -> 2.jpg"),
         ("train/a/2.jpg", symbolic, "/data/1.jpg", "train/a/2.jpg -> /data/1.jpg"),
+        ("train/a/2.jpg", symbolic, "../../raw/train/a/1.jpg", "train/a/2.jpg -> raw/train/a/1.jpg"),
+        (
+            "train/2.jpg",
+            tar::EntryType::Regular,
+            "x",
+            "train/2.jpg in the archive: image outside a class folder",
+        ),
         ("train/b", symbolic, "a", "train/b in the archive: links to folders are not supported"),
         ("test", symbolic, "val", "test in the archive: links to folders are not supported"),
         (

@@ -17,9 +17,16 @@ use super::{DownloadError, redacted_url, write_error};
 use crate::{
     Tally,
     archive_path::{self, LinkKind},
-    dataset_files, files,
+    dataset_files, files, image_folder,
     skipped::SkippedFiles,
 };
+
+/// Most links in an archive. ImageNet has 1.3 million images.
+const MAX_LINKS: usize = 2_000_000;
+/// Longest path of a link, in bytes.
+const MAX_NAME: usize = 4096;
+/// Most links that a link may lead over, as in Linux.
+const MAX_HOPS: usize = 40;
 
 /// Unpacks the files of the data set into `dir`; returns what was skipped.
 pub(crate) fn unpack(
@@ -34,6 +41,7 @@ pub(crate) fn unpack(
         dir,
         parents: HashMap::new(),
         links: BTreeMap::new(),
+        copied: 0,
         skipped: SkippedFiles::default(),
     };
     unpacking.for_each_entry(archive, Unpacking::unpack_entry)?;
@@ -48,14 +56,16 @@ struct Unpacking<'a> {
     dir: &'a Path,
     /// The parent folder in the archive of each subset (train, val, test) or standard file.
     parents: HashMap<PathBuf, String>,
-    /// Links in the place of files of the data set, by their path in the archive.
+    /// Links by their path in the archive.
     links: BTreeMap<String, Link>,
+    /// Bytes that were copied for links, on file systems without hard links.
+    copied: u64,
     skipped: SkippedFiles,
 }
 
 struct Link {
-    /// The file of the data set.
-    file: PathBuf,
+    /// The file of the data set, if the link is in its place.
+    file: Option<PathBuf>,
     /// The path in the archive, or outside it, as it is written.
     written: String,
     /// The path in the archive; `None` if it is outside.
@@ -82,39 +92,59 @@ impl Unpacking<'_> {
         let kind = entry.header().entry_type();
         let bytes = entry.path_bytes().into_owned();
         let path = String::from_utf8_lossy(&bytes).into_owned();
-        let (url, entry_path) = (self.url(), path.clone());
-        let refused = |problem| Err(DownloadError::Entry { url, entry: entry_path, problem });
         if kind.is_dir() || kind.is_pax_global_extensions() {
             return Ok(());
         }
+        let (url, name) = (self.url(), path.chars().take(MAX_NAME).collect());
+        let refused = |problem| Err(DownloadError::Entry { url, entry: name, problem });
         let link = LinkKind::of(kind);
-        if link.is_some() && dataset_files::is_image_folder(self.dataset, &path) {
+        if link == Some(LinkKind::Symbolic) && dataset_files::is_image_folder(self.dataset, &path) {
             return refused(
                 "links to folders are not supported; replace them by folders (tar --dereference)",
             );
         }
-        let Some(file) = dataset_files::target_path(self.dataset, &path) else {
+        if dataset_files::is_outside_class_folder(self.dataset, &path) {
+            return refused(image_folder::OUTSIDE_CLASS_FOLDER);
+        }
+        let file = dataset_files::target_path(self.dataset, &path);
+        if let Some(file) = &file {
+            if str::from_utf8(&bytes).is_err() {
+                return refused("the name is not valid UTF-8; rename the file");
+            }
+            if dataset_files::is_unexpected_file(self.dataset, file) {
+                return Err(DownloadError::UnexpectedFile {
+                    url: self.url(),
+                    file: file.display().to_string(),
+                });
+            }
+        }
+        let archive_path = archive_path::normalized(&path);
+        if let Some(link) = link {
+            let Some(archive_path) = archive_path else {
+                return refused("the path leads out of the archive");
+            };
+            let written = String::from_utf8_lossy(&entry.link_name_bytes().unwrap_or_default()).into_owned();
+            if self.links.len() == MAX_LINKS || written.len() > MAX_NAME || path.len() > MAX_NAME {
+                return refused("too many links, or a link with too long a name");
+            }
+            if let Some(file) = &file {
+                self.check_parent(&path, file)?;
+            }
+            let points_to = link.target(&path, &written);
+            self.links.insert(archive_path, Link { file, written, points_to });
+            return Ok(());
+        }
+        let Some(file) = file else {
             self.skipped.add(dataset_files::looks_like_data(self.dataset, &path), &path);
             return Ok(());
         };
-        if str::from_utf8(&bytes).is_err() {
-            return refused("the name is not valid UTF-8; rename the file");
-        }
-        if dataset_files::is_unexpected_file(self.dataset, &file) {
-            return Err(DownloadError::UnexpectedFile { url: self.url(), file: file.display().to_string() });
+        if !is_file(kind) {
+            return refused("expected a file, found a device, a sparse file or another special entry");
         }
         self.check_parent(&path, &file)?;
-        if let Some(link) = link {
-            let written = entry.link_name_bytes().unwrap_or_default();
-            let written = String::from_utf8_lossy(&written).into_owned();
-            let points_to = link.target(&path, &written);
-            if let Some(path) = archive_path::normalized(&path) {
-                self.links.insert(path, Link { file, written, points_to });
-            }
-            return Ok(());
-        }
-        if !is_file(kind) {
-            return refused("expected a file, found a device or another special entry");
+        // The last entry of a path counts.
+        if let Some(path) = archive_path {
+            self.links.remove(&path);
         }
         self.write_entry(entry, &file)
     }
@@ -162,29 +192,48 @@ impl Unpacking<'_> {
         Ok(target)
     }
 
-    /// Makes each link a file: a hard link to the unpacked file, or the content of an entry that was skipped.
+    /// Makes each link in the place of a file of the data set that file: a hard link to the unpacked file, or the content of
+    /// an entry that was skipped.
     fn resolve_links(&mut self, archive: &File) -> Result<(), DownloadError> {
         let mut unresolved = Tally::default();
+        let mut unpacked = Vec::new();
         // By the path of the entry that holds the content.
         let mut wanted: BTreeMap<String, Vec<PathBuf>> = BTreeMap::new();
         for (path, link) in &self.links {
-            let Some(origin) = self.origin(link) else {
-                unresolved.add(format!("{path} -> {}", link.written));
-                continue;
-            };
-            match dataset_files::target_path(self.dataset, &origin).map(|file| self.dir.join(file)) {
-                Some(unpacked) if unpacked.is_file() => self.link(&unpacked, &link.file)?,
-                _ => wanted.entry(origin).or_default().push(link.file.clone()),
+            let Some(file) = &link.file else { continue };
+            match self.origin(link) {
+                None => unresolved.add(format!("{path} -> {}", link.written)),
+                Some(origin) => match self.unpacked_file(&origin) {
+                    Some(existing) => unpacked.push((existing, file.clone())),
+                    None => wanted.entry(origin).or_default().push(file.clone()),
+                },
             }
         }
+        for (existing, file) in unpacked {
+            self.link(&existing, &file)?;
+        }
         if !wanted.is_empty() {
+            // Counted again, without the entries that links stand for.
+            self.skipped = SkippedFiles::default();
             self.for_each_entry(archive, |unpacking, entry| {
-                let path = archive_path::normalized(&String::from_utf8_lossy(&entry.path_bytes()));
-                let path = path.filter(|_| is_file(entry.header().entry_type()));
-                let files = path.and_then(|path| wanted.remove(&path)).unwrap_or_default();
-                let [first, others @ ..] = &files[..] else { return Ok(()) };
+                let kind = entry.header().entry_type();
+                let path = String::from_utf8_lossy(&entry.path_bytes()).into_owned();
+                if kind.is_dir() || kind.is_pax_global_extensions() || LinkKind::of(kind).is_some() {
+                    return Ok(());
+                }
+                let content = archive_path::normalized(&path).filter(|_| is_file(kind));
+                let files = content.and_then(|path| wanted.remove(&path)).unwrap_or_default();
+                let Some((first, others)) = files.split_first() else {
+                    if dataset_files::target_path(unpacking.dataset, &path).is_none() {
+                        unpacking
+                            .skipped
+                            .add(dataset_files::looks_like_data(unpacking.dataset, &path), &path);
+                    }
+                    return Ok(());
+                };
                 unpacking.write_entry(entry, first)?;
-                others.iter().try_for_each(|file| unpacking.link(&unpacking.dir.join(first), file))
+                let first = unpacking.dir.join(first);
+                others.iter().try_for_each(|file| unpacking.link(&first, file))
             })?;
         }
         for (origin, files) in wanted {
@@ -198,10 +247,19 @@ impl Unpacking<'_> {
         Err(DownloadError::Links { url: self.url(), links: unresolved })
     }
 
+    /// The unpacked file of an entry of the data set.
+    fn unpacked_file(&self, archive_path: &str) -> Option<PathBuf> {
+        let file = dataset_files::target_path(self.dataset, archive_path)?;
+        let parent = self.parents.get(&file.iter().take(1).collect::<PathBuf>())?;
+        // A path in another folder has the same target, but is another entry.
+        let is_entry = archive_path::normalized(&format!("{parent}{}", file.display()))? == archive_path;
+        Some(self.dir.join(file)).filter(|path| is_entry && path.is_file())
+    }
+
     /// The path of the entry that a link leads to, over other links; `None` if it leaves the archive or is a circle.
     fn origin(&self, link: &Link) -> Option<String> {
         let mut path = link.points_to.as_ref()?;
-        for _ in 0..=self.links.len() {
+        for _ in 0..MAX_HOPS {
             match self.links.get(path) {
                 Some(next) => path = next.points_to.as_ref()?,
                 None => return Some(path.clone()),
@@ -210,12 +268,18 @@ impl Unpacking<'_> {
         None
     }
 
-    fn link(&self, existing: &Path, file: &Path) -> Result<(), DownloadError> {
+    fn link(&mut self, existing: &Path, file: &Path) -> Result<(), DownloadError> {
         let target = self.create_parent(file)?;
         files::remove_if_exists(&target).map_err(|error| write_error(&target)(io::Error::other(error)))?;
-        fs::hard_link(existing, &target)
-            .or_else(|_| fs::copy(existing, &target).map(drop))
-            .map_err(write_error(&target))
+        if fs::hard_link(existing, &target).is_ok() {
+            return Ok(());
+        }
+        let limit = dataset_files::archive_limit(self.dataset);
+        self.copied += fs::copy(existing, &target).map_err(write_error(&target))?;
+        if self.copied > limit {
+            return Err(DownloadError::TooLarge { url: self.url(), limit });
+        }
+        Ok(())
     }
 
     fn url(&self) -> String {
@@ -229,7 +293,7 @@ impl Unpacking<'_> {
 
 /// Whether an entry has a file's content.
 fn is_file(kind: EntryType) -> bool {
-    kind.is_file() || kind.is_contiguous() || kind.is_gnu_sparse()
+    kind.is_file() || kind.is_contiguous()
 }
 
 /// A reader of the archive from its start; decompresses gzip, which is detected by its magic number.

@@ -18,6 +18,8 @@ use crate::{
 
 /// Maximum number of bytes between two entries of a tar file that are read as headers.
 const MAX_HEADER_BYTES: u64 = 4 << 20;
+/// Maximum size of the names of all entries of a shard, in bytes.
+const MAX_NAMES_BYTES: usize = 256 << 20;
 /// Maximum size of a .cls file in bytes.
 const MAX_CLASS_BYTES: u64 = 32;
 
@@ -31,6 +33,8 @@ pub(super) struct Sample {
 /// What a shard holds.
 #[derive(Default)]
 pub(super) struct ShardIndex {
+    /// The name of the shard.
+    shard: String,
     pub(super) samples: Vec<Sample>,
     /// Entries that are neither images nor classes.
     pub(super) skipped: SkippedFiles,
@@ -53,13 +57,20 @@ pub(super) fn read_index(path: &Path, shard: u32, classes: Option<usize>) -> Res
     let length = file.metadata().map_err(invalid_tar)?.len();
     let contents = file.try_clone().map_err(invalid_tar)?;
     let mut archive = tar::Archive::new(BoundedReader { file, bytes_since_seek: 0 });
-    let mut index = ShardIndex::default();
+    let shard_name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+    let mut index = ShardIndex { shard: shard_name, ..ShardIndex::default() };
     let mut current: Option<PartialSample> = None;
     let mut files = Files::default();
     for entry in archive.entries_with_seek().map_err(invalid_tar)? {
         let entry = entry.map_err(invalid_tar)?;
         let link = LinkKind::of(entry.header().entry_type());
-        if !entry.header().entry_type().is_file() && link.is_none() {
+        let kind = entry.header().entry_type();
+        if !kind.is_file() && link.is_none() {
+            if !kind.is_dir() && !kind.is_pax_global_extensions() {
+                index
+                    .skipped
+                    .add(true, &format!("{}: {}", index.shard, String::from_utf8_lossy(&entry.path_bytes())));
+            }
             continue;
         }
         let name = entry.path().map_err(invalid_tar)?.to_str().map(str::to_owned);
@@ -67,15 +78,16 @@ pub(super) fn read_index(path: &Path, shard: u32, classes: Option<usize>) -> Res
         let Some((key, extension)) = split_name(&name) else { continue };
         let (offset, size) = match link {
             None => (entry.raw_file_position(), entry.size()),
-            Some(link) => {
+            Some(link) if is_jpeg_name(&format!("x.{extension}")) || extension == "cls" => {
                 let written = entry.link_name_bytes().unwrap_or_default();
                 files.linked(link, &name, &String::from_utf8_lossy(&written)).map_err(invalid)?
             }
+            Some(_) => continue,
         };
         if offset.checked_add(size).is_none_or(|end| end > length) {
             return Err(invalid(format!("truncated: the file ends within {name}")));
         }
-        files.add(&name, offset, size);
+        files.add(&name, offset, size).map_err(invalid)?;
         if current.as_ref().is_none_or(|sample| sample.key != key) {
             let next = PartialSample { key: key.to_owned(), image: None, class: None, others: Vec::new() };
             let previous = current.replace(next);
@@ -113,18 +125,27 @@ pub(super) fn read_index(path: &Path, shard: u32, classes: Option<usize>) -> Res
 
 /// Offset and size of each file of a shard so far, for links.
 #[derive(Default)]
-struct Files(HashMap<String, (u64, u64)>);
+struct Files {
+    files: HashMap<String, (u64, u64)>,
+    /// Bytes of all names.
+    bytes: usize,
+}
 
 impl Files {
-    fn add(&mut self, name: &str, offset: u64, size: u64) {
-        if let Some(path) = archive_path::normalized(name) {
-            self.0.insert(path, (offset, size));
+    fn add(&mut self, name: &str, offset: u64, size: u64) -> Result<(), String> {
+        self.bytes += name.len();
+        if self.bytes > MAX_NAMES_BYTES {
+            return Err(format!("the names of the entries have more than {MAX_NAMES_BYTES} bytes"));
         }
+        if let Some(path) = archive_path::normalized(name) {
+            self.files.insert(path, (offset, size));
+        }
+        Ok(())
     }
 
     /// The file that a link points to.
     fn linked(&self, link: LinkKind, name: &str, written: &str) -> Result<(u64, u64), String> {
-        let target = link.target(name, written).and_then(|target| self.0.get(&target).copied());
+        let target = link.target(name, written).and_then(|target| self.files.get(&target).copied());
         target.ok_or_else(|| {
             format!(
                 "{name} is a link to {written}, which is not an earlier entry; replace it by a file (tar --dereference \
@@ -150,7 +171,8 @@ impl ShardIndex {
         }
         for other in others {
             // Beside an image, another image is a mask or a thumbnail.
-            self.skipped.add(image.is_none() && looks_like_image(&other), &other);
+            self.skipped
+                .add(image.is_none() && looks_like_image(&other), &format!("{}: {other}", self.shard));
         }
         Ok(())
     }

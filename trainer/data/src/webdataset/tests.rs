@@ -142,6 +142,10 @@ fn links_stand_for_earlier_entries() {
     let whole = tar.into_inner().unwrap();
     let (_dir, data) = load_files(&[("train-0.tar", &whole), ("val-0.tar", &whole)]);
     let data = data.unwrap();
+    // The images are no JPEG files; the message has their position.
+    let error = |image| data.train.read(&[image], None).unwrap_err().to_string();
+    assert_eq!((error(2), error(3)), (error(0), error(1)), "a link has the bytes of its target");
+    assert_ne!(error(0), error(1));
     assert_eq!((0..data.train.len()).map(|image| data.train.label(image)).collect::<Vec<_>>(), [1, 0, 1, 0]);
 
     let mut tar = tar::Builder::new(Vec::new());
@@ -164,7 +168,7 @@ fn warns_of_entries_that_may_be_images() {
     let (_dir, data) = load_files(&[("train-0.tar", &shard), ("val-0.tar", &shard), ("test-0.tar", &shard)]);
     let warning = data.unwrap().warning.unwrap();
     assert!(warning.contains("skipped 3 files that may be data"), "{warning}");
-    assert!(warning.contains("test-0.tar; 2.png; 2.png"), "{warning}");
+    assert!(warning.contains("test-0.tar; train-0.tar: 2.png; val-0.tar: 2.png"), "{warning}");
 }
 
 #[test]

@@ -38,6 +38,10 @@ impl Bucket {
                 checksums = self.read_checksums(&meta).await?;
                 continue;
             }
+            let invalid_object = |problem| ObjectsError::Object { url: self.url(&meta.location), problem };
+            if dataset_files::is_outside_class_folder(dataset, &name) {
+                return Err(invalid_object(image_folder::OUTSIDE_CLASS_FOLDER.to_owned()));
+            }
             let Some(target) = dataset_files::target_path(dataset, &name) else {
                 // Consoles create empty objects as folders.
                 if meta.size > 0 {
@@ -45,7 +49,6 @@ impl Bucket {
                 }
                 continue;
             };
-            let invalid_object = |problem| ObjectsError::Object { url: self.url(&meta.location), problem };
             if dataset_files::is_unexpected_file(dataset, &target) {
                 return Err(invalid_object(image_folder::UNEXPECTED_FILE.to_owned()));
             }
