@@ -17,18 +17,16 @@ use datjob_adversarial::{
     model::Mode,
     objective, optim, weight_perturbation,
 };
-use datjob_api::{
-    Training,
-    training::{Contents, NamedFile},
-};
+use datjob_api::Training;
 use datjob_c10d::{C10dError, ProcessGroup};
-use datjob_data::{Augmentation, DataSet, Epoch, ExtraImages, Loader, Split, weights::WeightsCard};
+use datjob_data::{Augmentation, DataSet, Epoch, ExtraImages, Loader, Split};
 use tch::Tensor;
 
 mod accuracy;
 mod additional;
 mod batch;
 pub mod batch_norm;
+mod checkpointing;
 pub mod compress;
 mod error;
 mod exchange;
@@ -72,7 +70,7 @@ pub fn run(assignment: &Assignment, tell: Tell<'_>) -> Result<(), TrainError> {
     }
     let checkpoints = Directory::new(&assignment.checkpoints, training.hash(), fingerprint);
     let mut state = State::new(training, &contents, placement.device())?;
-    let saved_tensors = resume(&mut state, &checkpoints, assignment, &contents, &group, tell)?;
+    let saved_tensors = checkpointing::resume(&mut state, &checkpoints, assignment, &contents, &group, tell)?;
     let count = training.data.validation.count as usize;
     let mut rank = Rank {
         training,
@@ -95,47 +93,6 @@ pub fn run(assignment: &Assignment, tell: Tell<'_>) -> Result<(), TrainError> {
     let exchange = Exchange::new(training, &rank.state, &rank.group, gradients)?;
     rank.train(exchange)?;
     rank.finish(assignment)
-}
-
-/// Rank 0 reads the newest checkpoint, or where there is none the initial weights that the spec names; all ranks then have
-/// its state. Returns the tensors of the checkpoint on the volume, on rank 0.
-fn resume(
-    state: &mut State,
-    checkpoints: &Directory,
-    assignment: &Assignment,
-    contents: &Contents,
-    group: &ProcessGroup,
-    tell: Tell<'_>,
-) -> Result<Option<SavedTensors>, TrainError> {
-    let training = &assignment.training;
-    let mut saved = None;
-    if group.rank() == 0 {
-        if let Some(manifest) = checkpoints.newest()? {
-            let tensors = checkpoints.load(&manifest)?;
-            state.restore(training, &manifest, tensors)?;
-            tracing::info!(epoch = manifest.epoch, "Resumed from a checkpoint.");
-            saved = Some(SavedTensors { epoch: manifest.epoch, sha256: manifest.sha256 });
-        } else if let Some(spec) = &training.model.initial_weights {
-            let path = named_file::path(assignment, NamedFile::InitialWeights)?;
-            let earlier = state.load_initial(spec, path)?;
-            let own = weights_card(training, contents, state.validation_seed);
-            if let Some(warning) = earlier.and_then(|earlier| validation::seen_images_warning(&earlier, &own))
-            {
-                tell(Event::Warning(warning));
-            }
-        }
-    }
-    state.broadcast(group)?;
-    Ok(saved)
-}
-
-fn weights_card(training: &Training, contents: &Contents, validation_seed: u64) -> WeightsCard {
-    WeightsCard {
-        dataset: training.data.dataset,
-        training_images: contents.training_images,
-        validation_count: training.data.validation.count as usize,
-        validation_seed,
-    }
 }
 
 /// A shard that was attacked.
@@ -167,11 +124,6 @@ struct Rank<'a> {
 impl Rank<'_> {
     fn is_first(&self) -> bool {
         self.group.rank() == 0
-    }
-
-    /// What files of weights say about the images that they were trained on.
-    fn card(&self) -> WeightsCard {
-        weights_card(self.training, &self.data.contents(), self.state.validation_seed)
     }
 
     fn train(&mut self, mut exchange: Exchange) -> Result<(), TrainError> {
@@ -353,49 +305,5 @@ impl Rank<'_> {
             average.update(&self.state.network, number)?;
         }
         Ok(rate)
-    }
-
-    /// Validates an epoch. Its checkpoint, if it has one, is there before, so that a validation that fails costs no epoch; what
-    /// the validation showed is added to it.
-    fn validate_and_save(&mut self) -> Result<(), TrainError> {
-        let went_back = self.validate()?;
-        self.state.validation_pending = false;
-        if went_back {
-            // The checkpoint stays as it is: a run that resumes from it validates, and goes back, again.
-            return Ok(());
-        }
-        match self.saved_tensors.take_if(|saved| saved.epoch == self.state.epoch) {
-            Some(saved) => self.save_manifest(&saved),
-            None => Ok(()),
-        }
-    }
-
-    /// Writes a checkpoint.
-    fn save(&mut self) -> Result<(), TrainError> {
-        if self.is_first() {
-            let saved = self.checkpoints.save_tensors(self.state.epoch, &self.state.tensors())?;
-            self.save_manifest(&saved)?;
-            self.saved_tensors = Some(saved);
-        }
-        Ok(())
-    }
-
-    /// Writes the manifest of a checkpoint whose tensors are there.
-    fn save_manifest(&mut self, tensors: &SavedTensors) -> Result<(), TrainError> {
-        if let Some(outputs) = &mut self.outputs {
-            outputs.save_history();
-            if !self.state.validation_pending {
-                outputs.save_curves();
-            }
-        }
-        let best = self.state.best.as_ref();
-        self.checkpoints.save_manifest(
-            self.state.position(),
-            tensors,
-            best,
-            self.state.overfitting_reference.as_ref(),
-        )?;
-        self.checkpoints.clean(self.training.checkpoint.keep.last as usize, best)?;
-        Ok(())
     }
 }

@@ -413,6 +413,11 @@ fn catastrophic_overfitting_restores_the_best_weights() {
     assert_eq!(last["optimizerBegin"], 120);
     assert_eq!(last["stepScale"], 0.5, "training does not go back after the last epoch");
     assert_eq!(run.results()["bestEpoch"], 1);
+    // The checkpoint that it went back from stays valid: a run that resumes from it validates, and goes back, again.
+    let left = run.json("checkpoint-0002.json");
+    assert_eq!((&left["validationPending"], &left["stepScale"]), (&true.into(), &1.0.into()));
+    let tensors = fs::read(run.file("checkpoint-0002.safetensors")).unwrap();
+    assert_eq!(left["sha256"], hex::encode(Sha256::digest(tensors)));
 }
 
 /// 0.1.0 drew the validation split by the training's seed; its checkpoints do not name a seed.

@@ -106,8 +106,8 @@ impl Evaluation<'_> {
 ///
 /// The network is in [`Mode::Eval`] and frozen. An image is robust under an attack if it is classified correctly without
 /// perturbation and after every run. `worst_case` counts the images that are robust under all attacks. The start of a run
-/// depends on the seed, the stage, the image and the run only. `progress` receives the number of finished images and the number of
-/// images of this rank before every run of every attack; it may cancel the evaluation.
+/// depends on the seed, the stage, the image and the run only. `progress` receives the number of finished images and the
+/// number of images of this rank before every run of every attack; it may cancel the evaluation.
 pub fn evaluate(
     network: &Network,
     evaluation: &Evaluation<'_>,

@@ -65,7 +65,7 @@ pub(super) fn looks_like_data(dataset: Dataset, path: &str) -> bool {
         && match layout(dataset) {
             Layout::ImageFolder => image_folder::looks_like_image(name),
             Layout::Webdataset => webdataset::looks_like_shard(name),
-            // Other data sets have other standard files, which may lie beside them.
+            // The folder may also have the standard files of other data sets.
             Layout::Standard(_) => false,
         }
 }
@@ -88,7 +88,8 @@ pub(super) fn is_image_folder(dataset: Dataset, path: &str) -> bool {
     dataset == Dataset::ImageFolder && (is_subset(name) || is_subset(parent) && !name.contains('.'))
 }
 
-/// Whether an image lies beside the class folders of its subset. Test images without classes are common beside `val`.
+/// Whether an image is in the folder of its subset, outside its class folders. `test` is not checked: archives often have
+/// test images without classes in addition to `val`.
 pub(super) fn is_outside_class_folder(dataset: Dataset, path: &str) -> bool {
     let mut names = path.rsplit('/');
     let (name, parent) = (names.next().unwrap_or_default(), names.next().unwrap_or_default());

@@ -21,7 +21,7 @@ pub(super) const MAX_CLASSES: usize = UNLABELLED as usize;
 /// The message about a file among the images that does not have the name of a JPEG file.
 pub(super) const UNEXPECTED_FILE: &str = "unexpected file among the images; names must end in .jpg or .jpeg";
 
-/// The message about an image beside the class folders.
+/// The message about an image outside the class folders.
 pub(super) const OUTSIDE_CLASS_FOLDER: &str = "image outside a class folder; expected CLASS/NAME.jpg";
 
 const MISSING_CLASSES: &str = "class folders are missing; expected one folder per class, named as in train";

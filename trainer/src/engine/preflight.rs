@@ -36,8 +36,8 @@ impl Rank<'_> {
         images.iter().copied().skip(self.group.rank()).step_by(self.group.world_size()).collect()
     }
 
-    /// The most bytes that the job's files take: a new checkpoint beside those that are kept, each with its best weights; at
-    /// the end, the best and the last weights beside them.
+    /// The most bytes that the job's files take: the kept checkpoints, each with its best weights, and a new one; at the end,
+    /// the kept ones and the best and the last weights.
     fn bytes_on_volume(&self) -> u64 {
         let checkpoint = bytes(&self.state.tensors());
         let weights = bytes(&self.state.network.state());

@@ -161,7 +161,8 @@ impl State {
         Ok(())
     }
 
-    /// The best weights as a reference, for checkpoints of trainers that kept none. Averaged ones are none.
+    /// The best weights as the reference, for checkpoints of older trainers, which have no reference. Averaged weights do not
+    /// qualify.
     fn best_as_reference(&self) -> Option<OverfittingReference> {
         let best = self.best.as_ref().filter(|best| !best.averaged)?;
         let single_step = best.single_step?;

@@ -2,6 +2,7 @@
 
 use std::ops::Range;
 
+use datjob_c10d::{LibtorchErrorKind, classify_libtorch_error};
 use tch::{Device, TchError, Tensor};
 
 use super::BATCH;
@@ -51,8 +52,7 @@ impl Parts {
 
 /// Whether the memory of the device was too small.
 fn is_out_of_memory(error: &TchError) -> bool {
-    let message = error.to_string();
-    message.contains("out of memory") || message.contains("can't allocate memory")
+    classify_libtorch_error(&error.to_string()) == LibtorchErrorKind::OutOfMemory
 }
 
 #[cfg(test)]

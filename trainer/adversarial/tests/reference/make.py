@@ -1,6 +1,6 @@
 """Writes small-cnn.json and resnet18.json in this folder: expected values from PyTorch for ../reference.rs.
 
-Run with Debian 12's python3-torch (PyTorch 1.13.0, CPU):  apt-get install python3-torch && /usr/bin/python3 make.py
+Run with  pip install torch==2.11.0 numpy && python make.py
 The networks, attacks and the loss are independent implementations of their papers, in float64. Weights, images, labels
 and noise come from a hash that both sides compute, so the files hold only results. Not part of the test run.
 """
@@ -8,40 +8,17 @@ and noise come from a hash that both sides compute, so the files hold only resul
 import json
 import pathlib
 
-import numpy as np
 import torch
 import torch.nn as nn
 import torch.nn.functional as F
+
+from hashed import fill, numbers
+from small_cnn import SmallCnn
 
 torch.set_default_dtype(torch.float64)
 torch.manual_seed(0)  # Nothing below uses this generator.
 
 IMAGES, NOISE = 1000, 1001
-
-
-def numbers(stream, shape):
-    """Numbers in [-1, 1), exact in float64: the hash lowbias32 of (index + stream · 0x9E3779B9)."""
-    count = int(np.prod(shape))
-    x = np.arange(count, dtype=np.uint32) + np.uint32(stream * 0x9E3779B9 & 0xFFFFFFFF)
-    x ^= x >> np.uint32(16)
-    x *= np.uint32(0x7FEB352D)
-    x ^= x >> np.uint32(15)
-    x *= np.uint32(0x846CA68B)
-    x ^= x >> np.uint32(16)
-    return torch.from_numpy(x.astype(np.float64) / 2.0**31 - 1.0).reshape(shape)
-
-
-class SmallCnn(nn.Module):
-    def __init__(self, channels, size, classes):
-        super().__init__()
-        self.conv1 = nn.Conv2d(channels, 16, 4, stride=2, padding=1)
-        self.conv2 = nn.Conv2d(16, 32, 4, stride=2, padding=1)
-        self.fc1 = nn.Linear(32 * (size // 4) ** 2, 100)
-        self.fc2 = nn.Linear(100, classes)
-
-    def forward(self, x):
-        x = F.relu(self.conv2(F.relu(self.conv1(x))))
-        return self.fc2(F.relu(self.fc1(x.flatten(1))))
 
 
 class Block(nn.Module):
@@ -75,28 +52,6 @@ class ResNet18(nn.Module):
         x = F.relu(self.bn1(self.conv1(x)))
         x = self.layer4(self.layer3(self.layer2(self.layer1(x))))
         return self.linear(F.avg_pool2d(x, x.shape[-1]).flatten(1))
-
-
-def fill(model):
-    """Fixed values for all of the state, in the order of state_dict."""
-    with torch.no_grad():
-        for stream, (name, tensor) in enumerate(model.state_dict().items()):
-            if name.endswith("num_batches_tracked"):
-                tensor.fill_(stream)
-                continue
-            values = numbers(stream, tuple(tensor.shape))
-            if name.endswith("running_var"):
-                values = 1 + 0.5 * values
-            elif name.endswith("running_mean"):
-                values = 0.1 * values
-            elif tensor.dim() == 1 and name.endswith("weight"):
-                values = 1 + 0.2 * values
-            elif tensor.dim() == 1:
-                values = 0.1 * values
-            else:
-                values = values * (2.0 / np.sqrt(float(np.prod(tensor.shape[1:]))))
-            tensor.copy_(values)
-    return model
 
 
 def input_gradient(model, x, labels):
@@ -159,7 +114,7 @@ def make(name, new, shape, count, classes, epsilon, pgd_steps):
     result["fgsm"] = rounded(fgsm(model, images, labels, noise, epsilon, 1.25 * epsilon))
     loss = objective(model, images, adversarial, labels, 0.5, 2.0 / count)
     loss.backward()
-    result["loss"] = float(loss)
+    result["loss"] = float(loss.detach())
     result["gradients"] = {key: sample(tensor.grad) for key, tensor in model.named_parameters()}
     result["statistics"] = {key: sample(tensor) for key, tensor in model.named_buffers()}
     for nesterov in [True, False]:
@@ -178,5 +133,5 @@ def make(name, new, shape, count, classes, epsilon, pgd_steps):
     print(path, path.stat().st_size)
 
 
-make("small-cnn", lambda: SmallCnn(1, 28, 10), (1, 28, 28), 4, 10, 0.1, 5)
+make("small-cnn", lambda: SmallCnn(), (1, 28, 28), 4, 10, 0.1, 5)
 make("resnet18", lambda: ResNet18(3, 10), (3, 16, 16), 4, 10, 8 / 255, 3)
