@@ -71,10 +71,10 @@ pub fn run(assignment: &Assignment, tell: Tell<'_>) -> Result<(), TrainError> {
     let checkpoints = Directory::new(&assignment.checkpoints, training.hash(), fingerprint);
     let mut state = State::new(training, &contents, placement.device())?;
     let saved_tensors = checkpointing::resume(&mut state, &checkpoints, assignment, &contents, &group, tell)?;
-    let count = training.data.validation.count as usize;
+    let card = checkpointing::weights_card(training, &contents, state.validation_seed);
     let mut rank = Rank {
         training,
-        split: datjob_data::split(contents.training_images, count, state.validation_seed)?,
+        split: card.split()?,
         data,
         checkpoints,
         state,

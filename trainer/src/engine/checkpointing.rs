@@ -45,7 +45,8 @@ pub(super) fn resume(
     Ok(saved)
 }
 
-fn weights_card(training: &Training, contents: &Contents, validation_seed: u64) -> WeightsCard {
+/// What files of weights say about the images that they were trained on; the split of the training follows from it.
+pub(super) fn weights_card(training: &Training, contents: &Contents, validation_seed: u64) -> WeightsCard {
     WeightsCard {
         dataset: training.data.dataset,
         training_images: contents.training_images,

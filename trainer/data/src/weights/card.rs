@@ -3,6 +3,8 @@
 use datjob_api::training::Dataset;
 use serde::{Deserialize, Serialize};
 
+use crate::{DataError, Split};
+
 /// The data set of a training, and which of its training images were held out for validation.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
@@ -28,6 +30,11 @@ impl WeightsCard {
         serde_json::from_str(json).ok()
     }
 
+    /// The split that the card describes.
+    pub fn split(&self) -> Result<Split, DataError> {
+        crate::split(self.training_images, self.validation_count, self.validation_seed)
+    }
+
     /// Whether weights with this card were trained on images that a training with the card `later` holds out.
     ///
     /// The draws are nested: with the same seed, a smaller validation split is a part of a larger one. Two data sets of the
@@ -45,7 +52,6 @@ mod tests {
     use std::collections::BTreeSet;
 
     use super::*;
-    use crate::split;
 
     fn card(validation_count: usize, validation_seed: u64) -> WeightsCard {
         WeightsCard { dataset: Dataset::Cifar10, training_images: 200, validation_count, validation_seed }
@@ -53,10 +59,7 @@ mod tests {
 
     #[test]
     fn agrees_with_the_splits() {
-        let held_out = |card: &WeightsCard| {
-            let split = split(card.training_images, card.validation_count, card.validation_seed).unwrap();
-            BTreeSet::from_iter(split.validation)
-        };
+        let held_out = |card: &WeightsCard| BTreeSet::from_iter(card.split().unwrap().validation);
         let cards = [card(20, 0), card(30, 0), card(20, 1), card(30, 1)];
         for earlier in &cards {
             for later in &cards {
