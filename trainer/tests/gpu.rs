@@ -5,6 +5,7 @@
 use std::{
     env, fs,
     net::Ipv4Addr,
+    ops::ControlFlow,
     path::Path,
     process::Command,
     sync::{Mutex, MutexGuard, PoisonError},
@@ -13,8 +14,9 @@ use std::{
 };
 
 use datjob_adversarial::{
-    evaluate::{self, EvalAttack, Evaluation},
-    model::Network,
+    certify::{self, Certification, CertificationImages},
+    evaluate::{self, Counts, EvalAttack, Evaluation},
+    model::{Mode, Network},
     shard::Shard,
 };
 use datjob_api::{
@@ -136,32 +138,72 @@ fn adversarial_step_matches_the_cpu() {
 #[test]
 fn evaluation_matches_the_cpu() {
     let Some((_, _lock)) = gpu() else { return };
-    let mut stream = random::Stream::order(5, 0);
-    let pixels: Vec<u8> = (0..500 * 784).map(|_| stream.below(256) as u8).collect();
-    let images = Images::new([1, 28, 28], pixels, (0..500).map(|index| (index % 10) as u16).collect());
-    let indices: Vec<usize> = (0..500).collect();
-    let threat_model = ThreatModel { norm: Norm::default(), epsilon: "0.02".parse().unwrap() };
-    let spec = datjob_api::training::DuringAttack::Pgd(Pgd { steps: 5, step_size: None });
-    let attacks = [EvalAttack::for_validation(&spec, &threat_model)];
+    let images = random_images([1, 28, 28], 500);
     let count = |device| {
         let network =
             Network::new(&Architecture::SmallCnn.into(), [1, 28, 28], 10, 3, (Kind::Float, device)).unwrap();
-        let evaluation = Evaluation {
-            images: &images,
-            indices: &indices,
-            classes: 10,
-            seed: 1,
-            attacks: &attacks,
-            device,
-        };
-        evaluate::evaluate(&network, &evaluation, Shard::WHOLE, &mut |_, _| {
-            std::ops::ControlFlow::Continue(())
-        })
-        .unwrap()
+        evaluate_pgd(&network, &images, device)
     };
     let (expected, found) = (count(Device::Cpu), count(Device::Cuda(0)));
     println!("CPU {expected:?}, GPU {found:?}");
-    // In float32, an image close to a decision boundary may get either class.
+    assert_almost_equal(&found, &expected);
+}
+
+#[test]
+fn evaluation_and_certification_fit_in_little_memory() {
+    const ROOM: i64 = 256 << 20;
+    let Some((_, _lock)) = gpu() else { return };
+    let (device, shape) = (Device::Cuda(0), [3, 32, 32]);
+    let network = Network::new(&Architecture::Resnet18.into(), shape, 10, 3, (Kind::Float, device)).unwrap();
+    let images = random_images(shape, 250);
+    let certification = Certification { sigma: 0.1, selection_samples: 100, samples: 2000, alpha: 0.001 };
+    let certified = || {
+        let images = CertificationImages { images: &images, count: 10, device };
+        certify::count_certified(&network, &certification, images, 1, Shard::WHOLE).unwrap()
+    };
+    let expected = (evaluate_pgd(&network, &images, device), certified());
+    let bytes = |size: i64| Tensor::f_empty([size], (Kind::Uint8, device));
+    let room = bytes(ROOM).unwrap();
+    let mut ballast = Vec::new();
+    for size in [1 << 30, 32 << 20, 4 << 20] {
+        while let Ok(tensor) = bytes(size) {
+            ballast.push(tensor);
+        }
+    }
+    drop(room);
+    let input = Tensor::zeros([250, 3, 32, 32], (Kind::Float, device));
+    let error = TrainError::from(network.forward(&input, Mode::Eval).unwrap_err());
+    assert_eq!(error.reason(), FailureReason::OutOfMemory, "{error}");
+    let found = (evaluate_pgd(&network, &images, device), certified());
+    println!("with enough memory {expected:?}, with little {found:?}");
+    assert_almost_equal(&found.0, &expected.0);
+    assert_eq!(found.1.last(), Some(&10));
+    for (found, expected) in found.1.iter().zip(&expected.1) {
+        assert!(found.abs_diff(*expected) <= 1);
+    }
+}
+
+/// Images of noise, with labels 0 to 9 in turn.
+fn random_images(shape: [i64; 3], count: usize) -> Images {
+    let mut stream = random::Stream::order(5, 0);
+    let size = count * shape.iter().product::<i64>() as usize;
+    let pixels: Vec<u8> = (0..size).map(|_| stream.below(256) as u8).collect();
+    Images::new(shape, pixels, (0..count).map(|index| (index % 10) as u16).collect())
+}
+
+/// The counts of all images under PGD-5 at 0.02.
+fn evaluate_pgd(network: &Network, images: &Images, device: Device) -> Counts {
+    let threat_model = ThreatModel { norm: Norm::default(), epsilon: "0.02".parse().unwrap() };
+    let spec = datjob_api::training::DuringAttack::Pgd(Pgd { steps: 5, step_size: None });
+    let attacks = [EvalAttack::for_validation(&spec, &threat_model)];
+    let indices: Vec<usize> = (0..images.len()).collect();
+    let evaluation =
+        Evaluation { images, indices: &indices, classes: 10, seed: 1, attacks: &attacks, device };
+    evaluate::evaluate(network, &evaluation, Shard::WHOLE, &mut |_, _| ControlFlow::Continue(())).unwrap()
+}
+
+/// In float32, an image close to a decision boundary may get either class.
+fn assert_almost_equal(found: &Counts, expected: &Counts) {
     let difference =
         |one: &evaluate::ClassCounts, other: &evaluate::ClassCounts| one.sum().abs_diff(other.sum());
     assert!(difference(&expected.clean, &found.clean) <= 2);

@@ -3,7 +3,7 @@
 //! within the ℓ2 radius σ Φ⁻¹(p), where p is a lower bound of its probability.
 //!
 //! Each rank certifies whole images. The noise depends on the seed and the image only, and is drawn in batches of a fixed
-//! size, so the counts do not depend on the world size. The device draws the noise (100,000 noisy images for each image),
+//! size, so the counts do not depend on the world size; the network computes a batch in parts that fit in memory. The device draws the noise (100,000 noisy images for each image),
 //! so a GPU's counts differ from a CPU's.
 
 use datjob_api::{report::CertifiedCount, training::Certify};
@@ -16,6 +16,7 @@ use tch::{Device, TchError, Tensor, no_grad};
 
 use crate::{
     evaluate::{Classifier, EvaluateError},
+    parts::Parts,
     shard::Shard,
     tensors::float_batch,
 };
@@ -49,16 +50,17 @@ impl Certification {
 
     /// Certifies an image `[1, C, H, W]`: its class and the certified radius, or `None` if CERTIFY abstains. `random`
     /// seeds the device's generator.
-    pub fn certify(
+    fn certify(
         &self,
         classifier: &dyn Classifier,
         image: &Tensor,
         random: &mut Stream,
+        parts: &mut Parts,
     ) -> Result<Option<(i64, f64)>, TchError> {
         tch::manual_seed(random.seed());
-        let selection = self.count_classes(classifier, image, self.selection_samples)?;
+        let selection = self.count_classes(classifier, image, self.selection_samples, parts)?;
         let class = selection.f_argmax(0, false)?.f_int64_value(&[])?;
-        let estimation = self.count_classes(classifier, image, self.samples)?;
+        let estimation = self.count_classes(classifier, image, self.samples, parts)?;
         let hits = estimation.f_int64_value(&[class])?;
         let probability = clopper_pearson_lower_bound(hits as u64, u64::from(self.samples), self.alpha);
         Ok((probability > 0.5).then(|| (class, self.sigma * quantile(probability))))
@@ -70,6 +72,7 @@ impl Certification {
         classifier: &dyn Classifier,
         image: &Tensor,
         samples: u32,
+        parts: &mut Parts,
     ) -> Result<Tensor, TchError> {
         no_grad(|| {
             let size = image.size();
@@ -77,9 +80,13 @@ impl Certification {
             for start in (0..samples).step_by(BATCH as usize) {
                 let rows = i64::from(BATCH.min(samples - start));
                 let shape = [&[rows], size.get(1..).unwrap_or_default()].concat();
-                let noise = Tensor::f_randn(shape.as_slice(), (image.kind(), image.device()))?;
-                let noisy = classifier.prepare_input(&noise.f_mul_scalar(self.sigma)?.f_add(image)?)?;
-                let logits = classifier.logits(&noisy)?;
+                // In place: a thousand copies of a large image take much memory.
+                let mut noisy = Tensor::f_randn(shape.as_slice(), (image.kind(), image.device()))?;
+                let noisy = noisy.f_mul_scalar_(self.sigma)?.f_add_(image)?;
+                let logits = parts.compute(rows as usize, |part| {
+                    let part = noisy.f_narrow(0, part.start as i64, part.len() as i64)?;
+                    classifier.logits(&classifier.prepare_input(&part)?)
+                })?;
                 let counts = logits.f_argmax(1, false)?.f_bincount(None::<&Tensor>, logits.size()[1])?;
                 total = Some(match total {
                     Some(total) => total.f_add(&counts)?,
@@ -113,11 +120,12 @@ pub fn count_certified(
 ) -> Result<Vec<i64>, EvaluateError> {
     let CertificationImages { images, count, device } = images;
     let mut counts = vec![0; RADII.len() + 1];
+    let mut parts = Parts::new(device, images.shape(), BATCH as usize);
     for number in shard.select(0..count) {
         let index = number * images.len() / count;
         let (image, _) = float_batch(&images.read(&[index], None)?, device)?;
         let mut random = Stream::certification(seed, index as u64);
-        let certificate = certification.certify(classifier, &image, &mut random)?;
+        let certificate = certification.certify(classifier, &image, &mut random, &mut parts)?;
         let label = i64::from(images.label(index));
         if let Some((_, radius)) = certificate.filter(|(class, _)| *class == label) {
             let radii = RADII.iter().map(|radius| radius.parse().unwrap_or(f64::INFINITY));
@@ -178,13 +186,27 @@ mod tests {
     struct Linear {
         normal: Tensor,
         offset: f64,
+        /// The number of images that fit in memory.
+        memory: i64,
     }
 
     impl Classifier for Linear {
         fn logits(&self, images: &Tensor) -> Result<Tensor, TchError> {
+            if images.size()[0] > self.memory {
+                return Err(TchError::Torch("CUDA out of memory. Tried to allocate 2.00 GiB.".into()));
+            }
             let side = images.f_flatten(1, -1)?.f_mv(&self.normal)?.f_add_scalar(self.offset)?;
             Tensor::f_stack(&[side.f_zeros_like()?, side], 1)
         }
+    }
+
+    /// The normal has length 2.
+    fn linear(kind: Kind, offset: f64) -> Linear {
+        Linear { normal: Tensor::ones([4], (kind, Device::Cpu)), offset, memory: i64::MAX }
+    }
+
+    fn parts() -> Parts {
+        Parts::new(Device::Cpu, [1, 2, 2], BATCH as usize)
     }
 
     #[test]
@@ -194,10 +216,10 @@ mod tests {
         let certification =
             Certification { sigma: 0.25, selection_samples: 100, samples: 20_000, alpha: 1e-9 };
         for offset in [-1.7, -2.3, -1.6, -1.2] {
-            // The normal has length 2.
-            let linear = Linear { normal: Tensor::ones([4], (Kind::Double, Device::Cpu)), offset };
+            let linear = linear(Kind::Double, offset);
             let mut random = Stream::certification(0, 1);
-            let (class, radius) = certification.certify(&linear, &image, &mut random).unwrap().unwrap();
+            let (class, radius) =
+                certification.certify(&linear, &image, &mut random, &mut parts()).unwrap().unwrap();
             assert_eq!(class, i64::from(2.0 + offset > 0.0));
             let exact = (2.0 + offset).abs() / 2.0;
             assert!(radius <= exact && radius > exact - 0.05, "{radius} of {exact}");
@@ -205,11 +227,27 @@ mod tests {
     }
 
     #[test]
+    fn a_batch_that_does_not_fit_is_computed_in_parts() {
+        let image = Tensor::full([1, 1, 2, 2], 0.5, (Kind::Double, Device::Cpu));
+        let certification =
+            Certification { sigma: 0.25, selection_samples: 100, samples: 20_000, alpha: 1e-9 };
+        let certify = |memory| {
+            let linear = Linear { memory, ..linear(Kind::Double, -1.6) };
+            certification.certify(&linear, &image, &mut Stream::certification(0, 1), &mut parts())
+        };
+        let (class, radius) = certify(300).unwrap().unwrap();
+        // A part that is lost or counted twice changes the radius: p is 0.79.
+        assert!(class == 1 && radius <= 0.2 && radius > 0.19 - 0.01, "{class} {radius}");
+        assert!(certify(0).unwrap_err().to_string().contains("out of memory"));
+    }
+
+    #[test]
     fn abstains_for_an_image_on_the_plane() {
         let image = Tensor::full([1, 1, 2, 2], 0.5, (Kind::Double, Device::Cpu));
-        let linear = Linear { normal: Tensor::ones([4], (Kind::Double, Device::Cpu)), offset: -2.0 };
+        let linear = linear(Kind::Double, -2.0);
         let certification = Certification { sigma: 0.25, selection_samples: 100, samples: 2000, alpha: 1e-9 };
-        assert_eq!(certification.certify(&linear, &image, &mut Stream::certification(0, 0)).unwrap(), None);
+        let mut random = Stream::certification(0, 0);
+        assert_eq!(certification.certify(&linear, &image, &mut random, &mut parts()).unwrap(), None);
     }
 
     /// The share of wrong bounds is α: 10,000 draws at α = 0.05.
@@ -245,7 +283,7 @@ mod tests {
     fn counts_radii_of_a_single_process() {
         let pixels: Vec<u8> = (0..40).map(|index| index * 6).collect();
         let images = Images::new([1, 2, 2], pixels, vec![1; 10]);
-        let linear = Linear { normal: Tensor::ones([4], (Kind::Float, Device::Cpu)), offset: -1.0 };
+        let linear = linear(Kind::Float, -1.0);
         let certification = Certification { sigma: 0.25, selection_samples: 10, samples: 200, alpha: 0.01 };
         let sample = CertificationImages { images: &images, count: 5, device: Device::Cpu };
         let counts = count_certified(&linear, &certification, sample, 3, Shard::WHOLE).unwrap();

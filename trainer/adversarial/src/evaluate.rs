@@ -15,6 +15,7 @@ use crate::{
     attack::losses_and_gradient,
     model::{Mode, Network},
     objective::summed_cross_entropy,
+    parts::Parts,
     shard::Shard,
     tensors::float_batch,
 };
@@ -22,7 +23,6 @@ use crate::{
 mod attack;
 mod batch;
 mod counts;
-mod parts;
 mod results;
 mod sanity_warnings;
 mod sweep;
@@ -34,7 +34,6 @@ pub use sanity_warnings::sanity_warnings;
 pub use sweep::{sweep_attacks, sweep_results};
 
 use batch::Batch;
-use parts::Parts;
 
 /// Number of images in a batch. Results depend on it, so it must never change.
 pub const BATCH: usize = 250;
@@ -127,7 +126,7 @@ pub fn evaluate_classifier(
     let batches: Vec<&[usize]> = shard.select(evaluation.indices.chunks(BATCH)).collect();
     let total = batches.iter().map(|batch| batch.len()).sum();
     let mut counts = evaluation.counts();
-    let mut parts = Parts::new(evaluation.device, evaluation.images.shape());
+    let mut parts = Parts::new(evaluation.device, evaluation.images.shape(), BATCH);
     let mut done = 0;
     let mut report_progress = |done| match progress(done, total) {
         ControlFlow::Continue(()) => Ok(()),
@@ -266,14 +265,20 @@ fn zero_gradient(
     Vec::try_from(size.f_eq(0.0)?)
 }
 
-/// The predicted class of each of these images, without perturbation.
+/// The predicted class of each of these images, without perturbation, in batches of `batch` images.
 pub fn predict(
     network: &Network,
     images: &Images,
     indices: &[usize],
+    batch: usize,
     device: Device,
 ) -> Result<Vec<i64>, EvaluateError> {
-    let (pixels, _) = float_batch(&images.read(indices, None)?, device)?;
-    let classes = no_grad(|| network.forward(&pixels, Mode::Eval)?.f_argmax(1, false))?;
-    Ok(Vec::try_from(classes)?)
+    let mut parts = Parts::new(device, images.shape(), batch);
+    let mut classes = Vec::with_capacity(indices.len());
+    for indices in indices.chunks(batch) {
+        let (pixels, _) = float_batch(&images.read(indices, None)?, device)?;
+        let predicted = no_grad(|| logits(network, &pixels, &mut parts)?.f_argmax(1, false))?;
+        classes.extend(Vec::<i64>::try_from(predicted)?);
+    }
+    Ok(classes)
 }

@@ -11,6 +11,7 @@ pub mod evaluate;
 pub mod model;
 pub mod objective;
 pub mod optim;
+mod parts;
 pub mod shard;
 pub mod smoothing;
 pub mod state_dict;

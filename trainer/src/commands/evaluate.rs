@@ -163,11 +163,9 @@ fn write_predictions(
     /// Number of images per forward pass.
     const BATCH: usize = 256;
     let mut lines = String::new();
-    for indices in indices.chunks(BATCH) {
-        for class in evaluate::predict(network, images, indices, placement.device())? {
-            // Writing to a String cannot fail.
-            let _ = writeln!(lines, "{class}");
-        }
+    for class in evaluate::predict(network, images, indices, BATCH, placement.device())? {
+        // Writing to a String cannot fail.
+        let _ = writeln!(lines, "{class}");
     }
     Ok(files::write_atomically(path, lines.as_bytes())?)
 }

@@ -43,7 +43,7 @@ pub(super) fn certify(
 }
 
 /// This rank's shard of the images.
-fn shard(group: &ProcessGroup) -> Shard {
+pub(super) fn shard(group: &ProcessGroup) -> Shard {
     Shard { rank: group.rank(), world_size: group.world_size() }
 }
 

@@ -4,7 +4,7 @@ use datjob_api::training::{Additional, Dataset, Labels, NamedFile, Teacher};
 use datjob_c10d::{ProcessGroup, ReduceOp};
 use tch::{Device, Kind, Tensor};
 
-use super::{NamedFileError, TrainError, named_file};
+use super::{NamedFileError, TrainError, accuracy, named_file};
 use crate::{placement::Placement, worker_protocol::Assignment};
 use datjob_adversarial::{evaluate, model::Network, state_dict};
 use datjob_data::{DataSet, Images, UNLABELLED};
@@ -74,12 +74,11 @@ fn labelled(
     device: Device,
     group: &ProcessGroup,
 ) -> Result<Vec<i64>, TrainError> {
+    let all: Vec<usize> = (0..images.len()).collect();
+    let indices: Vec<usize> = accuracy::shard(group).select(all.chunks(BATCH)).flatten().copied().collect();
     let mut labels = vec![0_i64; images.len()];
-    for batch in (group.rank()..images.len().div_ceil(BATCH)).step_by(group.world_size()) {
-        let begin = batch * BATCH;
-        let indices: Vec<usize> = (begin..images.len().min(begin + BATCH)).collect();
-        labels[begin..][..indices.len()]
-            .copy_from_slice(&evaluate::predict(network, images, &indices, device)?);
+    for (&index, class) in indices.iter().zip(evaluate::predict(network, images, &indices, BATCH, device)?) {
+        labels[index] = class;
     }
     let labels = Tensor::f_from_slice(&labels)?;
     group.all_reduce(&labels, ReduceOp::Sum)?;

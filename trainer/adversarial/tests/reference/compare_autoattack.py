@@ -2,7 +2,7 @@
 the test run. The folder holds the files of Fashion-MNIST, or the binary version of CIFAR-10.
 
     pip install torch==2.11.0 numpy safetensors && pip install git+https://github.com/fra31/auto-attack
-    python compare_autoattack.py WEIGHTS FOLDER Linf|L2 EPSILON COUNT
+    python compare_autoattack.py WEIGHTS FOLDER Linf|L2 EPSILON COUNT [cpu|cuda]
 """
 
 import gzip
@@ -18,7 +18,9 @@ from small_cnn import SmallCnn
 
 BATCH = 250
 
-weights, folder, norm, epsilon, count = sys.argv[1:]
+weights, folder, norm, epsilon, count = sys.argv[1:6]
+device = sys.argv[6] if len(sys.argv) > 6 else "cpu"
+torch.backends.cudnn.allow_tf32 = False  # The trainer evaluates in float32, too.
 folder, epsilon, count = pathlib.Path(folder), float(epsilon), int(count)
 
 
@@ -35,15 +37,16 @@ def cifar10():
 
 
 images, labels = cifar10() if (folder / "test_batch.bin").exists() else fashion_mnist()
-images = torch.tensor(images[:count]) / 255.0
-labels = torch.tensor(labels[:count].astype(np.int64))
+images = torch.tensor(images[:count], device=device) / 255.0
+labels = torch.tensor(labels[:count].astype(np.int64), device=device)
 model = SmallCnn(*images.shape[1:3]).eval()
 model.load_state_dict(load_file(weights), strict=True)
+model.to(device)
 clean = model(images).argmax(1) == labels
 print("clean", int(clean.sum()), flush=True)
 for names in [["apgd-ce"], ["apgd-t"], ["fab-t"], ["square"], ["apgd-ce", "apgd-t", "fab-t", "square"]]:
     torch.manual_seed(0)
-    attack = AutoAttack(model, norm=norm, eps=epsilon, seed=0, device="cpu", verbose=False)
+    attack = AutoAttack(model, norm=norm, eps=epsilon, seed=0, device=device, verbose=False)
     attack.attacks_to_run = names
     adversarial = attack.run_standard_evaluation(images, labels, bs=BATCH)
     with torch.no_grad():

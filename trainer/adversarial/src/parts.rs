@@ -5,29 +5,27 @@ use std::ops::Range;
 use datjob_c10d::{LibtorchErrorKind, classify_libtorch_error};
 use tch::{Device, TchError, Tensor};
 
-use super::BATCH;
-
 /// Most values of a part's images on a CPU, where too much memory ends the process: 250 images of CIFAR, 16 of ImageNet. A
 /// GPU reports it, and the parts become smaller.
 const CPU_VALUES: i64 = 16 * 3 * 224 * 224;
 
 /// The size of the parts. The counts do not depend on it, but for the rounding of kernels.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Parts {
+pub(crate) struct Parts {
     size: usize,
 }
 
 impl Parts {
-    /// The first size, for images of a shape.
-    pub(super) fn new(device: Device, image_shape: [i64; 3]) -> Self {
+    /// The first size, for images of a shape in batches of `batch`.
+    pub(crate) fn new(device: Device, image_shape: [i64; 3], batch: usize) -> Self {
         let values = image_shape.iter().product::<i64>().max(1);
-        let most = if device == Device::Cpu { (CPU_VALUES / values).max(1) as usize } else { BATCH };
-        Self { size: most.min(BATCH) }
+        let most = if device == Device::Cpu { (CPU_VALUES / values).max(1) as usize } else { batch };
+        Self { size: most.min(batch) }
     }
 
     /// The results of `compute` for consecutive rows, concatenated. Where the memory is too small for a part, all following
     /// parts have half of its size.
-    pub(super) fn compute(
+    pub(crate) fn compute(
         &mut self,
         rows: usize,
         compute: impl Fn(Range<usize>) -> Result<Tensor, TchError>,
@@ -103,7 +101,7 @@ mod tests {
 
     #[test]
     fn large_images_have_small_parts_on_a_cpu() {
-        let size = |device, shape| Parts::new(device, shape).size;
+        let size = |device, shape| Parts::new(device, shape, 250).size;
         assert_eq!(size(Device::Cpu, [1, 28, 28]), 250);
         assert_eq!(size(Device::Cpu, [3, 32, 32]), 250);
         assert_eq!(size(Device::Cpu, [3, 224, 224]), 16);
