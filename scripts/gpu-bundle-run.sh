@@ -1,9 +1,10 @@
 #!/usr/bin/env bash
-# Runs the GPU tests or the GPU benchmark of this folder: run.sh test|bench
+# Runs the GPU tests or the GPU benchmark of this folder: run.sh test [NAME…] | run.sh bench [IMAGES…]
 #   LIBRARIES  a folder with libtorch 2.11 and its CUDA libraries; by default, the one in the PyTorch of $PYTHON (python3)
 #   PYTHON     a Python with PyTorch 2.11, for the libraries and for the comparison
 set -euo pipefail
 what=${1:?usage: run.sh test|bench}
+shift
 cd "$(dirname "$0")"
 python=${PYTHON:-python3}
 has_torch() { "$python" -c 'import importlib.util as u, sys; sys.exit(u.find_spec("torch") is None)' 2> /dev/null; }
@@ -13,10 +14,10 @@ if [ -z "${LIBRARIES:-}" ]; then
 fi
 export LD_LIBRARY_PATH="$LIBRARIES" DATJOB_CUDA_PLUGIN="$PWD/lib/libdatjob_cuda.so" DATJOB_TRAINER="$PWD/bin/dat-trainer"
 case $what in
-  test) exec bin/gpu-tests --nocapture --test-threads=1 ;;
+  test) exec bin/gpu-tests --nocapture --test-threads=1 "$@" ;;
   bench)
     if has_torch; then export DATJOB_BENCH_PYTHON="$python" DATJOB_BENCH_SCRIPT="$PWD/pytorch_step.py"; fi
-    exec bin/gpu-bench
+    exec bin/gpu-bench "$@"
     ;;
   *) echo "usage: run.sh test|bench" >&2; exit 2 ;;
 esac

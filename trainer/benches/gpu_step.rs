@@ -1,7 +1,8 @@
 //! Images per second of one adversarial training step on a GPU (ResNet-18, 32×32 pixels, PGD-10), in float32 and with
 //! TF32, and of the same step in eager PyTorch (`pytorch_step.py`) on the same GPU in the same run.
 //!
-//! `make bench-gpu` runs it. Without a GPU it prints SKIPPED. `DATJOB_BENCH_PYTHON` is the path of the Python.
+//! `make bench-gpu` runs it. Without a GPU it prints SKIPPED. `DATJOB_BENCH_PYTHON` is the path of the Python. Arguments are
+//! numbers of images per step, instead of 128 and 1024.
 
 use std::{env, net::Ipv4Addr, path::PathBuf, process::Command, time::Duration};
 
@@ -38,7 +39,8 @@ fn main() {
     println!("{:>6} {:>6} {:>10} {:>10} {:>10}", "images", "mode", "images/s", "step", "attack");
     tch::Cuda::cudnn_set_benchmark(true);
     let group = single_rank_group(cuda);
-    for batch in BATCHES {
+    let chosen: Vec<usize> = env::args().filter_map(|argument| argument.parse().ok()).collect();
+    for batch in if chosen.is_empty() { BATCHES.to_vec() } else { chosen } {
         for (mode, tf32) in [("fp32", false), ("TF32", true)] {
             allow_tf32(tf32);
             let StepTimes { step, attack } = measure(cuda, &group, batch);

@@ -7,7 +7,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use datjob_c10d::{C10dError, Cuda, CudaError, CudaEvent, Transfer};
+use datjob_c10d::{C10dError, Cuda, CudaError, CudaEvent, Transfer, libtorch_message};
 use tch::{Device, TchError, Tensor};
 
 /// The plugin's file name.
@@ -117,7 +117,7 @@ pub enum ReadScalarError {
     #[error(transparent)]
     Copy(#[from] C10dError),
     /// The tensor is not a scalar.
-    #[error(transparent)]
+    #[error("{}", libtorch_message(.0))]
     Tensor(#[from] TchError),
 }
 

@@ -162,15 +162,7 @@ fn evaluation_and_certification_fit_in_little_memory() {
         certify::count_certified(&network, &certification, images, 1, Shard::WHOLE).unwrap()
     };
     let expected = (evaluate_pgd(&network, &images, device), certified());
-    let bytes = |size: i64| Tensor::f_empty([size], (Kind::Uint8, device));
-    let room = bytes(ROOM).unwrap();
-    let mut ballast = Vec::new();
-    for size in [1 << 30, 32 << 20, 4 << 20] {
-        while let Ok(tensor) = bytes(size) {
-            ballast.push(tensor);
-        }
-    }
-    drop(room);
+    let _ballast = Ballast::all_but(ROOM, device);
     let input = Tensor::zeros([250, 3, 32, 32], (Kind::Float, device));
     let error = TrainError::from(network.forward(&input, Mode::Eval).unwrap_err());
     assert_eq!(error.reason(), FailureReason::OutOfMemory, "{error}");
@@ -180,6 +172,41 @@ fn evaluation_and_certification_fit_in_little_memory() {
     assert_eq!(found.1.last(), Some(&10));
     for (found, expected) in found.1.iter().zip(&expected.1) {
         assert!(found.abs_diff(*expected) <= 1);
+    }
+}
+
+/// Tensors that occupy the memory of a device.
+struct Ballast {
+    tensors: Vec<Tensor>,
+    device: Device,
+}
+
+impl Ballast {
+    /// Occupies all free memory except `room` bytes.
+    fn all_but(room: i64, device: Device) -> Self {
+        let room = Tensor::empty([room], (Kind::Uint8, device));
+        let mut ballast = Self { tensors: Vec::new(), device };
+        for size in [1 << 30, 32 << 20, 4 << 20] {
+            while let Ok(tensor) = Tensor::f_empty([size], (Kind::Uint8, device)) {
+                ballast.tensors.push(tensor);
+            }
+        }
+        drop(room);
+        ballast.release_cached_memory();
+        ballast
+    }
+
+    /// An allocation that cannot succeed makes the allocator return its free blocks to the device.
+    fn release_cached_memory(&self) {
+        assert!(Tensor::f_empty([1_i64 << 45], (Kind::Uint8, self.device)).is_err());
+    }
+}
+
+impl Drop for Ballast {
+    fn drop(&mut self) {
+        self.tensors.clear();
+        // The next tests have processes of their own on this device.
+        self.release_cached_memory();
     }
 }
 

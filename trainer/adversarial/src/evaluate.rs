@@ -7,6 +7,7 @@
 
 use std::{collections::BTreeSet, ops::ControlFlow};
 
+use datjob_c10d::libtorch_message;
 use datjob_data::{DataError, ImageBatch, Images, Loader};
 use tch::{Device, Kind, TchError, Tensor, no_grad};
 use thiserror::Error;
@@ -72,7 +73,7 @@ pub enum EvaluateError {
     #[error(transparent)]
     Data(#[from] DataError),
     /// libtorch failed.
-    #[error(transparent)]
+    #[error("{}", libtorch_message(.0))]
     Tensor(#[from] TchError),
 }
 

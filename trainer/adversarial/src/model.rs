@@ -6,7 +6,7 @@
 use std::collections::{BTreeMap, btree_map::Entry as MapEntry};
 
 use datjob_api::training::{Architecture, Contents, Dataset, Model};
-use datjob_c10d::C10dError;
+use datjob_c10d::{C10dError, libtorch_message};
 use tch::{Device, Kind, TchError, Tensor, no_grad};
 use thiserror::Error;
 
@@ -61,7 +61,7 @@ pub enum ModelError {
         expected: Vec<i64>,
     },
     /// libtorch failed.
-    #[error(transparent)]
+    #[error("{}", libtorch_message(.0))]
     Tensor(#[from] TchError),
 }
 

@@ -2,6 +2,7 @@
 
 use std::path::Path;
 
+use datjob_c10d::libtorch_message;
 use datjob_data::weights::{
     self, RawTensor, SafetensorsError, ScalarType, WeightsCard, WeightsError, safetensors,
 };
@@ -25,7 +26,7 @@ pub enum StateDictError {
         kind: String,
     },
     /// libtorch failed.
-    #[error(transparent)]
+    #[error("{}", libtorch_message(.0))]
     Torch(#[from] TchError),
 }
 
@@ -36,7 +37,7 @@ pub enum ReadError {
     #[error(transparent)]
     Weights(#[from] WeightsError),
     /// libtorch failed.
-    #[error(transparent)]
+    #[error("{}", libtorch_message(.0))]
     Torch(#[from] TchError),
 }
 

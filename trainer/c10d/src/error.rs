@@ -5,6 +5,8 @@ use std::fmt;
 use tch::TchError;
 use thiserror::Error;
 
+use crate::libtorch_error::first_line;
+
 /// The failed operation, the rank that reports it, and the message.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ErrorDetails {
@@ -172,12 +174,6 @@ impl C10dError {
 /// The message without the C++ stack that libtorch appends.
 fn message_without_backtrace(message: &str) -> &str {
     message.split("\nException raised from ").next().unwrap_or(message)
-}
-
-/// The first line that is not empty.
-fn first_line(message: &str) -> &str {
-    let line = message.lines().map(str::trim).find(|line| !line.is_empty());
-    line.unwrap_or("libtorch reported no reason")
 }
 
 #[cfg(test)]

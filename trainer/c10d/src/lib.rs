@@ -42,7 +42,7 @@ mod work;
 pub use cuda::{Cuda, CudaDeviceProperties, CudaError, CudaEvent, CudaMemory, Transfer, allow_tf32};
 pub use error::{C10dError, C10dErrorKind, ErrorDetails, Member};
 pub use hook::BucketHook;
-pub use libtorch_error::{LibtorchErrorKind, classify_libtorch_error};
+pub use libtorch_error::{LibtorchErrorKind, classify_libtorch_error, libtorch_message};
 pub use log::{LogLevel, set_log_level};
 pub use memory_format::{contiguous_channels_last, to_channels_last_};
 pub use process_group::{CudaBackend, GlooDevice, GlooOptions, ProcessGroup, ReduceOp};

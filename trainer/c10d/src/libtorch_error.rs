@@ -1,4 +1,6 @@
-//! Classification of error messages of libtorch, CUDA, cuDNN and NCCL. Pure.
+//! Error messages of libtorch, CUDA, cuDNN and NCCL: their kind, and their text for people. Pure.
+
+use tch::TchError;
 
 /// The kind of an error message of libtorch, CUDA, cuDNN or NCCL.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -39,6 +41,21 @@ pub fn classify_libtorch_error(message: &str) -> LibtorchErrorKind {
     }
 }
 
+/// The message of an error of libtorch in one line, without the C++ stack that libtorch appends.
+pub fn libtorch_message(error: &TchError) -> String {
+    let message = match error {
+        TchError::Torch(message) => message.clone(),
+        other => other.to_string(),
+    };
+    format!("libtorch: {}", first_line(&message))
+}
+
+/// The first line that is not empty.
+pub(crate) fn first_line(message: &str) -> &str {
+    let line = message.lines().map(str::trim).find(|line| !line.is_empty());
+    line.unwrap_or("no reason is given")
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -66,5 +83,18 @@ mod tests {
             assert_eq!(classify_libtorch_error(message), reason, "{message}");
         }
         assert_eq!(classify_libtorch_error("shape mismatch"), LibtorchErrorKind::Other);
+    }
+
+    #[test]
+    fn messages_have_no_stack() {
+        let message = "CUDA error: out of memory\nSearch for `cudaErrorMemoryAllocation'\n\nException raised from f at \
+                       g.cpp:1 (most recent call first):\nframe #0: h + 0x9d";
+        let error = TchError::Torch(message.to_owned());
+        assert_eq!(libtorch_message(&error), "libtorch: CUDA error: out of memory");
+        assert_eq!(libtorch_message(&TchError::Torch(String::new())), "libtorch: no reason is given");
+        assert_eq!(
+            libtorch_message(&TchError::Shape("[2]".into())),
+            format!("libtorch: {}", TchError::Shape("[2]".into()))
+        );
     }
 }

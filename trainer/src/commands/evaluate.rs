@@ -8,7 +8,7 @@ use datjob_api::{
     report::CertifiedCount,
     training::{Communication, InvalidTraining, Topology},
 };
-use datjob_c10d::{C10dError, CudaError};
+use datjob_c10d::{C10dError, CudaError, libtorch_message};
 use tch::Kind;
 
 use crate::{commands::EvaluateArgs, outputs::estimates::TestSummary, placement::Placement};
@@ -45,7 +45,7 @@ enum EvaluateCommandError {
     MemoryFormat(#[from] C10dError),
     #[error(transparent)]
     Evaluate(#[from] EvaluateError),
-    #[error(transparent)]
+    #[error("{}", libtorch_message(.0))]
     Tensor(#[from] tch::TchError),
     #[error(transparent)]
     File(#[from] FileError),

@@ -15,7 +15,7 @@ use std::{
     },
 };
 
-use datjob_c10d::{C10dError, ProcessGroup};
+use datjob_c10d::{C10dError, ProcessGroup, libtorch_message};
 use tch::{Device, Kind, TchError, Tensor, no_grad};
 
 mod format;
@@ -31,7 +31,7 @@ pub enum CompressError {
     #[error(transparent)]
     Collective(#[from] C10dError),
     /// libtorch.
-    #[error(transparent)]
+    #[error("{}", libtorch_message(.0))]
     Tensor(#[from] TchError),
 }
 

@@ -1,5 +1,7 @@
+use std::{error::Error as _, iter};
+
 use datjob_api::{report::FailureReason, training::InvalidTraining};
-use datjob_c10d::{C10dError, CudaError};
+use datjob_c10d::{C10dError, CudaError, libtorch_message};
 use tch::TchError;
 
 use super::NamedFileError;
@@ -73,7 +75,7 @@ pub enum TrainError {
     #[error(transparent)]
     Reading(#[from] ReadScalarError),
     /// libtorch.
-    #[error("libtorch: {}", first_line(.0))]
+    #[error("{}", libtorch_message(.0))]
     Torch(#[from] TchError),
 }
 
@@ -86,6 +88,11 @@ impl From<NamedFileError> for TrainError {
 impl TrainError {
     /// What kind of failure it is.
     pub fn reason(&self) -> FailureReason {
+        // An error of libtorch (out of memory, a device) has the same reason wherever it occurs.
+        let mut causes = iter::successors(self.source(), |&error| error.source());
+        if let Some(error) = causes.find_map(|error| error.downcast_ref::<TchError>()) {
+            return classify_libtorch_error(&error.to_string());
+        }
         match self {
             // Threads that cannot be had are no want of a file.
             Self::Data(DataError::Thread(_)) | Self::Counts(_) | Self::Message(_) => FailureReason::Crash,
@@ -99,8 +106,9 @@ impl TrainError {
             Self::Collective(error) if error.is_communication() => FailureReason::Communication,
             Self::Collective(error) => classify_libtorch_error(&error.to_string()),
             Self::NotFinite { .. } | Self::Evaluate(EvaluateError::NotFinite) => FailureReason::Numerical,
-            Self::Evaluate(error) => classify_libtorch_error(&error.to_string()),
-            Self::Torch(error) => classify_libtorch_error(&error.to_string()),
+            Self::Evaluate(EvaluateError::Cancelled | EvaluateError::Tensor(_)) | Self::Torch(_) => {
+                FailureReason::Crash
+            }
             Self::Cuda(CudaError::NoDevice(_)) => FailureReason::Device,
             // Another spec, image, runtime class or driver is needed: trying again meets the same.
             Self::Training(_) | Self::Cuda(_) => FailureReason::Configuration,
@@ -109,12 +117,10 @@ impl TrainError {
     }
 }
 
-fn first_line(error: &TchError) -> String {
-    error.to_string().lines().next().unwrap_or_default().to_owned()
-}
-
 #[cfg(test)]
 mod tests {
+    use datjob_api::training::NamedFile;
+
     use super::*;
 
     #[test]
@@ -126,6 +132,31 @@ mod tests {
             TrainError::Torch(TchError::Torch("shape mismatch".into())).reason(),
             FailureReason::Crash
         );
+    }
+
+    #[test]
+    fn an_error_of_libtorch_has_the_same_reason_everywhere() {
+        let error =
+            || TchError::Torch("CUDA error: out of memory\nException raised from f at g.cpp:1".into());
+        let weights = NamedFileError::Weights { file: NamedFile::TeacherWeights, error: error().into() };
+        let model = NamedFileError::Model {
+            file: NamedFile::InitialWeights,
+            path: "a.safetensors".into(),
+            error: error().into(),
+        };
+        let errors = [
+            TrainError::Torch(error()),
+            TrainError::Model(error().into()),
+            TrainError::Evaluate(error().into()),
+            TrainError::Format(error().into()),
+            TrainError::Reading(error().into()),
+            weights.into(),
+            model.into(),
+        ];
+        for error in errors {
+            assert_eq!(error.reason(), FailureReason::OutOfMemory, "{error}");
+            assert!(!error.to_string().contains('\n'), "{error}");
+        }
     }
 
     #[test]

@@ -28,6 +28,7 @@ pub enum NamedFileError {
         /// What they are for.
         file: NamedFile,
         /// What is wrong with them.
+        #[source]
         error: ReadError,
     },
     /// Weights of another network.
@@ -41,6 +42,7 @@ pub enum NamedFileError {
         /// The file.
         path: PathBuf,
         /// What does not fit.
+        #[source]
         error: ModelError,
     },
     /// Images that cannot be read.
