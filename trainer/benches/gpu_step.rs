@@ -36,31 +36,28 @@ fn main() {
     if python.is_none() {
         println!("No comparison with PyTorch: set DATJOB_BENCH_PYTHON to a Python with PyTorch.");
     }
+    let chosen: Vec<usize> = env::args().filter_map(|argument| argument.parse().ok()).collect();
+    let batches = if chosen.is_empty() { BATCHES.to_vec() } else { chosen };
+    let rows = batches.iter().flat_map(|&batch| [("fp32", false, batch), ("TF32", true, batch)]);
     println!("{:>6} {:>6} {:>10} {:>10} {:>10}", "images", "mode", "images/s", "step", "attack");
+    let print = |batch: usize, mode: &str, step: f64, remark: String| {
+        println!("{batch:>6} {mode:>6} {:>10.0} {:>7.2} ms {remark}", batch as f64 / step, step * 1e3);
+    };
+    // PyTorch first: this process would keep the memory that it has used.
+    let pytorch_step = |(mode, tf32, batch)| {
+        let (version, step) = measure_pytorch(python.as_deref()?, batch, tf32);
+        print(batch, mode, step, format!("              PyTorch {version}"));
+        Some(step)
+    };
+    let pytorch_steps: Vec<Option<f64>> = rows.clone().map(pytorch_step).collect();
     tch::Cuda::cudnn_set_benchmark(true);
     let group = single_rank_group(cuda);
-    let chosen: Vec<usize> = env::args().filter_map(|argument| argument.parse().ok()).collect();
-    for batch in if chosen.is_empty() { BATCHES.to_vec() } else { chosen } {
-        for (mode, tf32) in [("fp32", false), ("TF32", true)] {
-            allow_tf32(tf32);
-            let StepTimes { step, attack } = measure(cuda, &group, batch);
-            println!(
-                "{batch:>6} {mode:>6} {:>10.0} {:>7.2} ms {:>7.2} ms",
-                batch as f64 / step,
-                step * 1e3,
-                attack * 1e3
-            );
-            if let Some(python) = &python {
-                let (version, pytorch_step) = measure_pytorch(python, batch, tf32);
-                println!(
-                    "{:>13} {:>10.0} {:>7.2} ms    PyTorch {version}; DatJob is {:.2} times as fast",
-                    "",
-                    batch as f64 / pytorch_step,
-                    pytorch_step * 1e3,
-                    pytorch_step / step
-                );
-            }
-        }
+    for ((mode, tf32, batch), pytorch_step) in rows.zip(pytorch_steps) {
+        allow_tf32(tf32);
+        let StepTimes { step, attack } = measure(cuda, &group, batch);
+        let ratio =
+            pytorch_step.map_or_else(String::new, |other| format!(", {:.2} times as fast", other / step));
+        print(batch, mode, step, format!("{:>7.2} ms    DatJob{ratio}", attack * 1e3));
     }
 }
 

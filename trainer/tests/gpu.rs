@@ -184,8 +184,10 @@ struct Ballast {
 impl Ballast {
     /// Occupies all free memory except `room` bytes.
     fn all_but(room: i64, device: Device) -> Self {
-        let room = Tensor::empty([room], (Kind::Uint8, device));
         let mut ballast = Self { tensors: Vec::new(), device };
+        // A part of a block of the allocator could not be returned to the device.
+        ballast.release_cached_memory();
+        let room = Tensor::empty([room], (Kind::Uint8, device));
         for size in [1 << 30, 32 << 20, 4 << 20] {
             while let Ok(tensor) = Tensor::f_empty([size], (Kind::Uint8, device)) {
                 ballast.tensors.push(tensor);
