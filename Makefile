@@ -16,6 +16,8 @@ PACKAGES := --workspace --exclude datjob-fuzz --exclude datjob-e2e
 TORCHLESS := -p datjob-operator -p datjob-api -p datjob-data
 BUILD := cargo build --release $(PACKAGES) --bins --examples
 FUZZ_SECONDS ?= 60
+SEED ?= 0
+SHARD ?= 0
 SHELL_SCRIPTS := .ci/run scripts/*.sh e2e/cluster/*.sh
 OPERATOR := $(CARGO_TARGET_DIR)/release/datjob-operator
 TRAINER := $(CARGO_TARGET_DIR)/release/dat-trainer
@@ -80,6 +82,12 @@ chart: cluster-binary ## test the chart: lint, templates, values schema
 .PHONY: e2e
 e2e: images ## run the end-to-end tests on the cluster of this machine, or on KUBECONFIG=…; GROUP=recovery runs one group
 	@scripts/e2e.sh "$(CLUSTER)" "$(IMAGES)" $(addsuffix ::,$(GROUP))
+
+.PHONY: mutants
+mutants: prerequisites libtorch ## mutation tests of attacks, objectives, optimizers, evaluation: 150 mutants in at most an hour; SHARD=1, SEED=0
+	cargo install --quiet --locked --version 27.1.0 --root "$(CACHE)/tools" --target-dir "$(CACHE)/target-tools" cargo-mutants
+	PATH="$(CACHE)/tools/bin:$$PATH" CARGO_TARGET_DIR="$(CACHE)/mutants/target" scripts/mutants.py "$(CACHE)/mutants" \
+		--seed "$(SEED)" --shard "$(SHARD)"
 
 .PHONY: audit
 audit: ## check licences, bans and sources of all dependencies (deny.toml); builds cargo-deny first

@@ -1,0 +1,178 @@
+#!/usr/bin/env python3
+"""Mutation tests of what decides the numbers: attacks, objectives, optimizers, evaluation, certification, smoothing.
+
+    mutants.py WORK_DIR [--seed N] [--shard K] [--size N] [--only TEXT]
+
+Changes one place of a copy of the sources at a time and runs the tests of datjob-adversarial: a mutant is killed if a test
+fails. The mutants are those of cargo-mutants, and those of this script: calls of tensors (`f_add`), which cargo-mutants does
+not know, and numbers. They are shuffled by the seed; a shard is a part of that list. A survivor needs a test, or a reason in
+trainer/adversarial/mutants.txt; without one, the exit status is 1."""
+
+import argparse
+import collections
+import json
+import os
+import pathlib
+import random
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import time
+
+PACKAGE = "datjob-adversarial"
+CRATE = pathlib.Path("trainer/adversarial")
+GLOBS = ["attack.rs", "attack/**/*.rs", "averaging.rs", "certify.rs", "evaluate.rs", "evaluate/**/*.rs", "objective.rs",
+         "optim.rs", "optim/**/*.rs", "parts.rs", "smoothing.rs", "test_protocol.rs", "weight_perturbation.rs"]
+REASONS = CRATE / "mutants.txt"
+# The fast tests first: most mutants do not survive them.
+STAGES = [["--lib", "--test", "objective", "--test", "optim", "--test", "methods", "--test", "weights"],
+          ["--test", "reference", "--test", "model"],
+          ["--test", "evaluate", "--test", "gradient_masking", "--test", "architectures"]]
+# Compiles in seconds; the tests of tensors take the same time.
+CONFIG = ["incremental=true", f"package.{PACKAGE}.opt-level=1", f"package.{PACKAGE}.codegen-units=16",
+          f"package.{PACKAGE}.debug=false"]
+CARGO = ["cargo", "test", "--release", "--quiet", "-p", PACKAGE, *(f"--config=profile.release.{c}" for c in CONFIG)]
+TIMEOUT = 240
+
+PAIRS = [("add", "sub"), ("mul", "div"), ("add_scalar", "sub_scalar"), ("mul_scalar", "div_scalar"), ("gt", "le"), ("lt", "ge"),
+         ("gt_tensor", "le_tensor"), ("lt_tensor", "ge_tensor"), ("eq_tensor", "ne_tensor"), ("maximum", "minimum"),
+         ("amax", "amin"), ("argmax", "argmin"), ("logical_and", "logical_or"), ("clamp_min", "clamp_max"), ("sign", "abs"),
+         ("neg", "abs"), ("exp", "log"), ("sqrt", "square")]
+CALLS = {}
+for one, other in PAIRS:
+    for a, b in [(one, other), (other, one)]:
+        CALLS.setdefault(f".f_{a}(", f".f_{b}(")
+        CALLS.setdefault(f".f_{a}_(", f".f_{b}_(")
+CALL = re.compile(r"\.f_\w+\(")
+NUMBER = re.compile(r"(?<![\w.])\d+\.\d+(?:e-?\d+)?(?![\w.])")
+
+Mutant = collections.namedtuple("Mutant", "file start end text what")
+
+
+def line_starts(source):
+    return [0, *(match.end() for match in re.finditer("\n", source))]
+
+
+def own_mutants(root, file):
+    """Mutants of tensor calls and of numbers, outside comments, strings and tests."""
+    source = (root / file).read_text()
+    code = source.split("#[cfg(test)]")[0]
+    code = re.sub(r'//.*|"(?:[^"\\]|\\.)*"', lambda match: " " * len(match.group()), code)
+    for match in CALL.finditer(code):
+        if match.group() in CALLS:
+            yield Mutant(file, match.start(), match.end(), CALLS[match.group()], f"{match.group()} to {CALLS[match.group()]}")
+    for match in NUMBER.finditer(code):
+        value = float(match.group())
+        changed = repr(value * 1.25) if value else "1.0"
+        yield Mutant(file, match.start(), match.end(), changed, f"{match.group()} to {changed}")
+
+
+def cargo_mutants(root, files):
+    arguments = [argument for file in files for argument in ("-f", str(file))]
+    command = ["cargo", "mutants", "--list", "--json", "-p", PACKAGE, *arguments]
+    for item in json.loads(subprocess.run(command, cwd=root, check=True, stdout=subprocess.PIPE).stdout):
+        file = pathlib.Path(item["file"])
+        starts = line_starts((root / file).read_text())
+        place = [starts[item["span"][side]["line"] - 1] + item["span"][side]["column"] - 1 for side in ("start", "end")]
+        yield Mutant(file, *place, item["replacement"], re.sub(r"^.*?:\d+:\d+: ", "", item["name"]))
+
+
+def key(root, mutant):
+    """A mutant's name, which stays when other lines change: file, line of source, change."""
+    source = (root / mutant.file).read_text()
+    begin = source.rfind("\n", 0, mutant.start) + 1
+    line = source[begin:].split("\n", 1)[0]
+    before = line[: mutant.start - begin].count(source[mutant.start : mutant.end].split("\n")[0])
+    occurrence = f" #{before + 1}" if before else ""
+    return f"{mutant.file.relative_to(CRATE / 'src')} | {line.strip()} | {mutant.what}{occurrence}"
+
+
+def cargo(root, arguments, log):
+    """Whether cargo succeeds in time. Ends its whole process group otherwise."""
+    process = subprocess.Popen([*CARGO, *arguments], cwd=root, stdout=log, stderr=log, start_new_session=True)
+    try:
+        return process.wait(TIMEOUT) == 0
+    except subprocess.TimeoutExpired:
+        os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+        return None
+
+
+def run(root, mutant, log):
+    path = root / mutant.file
+    source = path.read_text()
+    try:
+        path.write_text(source[: mutant.start] + mutant.text + source[mutant.end :])
+        if not cargo(root, ["--no-run"], log):
+            return "does not compile"
+        for stage in STAGES:
+            passed = cargo(root, stage, log)
+            if not passed:
+                return "killed" if passed is False else "killed (time)"
+        return "survived"
+    finally:
+        path.write_text(source)
+
+
+def copy_sources(root):
+    """The files of git. Their times stay, so that cargo compiles only what has changed."""
+    files = subprocess.run(["git", "ls-files", "-z"], check=True, stdout=subprocess.PIPE, text=True).stdout.split("\0")[:-1]
+    for file in files:
+        (root / file).parent.mkdir(parents=True, exist_ok=True)
+        source = pathlib.Path(file).read_bytes()
+        if not (root / file).exists() or (root / file).read_bytes() != source:
+            shutil.copyfile(file, root / file)
+            shutil.copymode(file, root / file)
+
+
+def reasons():
+    lines = REASONS.read_text().splitlines() if REASONS.exists() else []
+    pairs = [line.split(" :: ", 1) for line in lines if " :: " in line]
+    return {name.strip(): reason.strip() for name, reason in pairs}
+
+
+def main():
+    parser = argparse.ArgumentParser()
+    parser.add_argument("work", type=pathlib.Path)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--shard", type=int, default=0)
+    parser.add_argument("--size", type=int, default=150)
+    parser.add_argument("--only", default="", help="only mutants whose name contains this text")
+    options = parser.parse_args()
+    root, began = options.work / "source", time.time()
+    root.mkdir(parents=True, exist_ok=True)
+    copy_sources(root)
+    files = sorted({path.relative_to(root) for glob in GLOBS for path in (root / CRATE / "src").glob(glob)})
+    mutants = [*cargo_mutants(root, files), *(mutant for file in files for mutant in own_mutants(root, file))]
+    random.Random(options.seed).shuffle(mutants)
+    if options.only:
+        mutants = [mutant for mutant in mutants if options.only in key(root, mutant)]
+    chosen = mutants[options.shard * options.size :][: options.size]
+    print(f"{len(mutants)} mutants; seed {options.seed}, shard {options.shard}: {len(chosen)}", flush=True)
+    known, outcomes, open_survivors = reasons(), collections.Counter(), []
+    with (options.work / "log.txt").open("w") as log:
+        if not all(cargo(root, arguments, log) for arguments in [["--no-run"], *STAGES]):
+            sys.exit(f"mutants: the tests fail without a mutant, see {log.name}")
+        for number, mutant in enumerate(chosen, 1):
+            name = key(root, mutant)
+            log.write(f"\n==== {name}\n")
+            log.flush()
+            outcome = run(root, mutant, log)
+            if outcome == "survived":
+                outcome = "survived, with a reason" if name in known else "survived"
+                if name not in known:
+                    open_survivors.append(name)
+            outcomes[mutant.file.relative_to(CRATE / "src").parts[0].removesuffix(".rs"), outcome] += 1
+            print(f"{number:>4} {(time.time() - began) / 60:5.1f} min  {outcome:<24} {name}", flush=True)
+    columns = ["killed", "killed (time)", "survived", "survived, with a reason", "does not compile"]
+    print("\n| file | " + " | ".join(columns) + " |\n|---" + "|---" * len(columns) + "|")
+    for part in [*sorted({part for part, _ in outcomes}), "all"]:
+        counts = [sum(n for (p, o), n in outcomes.items() if o == column and part in (p, "all")) for column in columns]
+        print(f"| {part} | " + " | ".join(map(str, counts)) + " |")
+    print("\n".join(["", *(f"no test and no reason: {name}" for name in open_survivors)]))
+    sys.exit(bool(open_survivors))
+
+
+main()
