@@ -34,7 +34,7 @@ STAGES = [["--lib", "--test", "objective", "--test", "optim", "--test", "methods
 CONFIG = ["incremental=true", f"package.{PACKAGE}.opt-level=1", f"package.{PACKAGE}.codegen-units=16",
           f"package.{PACKAGE}.debug=false"]
 CARGO = ["cargo", "test", "--release", "--quiet", "-p", PACKAGE, *(f"--config=profile.release.{c}" for c in CONFIG)]
-TIMEOUT = 240
+TIMEOUT = 240  # seconds for the tests of a mutant, which could wait for ever
 
 PAIRS = [("add", "sub"), ("mul", "div"), ("add_scalar", "sub_scalar"), ("mul_scalar", "div_scalar"), ("gt", "le"), ("lt", "ge"),
          ("gt_tensor", "le_tensor"), ("lt_tensor", "ge_tensor"), ("eq_tensor", "ne_tensor"), ("maximum", "minimum"),
@@ -89,11 +89,11 @@ def key(root, mutant):
     return f"{mutant.file.relative_to(CRATE / 'src')} | {line.strip()} | {mutant.what}{occurrence}"
 
 
-def cargo(root, arguments, log):
-    """Whether cargo succeeds in time. Ends its whole process group otherwise."""
+def cargo(root, arguments, log, timeout=TIMEOUT):
+    """Whether cargo succeeds; None if it does not end in time, and then its whole process group is ended."""
     process = subprocess.Popen([*CARGO, *arguments], cwd=root, stdout=log, stderr=log, start_new_session=True)
     try:
-        return process.wait(TIMEOUT) == 0
+        return process.wait(timeout) == 0
     except subprocess.TimeoutExpired:
         os.killpg(process.pid, signal.SIGKILL)
         process.wait()
@@ -153,7 +153,7 @@ def main():
     print(f"{len(mutants)} mutants; seed {options.seed}, shard {options.shard}: {len(chosen)}", flush=True)
     known, outcomes, open_survivors = reasons(), collections.Counter(), []
     with (options.work / "log.txt").open("w") as log:
-        if not all(cargo(root, arguments, log) for arguments in [["--no-run"], *STAGES]):
+        if not all(cargo(root, arguments, log, timeout=None) for arguments in [["--no-run"], *STAGES]):
             sys.exit(f"mutants: the tests fail without a mutant, see {log.name}")
         for number, mutant in enumerate(chosen, 1):
             name = key(root, mutant)
