@@ -1,0 +1,184 @@
+//! Runs that are killed, or go back to an earlier checkpoint: what they resume with.
+
+use std::{
+    fs, thread,
+    time::{Duration, Instant},
+};
+
+use serde_json::{Value, json};
+use sha2::{Digest, Sha256};
+
+use super::{
+    assert_outputs_complete, outcome,
+    processes::{is_worker, kill, worker_pids},
+    run::{Run, manifest},
+    uninterrupted_outcome,
+};
+
+#[test]
+fn killed_worker_does_not_change_the_outcome() {
+    let run = Run::new(&manifest());
+    let mut agent = run.start();
+    run.wait_for("checkpoint-0001.json");
+    let workers = worker_pids(&agent);
+    assert_eq!(workers.len(), 2);
+    kill(workers[1]);
+    assert!(agent.wait().unwrap().success());
+    assert_eq!(&outcome(&run), uninterrupted_outcome());
+    assert_eq!(fs::read_to_string(run.file("generation")).unwrap(), "2");
+}
+
+/// An epoch is saved before it is validated, so that a failed validation does not cost it.
+#[test]
+fn a_run_that_is_killed_in_a_validation_resumes_with_it() {
+    let mut manifest = manifest();
+    manifest["spec"]["training"]["schedule"]["epochs"] = 1.into();
+    manifest["spec"]["training"]["evaluation"]["during"] = json!({"pgd": {"steps": 100}});
+    let run = Run::new(&manifest);
+    let mut agent = run.start();
+    run.wait_for("checkpoint-0001.json");
+    let checkpoint = run.json("checkpoint-0001.json");
+    kill(agent.id());
+    agent.wait().unwrap();
+    assert_eq!((&checkpoint["validationPending"], &checkpoint["best"]), (&true.into(), &Value::Null));
+    run.finish();
+    let records = run.json("history.json")["epochs"].clone();
+    assert_eq!(records.as_array().unwrap().len(), 1, "the epoch is not trained again: {records}");
+    assert_eq!(records[0]["accuracy"]["robust"]["attack"], "pgd-100");
+    assert_eq!(run.json("checkpoint-0001.json")["validationPending"], false);
+    assert_eq!(run.results()["bestEpoch"], 1);
+}
+
+#[test]
+fn killed_run_resumes_and_leaves_no_worker_processes() {
+    let run = Run::new(&manifest());
+    let mut agent = run.start();
+    run.wait_for("checkpoint-0002.json");
+    let ended_at = |run: &Run| run.json("history.json")["epochs"][0]["endedAt"].clone();
+    let first_epoch = ended_at(&run);
+    let workers = worker_pids(&agent);
+    kill(agent.id());
+    agent.wait().unwrap();
+    let started = Instant::now();
+    while workers.iter().any(|pid| is_worker(*pid)) {
+        assert!(started.elapsed() < Duration::from_secs(30), "workers still run 30 s after their agent");
+        thread::sleep(Duration::from_millis(50));
+    }
+    run.finish();
+    assert_eq!(&outcome(&run), uninterrupted_outcome());
+    assert_eq!(ended_at(&run), first_epoch, "the first epoch is not trained again");
+    assert_outputs_complete(&run, 3);
+    // Another run finds the results and does not train again.
+    let weights = fs::metadata(run.file("best.safetensors")).unwrap().modified().unwrap();
+    assert!(run.finish().contains("95 % interval"));
+    assert_eq!(fs::metadata(run.file("best.safetensors")).unwrap().modified().unwrap(), weights);
+}
+
+/// After the newest checkpoints are lost, the history has each epoch once, with the values of the last training of it.
+#[test]
+fn history_replaces_epochs_that_are_trained_again() {
+    let run = Run::new(&manifest());
+    let mut agent = run.start();
+    run.wait_for("checkpoint-0002.json");
+    kill(agent.id());
+    agent.wait().unwrap();
+    for epoch in ["checkpoint-0002.json", "checkpoint-0003.json"] {
+        let _ = fs::remove_file(run.file(epoch));
+    }
+    let before = run.json("history.json");
+    assert!(before["epochs"].as_array().unwrap().len() >= 2);
+    let text = run.finish();
+    assert_eq!(&outcome(&run), uninterrupted_outcome());
+    assert_outputs_complete(&run, 3);
+    let after = run.json("history.json");
+    assert_eq!(after["startedAt"], before["startedAt"]);
+    assert_eq!(after["epochs"][0], before["epochs"][0]);
+    assert_ne!(after["epochs"][1]["endedAt"], before["epochs"][1]["endedAt"]);
+    assert_eq!(after["epochs"][1]["loss"], before["epochs"][1]["loss"], "the same epoch, trained again");
+    for file in ["best.safetensors", "last.safetensors", "report.html", "MODEL_CARD.md", "results.json"] {
+        assert!(text.lines().last().unwrap().contains(file), "{text}");
+    }
+}
+
+#[test]
+fn killed_run_with_stochastic_rounding_and_overlap_is_reproducible() {
+    let mut manifest = manifest();
+    let training = &mut manifest["spec"]["training"];
+    training["schedule"]["epochs"] = 2.into();
+    training["attack"]["overlap"] = true.into();
+    training["communication"] = json!({"compression": {"int8": {}}});
+    let [uninterrupted, killed] = [(); 2].map(|()| Run::new(&manifest));
+    uninterrupted.finish();
+    let mut agent = killed.start();
+    killed.wait_for("checkpoint-0001.json");
+    kill(agent.id());
+    agent.wait().unwrap();
+    killed.finish();
+    assert_eq!(outcome(&uninterrupted), outcome(&killed), "includes the hashes of the weights");
+}
+
+/// 0.1.0 drew the validation split by the training's seed; its checkpoints do not name a seed.
+#[test]
+fn a_checkpoint_of_an_older_release_keeps_its_validation_split() {
+    let mut manifest = manifest();
+    manifest["spec"]["training"]["schedule"]["epochs"] = 2.into();
+    let run = Run::new(&manifest);
+    let mut agent = run.start();
+    run.wait_for("checkpoint-0001.json");
+    kill(agent.id());
+    agent.wait().unwrap();
+    let path = run.file("checkpoint-0001.json");
+    let mut checkpoint: Value = serde_json::from_slice(&fs::read(&path).unwrap()).unwrap();
+    let fields = checkpoint.as_object_mut().unwrap();
+    assert_eq!(fields.remove("validationSeed"), Some(0.into()));
+    fields.remove("validationPending");
+    fields.remove("overfittingReference");
+    fs::write(&path, checkpoint.to_string()).unwrap();
+    run.finish();
+    let seed = manifest["spec"]["training"]["seed"].as_u64().unwrap();
+    assert_ne!(seed, 0);
+    assert_eq!(run.json("results.json")["trainedOn"]["validationSeed"], seed);
+}
+
+/// The test edits a checkpoint so that the next evaluation detects catastrophic overfitting.
+#[test]
+fn catastrophic_overfitting_restores_the_best_weights() {
+    let mut manifest = manifest();
+    let training = &mut manifest["spec"]["training"];
+    training["threatModel"]["epsilon"] = "0.5".into();
+    training["catastrophicOverfitting"] = json!({"response": "GoBack"});
+    let run = Run::new(&manifest);
+    let mut agent = run.start();
+    run.wait_for("checkpoint-0001.json");
+    let started = Instant::now();
+    while run.json("checkpoint-0001.json")["validationPending"] != false {
+        assert!(started.elapsed() < Duration::from_mins(1), "the epoch is not validated after a minute");
+        thread::sleep(Duration::from_millis(10));
+    }
+    kill(agent.id());
+    agent.wait().unwrap();
+    let path = run.file("checkpoint-0001.json");
+    let mut checkpoint = run.json("checkpoint-0001.json");
+    assert_eq!(checkpoint["stepScale"], 1.0);
+    checkpoint["best"]["robust"]["correct"] = 200.into();
+    checkpoint["overfittingReference"]["robust"]["correct"] = 200.into();
+    checkpoint["overfittingReference"]["singleStep"]["correct"] = 0.into();
+    fs::write(&path, checkpoint.to_string()).unwrap();
+
+    let text = run.finish();
+    let expected = "fell from 100.00 % (epoch 1) to ";
+    assert!(text.contains("Epoch 2: catastrophic overfitting") && text.contains(expected), "{text}");
+    let expected = "continues from the weights of epoch 1 with the step size multiplied by 0.5";
+    assert!(text.contains(expected), "{text}");
+    assert!(text.contains("Epoch 3: catastrophic overfitting"), "{text}");
+    let last: Value = serde_json::from_slice(&fs::read(run.file("checkpoint-0003.json")).unwrap()).unwrap();
+    // An epoch has 3,800 images in steps of 64. The optimizer restarts after two epochs.
+    assert_eq!(last["optimizerBegin"], 120);
+    assert_eq!(last["stepScale"], 0.5, "training does not go back after the last epoch");
+    assert_eq!(run.results()["bestEpoch"], 1);
+    // The checkpoint that it went back from stays valid: a run that resumes from it validates, and goes back, again.
+    let left = run.json("checkpoint-0002.json");
+    assert_eq!((&left["validationPending"], &left["stepScale"]), (&true.into(), &1.0.into()));
+    let tensors = fs::read(run.file("checkpoint-0002.safetensors")).unwrap();
+    assert_eq!(left["sha256"], hex::encode(Sha256::digest(tensors)));
+}
