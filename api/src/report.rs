@@ -33,6 +33,12 @@ pub struct Report {
     /// Latest evaluation on the validation split.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub accuracy: Option<Accuracy>,
+    /// Evaluation of the best weights so far. Absent before the first evaluation, and from trainers that do not report it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub best: Option<Accuracy>,
+    /// The latest evaluation that detected catastrophic overfitting.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub overfitting: Option<Accuracy>,
     /// Problems that do not end the job, a sentence each, without a full stop.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub warnings: Vec<String>,
@@ -127,6 +133,12 @@ impl Count {
     pub fn percent(self) -> String {
         let hundredths = u128::from(self.correct) * 10_000 / u128::from(self.total.max(1));
         format!("{}.{:02}", hundredths / 100, hundredths % 100)
+    }
+
+    /// Whether the fraction is at least this many percent. Both are rounded to the nearest float, so 4034 of 10,000 reach
+    /// 40.34.
+    pub fn reaches(self, percent: f64) -> bool {
+        self.correct as f64 * 100.0 / self.total.max(1) as f64 >= percent
     }
 
     /// The fraction, from 0 to 1; 0 without images.
@@ -370,5 +382,27 @@ impl FailureReason {
     /// Whether a retry would fail in the same way.
     pub fn is_final(self) -> bool {
         matches!(self, Self::Configuration | Self::Data | Self::Numerical | Self::TargetMissed)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_count_reaches_its_own_percentage_and_none_above() {
+        for (total, decimals) in [(1000_u64, 1), (10_000, 2), (50_000, 3), (100, 0)] {
+            for correct in 0..total {
+                let percent = |correct: u64| {
+                    let scale = 10_u64.pow(decimals);
+                    let scaled = correct * 100 * scale / total;
+                    let (whole, part) = (scaled / scale, scaled % scale);
+                    format!("{whole}.{part:0width$}", width = decimals as usize).parse::<f64>().unwrap()
+                };
+                let count = Count { correct, total };
+                assert!(count.reaches(percent(correct)), "{count:?}");
+                assert!(!count.reaches(percent(correct + 1)), "{count:?}");
+            }
+        }
     }
 }

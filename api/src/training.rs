@@ -23,6 +23,7 @@ mod objective;
 mod optimizer;
 mod schedule;
 mod source;
+mod warnings;
 
 pub use additional::{Additional, Labels, Nothing, Teacher};
 pub use attack::{Attack, CatastrophicOverfitting, Fgsm, NFgsm, OverfittingResponse, Pgd, TrainingAttack};

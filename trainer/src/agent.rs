@@ -116,7 +116,8 @@ async fn prepare_training(
     let training = config.training().map_err(|e| (FailureReason::Configuration, e.to_string()))?;
     let topology = config.topology();
     training.check(topology).map_err(|e| (FailureReason::Configuration, e.to_string()))?;
-    board.training(&training, topology.world_size());
+    board.world_size(topology.world_size());
+    training.warnings().into_iter().for_each(|warning| board.warning(warning));
     if config.pod_index == 0
         && let Some(results) = results::read(directory, &config.job_uid, &training.hash())
             .map_err(|e| (FailureReason::Data, e.to_string()))?

@@ -47,13 +47,14 @@ pub struct RunArgs {
     /// Folder with the files of the data set; an HTTP or object store source is downloaded into it.
     #[arg(long)]
     pub data: PathBuf,
-    /// File with the initial weights; replaces `model.initialWeights.source`.
+    /// File with the initial weights; replaces `model.initialWeights.source`, which the manifest must set.
     #[arg(long, value_name = "FILE")]
     pub initial_weights: Option<PathBuf>,
-    /// File with the additional images; replaces `data.additional.source`.
+    /// File with the additional images; replaces `data.additional.source`, which the manifest must set.
     #[arg(long, value_name = "FILE")]
     pub additional_images: Option<PathBuf>,
-    /// File with the weights of the teacher network; replaces `data.additional.labels.teacher.weights`.
+    /// File with the weights of the teacher network; replaces `data.additional.labels.teacher.weights`, which the manifest
+    /// must set.
     #[arg(long, value_name = "FILE")]
     pub teacher_weights: Option<PathBuf>,
     /// Folder for checkpoints, weights, results and the report; a run resumes from the checkpoints in it.
@@ -84,7 +85,8 @@ pub struct EvaluateArgs {
     /// Folder with the files of the data set.
     #[arg(long)]
     pub data: PathBuf,
-    /// Attack to run instead of those in the manifest (autoattack, pgd-50-10, apgd-ce, …); repeatable.
+    /// Attack to run instead of those in the manifest (autoattack, pgd-50-10, apgd-ce, …), without its sweep and
+    /// certification; repeatable. An attack of this name in the manifest keeps its step size.
     #[arg(long = "attack")]
     pub attacks: Vec<FinalAttack>,
     /// Number of test images to evaluate; default: all. Takes the first images of a standard data set, and evenly

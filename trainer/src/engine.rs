@@ -8,7 +8,7 @@
 
 use crate::{
     checkpoint::{Directory, SavedTensors},
-    outputs::Outputs,
+    outputs::{Outputs, history::History},
     placement::{DeviceEvent, Placement},
     worker_protocol::{Assignment, Event},
 };
@@ -88,7 +88,9 @@ pub fn run(assignment: &Assignment, tell: Tell<'_>) -> Result<(), TrainError> {
     rank.preflight()?;
     if rank.is_first() {
         let (directory, hash) = (&assignment.checkpoints, training.hash());
-        rank.outputs = Some(Outputs::resume(directory, &hash, rank.state.epoch));
+        let outputs = Outputs::resume(directory, &hash, rank.state.epoch);
+        rank.report_position(outputs.history());
+        rank.outputs = Some(outputs);
     }
     let exchange = Exchange::new(training, &rank.state, &rank.group, gradients)?;
     rank.train(exchange)?;
@@ -134,7 +136,6 @@ impl Rank<'_> {
         while self.state.epoch < epochs {
             self.epoch(&mut exchange)?;
             let epoch = self.state.epoch;
-            exchange.end_of_epoch(&self.state, &self.group)?;
             batch_norm::average(&self.state.network.buffers(), &self.group)?;
             if let Some(average) = &self.state.average {
                 batch_norm::average(&average.network.buffers(), &self.group)?;
@@ -150,6 +151,17 @@ impl Rank<'_> {
             }
         }
         Ok(())
+    }
+
+    /// Reports where a training resumes, because the agent of an earlier world may be gone.
+    fn report_position(&mut self, history: &History) {
+        if let Some(progress) = history.progress(self.state.epoch, self.training.schedule.epochs) {
+            (self.tell)(Event::Progress(progress));
+        }
+        let best = self.state.best.as_ref().and_then(|best| history.accuracy(best.epoch));
+        if let Some(best) = best {
+            (self.tell)(Event::Best(best.clone()));
+        }
     }
 
     fn epoch(&mut self, exchange: &mut Exchange) -> Result<(), TrainError> {
@@ -198,6 +210,7 @@ impl Rank<'_> {
         if let Some(before) = before {
             before.read(&mut meter)?;
         }
+        exchange.end_of_epoch(&self.state, &self.group)?;
         self.state.epoch += 1;
         let traffic = exchange.traffic()?;
         if self.is_first() {

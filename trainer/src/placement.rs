@@ -169,18 +169,18 @@ fn plugin_path() -> PathBuf {
 }
 
 /// The value of `CUDA_VISIBLE_DEVICES` for the worker that uses the pod's GPU number `gpu`. It is an entry of the pod's own
-/// list, if set. CUDA opens a MIG device only by its UUID, which the NVIDIA runtime lists in `NVIDIA_VISIBLE_DEVICES`.
+/// list, if set; no device if that list is too short. CUDA opens a MIG device only by its UUID, which the NVIDIA runtime lists in `NVIDIA_VISIBLE_DEVICES`.
 /// Otherwise it is the number.
 pub fn visible_device(gpu: u32, cuda_visible: Option<&str>, nvidia_visible: Option<&str>) -> String {
     let entry = |list: &str| list.split(',').map(str::trim).nth(gpu as usize).map(str::to_owned);
     let uuids = nvidia_visible.filter(|list| {
         list.split(',').all(|uuid| uuid.trim().starts_with("MIG-") || uuid.trim().starts_with("GPU-"))
     });
-    cuda_visible
-        .filter(|list| !list.is_empty())
-        .and_then(entry)
-        .or_else(|| uuids.and_then(entry))
-        .unwrap_or_else(|| gpu.to_string())
+    match cuda_visible.filter(|list| !list.is_empty()) {
+        // A GPU that the list leaves out may belong to somebody else.
+        Some(list) => entry(list).unwrap_or_default(),
+        None => uuids.and_then(entry).unwrap_or_else(|| gpu.to_string()),
+    }
 }
 
 #[cfg(test)]
@@ -194,6 +194,7 @@ mod tests {
         assert_eq!(visible_device(1, None, None), "1");
         assert_eq!(visible_device(1, Some("4,5,6"), Some("all")), "5");
         assert_eq!(visible_device(0, Some(""), Some("all")), "0");
+        assert_eq!(visible_device(1, Some("3"), Some("all")), "", "GPU 1 is not in the list");
         assert_eq!(visible_device(1, None, Some("GPU-a,GPU-b")), "GPU-b");
         assert_eq!(visible_device(0, None, Some("MIG-c")), "MIG-c");
         // Fewer GPUs than requested: CUDA reports it when the worker opens the device.

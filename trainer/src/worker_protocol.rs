@@ -77,6 +77,8 @@ pub enum Event {
     Timing(Timing),
     /// An evaluation on the validation split.
     Accuracy(Accuracy),
+    /// The evaluation of the best weights so far.
+    Best(Accuracy),
     /// A problem that does not end the job: a sentence without a full stop.
     Warning(String),
     /// Progress of the final evaluation.

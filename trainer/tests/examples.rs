@@ -113,10 +113,20 @@ fn every_example_runs_at_reduced_size() {
             (manifest(), synthetic_image_folder(), &image_folder_run)
         };
         let weights = trained_run.file("best.safetensors");
-        let run = Run::new(&reduced(job, &short["spec"]["training"]));
+        let job = reduced(job, &short["spec"]["training"]);
+        let run = Run::new(&job);
         let mut command = run.command(data);
-        command.arg("--initial-weights").arg(&weights);
-        command.arg("--teacher-weights").arg(&weights).arg("--additional-images").arg(&images);
+        let training = &job["spec"]["training"];
+        let additional = &training["data"]["additional"];
+        for (field, option, file) in [
+            (&training["model"]["initialWeights"], "--initial-weights", &weights),
+            (additional, "--additional-images", &images),
+            (&additional["labels"]["teacher"], "--teacher-weights", &weights),
+        ] {
+            if field.is_object() {
+                command.arg(option).arg(file);
+            }
+        }
         let output = command.output().unwrap();
         let stderr = String::from_utf8_lossy(&output.stderr);
         assert!(output.status.success(), "{}: {stderr}", path.display());

@@ -119,8 +119,7 @@ impl Target {
                 }
             },
         };
-        let reached = count.correct as f64 * 100.0 >= self.accuracy * count.total as f64;
-        (!reached).then(|| {
+        (!count.reaches(self.accuracy)).then(|| {
             format!(
                 "Robust accuracy under {name} is {} % ({} of {} test images), less than evaluation.target.accuracy ({} %)",
                 count.percent(),

@@ -1,6 +1,7 @@
 //! Indexes images in one folder per class, as in ImageNet: `train/CLASS/NAME.jpg`, `val/CLASS/NAME.jpg`.
 
 use std::{
+    collections::BTreeSet,
     fs, io,
     path::{Path, PathBuf},
 };
@@ -24,6 +25,9 @@ pub(super) const UNEXPECTED_FILE: &str = "unexpected file among the images; name
 /// The message about an image outside the class folders.
 pub(super) const OUTSIDE_CLASS_FOLDER: &str = "image outside a class folder; expected CLASS/NAME.jpg";
 
+/// Folder that file systems create at their root.
+const LOST_AND_FOUND: &str = "lost+found";
+
 const MISSING_CLASSES: &str = "class folders are missing; expected one folder per class, named as in train";
 
 /// The folders of the training images and of the test images, if both exist.
@@ -43,10 +47,7 @@ pub(super) fn load(dir: &Path, size: u32, threads: usize) -> Result<DataSet, Dat
         layout: LAYOUT,
     })?;
     let mut indexing = Indexing::default();
-    let unused = train.with_file_name("test");
-    if unused != test && unused.is_dir() {
-        indexing.skipped.add(true, &format!("{} (the test images are those in val)", unused.display()));
-    }
+    indexing.skip_others(&train, &test)?;
     let classes = indexing.classes(&train)?;
     if !(2..=MAX_CLASSES).contains(&classes.len()) {
         let problem = format!("expected 2 to {MAX_CLASSES} class folders, found {}", classes.len());
@@ -73,6 +74,24 @@ struct Indexing {
 }
 
 impl Indexing {
+    /// Counts what is beside the folders of the training images and of the test images.
+    fn skip_others(&mut self, train: &Path, test: &Path) -> Result<(), DataError> {
+        let Some(root) = train.parent() else { return Ok(()) };
+        let reading = |source: io::Error| DataError::Read { path: root.to_owned(), source };
+        let entries: Result<BTreeSet<PathBuf>, io::Error> =
+            fs::read_dir(root).map_err(reading)?.map(|entry| Ok(entry?.path())).collect();
+        for path in entries.map_err(reading)? {
+            let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+            if path == train || path == test || name.starts_with('.') {
+                continue;
+            }
+            let may_be_data = if path.is_dir() { name != LOST_AND_FOUND } else { looks_like_image(&name) };
+            let remark = if name == "test" { " (the test images are those in val)" } else { "" };
+            self.skipped.add(may_be_data, &format!("{}{remark}", path.display()));
+        }
+        Ok(())
+    }
+
     /// The sorted names of the class folders.
     fn classes(&mut self, subset: &Path) -> Result<Vec<String>, DataError> {
         let Listing { folders, files } = self.list(subset)?;
@@ -293,10 +312,20 @@ mod tests {
         let dir = folder(&[&SMALL[..], &["test/n01/x.jpg", "README.md", "train/list.txt"]].concat());
         let warning = load(dir.path(), 8, 1).unwrap().warning.unwrap();
         assert!(
-            warning.contains("skipped 1 files that may be data")
+            warning.contains("skipped 1 file or folder that may be data")
                 && warning.contains("/test (the test images are"),
             "{warning}"
         );
+    }
+
+    #[test]
+    fn warns_of_folders_and_images_beside_train_and_val() {
+        let others = ["train_part2/n01/x.jpg", "y.png", "lost+found/z.jpg", ".cache/z.jpg", "README.md"];
+        let dir = folder(&[&SMALL[..], &others].concat());
+        let warning = load(dir.path(), 8, 1).unwrap().warning.unwrap();
+        let warning = warning.replace(dir.path().to_str().unwrap(), "DIR");
+        assert!(warning.contains("skipped 2 files or folders that may be data"), "{warning}");
+        assert!(warning.contains("DIR/train_part2; DIR/y.png"), "{warning}");
     }
 
     #[test]

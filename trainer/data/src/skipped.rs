@@ -37,10 +37,11 @@ impl SkippedFiles {
             tracing::info!(count, dataset, first = %others, "Skipped files that are not part of the data set.");
         }
         (!possible_data.is_empty()).then(|| {
+            let (count, dataset) = (possible_data.count(), dataset.name());
+            let what = if count == 1 { "file or folder" } else { "files or folders" };
             format!(
-                "spec.training.data.source: skipped {} files that may be data ({} only has {layout}): {possible_data}",
-                possible_data.count(),
-                dataset.name()
+                "spec.training.data.source: skipped {count} {what} that may be data ({dataset} only has {layout}): \
+                 {possible_data}"
             )
         })
     }
@@ -58,7 +59,7 @@ mod tests {
         skipped.add(true, "extra/a/1.jpg");
         let warning = skipped.report(Dataset::ImageFolder, "images").unwrap();
         assert!(
-            warning.starts_with("spec.training.data.source: skipped 1 files that may be data"),
+            warning.starts_with("spec.training.data.source: skipped 1 file or folder that may be data"),
             "{warning}"
         );
         assert!(warning.ends_with("(image-folder only has images): extra/a/1.jpg"), "{warning}");

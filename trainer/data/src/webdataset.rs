@@ -99,23 +99,30 @@ pub(super) fn load(dir: &Path, size: u32, threads: usize) -> Result<DataSet, Dat
     Ok(DataSet { warning: skipped.report(Dataset::Webdataset, LAYOUT), ..data })
 }
 
-/// The files in the folder that are not part of the data set.
+/// The files in the folder, and the shards in folders below, that are not part of the data set.
 fn skipped_files(dir: &Path, train: &[PathBuf], test: &[PathBuf]) -> Result<SkippedFiles, DataError> {
     let reading = |source| DataError::Read { path: dir.to_owned(), source };
     let shards: BTreeSet<&PathBuf> = train.iter().chain(test).collect();
     let mut others = BTreeSet::new();
     for entry in fs::read_dir(dir).map_err(reading)? {
         let path = entry.map_err(reading)?.path();
-        if !shards.contains(&path) && !path.ends_with(CLASSES_FILE) && path.is_file() {
+        if path.is_dir() {
+            let below = fs::read_dir(&path).map_err(reading)?.map(|entry| Ok(entry?.path()));
+            let below: Vec<PathBuf> = below.collect::<Result<_, io::Error>>().map_err(reading)?;
+            others.extend(below.into_iter().filter(|path| is_shard(path)));
+        } else if !shards.contains(&path) && !path.ends_with(CLASSES_FILE) && path.is_file() {
             others.insert(path);
         }
     }
     let mut skipped = SkippedFiles::default();
     for path in others {
-        let name = path.file_name().unwrap_or_default().to_string_lossy();
-        skipped.add(looks_like_shard(&name), &path.display().to_string());
+        skipped.add(is_shard(&path), &path.display().to_string());
     }
     Ok(skipped)
+}
+
+fn is_shard(path: &Path) -> bool {
+    path.file_name().is_some_and(|name| looks_like_shard(&name.to_string_lossy()))
 }
 
 /// The number of classes in the classes file, if it exists.

@@ -2,10 +2,7 @@
 
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
-use datjob_api::{
-    Training,
-    report::{Accuracy, Failure, Phase, Progress, Report, Results, Timing},
-};
+use datjob_api::report::{Accuracy, Failure, Phase, Progress, Report, Results, Timing};
 
 use crate::rendezvous::{Verdict, host::Host};
 
@@ -36,6 +33,8 @@ impl Board {
             progress: None,
             timing: None,
             accuracy: None,
+            best: None,
+            overfitting: None,
             warnings: Vec::new(),
             results: None,
             failure: None,
@@ -66,19 +65,8 @@ impl Board {
         let _ = self.host.set(host);
     }
 
-    pub(super) fn training(&self, training: &Training, world_size: u32) {
-        let mut report = self.change();
-        report.world_size = world_size;
-        report.progress = Some(Progress {
-            epoch: 0,
-            epochs: training.schedule.epochs,
-            step: 0,
-            percent: 0,
-            images_per_second: 0.0,
-            remaining_seconds: 0,
-            loss: 0.0,
-            learning_rate: 0.0,
-        });
+    pub(super) fn world_size(&self, world_size: u32) {
+        self.change().world_size = world_size;
     }
 
     pub(super) fn phase(&self, phase: Phase) {
@@ -100,7 +88,15 @@ impl Board {
     }
 
     pub(super) fn accuracy(&self, accuracy: Accuracy) {
-        self.change().accuracy = Some(accuracy);
+        let mut report = self.change();
+        if accuracy.overfitting.is_some() {
+            report.overfitting = Some(accuracy.clone());
+        }
+        report.accuracy = Some(accuracy);
+    }
+
+    pub(super) fn best(&self, accuracy: Accuracy) {
+        self.change().best = Some(accuracy);
     }
 
     /// Reports a problem that does not end the job, once.

@@ -33,7 +33,7 @@ async fn report(State(board): State<Arc<Board>>) -> Json<Report> {
 }
 
 async fn metrics_text(State(board): State<Arc<Board>>) -> Response {
-    match metrics::encode(&board.report()) {
+    match metrics::encode(&board.report(), board.rendezvous().is_some()) {
         Ok(text) => ([(CONTENT_TYPE, metrics::CONTENT_TYPE)], text).into_response(),
         Err(error) => (StatusCode::INTERNAL_SERVER_ERROR, format!("cannot encode the metrics: {error}\n"))
             .into_response(),

@@ -8,8 +8,9 @@ use prometheus_client::{encoding::text, metrics::gauge::Gauge, registry::Registr
 /// The media type of OpenMetrics text.
 pub const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 
-/// The metrics of `report`, as OpenMetrics text. What is not known yet is absent.
-pub fn encode(report: &Report) -> Result<String, fmt::Error> {
+/// The metrics of `report`, as OpenMetrics text. What is not known is absent; only the pod that hosts the rendezvous knows how
+/// many pods have joined.
+pub fn encode(report: &Report, is_host: bool) -> Result<String, fmt::Error> {
     let mut registry = Registry::with_prefix("dat_trainer");
     let mut gauge = |name: &str, help: &str, value: f64| {
         let gauge = Gauge::<f64, AtomicU64>::default();
@@ -18,7 +19,9 @@ pub fn encode(report: &Report) -> Result<String, fmt::Error> {
     };
     gauge("generation", "Worlds formed for this job", f64::from(report.generation));
     gauge("world_size", "Ranks in the world", f64::from(report.world_size));
-    gauge("pods_joined", "Pods with a recent heartbeat at the rendezvous", f64::from(report.pods_joined));
+    if is_host {
+        gauge("pods_joined", "Pods with a recent heartbeat at the rendezvous", f64::from(report.pods_joined));
+    }
     if let Some(progress) = &report.progress {
         gauge("epoch", "Completed epochs", f64::from(progress.epoch));
         gauge("step", "Completed optimizer steps", progress.step as f64);

@@ -207,6 +207,7 @@ fn hear(event: Event, board: &Board) {
         }
         Event::Timing(timing) => board.timing(timing),
         Event::Accuracy(accuracy) => board.accuracy(accuracy),
+        Event::Best(accuracy) => board.best(accuracy),
         Event::Warning(sentence) => board.warning(sentence),
         Event::Evaluating { .. } => board.phase(Phase::Evaluating),
         Event::Failed(_) => {}
@@ -228,7 +229,7 @@ fn assignment(config: &Config, training: &Training, world: &World, local_rank: u
         store_host: config.rendezvous_host.clone(),
         store_port: world.store_port,
         address: config.address.clone(),
-        threads: (cores / config.workers).max(1),
+        threads: threads(std::env::var("OMP_NUM_THREADS").ok().as_deref(), cores, config.workers),
         accelerator: match config.gpus {
             0 => Accelerator::None,
             // Asking for NCCL where it cannot be was refused before.
@@ -237,6 +238,12 @@ fn assignment(config: &Config, training: &Training, world: &World, local_rank: u
             },
         },
     }
+}
+
+/// Number of threads of a worker: the customary variable, or a share of the cores.
+fn threads(omp_num_threads: Option<&str>, cores: u32, workers: u32) -> u32 {
+    let chosen = omp_num_threads.and_then(|number| number.trim().parse().ok()).filter(|number| *number > 0);
+    chosen.unwrap_or_else(|| (cores / workers).max(1))
 }
 
 /// The environment variable that shows a worker its GPU and hides the others.

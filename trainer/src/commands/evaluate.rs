@@ -6,7 +6,7 @@ use std::{
 
 use datjob_api::{
     report::CertifiedCount,
-    training::{Communication, InvalidTraining, Topology},
+    training::{Communication, FinalAttack, InvalidTraining, Topology},
 };
 use datjob_c10d::{C10dError, CudaError, libtorch_message};
 use tch::Kind;
@@ -67,7 +67,10 @@ pub fn main(options: &EvaluateArgs) -> ExitCode {
 fn run(options: &EvaluateArgs) -> Result<(), EvaluateCommandError> {
     let mut training = manifest::read(&options.manifest)?.spec.training;
     if !options.attacks.is_empty() {
-        training.evaluation.final_.clone_from(&options.attacks);
+        let manifests = training.evaluation.final_.clone();
+        let of_manifest = |attack: &FinalAttack| manifests.iter().find(|other| other.name() == attack.name());
+        let chosen = options.attacks.iter().map(|attack| of_manifest(attack).unwrap_or(attack).clone());
+        training.evaluation.final_ = chosen.collect();
         // `--attack` selects everything that runs. A target could require an attack that does not run.
         training.evaluation.target = None;
         training.evaluation.certify = None;

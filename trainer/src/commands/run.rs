@@ -2,12 +2,13 @@
 //!
 //! It runs the agent of a pod, as the only pod of its job. Two local folders replace the volumes of the pod.
 
-use std::{net::Ipv4Addr, path::Path, process::ExitCode, sync::Arc, time::Duration};
+use std::{env, net::Ipv4Addr, path::Path, process::ExitCode, sync::Arc, time::Duration};
 
 use datjob_api::{
+    Training,
     manifest::{self, Manifest, ManifestError},
     report::{Count, Failure, Phase, Report},
-    training::Target,
+    training::{NamedFile, Target},
 };
 use tokio::time;
 
@@ -30,6 +31,25 @@ pub enum RunError {
     /// The async runtime or a signal handler cannot start.
     #[error("cannot start the async runtime or a signal handler: {0}")]
     Runtime(#[from] std::io::Error),
+    /// A file that the manifest has no use for.
+    #[error("--{}: the manifest does not set spec.training.{}, so the file would not be used; set it, or omit the flag", .0.name(), .0.field())]
+    UnusedFile(NamedFile),
+    /// More GPUs than workers.
+    #[error("--gpus ({gpus}) exceeds --workers ({workers}): a worker uses one GPU; increase --workers")]
+    UnusedGpus {
+        /// GPUs.
+        gpus: u32,
+        /// Workers.
+        workers: u32,
+    },
+    /// Fewer visible devices than GPUs.
+    #[error("--gpus ({gpus}) exceeds the devices in CUDA_VISIBLE_DEVICES ({visible:?})")]
+    HiddenGpus {
+        /// GPUs.
+        gpus: u32,
+        /// Value of the variable.
+        visible: String,
+    },
     /// The training failed.
     #[error("{0}")]
     Training(String),
@@ -49,6 +69,14 @@ pub fn main(options: &RunArgs) -> ExitCode {
 fn run(options: &RunArgs) -> Result<(), RunError> {
     let manifest = manifest::read(&options.manifest)?;
     let config = config(options, &manifest);
+    check_options(&config, &manifest.spec.training, env::var("CUDA_VISIBLE_DEVICES").ok())?;
+    let finished = results::read(&config.job_directory(), &config.job_uid, &manifest.spec.training.hash())?;
+    if finished.is_some() {
+        println!(
+            "{} has the results of this training already, so nothing was trained; choose another folder to train again",
+            config.job_directory().display()
+        );
+    }
     let board = Arc::new(Board::new(&config.job_uid, &config.pod_uid, config.attempt));
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
     let result = runtime.block_on(async {
@@ -74,6 +102,22 @@ fn run(options: &RunArgs) -> Result<(), RunError> {
     // Do not wait for a download that is still running.
     runtime.shutdown_background();
     result
+}
+
+/// Rejects options that would have no effect.
+fn check_options(config: &Config, training: &Training, visible: Option<String>) -> Result<(), RunError> {
+    let used: Vec<NamedFile> = training.files().into_iter().map(|(file, _)| file).collect();
+    if let Some(file) = config.files.given.keys().find(|file| !used.contains(file)) {
+        return Err(RunError::UnusedFile(*file));
+    }
+    let Config { gpus, workers, .. } = *config;
+    if gpus > workers {
+        return Err(RunError::UnusedGpus { gpus, workers });
+    }
+    match visible.filter(|list| !list.is_empty() && list.split(',').count() < gpus as usize) {
+        Some(visible) => Err(RunError::HiddenGpus { gpus, visible }),
+        None => Ok(()),
+    }
 }
 
 fn config(options: &RunArgs, manifest: &Manifest) -> Config {

@@ -98,11 +98,11 @@ impl Meter {
         peak_gpu_memory_bytes: Option<u64>,
     ) -> Timing {
         Timing {
-            epoch_seconds: tenths(self.started.elapsed().as_secs_f64()),
-            attack_seconds: tenths(self.attack.as_secs_f64()),
-            communication_seconds: tenths(traffic.exposed.as_secs_f64()),
+            epoch_seconds: milliseconds(self.started.elapsed()),
+            attack_seconds: milliseconds(self.attack),
+            communication_seconds: milliseconds(traffic.exposed),
             bytes_per_step: traffic.bytes_per_step,
-            data_seconds: tenths(waited_for_data.as_secs_f64()),
+            data_seconds: milliseconds(waited_for_data),
             peak_gpu_memory_bytes,
         }
     }
@@ -110,6 +110,11 @@ impl Meter {
 
 fn tenths(value: f64) -> f64 {
     (value * 10.0).round() / 10.0
+}
+
+/// Seconds, rounded to milliseconds: these numbers are added up over all epochs.
+fn milliseconds(duration: Duration) -> f64 {
+    (duration.as_secs_f64() * 1e3).round() / 1e3
 }
 
 #[cfg(test)]

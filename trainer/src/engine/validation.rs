@@ -34,7 +34,8 @@ impl Rank<'_> {
         let name = attacks.first().map_or("", |attack| &attack.name);
         let mut accuracy = accuracy::on_validation(&raw, averaged.as_ref(), name, self.state.epoch);
         let best = self.state.best.as_ref();
-        if best.is_none_or(|best| accuracy.robust.correct > best.robust.correct) {
+        let is_best = best.is_none_or(|best| accuracy.robust.correct > best.robust.correct);
+        if is_best {
             let averaged = averaged.is_some_and(|averaged| accuracy::is_better(&averaged, &raw));
             self.state.best = Some(self.keep(&accuracy, averaged)?);
         }
@@ -51,6 +52,9 @@ impl Rank<'_> {
         if self.is_first() {
             if let Some(outputs) = &mut self.outputs {
                 outputs.record_accuracy(&accuracy, begin.elapsed());
+            }
+            if is_best {
+                (self.tell)(Event::Best(accuracy.clone()));
             }
             (self.tell)(Event::Accuracy(accuracy));
         }

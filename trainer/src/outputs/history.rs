@@ -125,9 +125,29 @@ impl History {
     /// Records the accuracy after the newest epoch, and how long the evaluation took.
     pub fn record_accuracy(&mut self, accuracy: &Accuracy, duration: Duration) {
         if let Some(record) = self.epochs.last_mut().filter(|record| record.epoch == accuracy.epoch) {
-            record.validation_seconds = Some((duration.as_secs_f64() * 10.0).round() / 10.0);
+            record.validation_seconds = Some((duration.as_secs_f64() * 1e3).round() / 1e3);
             record.accuracy = Some(accuracy.clone());
         }
+    }
+
+    /// The progress after an epoch that was recorded, of `epochs`.
+    pub fn progress(&self, epoch: u32, epochs: u32) -> Option<Progress> {
+        let record = self.epochs.iter().find(|record| record.epoch == epoch)?;
+        Some(Progress {
+            epoch,
+            epochs,
+            step: record.step,
+            percent: 100 * epoch / epochs.max(1),
+            images_per_second: record.images_per_second,
+            remaining_seconds: (f64::from(epochs.saturating_sub(epoch)) * record.timing.epoch_seconds) as u64,
+            loss: record.loss,
+            learning_rate: record.learning_rate,
+        })
+    }
+
+    /// The accuracy after an epoch that was recorded.
+    pub fn accuracy(&self, epoch: u32) -> Option<&Accuracy> {
+        self.epochs.iter().find(|record| record.epoch == epoch)?.accuracy.as_ref()
     }
 
     /// Writes `history.json`.

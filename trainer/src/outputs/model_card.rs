@@ -112,6 +112,9 @@ fn training_section(Document { results, training, contents, trained_on, .. }: &D
             data.dataset.name()
         ),
     );
+    if let Some(additional) = &data.additional {
+        row("additional images", spec_json(additional));
+    }
     row("augmentation", augmentation(&data.variation()));
     row("attack", spec_json(attack));
     row("objective", spec_json(objective));
@@ -269,6 +272,20 @@ mod tests {
             assert!(card.contains(part), "{part}\n{card}");
         }
         assert!(!card.contains("AutoAttack was not run"));
+    }
+
+    #[test]
+    fn names_additional_images() {
+        let mut document = document();
+        assert!(!markdown(&document).contains("additional images"));
+        let additional = serde_json::json!({
+            "source": {"volume": {"persistentVolumeClaim": {"claimName": "generated"}, "path": "1m.npz"}},
+            "perBatch": 0.7
+        });
+        document.training.data.additional = Some(serde_json::from_value(additional).unwrap());
+        let card = markdown(&document);
+        let row = card.lines().find(|line| line.starts_with("| additional images | ")).unwrap();
+        assert!(row.contains("1m.npz") && row.contains("0.7"), "{row}");
     }
 
     #[test]

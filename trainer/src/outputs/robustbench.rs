@@ -19,7 +19,7 @@ struct ModelInfo {
     /// Authors of the paper.
     authors: Option<String>,
     /// Whether training used images that are not in the data set.
-    additional_data: bool,
+    additional_data: Option<bool>,
     /// Number of forward passes per prediction.
     number_forward_passes: u32,
     dataset: &'static str,
@@ -60,7 +60,12 @@ fn model_info(Document { results, training, .. }: &Document) -> ModelInfo {
         link: None,
         name: None,
         authors: None,
-        additional_data: training.data.additional.is_some(),
+        // Nobody tells which images initial weights were trained on.
+        additional_data: match (&training.data.additional, &training.model.initial_weights) {
+            (Some(_), _) => Some(true),
+            (None, Some(_)) => None,
+            (None, None) => Some(false),
+        },
         number_forward_passes: 1,
         dataset: training.data.dataset.name(),
         venue: None,

@@ -156,6 +156,8 @@ impl Quorum {
                 if now.saturating_sub(world.since) > STABLE_AFTER { 1 } else { self.short_lives + 1 };
             self.not_before = now + backoff(self.short_lives);
             self.world = None;
+            // A failure of an earlier world is not why this one ended.
+            self.last_failure.take_if(|(failed, _)| *failed < generation);
             return Decision::End { generation, reason };
         }
         let ready = |pod: &u32| {

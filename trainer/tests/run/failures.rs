@@ -52,6 +52,22 @@ fn reports_why_a_run_cannot_start() {
     let message = Run::new(&unknown).fail(data());
     assert!(message.contains("unknown field `step`"), "{message}");
 
+    for (option, expected) in [
+        (
+            ["--initial-weights", "a.pt"],
+            "--initial-weights: the manifest does not set spec.training.model.initialWeights",
+        ),
+        (
+            ["--teacher-weights", "a.pt"],
+            "--teacher-weights: the manifest does not set spec.training.data.additional",
+        ),
+        (["--gpus", "4"], "--gpus (4) exceeds --workers (2)"),
+    ] {
+        let output = Run::new(&manifest()).command(data()).args(option).output().unwrap();
+        let message = String::from_utf8(output.stderr).unwrap();
+        assert!(!output.status.success() && message.contains(expected), "{message}");
+    }
+
     let run = Run::new(&manifest());
     fs::create_dir_all(run.file("")).unwrap();
     fs::write(run.file("generation"), "many").unwrap();

@@ -70,7 +70,8 @@ fn killed_run_resumes_and_leaves_no_worker_processes() {
     assert_outputs_complete(&run, 3);
     // Another run finds the results and does not train again.
     let weights = fs::metadata(run.file("best.safetensors")).unwrap().modified().unwrap();
-    assert!(run.finish().contains("95 % interval"));
+    let text = run.finish();
+    assert!(text.contains("95 % interval") && text.contains("so nothing was trained"), "{text}");
     assert_eq!(fs::metadata(run.file("best.safetensors")).unwrap().modified().unwrap(), weights);
 }
 

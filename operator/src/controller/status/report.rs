@@ -63,7 +63,7 @@ impl StatusBuilder<'_> {
         }
         self.record_warnings(&report.warnings);
         if let Some(accuracy) = &report.accuracy {
-            self.record_accuracy(accuracy);
+            self.record_accuracy(accuracy, report);
         }
         if let Some(failure) = &report.failure {
             self.next.failure = Some(truncate_failure(failure));
@@ -81,6 +81,10 @@ impl StatusBuilder<'_> {
         self.next.generation = report.generation;
         let more = restarts(report.generation) - restarts(before);
         self.next.restarts.total = self.next.restarts.total.saturating_add(more);
+        if more > 0 {
+            // The report says why that world ended; an earlier failure is not the cause.
+            self.next.failure = None;
+        }
         let world = format!("World {} formed (world size {})", report.generation, report.world_size);
         let key = format!("generation {}", report.generation);
         self.events.push(if more == 0 {
@@ -90,21 +94,43 @@ impl StatusBuilder<'_> {
         });
     }
 
-    fn record_accuracy(&mut self, accuracy: &Accuracy) {
+    fn record_accuracy(&mut self, accuracy: &Accuracy, report: &Report) {
         let accuracy = truncate_accuracy(accuracy);
         self.next.clean = accuracy.clean.percent();
         self.next.robust = accuracy.robust.count().percent();
         self.next.split = Some(accuracy.split);
-        if self.next.best.as_ref().is_none_or(|best| is_better(&accuracy, best)) {
-            let note = format!(
-                "Epoch {}: best robust accuracy so far: {} % under {} (clean {} %) on the validation split.",
-                accuracy.epoch, self.next.robust, accuracy.robust.attack, self.next.clean
-            );
-            self.events.push(Event::normal("Evaluated", format!("epoch {}", accuracy.epoch), note));
-            self.next.best = Some(accuracy.clone());
+        self.record_best(&accuracy, report.best.as_ref());
+        // An epoch may be shorter than the time between two reports.
+        let known = self.next.accuracy.as_ref().map_or(0, |known| known.epoch);
+        if let Some(missed) = &report.overfitting
+            && (known + 1..accuracy.epoch).contains(&missed.epoch)
+        {
+            self.record_overfitting(&truncate_accuracy(missed));
         }
         self.record_overfitting(&accuracy);
         self.next.accuracy = Some(accuracy);
+    }
+
+    /// Records the best evaluation so far: the one that the trainer reports, since reports do not contain every evaluation.
+    fn record_best(&mut self, latest: &Accuracy, reported: Option<&Accuracy>) {
+        let known = self.next.best.as_ref();
+        let best = match reported {
+            Some(best) => truncate_accuracy(best),
+            None if known.is_none_or(|known| is_better(latest, known)) => latest.clone(),
+            None => return,
+        };
+        if known == Some(&best) {
+            return;
+        }
+        let note = format!(
+            "Epoch {}: best robust accuracy so far: {} % under {} (clean {} %) on the validation split.",
+            best.epoch,
+            best.robust.count().percent(),
+            best.robust.attack,
+            best.clean.percent()
+        );
+        self.events.push(Event::normal("Evaluated", format!("epoch {}", best.epoch), note));
+        self.next.best = Some(best);
     }
 
     fn record_overfitting(&mut self, accuracy: &Accuracy) {
@@ -143,6 +169,14 @@ impl StatusBuilder<'_> {
     }
 
     pub(super) fn record_results(&mut self, results: &Results) {
+        // The agent that reports the results may have replaced the one that trained.
+        let epochs = self.job.spec.training.schedule.epochs;
+        self.next.epoch = format!("{epochs}/{epochs}");
+        if let Some(progress) = &mut self.next.progress {
+            progress.epoch = epochs;
+            progress.percent = 100;
+            progress.remaining_seconds = 0;
+        }
         self.next.clean = results.clean.percent();
         self.next.robust = results.worst_case.percent();
         self.next.split = Some(Split::Test);

@@ -88,6 +88,8 @@ impl JobSimulation {
             progress: None,
             timing: None,
             accuracy: None,
+            best: None,
+            overfitting: None,
             warnings: vec![],
             results: None,
             failure: None,
@@ -254,7 +256,7 @@ fn a_job_runs_from_pending_to_complete() {
         ("Complete", "81.27", "49.80", Some(Split::Test))
     );
     assert_eq!(status.results.as_ref().unwrap().worst_case.percent, "49.80");
-    assert_eq!(status.workers, "0/2");
+    assert_eq!((status.workers.as_str(), status.epoch.as_str()), ("0/2", "2/2"));
     assert!(status.completion_time.is_some());
     for (kind, value) in
         [(READY, "True"), (FINISHED, "True"), (COMPLETE, "True"), (FAILED, "False"), (STALLED, "False")]
@@ -586,6 +588,41 @@ fn only_a_higher_robust_accuracy_emits_an_event() {
     assert_eq!(sim.status().best.as_ref().unwrap().epoch, 3);
     let notes: Vec<_> = sim.events.iter().map(|event| (event.reason, event.key.as_str())).collect();
     assert_eq!(notes, [("Evaluated", "epoch 1"), ("Evaluated", "epoch 3")]);
+}
+
+/// Epochs may be shorter than the time between two reports, and an operator may be away.
+#[test]
+fn evaluations_between_two_reports_are_not_lost() {
+    let accuracy = |epoch: u32, correct: u64, overfitting: Option<&str>| Accuracy {
+        epoch,
+        split: Split::Validation,
+        clean: Count { correct: 9, total: 10 },
+        robust: AttackCount::new("pgd-10", Count { correct, total: 10 }),
+        averaging: None,
+        single_step: None,
+        overfitting: overfitting.map(ToOwned::to_owned),
+    };
+    let mut sim = JobSimulation::training();
+    let mut evaluate = |latest, best, overfitting| {
+        sim.report(|report| {
+            report.accuracy = Some(latest);
+            report.best = Some(best);
+            report.overfitting = overfitting;
+        });
+    };
+    evaluate(accuracy(1, 5, None), accuracy(1, 5, None), None);
+    let collapse = || accuracy(3, 0, Some("Epoch 3: catastrophic overfitting"));
+    evaluate(accuracy(4, 6, None), accuracy(2, 7, None), Some(collapse()));
+    evaluate(accuracy(5, 6, None), accuracy(2, 7, None), Some(collapse()));
+    let status = sim.status();
+    assert_eq!(status.best.as_ref().map(|best| (best.epoch, best.robust.correct)), Some((2, 7)));
+    assert_eq!(
+        sim.condition(OVERFITTING),
+        ("False", "Recovered", "Epoch 4: catastrophic overfitting is no longer detected.")
+    );
+    let notes: Vec<_> = sim.events.iter().map(|event| (event.reason, event.key.as_str())).collect();
+    let expected = [("Evaluated", "epoch 1"), ("Evaluated", "epoch 2"), (OVERFITTING, "epoch 3")];
+    assert_eq!(notes, expected);
 }
 
 #[test]

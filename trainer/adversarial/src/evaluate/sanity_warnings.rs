@@ -23,8 +23,9 @@ pub fn sanity_warnings(counts: &Counts, number: usize, attack: &EvalAttack) -> V
     let zero_gradient = counts.zero_gradient.sum();
     if zero_gradient > 0 {
         warnings.push(format!(
-            "Zero gradients: the gradient of the cross-entropy is zero at {zero_gradient} of {total} images. Gradient-based \
-             attacks fail there."
+            "Zero gradients: the gradient of the cross-entropy is zero at {zero_gradient} of the {} correctly classified \
+             images. Gradient-based attacks fail there.",
+            counts.clean.sum()
         ));
     }
     let robust_after = |name: &str| {
@@ -60,13 +61,14 @@ mod tests {
         counts.attacks[0][3].add(&images[..498]);
         assert_eq!(sanity_warnings(&counts, 0, &attack), Vec::<String>::new());
         counts.attacks[0][3] = super::super::ClassCounts::default();
+        counts.clean.add(&images[..800]);
         counts.zero_gradient.add(&[0]);
         counts.nondeterministic.add(&[0, 0]);
         let found = sanity_warnings(&counts, 0, &attack);
         assert!(found[0].starts_with("Randomised network: the logits of 2 of 1000"));
-        assert!(
-            found[1].starts_with("Zero gradients: the gradient of the cross-entropy is zero at 1 of 1000")
-        );
+        let expected =
+            "Zero gradients: the gradient of the cross-entropy is zero at 1 of the 800 correctly classified";
+        assert!(found[1].starts_with(expected), "{}", found[1]);
         assert!(found[2].starts_with("Square's gain: Square finds adversarial examples of 500 of 1000"));
         let unchecked = EvalAttack { sanity_checks: false, ..attack };
         assert!(sanity_warnings(&counts, 0, &unchecked).is_empty());

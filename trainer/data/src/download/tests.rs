@@ -289,7 +289,8 @@ fn warns_of_images_that_are_not_part_of_the_data_set() {
     let warning = download(Dataset::ImageFolder, &source(&url, &archive), dir.path(), RETRY, &|_, _| {});
     let warning = warning.unwrap().unwrap();
     assert!(
-        warning.contains("skipped 1 files that may be data") && warning.ends_with(": unlabelled/2.jpg"),
+        warning.contains("skipped 1 file or folder that may be data")
+            && warning.ends_with(": unlabelled/2.jpg"),
         "{warning}"
     );
 }

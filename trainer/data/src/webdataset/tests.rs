@@ -167,8 +167,23 @@ fn warns_of_entries_that_may_be_images() {
         tar_of(&[("1.jpg", x), ("1.cls", b"1"), ("1.seg.png", x), ("1.json", x), ("2.png", x), ("2.txt", x)]);
     let (_dir, data) = load_files(&[("train-0.tar", &shard), ("val-0.tar", &shard), ("test-0.tar", &shard)]);
     let warning = data.unwrap().warning.unwrap();
-    assert!(warning.contains("skipped 3 files that may be data"), "{warning}");
+    assert!(warning.contains("skipped 3 files or folders that may be data"), "{warning}");
     assert!(warning.contains("test-0.tar; train-0.tar: 2.png; val-0.tar: 2.png"), "{warning}");
+}
+
+#[test]
+fn warns_of_shards_in_folders_below() {
+    let shard = tar_of(&[("1.jpg", b"x"), ("1.cls", b"1")]);
+    let (dir, data) = load_files(&[("train-0.tar", &shard), ("val-0.tar", &shard)]);
+    assert_eq!(data.unwrap().warning, None);
+    fs::create_dir(dir.path().join("part2")).unwrap();
+    fs::write(dir.path().join("part2/train-1.tar"), &shard).unwrap();
+    fs::write(dir.path().join("part2/notes.txt"), "x").unwrap();
+    let warning = load(dir.path(), 8, 1).unwrap().warning.unwrap();
+    assert!(
+        warning.contains("skipped 1 file or folder") && warning.ends_with("/part2/train-1.tar"),
+        "{warning}"
+    );
 }
 
 #[test]

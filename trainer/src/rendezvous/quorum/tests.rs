@@ -108,6 +108,19 @@ fn the_cause_is_kept_and_not_what_the_others_saw_of_it() {
 }
 
 #[test]
+fn a_failure_of_an_earlier_world_is_not_the_cause() {
+    let mut quorum = formed(2);
+    quorum.hear(at(1), &fails(0, 1, FailureReason::OutOfMemory));
+    quorum.hear(at(1), &says(1, 1, State::Idle { ended: Some(1) }));
+    assert!(matches!(quorum.decide(at(1)), Decision::End { generation: 1, .. }));
+    assert_eq!(quorum.decide(at(5)), Decision::Form(2));
+    assert_eq!(quorum.last_failure().unwrap().reason, FailureReason::OutOfMemory);
+    quorum.hear(at(3600), &says(0, 1, State::Running(2)));
+    assert!(matches!(quorum.decide(at(3600)), Decision::End { generation: 2, .. }), "pod 1 is silent");
+    assert_eq!(quorum.last_failure(), None);
+}
+
+#[test]
 fn a_final_failure_ends_the_job() {
     let mut quorum = formed(2);
     quorum.hear(at(1), &fails(1, 1, FailureReason::Data));
