@@ -84,7 +84,7 @@ e2e: images ## run the end-to-end tests on the cluster of this machine, or on KU
 	@scripts/e2e.sh "$(CLUSTER)" "$(IMAGES)" $(addsuffix ::,$(GROUP))
 
 .PHONY: mutants
-mutants: prerequisites libtorch ## mutation tests of attacks, objectives, optimizers, evaluation: 150 mutants in at most an hour; SHARD=1, SEED=0
+mutants: prerequisites libtorch ## mutation tests of attacks, objectives, optimizers, evaluation: 150 mutants in about an hour; SHARD=1, SEED=0
 	cargo install --quiet --locked --version 27.1.0 --root "$(CACHE)/tools" --target-dir "$(CACHE)/target-tools" cargo-mutants
 	PATH="$(CACHE)/tools/bin:$$PATH" CARGO_TARGET_DIR="$(CACHE)/mutants/target" scripts/mutants.py "$(CACHE)/mutants" \
 		--seed "$(SEED)" --shard "$(SHARD)"

@@ -3,7 +3,7 @@
 #   LIBRARIES  a folder with libtorch 2.11 and its CUDA libraries; by default, the one in the PyTorch of $PYTHON (python3)
 #   PYTHON     a Python with PyTorch 2.11, for the libraries and for the comparison
 set -euo pipefail
-what=${1:?usage: run.sh test|bench}
+what=${1:?usage: run.sh test [NAME…] | run.sh bench [IMAGES…]}
 shift
 cd "$(dirname "$0")"
 python=${PYTHON:-python3}
@@ -19,5 +19,5 @@ case $what in
     if has_torch; then export DATJOB_BENCH_PYTHON="$python" DATJOB_BENCH_SCRIPT="$PWD/pytorch_step.py"; fi
     exec bin/gpu-bench "$@"
     ;;
-  *) echo "usage: run.sh test|bench" >&2; exit 2 ;;
+  *) echo "usage: run.sh test [NAME…] | run.sh bench [IMAGES…]" >&2; exit 2 ;;
 esac

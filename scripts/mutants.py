@@ -117,8 +117,13 @@ def run(root, mutant, log):
 
 
 def copy_sources(root):
-    """The files of git. Their times stay, so that cargo compiles only what has changed."""
-    files = subprocess.run(["git", "ls-files", "-z"], check=True, stdout=subprocess.PIPE, text=True).stdout.split("\0")[:-1]
+    """Makes the copy equal to the files of git. Files that have not changed keep their times, so that cargo compiles only
+    what has changed."""
+    listed = subprocess.run(["git", "ls-files", "-z"], check=True, stdout=subprocess.PIPE, text=True).stdout.split("\0")[:-1]
+    files = {file for file in listed if pathlib.Path(file).exists()}
+    for path in root.rglob("*"):
+        if path.is_file() and str(path.relative_to(root)) not in files:
+            path.unlink()
     for file in files:
         (root / file).parent.mkdir(parents=True, exist_ok=True)
         source = pathlib.Path(file).read_bytes()

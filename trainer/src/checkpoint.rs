@@ -84,6 +84,10 @@ pub struct Manifest {
     /// Fingerprint of the data set that was trained on; absent in checkpoints of trainers that took none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub data: Option<String>,
+    /// Fingerprint of the additional images and their labels; absent without them, and in checkpoints of trainers that took
+    /// none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub additional_data: Option<String>,
     /// SHA-256 of the file of tensors.
     pub sha256: String,
     /// The best weights so far.
@@ -227,12 +231,14 @@ pub struct Directory {
     path: PathBuf,
     training_hash: String,
     data: String,
+    additional_data: Option<String>,
 }
 
 impl Directory {
-    /// The directory at `path` of the training with this hash on the data set with this fingerprint.
-    pub fn new(path: &Path, training_hash: String, data: String) -> Self {
-        Self { path: path.to_owned(), training_hash, data }
+    /// The directory at `path` of the training with this hash, on the data set and the additional images with these
+    /// fingerprints.
+    pub fn new(path: &Path, training_hash: String, data: String, additional_data: Option<String>) -> Self {
+        Self { path: path.to_owned(), training_hash, data, additional_data }
     }
 
     /// Fails if the volume has less than this number of free bytes. A file system that does not say is taken to have room.
@@ -270,6 +276,7 @@ impl Directory {
             validation_pending,
             training_hash: self.training_hash.clone(),
             data: Some(self.data.clone()),
+            additional_data: self.additional_data.clone(),
             sha256: sha256.clone(),
             best: best.cloned(),
             overfitting_reference: overfitting_reference.cloned(),
@@ -323,7 +330,10 @@ impl Directory {
             let (expected, found) = (self.training_hash.clone(), manifest.training_hash);
             return Err(CheckpointError::OtherTraining { path, expected, found });
         }
-        if manifest.data.as_ref().is_some_and(|data| *data != self.data) {
+        let is_other = |found: Option<&String>, own| found.is_some_and(|found| Some(found) != own);
+        if is_other(manifest.data.as_ref(), Some(&self.data))
+            || is_other(manifest.additional_data.as_ref(), self.additional_data.as_ref())
+        {
             return Err(CheckpointError::OtherData { path });
         }
         Ok(Some(manifest))

@@ -68,7 +68,11 @@ pub fn run(assignment: &Assignment, tell: Tell<'_>) -> Result<(), TrainError> {
     if let Some(spec) = &training.data.additional {
         additional::add(&mut data, spec, assignment, placement, &evaluation)?;
     }
-    let checkpoints = Directory::new(&assignment.checkpoints, training.hash(), fingerprint);
+    if let Some(additional) = data.additional_fingerprint() {
+        world::require_same_data(&evaluation, additional)?;
+    }
+    let additional = data.additional_fingerprint().map(ToOwned::to_owned);
+    let checkpoints = Directory::new(&assignment.checkpoints, training.hash(), fingerprint, additional);
     let mut state = State::new(training, &contents, placement.device())?;
     let saved_tensors = checkpointing::resume(&mut state, &checkpoints, assignment, &contents, &group, tell)?;
     let card = checkpointing::weights_card(training, &contents, state.validation_seed);
@@ -92,7 +96,7 @@ pub fn run(assignment: &Assignment, tell: Tell<'_>) -> Result<(), TrainError> {
         rank.report_position(outputs.history());
         rank.outputs = Some(outputs);
     }
-    let exchange = Exchange::new(training, &rank.state, &rank.group, gradients)?;
+    let exchange = Exchange::new(training, &rank.state, &rank.group, gradients, placement)?;
     rank.train(exchange)?;
     rank.finish(assignment)
 }

@@ -149,10 +149,13 @@ fn evaluation_matches_the_cpu() {
 
 /// Images of noise, with labels 0 to 9 in turn.
 fn random_images(shape: [i64; 3], count: usize) -> Images {
+    Images::new(shape, random_pixels(shape, count), (0..count).map(|index| (index % 10) as u16).collect())
+}
+
+fn random_pixels(shape: [i64; 3], count: usize) -> Vec<u8> {
     let mut stream = random::Stream::order(5, 0);
     let size = count * shape.iter().product::<i64>() as usize;
-    let pixels: Vec<u8> = (0..size).map(|_| stream.below(256) as u8).collect();
-    Images::new(shape, pixels, (0..count).map(|index| (index % 10) as u16).collect())
+    (0..size).map(|_| stream.below(256) as u8).collect()
 }
 
 /// The counts of all images under PGD-5 at 0.02.

@@ -54,7 +54,8 @@ pub struct PodOptions {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub service_account_name: Option<String>,
     /// Environment variables of the trainer container, at most 128. Names that start with `DATJOB_` are reserved,
-    /// except `DATJOB_LOG`, which sets the log level.
+    /// except `DATJOB_LOG`, which sets the log level. `OMP_NUM_THREADS` sets the CPU threads of a worker; by default the
+    /// workers of a pod share the cores of its CPU limit.
     #[schemars(length(max = 128))]
     pub env: Vec<EnvVar>,
     /// Additional volumes of the pods, at most 32.

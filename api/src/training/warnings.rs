@@ -13,7 +13,8 @@ impl Training {
             return Vec::new();
         }
         vec![format!(
-            "spec.training.schedule.decay.piecewise.at: {} has no effect: schedule.epochs is {epochs}",
+            "spec.training.schedule.decay.piecewise.at: {} without effect, because schedule.epochs is {epochs}; remove what \
+             is not less, or raise schedule.epochs",
             late.join(", ")
         )]
     }
@@ -43,7 +44,7 @@ mod tests {
         assert_eq!(warnings(&json!({"cosine": {}})), Vec::<String>::new());
         let found = warnings(&json!({"piecewise": {"at": [29, 30, 75]}}));
         assert!(
-            found[0].starts_with("spec.training.schedule.decay.piecewise.at: 30, 75 has no effect"),
+            found[0].starts_with("spec.training.schedule.decay.piecewise.at: 30, 75 without effect, because"),
             "{found:?}"
         );
     }

@@ -108,7 +108,7 @@ fn square_breaks_a_layer_without_gradient() {
     let robust: Vec<u64> = counts.attacks[1].iter().map(ClassCounts::sum).collect();
     assert!(counts.robust(0) > 50, "PGD is fooled: {counts:?}");
     assert!(robust[3] < robust[2], "Square is not: {robust:?}");
-    let zero = "Zero gradients: the gradient of the cross-entropy is zero at 100 of 100";
+    let zero = "Zero gradients: the gradient of the cross-entropy is zero at 100 of the 100";
     assert!(warnings.iter().any(|warning| warning.starts_with(zero)), "{warnings:?}");
     assert!(warnings.iter().any(|warning| warning.starts_with("Square's gain")), "{warnings:?}");
 }

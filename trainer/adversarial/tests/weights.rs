@@ -46,6 +46,11 @@ fn rejects_other_files_with_a_message() {
     };
     let no_state_dict = state_dict::read(&path("no_state_dict.pt")).unwrap_err().to_string();
     assert!(no_state_dict.contains("state dict not found; save model.state_dict()"), "{no_state_dict}");
+    let several = state_dict::read(&path("averaged.pt")).unwrap_err().to_string();
+    assert!(
+        several.contains("several state dicts of the same network: model, model_ema; save the one"),
+        "{several}"
+    );
     assert!(state_dict::read(&path("none.pt")).unwrap_err().to_string().contains("none.pt"));
     let whole = fs::read(path("state_dict.pt")).unwrap();
     let truncated = message(&whole[..whole.len() / 2]);

@@ -84,6 +84,8 @@ int datjob_reducer_new(
         /*bucket_bytes_cap_list=*/std::vector<int64_t>{});
     handle->logger = std::make_shared<c10d::Logger>(handle->reducer);
     handle->reducer->set_logger(handle->logger);
+    // Without a profiler, times are measured in the first ten steps, then in every tenth.
+    handle->reducer->set_ddp_runtime_logging_sample_rate(10);
     handle->logger->set_construction_data_and_log(
         "datjob", /*device_ids=*/{}, /*output_device=*/-1, /*broadcast_buffers=*/false, /*has_sync_bn=*/false,
         /*static_graph=*/false);

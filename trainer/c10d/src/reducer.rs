@@ -35,7 +35,7 @@ impl Default for ReducerOptions {
     }
 }
 
-/// Statistics of the steps. Times are measured in each of the first ten steps, then in every hundredth.
+/// Statistics of the steps. Times are measured in each of the first ten steps, then in every tenth.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct ReducerStatistics {
     /// Number of reduced backward passes.

@@ -100,6 +100,13 @@ impl Images {
         self.shape.iter().product::<i64>() as usize
     }
 
+    /// A hash of the images and their labels, in hexadecimal.
+    pub fn fingerprint(&self) -> String {
+        let mut hash = Sha256::new();
+        self.hash_into(&mut hash);
+        hex::encode(hash.finalize())
+    }
+
     /// Hashes shape and labels, and the pixels in memory or the locations of encoded images.
     pub(super) fn hash_into(&self, hash: &mut Sha256) {
         self.shape.iter().for_each(|size| hash.update(size.to_le_bytes()));

@@ -107,9 +107,9 @@ fn skipped_files(dir: &Path, train: &[PathBuf], test: &[PathBuf]) -> Result<Skip
     for entry in fs::read_dir(dir).map_err(reading)? {
         let path = entry.map_err(reading)?.path();
         if path.is_dir() {
-            let below = fs::read_dir(&path).map_err(reading)?.map(|entry| Ok(entry?.path()));
-            let below: Vec<PathBuf> = below.collect::<Result<_, io::Error>>().map_err(reading)?;
-            others.extend(below.into_iter().filter(|path| is_shard(path)));
+            // A folder that is not readable (lost+found) is none of the data set's.
+            let below = fs::read_dir(&path).into_iter().flatten().flatten().map(|entry| entry.path());
+            others.extend(below.filter(|path| is_shard(path)));
         } else if !shards.contains(&path) && !path.ends_with(CLASSES_FILE) && path.is_file() {
             others.insert(path);
         }

@@ -111,8 +111,9 @@ pub struct Time {
 }
 
 impl Time {
-    /// Of a training with that history, which ends now after an evaluation on the test set.
-    pub fn of(history: &History, test: Duration) -> Self {
+    /// Of a training with that history, which ends now after an evaluation on the test set. `peak_gpu_memory_bytes` is the most
+    /// memory that the tensors of this process have held.
+    pub fn of(history: &History, test: Duration, peak_gpu_memory_bytes: Option<u64>) -> Self {
         let records = &history.epochs;
         let sum = |seconds: &dyn Fn(&EpochRecord) -> f64| milliseconds(records.iter().map(seconds).sum());
         let training_seconds = sum(&|record| record.timing.epoch_seconds);
@@ -131,6 +132,7 @@ impl Time {
             peak_gpu_memory_bytes: records
                 .iter()
                 .filter_map(|record| record.timing.peak_gpu_memory_bytes)
+                .chain(peak_gpu_memory_bytes)
                 .max(),
         }
     }

@@ -27,7 +27,7 @@ fn tensors(value: f64) -> StateDict {
 
 fn directory(hash: &str) -> (tempfile::TempDir, Directory) {
     let temporary = tempfile::tempdir().unwrap();
-    let directory = Directory::new(temporary.path(), hash.into(), "data".into());
+    let directory = Directory::new(temporary.path(), hash.into(), "data".into(), None);
     (temporary, directory)
 }
 
@@ -90,12 +90,23 @@ fn a_damaged_checkpoint_is_refused_with_what_to_do() {
 fn a_checkpoint_of_another_training_is_refused() {
     let (temporary, first) = directory("first");
     save(&first, 1, &tensors(1.0), None);
-    let newest = |hash: &str, data: &str| Directory::new(temporary.path(), hash.into(), data.into()).newest();
+    let newest =
+        |hash: &str, data: &str| Directory::new(temporary.path(), hash.into(), data.into(), None).newest();
     let error = newest("second", "data").unwrap_err().to_string();
     assert!(error.contains("belongs to another training spec"), "{error}");
     let error = newest("first", "other data").unwrap_err().to_string();
     assert!(error.contains("belongs to a training on different images"), "{error}");
     assert!(newest("first", "data").is_ok());
+
+    let with = |additional: Option<&str>| {
+        let additional = additional.map(ToOwned::to_owned);
+        Directory::new(temporary.path(), "first".into(), "data".into(), additional)
+    };
+    assert!(with(Some("a")).newest().is_ok(), "a checkpoint of an older trainer has no fingerprint");
+    save(&with(Some("a")), 2, &tensors(1.0), None);
+    assert!(with(Some("a")).newest().is_ok());
+    let error = with(Some("b")).newest().unwrap_err().to_string();
+    assert!(error.contains("belongs to a training on different images"), "{error}");
 }
 
 #[test]

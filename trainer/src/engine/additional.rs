@@ -2,6 +2,7 @@
 
 use datjob_api::training::{Additional, Dataset, Labels, NamedFile, Teacher};
 use datjob_c10d::{ProcessGroup, ReduceOp};
+use sha2::{Digest, Sha256};
 use tch::{Device, Kind, Tensor};
 
 use super::{NamedFileError, TrainError, accuracy, named_file};
@@ -22,19 +23,26 @@ pub(super) fn add(
 ) -> Result<(), TrainError> {
     let path = named_file::path(assignment, NamedFile::AdditionalImages)?;
     let (images, labels) = datjob_data::read_npz(path, data.train.shape()).map_err(NamedFileError::from)?;
+    let mut fingerprint = Sha256::new();
+    fingerprint.update(images.fingerprint());
     let labels = match &spec.labels {
         Labels::Given(_) => {
             let labels = labels.ok_or_else(|| NamedFileError::NoLabels(path.to_owned()))?;
+            for label in &labels {
+                fingerprint.update(label.to_le_bytes());
+            }
             classes(&labels, data.classes)?
         }
         Labels::None(_) => vec![UNLABELLED; images.len()],
         Labels::Teacher(teacher) => {
             let network = network(teacher, data, assignment, placement)?;
+            // Not its labels: on another CPU or GPU model, the teacher may choose another class for some image.
+            fingerprint.update(state_dict::encode(&network.state(), None)?);
             classes(&labelled(&images, &network, placement.device(), group)?, data.classes)?
         }
     };
     tracing::info!(images = images.len(), "Training with additional images.");
-    data.add_images(&images, &labels);
+    data.add_images(&images, &labels, hex::encode(fingerprint.finalize()));
     Ok(())
 }
 

@@ -9,15 +9,20 @@ use std::{
         Arc,
         atomic::{AtomicU64, Ordering},
     },
-    time::{Duration, Instant},
+    time::Duration,
 };
 
 use datjob_api::{Training, training::Compression};
-use datjob_c10d::{BucketHook, C10dError, ProcessGroup, ReduceOp, Reducer, ReducerOptions};
+use datjob_c10d::{
+    BucketHook, C10dError, ProcessGroup, ReduceOp, Reducer, ReducerOptions, ReducerStatistics,
+};
 use tch::{Tensor, no_grad};
 
 use super::{TrainError, state::State};
-use crate::engine::compress::{CompressedAllReduce, Format, Formats, Rounding};
+use crate::{
+    engine::compress::{CompressedAllReduce, Format, Formats, Rounding},
+    placement::{DeviceEvent, Placement},
+};
 use datjob_adversarial::state_dict::StateDict;
 use datjob_data::random::Stream;
 
@@ -31,19 +36,57 @@ use beyond::Beyond;
 pub(super) struct Exchange {
     way: Way,
     world_size: usize,
-    /// Time in which nothing else was done, where it is measured here.
-    waited: Duration,
+    placement: Placement,
+    /// The begin and the end of each wait in which the device computed nothing, where waits are measured here.
+    waits: Vec<(DeviceEvent, DeviceEvent)>,
     /// Steps since [`Exchange::traffic`].
     steps: u64,
 }
 
 enum Way {
-    /// By the reducer itself, which measures its own times.
-    Gradients(Reducer),
+    /// By the reducer itself, which measures its own times in some of the steps.
+    Gradients { reducer: Reducer, samples: Samples },
     /// By a hook, which counts the bytes that it sends.
     Hooked { reducer: Reducer, sent: Counter },
     /// Local steps.
     Weights { every: u64, sent: u64 },
+}
+
+/// The mean is over every tenth step.
+const SAMPLE_EVERY: u64 = 10;
+
+/// Communication that nothing hid, in the steps that a reducer has measured.
+#[derive(Default)]
+struct Samples {
+    /// The number of the last measured step.
+    step: u64,
+    last: Duration,
+    sum: Duration,
+    count: u32,
+}
+
+impl Samples {
+    /// Adds the last measured step, if it is new.
+    fn add(&mut self, statistics: &ReducerStatistics) {
+        let ReducerStatistics { iterations, last, .. } = statistics;
+        if *iterations == self.step {
+            return;
+        }
+        self.step = *iterations;
+        self.last = last.backward_communication.saturating_sub(last.backward_overlap);
+        // The reducer also measures each of a process's first steps, in which ranks wait for each other longest.
+        if iterations.is_multiple_of(SAMPLE_EVERY) {
+            self.sum += self.last;
+            self.count += 1;
+        }
+    }
+
+    /// The mean since the last call; the newest time if no step was measured since.
+    fn take_mean(&mut self) -> Duration {
+        let mean = self.sum.checked_div(self.count).unwrap_or(self.last);
+        (self.sum, self.count) = (Duration::ZERO, 0);
+        mean
+    }
 }
 
 /// Who counts the bytes that a hook sends.
@@ -74,13 +117,17 @@ impl Exchange {
         state: &State,
         group: &ProcessGroup,
         gradients: Option<ProcessGroup>,
+        placement: Placement,
     ) -> Result<Self, C10dError> {
         let parameters = state.network.parameters();
         let options = ReducerOptions::default();
         let every = u64::from(training.schedule.local_steps());
         let way = match (gradients, &training.communication.compression) {
             _ if every > 1 => Way::Weights { every, sent: 0 },
-            (None, _) => Way::Gradients(Reducer::new(&parameters, group, options)?),
+            (None, _) => {
+                let reducer = Reducer::new(&parameters, group, options)?;
+                Way::Gradients { reducer, samples: Samples::default() }
+            }
             (Some(gradients), None) => {
                 let hook = Box::new(Beyond::new(gradients));
                 let reducer = Reducer::with_hook(&parameters, group, options, hook)?;
@@ -95,19 +142,23 @@ impl Exchange {
                 Way::Hooked { reducer: Reducer::with_hook(&parameters, group, options, hook)?, sent }
             }
         };
-        Ok(Self { way, world_size: group.world_size(), waited: Duration::ZERO, steps: 0 })
+        Ok(Self { way, world_size: group.world_size(), placement, waits: Vec::new(), steps: 0 })
     }
 
     fn reducer(&mut self) -> Option<&mut Reducer> {
         match &mut self.way {
-            Way::Gradients(reducer) | Way::Hooked { reducer, .. } => Some(reducer),
+            Way::Gradients { reducer, .. } | Way::Hooked { reducer, .. } => Some(reducer),
             Way::Weights { .. } => None,
         }
     }
 
     /// Before a step's first forward pass.
     pub(super) fn prepare_forward(&mut self) -> Result<(), C10dError> {
-        self.reducer().map_or(Ok(()), Reducer::prepare_forward)
+        self.reducer().map_or(Ok(()), Reducer::prepare_forward)?;
+        if let Way::Gradients { reducer, samples } = &mut self.way {
+            samples.add(&reducer.statistics()?);
+        }
+        Ok(())
     }
 
     /// Between a step's last forward pass and its backward pass.
@@ -117,10 +168,10 @@ impl Exchange {
 
     /// After the backward pass: waits until gradients are those that the optimizer is to follow.
     pub(super) fn finish(&mut self) -> Result<(), C10dError> {
-        let begin = Instant::now();
         if let Way::Hooked { reducer, .. } = &self.way {
+            let begin = self.placement.record_event()?;
             reducer.finish()?;
-            self.waited += begin.elapsed();
+            self.waits.push((begin, self.placement.record_event()?));
         }
         self.steps += 1;
         Ok(())
@@ -153,14 +204,14 @@ impl Exchange {
     }
 
     fn average(&mut self, tensors: &StateDict, group: &ProcessGroup) -> Result<(), TrainError> {
-        let begin = Instant::now();
+        let begin = self.placement.record_event()?;
         let tensors: Vec<&Tensor> = tensors.iter().map(|(_, tensor)| tensor).collect();
         group.all_reduce_coalesced(&tensors, ReduceOp::Sum)?;
         let ranks = self.world_size as f64;
         no_grad(|| {
             tensors.iter().try_for_each(|tensor| tensor.shallow_clone().f_div_scalar_(ranks).map(drop))
         })?;
-        self.waited += begin.elapsed();
+        self.waits.push((begin, self.placement.record_event()?));
         let bytes = tensors.iter().map(|tensor| bytes_of(tensor)).sum();
         if let Way::Weights { sent, .. } = &mut self.way {
             *sent += ring_bytes(bytes, self.world_size);
@@ -171,16 +222,16 @@ impl Exchange {
     /// What the steps since the last call took.
     pub(super) fn traffic(&mut self) -> Result<Traffic, C10dError> {
         let steps = std::mem::take(&mut self.steps);
-        let waited = std::mem::take(&mut self.waited);
+        let waits = std::mem::take(&mut self.waits).into_iter();
+        let waited =
+            waits.map(|(begin, end)| begin.elapsed_time(&end)).sum::<Result<Duration, C10dError>>()?;
         let gradient_bytes = |reducer: &Reducer| -> Result<u64, C10dError> {
             Ok(ring_bytes(reducer.statistics()?.bucket_bytes.iter().sum(), self.world_size))
         };
         let per_step = |bytes: u64| bytes / steps.max(1);
         Ok(match &mut self.way {
-            Way::Gradients(reducer) => {
-                let mean = reducer.statistics()?.mean;
-                let exposed = mean.backward_communication.saturating_sub(mean.backward_overlap);
-                let exposed = exposed.saturating_mul(u32::try_from(steps).unwrap_or(u32::MAX));
+            Way::Gradients { reducer, samples } => {
+                let exposed = samples.take_mean().saturating_mul(u32::try_from(steps).unwrap_or(u32::MAX));
                 Traffic { exposed, bytes_per_step: gradient_bytes(reducer)? }
             }
             Way::Hooked { reducer, sent: Counter::AllReduce } => {
@@ -236,7 +287,32 @@ fn bytes_of(tensor: &Tensor) -> u64 {
 
 #[cfg(test)]
 mod tests {
+    use datjob_c10d::StepTimes;
+
     use super::*;
+
+    #[test]
+    fn the_mean_is_that_of_the_steps_since_the_last_call() {
+        let measured = |iterations, communication, overlap| {
+            let (communication, overlap) =
+                (Duration::from_millis(communication), Duration::from_millis(overlap));
+            let last = StepTimes {
+                backward_communication: communication,
+                backward_overlap: overlap,
+                ..StepTimes::default()
+            };
+            ReducerStatistics { iterations, last, ..ReducerStatistics::default() }
+        };
+        let mut samples = Samples::default();
+        samples.add(&measured(9, 900, 0));
+        assert_eq!(samples.take_mean(), Duration::from_millis(900), "the newest");
+        for (iteration, communication) in [(10, 300), (10, 300), (20, 500)] {
+            samples.add(&measured(iteration, communication, 100));
+        }
+        assert_eq!(samples.take_mean(), Duration::from_millis(300));
+        samples.add(&measured(30, 2, 0));
+        assert_eq!(samples.take_mean(), Duration::from_millis(2));
+    }
 
     #[test]
     fn a_ring_sends_every_byte_twice_but_for_the_own_share() {

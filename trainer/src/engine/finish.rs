@@ -68,7 +68,7 @@ impl Rank<'_> {
                 results,
                 last,
                 trained_on,
-                time: Time::of(outputs.history(), begin.elapsed()),
+                time: Time::of(outputs.history(), begin.elapsed(), self.placement.peak_memory()?),
                 training: self.training.clone(),
                 contents: self.data.contents(),
                 not_written: Vec::new(),

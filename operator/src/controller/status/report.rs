@@ -64,6 +64,9 @@ impl StatusBuilder<'_> {
         self.record_warnings(&report.warnings);
         if let Some(accuracy) = &report.accuracy {
             self.record_accuracy(accuracy, report);
+        } else if let Some(best) = &report.best {
+            // The agent is new, and no epoch was evaluated since.
+            self.record_best(best, Some(best));
         }
         if let Some(failure) = &report.failure {
             self.next.failure = Some(truncate_failure(failure));
@@ -103,7 +106,8 @@ impl StatusBuilder<'_> {
         // An epoch may be shorter than the time between two reports.
         let known = self.next.accuracy.as_ref().map_or(0, |known| known.epoch);
         if let Some(missed) = &report.overfitting
-            && (known + 1..accuracy.epoch).contains(&missed.epoch)
+            && known < missed.epoch
+            && missed.epoch < accuracy.epoch
         {
             self.record_overfitting(&truncate_accuracy(missed));
         }

@@ -623,6 +623,16 @@ fn evaluations_between_two_reports_are_not_lost() {
     let notes: Vec<_> = sim.events.iter().map(|event| (event.reason, event.key.as_str())).collect();
     let expected = [("Evaluated", "epoch 1"), ("Evaluated", "epoch 2"), (OVERFITTING, "epoch 3")];
     assert_eq!(notes, expected);
+
+    // A new agent knows the best epoch from the checkpoint, and evaluates none before the test set.
+    sim.report(|report| report.best = Some(accuracy(6, 8, None)));
+    assert_eq!(sim.status().best.as_ref().map(|best| best.epoch), Some(6));
+    // The trainer's numbers are not trusted.
+    sim.report(|report| report.accuracy = Some(accuracy(u32::MAX, 1, None)));
+    sim.report(|report| {
+        report.accuracy = Some(accuracy(u32::MAX, 1, None));
+        report.overfitting = Some(collapse());
+    });
 }
 
 #[test]

@@ -1,4 +1,4 @@
-"""Writes state_dict.pt and wrapped.pt in this folder with torch.save, for ../weights.rs to read.
+"""Writes state_dict.pt, wrapped.pt and averaged.pt in this folder with torch.save, for ../weights.rs to read.
 
 Run with  pip install torch==2.11.0 numpy && python state_dict.py
 """
@@ -26,4 +26,5 @@ torch.save(state, here / "state_dict.pt")
 wrapped = {"epoch": 7, "rate": 0.1, "best_acc1": torch.tensor(76.5), "optimizer": {"lr": [1, None, True]},
            "state_dict": {"module." + name: tensor for name, tensor in state.items()}}
 torch.save(wrapped, here / "wrapped.pt")
+torch.save({"model": {"module.weight": numbers}, "model_ema": {"weight": numbers}, "mean": {"of": numbers}}, here / "averaged.pt")
 torch.save([1, 2, 3], here / "no_state_dict.pt")

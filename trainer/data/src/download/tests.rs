@@ -205,6 +205,18 @@ fn tar_with_links(files: &[(&str, &[u8])], links: &[(&str, tar::EntryType, &str)
 }
 
 #[test]
+fn unpacks_archives_that_were_joined() {
+    let [one, two] = [["train/a/1.jpg", "val/a/1.jpg"], ["train/b/1.jpg", "val/b/1.jpg"]]
+        .map(|[train, val]| tar_of(&[(train, b"x"), (val, b"y")]));
+    for archive in [[one.clone(), two.clone()].concat(), [gzip(&one), gzip(&two)].concat()] {
+        let (url, _) = serve(vec![ok(&archive)]);
+        let dir = tempfile::tempdir().unwrap();
+        download(Dataset::ImageFolder, &source(&url, &archive), dir.path(), RETRY, &|_, _| {}).unwrap();
+        assert!(dir.path().join("train/a/1.jpg").exists() && dir.path().join("val/b/1.jpg").exists());
+    }
+}
+
+#[test]
 fn links_within_the_archive_become_files() {
     let files: [(&str, &[u8]); 4] = [
         ("d/train/a/1.jpg", b"one"),

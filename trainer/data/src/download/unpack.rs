@@ -82,6 +82,8 @@ impl Unpacking<'_> {
     ) -> Result<(), DownloadError> {
         let reader = open_archive(archive).map_err(|error| self.invalid(error))?;
         let mut tar = tar::Archive::new(reader.take(dataset_files::archive_limit(self.dataset)));
+        // Archives may be joined (`cat a.tar b.tar`): the end of the first is not the end of the file.
+        tar.set_ignore_zeros(true);
         for entry in tar.entries().map_err(|error| self.invalid(error))? {
             visit(self, &mut entry.map_err(|error| self.invalid(error))?)?;
         }

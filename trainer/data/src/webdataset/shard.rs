@@ -57,6 +57,8 @@ pub(super) fn read_index(path: &Path, shard: u32, classes: Option<usize>) -> Res
     let length = file.metadata().map_err(invalid_tar)?.len();
     let contents = file.try_clone().map_err(invalid_tar)?;
     let mut archive = tar::Archive::new(BoundedReader { file, bytes_since_seek: 0 });
+    // Archives may be joined (`cat a.tar b.tar`): the end of the first is not the end of the file.
+    archive.set_ignore_zeros(true);
     let shard_name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
     let mut index = ShardIndex { shard: shard_name, ..ShardIndex::default() };
     let mut current: Option<PartialSample> = None;

@@ -172,6 +172,19 @@ fn warns_of_entries_that_may_be_images() {
 }
 
 #[test]
+fn reads_shards_that_were_joined() {
+    let [first, second] = [["1.jpg", "1.cls"], ["2.jpg", "2.cls"]]
+        .map(|[image, class]| tar_of(&[(image, b"x"), (class, b"1")]));
+    let joined = [first.clone(), second].concat();
+    let (_dir, data) = load_files(&[("train-0.tar", &joined), ("val-0.tar", &first)]);
+    let data = data.unwrap();
+    assert_eq!((data.train.len(), data.test.len()), (2, 1));
+    let garbage = [first.clone(), vec![7; 1024]].concat();
+    let error = load_files(&[("train-0.tar", &garbage), ("val-0.tar", &first)]).1.unwrap_err();
+    assert!(error.starts_with("DIR/train-0.tar: invalid tar file: "), "{error}");
+}
+
+#[test]
 fn warns_of_shards_in_folders_below() {
     let shard = tar_of(&[("1.jpg", b"x"), ("1.cls", b"1")]);
     let (dir, data) = load_files(&[("train-0.tar", &shard), ("val-0.tar", &shard)]);

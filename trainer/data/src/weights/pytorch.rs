@@ -1,6 +1,9 @@
 //! Reads the archive of `torch.save`: a pickle that describes the tensors, and one file per storage.
 
-use std::io::{Read, Seek};
+use std::{
+    collections::BTreeSet,
+    io::{Read, Seek},
+};
 
 use zip::{ZipArchive, result::ZipError};
 
@@ -39,6 +42,13 @@ pub enum PytorchError {
     /// The pickle has no dictionary of tensors.
     #[error("state dict not found; save model.state_dict()")]
     NoStateDict,
+    /// The pickle has several dictionaries with the same tensors.
+    #[error(
+        "several state dicts of the same network: {}; save the one to use, for example \
+         torch.save(checkpoint[\"{}\"], \"weights.pt\")",
+        .0.join(", "), .0.last().map_or("", String::as_str)
+    )]
+    Ambiguous(Vec<String>),
     /// The description of a tensor is invalid.
     #[error("tensor {name}: {problem}")]
     Tensor {
@@ -63,7 +73,7 @@ pub(super) fn read(file: impl Read + Seek) -> Result<Vec<(String, RawTensor)>, P
         return Err(PytorchError::BigEndian);
     }
     let pickle = Pickle::parse(&read_entry(&mut archive, &format!("{root}data.pkl"), PICKLE_MAX_BYTES)?)?;
-    let items = state_dict(&pickle).ok_or(PytorchError::NoStateDict)?;
+    let items = state_dict(&pickle)?.ok_or(PytorchError::NoStateDict)?;
     items
         .into_iter()
         .map(|(name, arguments)| {
@@ -88,16 +98,41 @@ fn read_entry<R: Read + Seek>(
     Ok(content)
 }
 
-/// The names and tensors of the state dict: the value of a known key, or else the dictionary itself.
-fn state_dict(pickle: &Pickle) -> Option<Vec<(String, &[Id])>> {
-    let Object::Dictionary(items) = pickle.root() else { return None };
-    let non_empty = |items: &[(Id, Id)]| Some(tensors(pickle, items)).filter(|tensors| !tensors.is_empty());
-    let wrapped = STATE_DICT_KEYS.iter().find_map(|expected| {
+/// A state dict, as names and arguments of tensors.
+type StateDict<'a> = Vec<(String, &'a [Id])>;
+
+/// The state dict: the value of a known key, or else the dictionary itself. A second dictionary with tensors of the same names
+/// could be the one that is wanted, for example averaged weights.
+fn state_dict(pickle: &Pickle) -> Result<Option<StateDict<'_>>, PytorchError> {
+    let Object::Dictionary(items) = pickle.root() else { return Ok(None) };
+    let dictionary = |value: Id| match pickle.get(value) {
+        Object::Dictionary(items) => Some(tensors(pickle, items)).filter(|tensors| !tensors.is_empty()),
+        _ => None,
+    };
+    let known = STATE_DICT_KEYS.iter().find_map(|expected| {
         let (_, value) = items.iter().find(|(key, _)| is_text(pickle.get(*key), expected))?;
-        let Object::Dictionary(items) = pickle.get(*value) else { return None };
-        non_empty(items)
+        Some((*expected, *value, dictionary(*value)?))
     });
-    wrapped.or_else(|| non_empty(items))
+    let Some((key, value, found)) = known else {
+        return Ok(Some(tensors(pickle, items)).filter(|tensors| !tensors.is_empty()));
+    };
+    let names = |tensors: &StateDict<'_>| -> BTreeSet<String> {
+        let strip = |name: &str| name.strip_prefix(MODULE_PREFIX).unwrap_or(name).to_owned();
+        tensors.iter().map(|(name, _)| strip(name)).collect()
+    };
+    let wanted = names(&found);
+    // One dictionary may stand under many keys: it is looked at once.
+    let mut seen = BTreeSet::from([value]);
+    let mut same = vec![key.to_owned()];
+    for (key, value) in items {
+        if let Object::Text(key) = pickle.get(*key)
+            && seen.insert(*value)
+            && dictionary(*value).is_some_and(|other| names(&other) == wanted)
+        {
+            same.push(key.clone());
+        }
+    }
+    if same.len() > 1 { Err(PytorchError::Ambiguous(same)) } else { Ok(Some(found)) }
 }
 
 fn is_text(object: &Object, expected: &str) -> bool {

@@ -5,7 +5,7 @@ use std::{
     thread,
 };
 
-use datjob_c10d::{BucketHook, C10dError, ErrorDetails, Member};
+use datjob_c10d::{BucketHook, C10dError, ErrorDetails, Member, libtorch_message};
 use tch::Tensor;
 
 use crate::engine::compress::{CompressError, CompressedAllReduce, Rounding};
@@ -74,7 +74,9 @@ impl BucketHook for Background {
             match self.averaged.recv() {
                 Ok(Ok(())) => {}
                 Ok(Err(CompressError::Collective(error))) => return Err(error),
-                Ok(Err(CompressError::Tensor(error))) => return Err(failed(self.member, &error.to_string())),
+                Ok(Err(CompressError::Tensor(error))) => {
+                    return Err(failed(self.member, &libtorch_message(&error)));
+                }
                 Err(_) => {
                     return Err(failed(
                         self.member,

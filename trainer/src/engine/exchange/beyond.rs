@@ -1,6 +1,6 @@
 //! The reducer's own all-reduce, waited for after the backward pass instead of within it.
 
-use datjob_c10d::{BucketHook, C10dError, ErrorDetails, ProcessGroup, ReduceOp, Work};
+use datjob_c10d::{BucketHook, C10dError, ErrorDetails, ProcessGroup, ReduceOp, Work, libtorch_message};
 use tch::Tensor;
 
 /// Averages buckets while what comes after the backward pass goes on.
@@ -23,7 +23,7 @@ impl BucketHook for Beyond {
             C10dError::Other(ErrorDetails {
                 operation: "averaging gradients".to_owned(),
                 member: Some(self.group.member()),
-                message: error.to_string(),
+                message: libtorch_message(&error),
             })
         })?;
         self.under_way.push(self.group.all_reduce_async(&gradient, ReduceOp::Sum)?);
