@@ -84,7 +84,7 @@ pub struct Manifest {
     /// Fingerprint of the data set that was trained on; absent in checkpoints of trainers that took none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub data: Option<String>,
-    /// Fingerprint of the additional images and their labels; absent without them, and in checkpoints of trainers that took
+    /// Fingerprint of the additional images and the source of their labels; absent without them, and in checkpoints of trainers that took
     /// none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub additional_data: Option<String>,

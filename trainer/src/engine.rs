@@ -65,13 +65,9 @@ pub fn run(assignment: &Assignment, tell: Tell<'_>) -> Result<(), TrainError> {
     if let Some(warning) = data.warning.take().filter(|_| group.rank() == 0) {
         tell(Event::Warning(warning));
     }
-    if let Some(spec) = &training.data.additional {
-        additional::add(&mut data, spec, assignment, placement, &evaluation)?;
-    }
-    if let Some(additional) = data.additional_fingerprint() {
-        world::require_same_data(&evaluation, additional)?;
-    }
-    let additional = data.additional_fingerprint().map(ToOwned::to_owned);
+    let spec = training.data.additional.as_ref();
+    let additional =
+        spec.map(|spec| additional::add(&mut data, spec, assignment, placement, &evaluation)).transpose()?;
     let checkpoints = Directory::new(&assignment.checkpoints, training.hash(), fingerprint, additional);
     let mut state = State::new(training, &contents, placement.device())?;
     let saved_tensors = checkpointing::resume(&mut state, &checkpoints, assignment, &contents, &group, tell)?;

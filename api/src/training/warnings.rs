@@ -13,8 +13,8 @@ impl Training {
             return Vec::new();
         }
         vec![format!(
-            "spec.training.schedule.decay.piecewise.at: {} without effect, because schedule.epochs is {epochs}; remove what \
-             is not less, or raise schedule.epochs",
+            "spec.training.schedule.decay.piecewise.at: no effect after the last epoch ({epochs}): {}; remove these numbers \
+             or raise schedule.epochs",
             late.join(", ")
         )]
     }
@@ -44,7 +44,9 @@ mod tests {
         assert_eq!(warnings(&json!({"cosine": {}})), Vec::<String>::new());
         let found = warnings(&json!({"piecewise": {"at": [29, 30, 75]}}));
         assert!(
-            found[0].starts_with("spec.training.schedule.decay.piecewise.at: 30, 75 without effect, because"),
+            found[0].starts_with(
+                "spec.training.schedule.decay.piecewise.at: no effect after the last epoch (30): 30, 75;"
+            ),
             "{found:?}"
         );
     }

@@ -3,8 +3,8 @@
 //! within the ℓ2 radius σ Φ⁻¹(p), where p is a lower bound of its probability.
 //!
 //! Each rank certifies whole images. The noise depends on the seed and the image only, and is drawn in batches of a fixed
-//! size, so the counts do not depend on the world size; the network computes a batch in parts that fit in memory. The device draws the noise (100,000 noisy images for each image),
-//! so a GPU's counts differ from a CPU's.
+//! size, so the counts do not depend on the world size. The network computes a batch in parts that fit in memory. The device
+//! draws the noise (100,000 noisy images for each image), so a GPU's counts differ from a CPU's.
 
 use datjob_api::{report::CertifiedCount, training::Certify};
 use datjob_data::{Images, random::Stream};
@@ -237,7 +237,7 @@ mod tests {
         };
         let (class, radius) = certify(300).unwrap().unwrap();
         // A part that is lost or counted twice changes the radius: p is 0.79.
-        assert!(class == 1 && radius <= 0.2 && radius > 0.19 - 0.01, "{class} {radius}");
+        assert!(class == 1 && radius <= 0.2 && radius > 0.18, "{class} {radius}");
         assert!(certify(0).unwrap_err().to_string().contains("out of memory"));
     }
 

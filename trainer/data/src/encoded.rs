@@ -161,6 +161,9 @@ fn entry_name(path: &Path, range: ShardRange) -> io::Result<String> {
     Ok(header.path()?.display().to_string())
 }
 
+/// Folder that file systems create at the root of a volume. Often only root can read it.
+pub(super) const LOST_AND_FOUND: &str = "lost+found";
+
 /// The result of `find` in `dir` or in its only subfolder. Archives often contain a single top-level folder.
 pub(super) fn find_root<T>(dir: &Path, find: impl Fn(&Path) -> Option<T>) -> Option<T> {
     find(dir).or_else(|| find(&only_subfolder(dir)?))
@@ -171,7 +174,6 @@ fn only_subfolder(dir: &Path) -> Option<PathBuf> {
         path.is_dir() && path.file_name().is_some_and(|name| !name.to_string_lossy().starts_with('.'))
     };
     let mut folders = fs::read_dir(dir).ok()?.filter_map(|entry| Some(entry.ok()?.path())).filter(visible);
-    // The file system creates lost+found at the root of a volume.
-    let mut folders = folders.by_ref().filter(|path| !path.ends_with("lost+found"));
+    let mut folders = folders.by_ref().filter(|path| !path.ends_with(LOST_AND_FOUND));
     folders.next().filter(|_| folders.next().is_none())
 }

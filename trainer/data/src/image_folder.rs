@@ -10,7 +10,7 @@ use datjob_api::training::Dataset;
 
 use super::{
     DataError, DataSet, Images, Tally, UNLABELLED,
-    encoded::{self, EncodedImages, ImageLocations},
+    encoded::{self, EncodedImages, ImageLocations, LOST_AND_FOUND},
     skipped::SkippedFiles,
 };
 
@@ -24,9 +24,6 @@ pub(super) const UNEXPECTED_FILE: &str = "unexpected file among the images; name
 
 /// The message about an image outside the class folders.
 pub(super) const OUTSIDE_CLASS_FOLDER: &str = "image outside a class folder; expected CLASS/NAME.jpg";
-
-/// Folder that file systems create at their root.
-const LOST_AND_FOUND: &str = "lost+found";
 
 const MISSING_CLASSES: &str = "class folders are missing; expected one folder per class, named as in train";
 

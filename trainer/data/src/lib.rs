@@ -71,30 +71,21 @@ pub struct DataSet {
     pub warning: Option<String>,
     /// The number of additional images at the end of `train`.
     additional_count: usize,
-    /// A hash of the additional images and their labels.
-    additional_fingerprint: Option<String>,
 }
 
 impl DataSet {
     /// A data set without additional images.
     fn new(train: Images, test: Images, classes: i64) -> Self {
-        Self { train, test, classes, warning: None, additional_count: 0, additional_fingerprint: None }
+        Self { train, test, classes, warning: None, additional_count: 0 }
     }
 
-    /// Appends additional training images of the same shape. Each label is a class or [`UNLABELLED`]. `fingerprint` identifies
-    /// the images and the source of the labels.
+    /// Appends additional training images of the same shape. Each label is a class or [`UNLABELLED`].
     ///
     /// # Panics
     /// If the images or the data set are encoded on disk, or if shapes or lengths do not match.
-    pub fn add_images(&mut self, images: &Images, labels: &[u16], fingerprint: String) {
-        self.additional_fingerprint = Some(fingerprint);
+    pub fn add_images(&mut self, images: &Images, labels: &[u16]) {
         self.train.append(images, labels);
         self.additional_count += labels.len();
-    }
-
-    /// The fingerprint of the images that [`add_images`](Self::add_images) added.
-    pub fn additional_fingerprint(&self) -> Option<&str> {
-        self.additional_fingerprint.as_deref()
     }
 
     /// The indices of the additional images.

@@ -107,7 +107,7 @@ fn skipped_files(dir: &Path, train: &[PathBuf], test: &[PathBuf]) -> Result<Skip
     for entry in fs::read_dir(dir).map_err(reading)? {
         let path = entry.map_err(reading)?.path();
         if path.is_dir() {
-            // A folder that is not readable (lost+found) is none of the data set's.
+            // A folder that cannot be read, such as lost+found, is ignored: no shards are expected in folders.
             let below = fs::read_dir(&path).into_iter().flatten().flatten().map(|entry| entry.path());
             others.extend(below.filter(|path| is_shard(path)));
         } else if !shards.contains(&path) && !path.ends_with(CLASSES_FILE) && path.is_file() {

@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 use super::CheckpointError;
 use crate::outputs::{
     estimates::{AccuracyEstimate, CONFIDENCE, METHOD, TestSummary},
-    history::{EpochRecord, History},
+    history::{EpochRecord, History, round_to_milliseconds},
 };
 use datjob_data::{files, weights::WeightsCard};
 
@@ -115,20 +115,21 @@ impl Time {
     /// memory that the tensors of this process have held.
     pub fn of(history: &History, test: Duration, peak_gpu_memory_bytes: Option<u64>) -> Self {
         let records = &history.epochs;
-        let sum = |seconds: &dyn Fn(&EpochRecord) -> f64| milliseconds(records.iter().map(seconds).sum());
+        let sum =
+            |seconds: &dyn Fn(&EpochRecord) -> f64| round_to_milliseconds(records.iter().map(seconds).sum());
         let training_seconds = sum(&|record| record.timing.epoch_seconds);
         Self {
             started_at: history.started_at,
             finished_at: Timestamp::now(),
             epochs: records.len(),
             training_seconds,
-            seconds_per_epoch: milliseconds(training_seconds / records.len().max(1) as f64),
+            seconds_per_epoch: round_to_milliseconds(training_seconds / records.len().max(1) as f64),
             attack_seconds: sum(&|record| record.timing.attack_seconds),
             communication_seconds: sum(&|record| record.timing.communication_seconds),
             bytes_per_step: records.iter().map(|record| record.timing.bytes_per_step).sum::<u64>()
                 / records.len().max(1) as u64,
             validation_seconds: sum(&|record| record.validation_seconds.unwrap_or(0.0)),
-            test_seconds: milliseconds(test.as_secs_f64()),
+            test_seconds: round_to_milliseconds(test.as_secs_f64()),
             peak_gpu_memory_bytes: records
                 .iter()
                 .filter_map(|record| record.timing.peak_gpu_memory_bytes)
@@ -136,10 +137,6 @@ impl Time {
                 .max(),
         }
     }
-}
-
-fn milliseconds(seconds: f64) -> f64 {
-    (seconds * 1e3).round() / 1e3
 }
 
 /// What is read again: the rest may be of another release.

@@ -5,7 +5,7 @@ use datjob_c10d::{ProcessGroup, ReduceOp};
 use sha2::{Digest, Sha256};
 use tch::{Device, Kind, Tensor};
 
-use super::{NamedFileError, TrainError, accuracy, named_file};
+use super::{NamedFileError, TrainError, accuracy, named_file, world};
 use crate::{placement::Placement, worker_protocol::Assignment};
 use datjob_adversarial::{evaluate, model::Network, state_dict};
 use datjob_data::{DataSet, Images, UNLABELLED};
@@ -13,14 +13,15 @@ use datjob_data::{DataSet, Images, UNLABELLED};
 /// Images that a teacher labels at once. The same for every world, so that labels do not depend on it.
 const BATCH: usize = 512;
 
-/// Adds the images that the spec names to those that are trained on. All ranks call it.
+/// Adds the additional images of the spec to the training images. Returns a fingerprint of the images and of the source of
+/// their labels, which is the same on all ranks. All ranks call it.
 pub(super) fn add(
     data: &mut DataSet,
     spec: &Additional,
     assignment: &Assignment,
     placement: Placement,
     group: &ProcessGroup,
-) -> Result<(), TrainError> {
+) -> Result<String, TrainError> {
     let path = named_file::path(assignment, NamedFile::AdditionalImages)?;
     let (images, labels) = datjob_data::read_npz(path, data.train.shape()).map_err(NamedFileError::from)?;
     let mut fingerprint = Sha256::new();
@@ -36,14 +37,16 @@ pub(super) fn add(
         Labels::None(_) => vec![UNLABELLED; images.len()],
         Labels::Teacher(teacher) => {
             let network = network(teacher, data, assignment, placement)?;
-            // Not its labels: on another CPU or GPU model, the teacher may choose another class for some image.
+            // The weights, not the labels: the class of an image can depend on the CPU or GPU model.
             fingerprint.update(state_dict::encode(&network.state(), None)?);
             classes(&labelled(&images, &network, placement.device(), group)?, data.classes)?
         }
     };
     tracing::info!(images = images.len(), "Training with additional images.");
-    data.add_images(&images, &labels, hex::encode(fingerprint.finalize()));
-    Ok(())
+    data.add_images(&images, &labels);
+    let fingerprint = hex::encode(fingerprint.finalize());
+    world::require_same_data(group, &fingerprint)?;
+    Ok(fingerprint)
 }
 
 /// Labels as classes of the data set.

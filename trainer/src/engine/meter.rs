@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 use datjob_api::report::{Progress, Timing};
 
 use super::exchange::Traffic;
+use crate::outputs::history::round_to_milliseconds;
 
 /// Least time between two reports of progress.
 const INTERVAL: Duration = Duration::from_secs(1);
@@ -98,11 +99,11 @@ impl Meter {
         peak_gpu_memory_bytes: Option<u64>,
     ) -> Timing {
         Timing {
-            epoch_seconds: milliseconds(self.started.elapsed()),
-            attack_seconds: milliseconds(self.attack),
-            communication_seconds: milliseconds(traffic.exposed),
+            epoch_seconds: round_to_milliseconds(self.started.elapsed().as_secs_f64()),
+            attack_seconds: round_to_milliseconds(self.attack.as_secs_f64()),
+            communication_seconds: round_to_milliseconds(traffic.exposed.as_secs_f64()),
             bytes_per_step: traffic.bytes_per_step,
-            data_seconds: milliseconds(waited_for_data),
+            data_seconds: round_to_milliseconds(waited_for_data.as_secs_f64()),
             peak_gpu_memory_bytes,
         }
     }
@@ -110,11 +111,6 @@ impl Meter {
 
 fn tenths(value: f64) -> f64 {
     (value * 10.0).round() / 10.0
-}
-
-/// Seconds, rounded to milliseconds: these numbers are added up over all epochs.
-fn milliseconds(duration: Duration) -> f64 {
-    (duration.as_secs_f64() * 1e3).round() / 1e3
 }
 
 #[cfg(test)]

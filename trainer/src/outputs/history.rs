@@ -125,7 +125,7 @@ impl History {
     /// Records the accuracy after the newest epoch, and how long the evaluation took.
     pub fn record_accuracy(&mut self, accuracy: &Accuracy, duration: Duration) {
         if let Some(record) = self.epochs.last_mut().filter(|record| record.epoch == accuracy.epoch) {
-            record.validation_seconds = Some((duration.as_secs_f64() * 1e3).round() / 1e3);
+            record.validation_seconds = Some(round_to_milliseconds(duration.as_secs_f64()));
             record.accuracy = Some(accuracy.clone());
         }
     }
@@ -156,6 +156,11 @@ impl History {
         let json = json.unwrap_or_else(|error| unreachable!("plain data serializes: {error}"));
         files::write_atomically(&directory.join(FILE), &json)
     }
+}
+
+/// Rounds seconds to milliseconds. Times are rounded no further before they are added up.
+pub(crate) fn round_to_milliseconds(seconds: f64) -> f64 {
+    (seconds * 1e3).round() / 1e3
 }
 
 #[cfg(test)]

@@ -60,7 +60,7 @@ fn model_info(Document { results, training, .. }: &Document) -> ModelInfo {
         link: None,
         name: None,
         authors: None,
-        // Nobody tells which images initial weights were trained on.
+        // The images that initial weights were trained on are unknown.
         additional_data: match (&training.data.additional, &training.model.initial_weights) {
             (Some(_), _) => Some(true),
             (None, Some(_)) => None,
