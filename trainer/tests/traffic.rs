@@ -25,13 +25,13 @@ struct Traffic {
     carried: f64,
 }
 
-fn measure_traffic(communication: &Value, overlap: bool) -> Traffic {
+fn measure_traffic(communication: &Value, overlap: bool, local_steps: u32) -> Traffic {
     let mut manifest = manifest();
     let training = &mut manifest["spec"]["training"];
     training["communication"] = communication.clone();
     training["attack"]["overlap"] = overlap.into();
     // With many steps, the broadcast of the weights is a small part of the traffic.
-    training["schedule"] = json!({"epochs": 1, "batchSize": 4});
+    training["schedule"] = json!({"epochs": 1, "batchSize": 4, "localSteps": local_steps});
     training["optimizer"] = json!({"sgd": {"learningRate": 0.001}});
     let run = Run::new(&manifest);
     let trainer = run.command(synthetic_image_folder());
@@ -51,12 +51,14 @@ fn measure_traffic(communication: &Value, overlap: bool) -> Traffic {
 #[test]
 fn reported_bytes_match_the_network_traffic() {
     let mut uncompressed = None;
-    for (name, communication, overlap, share) in [
-        ("32 bits", json!({}), false, 1.0),
-        ("32 bits, overlapped", json!({}), true, 1.0),
-        ("8 bits", json!({"compression": {"int8": {}}}), false, 0.2520),
+    // The epoch has 950 steps: five local steps exchange the weights 190 times, and weights and momentum at the end of the epoch.
+    for (name, communication, overlap, local_steps, share) in [
+        ("32 bits", json!({}), false, 1, 1.0),
+        ("32 bits, overlapped", json!({}), true, 1, 1.0),
+        ("8 bits", json!({"compression": {"int8": {}}}), false, 1, 0.2520),
+        ("local steps", json!({}), false, 5, 192.0 / 950.0),
     ] {
-        let Traffic { reported, carried } = measure_traffic(&communication, overlap);
+        let Traffic { reported, carried } = measure_traffic(&communication, overlap, local_steps);
         println!("{name}: reported {reported}, carried {carried}");
         // The network also carries the first broadcast of the weights, the rendezvous and headers.
         assert!(

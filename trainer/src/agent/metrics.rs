@@ -64,3 +64,36 @@ pub fn encode(report: &Report, is_host: bool) -> Result<String, fmt::Error> {
     text::encode(&mut output, &registry)?;
     Ok(output)
 }
+
+#[cfg(test)]
+mod tests {
+    use datjob_api::report::Progress;
+
+    use super::*;
+    use crate::agent::board::Board;
+
+    #[test]
+    fn values_that_are_not_known_are_absent() {
+        let mut report = Board::new("job", "pod", 1).report();
+        let metrics = encode(&report, false).unwrap();
+        for name in ["epoch", "loss", "accuracy", "seconds", "bytes", "pods_joined"] {
+            assert!(!metrics.contains(name), "{name} in {metrics}");
+        }
+        assert!(encode(&report, true).unwrap().contains("dat_trainer_pods_joined 0.0"));
+        report.progress = Some(Progress {
+            epoch: 0,
+            epochs: 3,
+            step: 12,
+            percent: 1,
+            images_per_second: 10.0,
+            remaining_seconds: 60,
+            loss: 2.5,
+            learning_rate: 0.1,
+        });
+        let metrics = encode(&report, false).unwrap();
+        assert!(
+            metrics.contains("dat_trainer_step 12.0") && metrics.contains("dat_trainer_epoch 0.0"),
+            "{metrics}"
+        );
+    }
+}

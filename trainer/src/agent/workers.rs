@@ -411,4 +411,13 @@ mod tests {
         assert_eq!(ended_by(11, &["NCCL is fine."]).reason, FailureReason::Crash);
         assert_eq!(ended_by(9, &[]).reason, FailureReason::OutOfMemory);
     }
+
+    #[test]
+    fn the_variable_sets_the_threads_of_a_worker() {
+        assert_eq!([threads(None, 16, 4), threads(None, 2, 4)], [4, 1]);
+        assert_eq!([threads(Some("3"), 16, 4), threads(Some(" 8 "), 2, 4)], [3, 8]);
+        for invalid in ["", "0", "-1", "many"] {
+            assert_eq!(threads(Some(invalid), 16, 4), 4, "{invalid}");
+        }
+    }
 }

@@ -67,10 +67,7 @@ pub fn main(options: &EvaluateArgs) -> ExitCode {
 fn run(options: &EvaluateArgs) -> Result<(), EvaluateCommandError> {
     let mut training = manifest::read(&options.manifest)?.spec.training;
     if !options.attacks.is_empty() {
-        let manifests = training.evaluation.final_.clone();
-        let of_manifest = |attack: &FinalAttack| manifests.iter().find(|other| other.name() == attack.name());
-        let chosen = options.attacks.iter().map(|attack| of_manifest(attack).unwrap_or(attack).clone());
-        training.evaluation.final_ = chosen.collect();
+        training.evaluation.final_ = with_manifest_options(&options.attacks, &training.evaluation.final_);
         // `--attack` selects everything that runs. A target could require an attack that does not run.
         training.evaluation.target = None;
         training.evaluation.certify = None;
@@ -123,6 +120,12 @@ fn run(options: &EvaluateArgs) -> Result<(), EvaluateCommandError> {
     Ok(())
 }
 
+/// The selected attacks, each with the options that the manifest gives it.
+fn with_manifest_options(selected: &[FinalAttack], manifest: &[FinalAttack]) -> Vec<FinalAttack> {
+    let of_manifest = |attack: &FinalAttack| manifest.iter().find(|other| other.name() == attack.name());
+    selected.iter().map(|attack| of_manifest(attack).unwrap_or(attack).clone()).collect()
+}
+
 /// Measures accuracies in this process, without other ranks.
 struct LocalMeasurements<'a> {
     network: &'a Network,
@@ -171,4 +174,18 @@ fn write_predictions(
         let _ = writeln!(lines, "{class}");
     }
     Ok(files::write_atomically(path, lines.as_bytes())?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn selected_attacks_keep_the_options_of_the_manifest() {
+        let attack = |value: serde_json::Value| serde_json::from_value::<FinalAttack>(value).unwrap();
+        let of_manifest = attack(serde_json::json!({"pgd": {"steps": 20, "stepSize": "1/255"}}));
+        let selected: Vec<FinalAttack> = ["pgd-20", "pgd-50"].map(|name| name.parse().unwrap()).into();
+        let result = with_manifest_options(&selected, std::slice::from_ref(&of_manifest));
+        assert_eq!(result, [of_manifest, selected[1].clone()]);
+    }
 }

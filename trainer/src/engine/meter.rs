@@ -131,4 +131,16 @@ mod tests {
         meter.stepped(10);
         assert_eq!(meter.progress(3, 3, 0.2), None);
     }
+
+    #[test]
+    fn times_are_rounded_to_milliseconds() {
+        let mut meter = Meter::new(1, 0, 100, 10);
+        for _ in 0..3 {
+            meter.measured(1.0, Duration::from_micros(7_200));
+        }
+        let traffic = Traffic { exposed: Duration::from_micros(40_400), bytes_per_step: 9 };
+        let timing = meter.timing(&traffic, Duration::from_micros(1_600), None);
+        let times = [timing.attack_seconds, timing.communication_seconds, timing.data_seconds];
+        assert_eq!(times.map(|seconds| format!("{seconds}")), ["0.022", "0.04", "0.002"]);
+    }
 }

@@ -121,4 +121,24 @@ mod tests {
         let card: Value = serde_json::from_str(&json(&document)).unwrap();
         assert_eq!(card["autoattack_acc"], Value::Null);
     }
+
+    #[test]
+    fn images_of_initial_weights_are_unknown() {
+        let with = |part: &str, value: Value| {
+            let mut document = document();
+            let mut training = serde_json::to_value(&document.training).unwrap();
+            *training.pointer_mut(part).unwrap() = value;
+            document.training = serde_json::from_value(training).unwrap();
+            serde_json::from_str::<Value>(&super::json(&document)).unwrap()["additional_data"].clone()
+        };
+        let source = json!({"volume": {"persistentVolumeClaim": {"claimName": "images"}}});
+        let weights =
+            json!({"volume": {"persistentVolumeClaim": {"claimName": "weights"}, "path": "w.safetensors"}});
+        let fine_tuned = json!({"architecture": "resnet18", "initialWeights": {"source": weights}});
+        assert_eq!(with("/model", fine_tuned), Value::Null);
+        let additional = json!({
+            "dataset": "cifar10", "source": source, "additional": {"dataset": "arrays", "source": source}
+        });
+        assert_eq!(with("/data", additional), true);
+    }
 }
