@@ -4,6 +4,8 @@
 
 use tch::{Reduction, TchError, Tensor};
 
+use crate::tensors::NO_IGNORED_CLASS;
+
 /// Noisy copies of the images of a batch. The attack and the training step use the same noise.
 #[derive(Debug)]
 pub struct NoisyCopies {
@@ -39,7 +41,7 @@ impl NoisyCopies {
         let classes = logits.size()[1];
         let log_probabilities = logits.f_log_softmax(1, None)?.f_view([-1, self.samples, classes])?;
         let mean = log_probabilities.f_logsumexp([1], false)?.f_sub_scalar((self.samples as f64).ln())?;
-        mean.f_nll_loss(labels, None::<&Tensor>, Reduction::Sum, -100)
+        mean.f_nll_loss(labels, None::<&Tensor>, Reduction::Sum, NO_IGNORED_CLASS)
     }
 
     fn repeat(&self, tensor: &Tensor) -> Result<Tensor, TchError> {

@@ -137,7 +137,7 @@ mod tests {
         let fine_tuned = json!({"architecture": "resnet18", "initialWeights": {"source": weights}});
         assert_eq!(with("/model", fine_tuned), Value::Null);
         let additional = json!({
-            "dataset": "cifar10", "source": source, "additional": {"dataset": "arrays", "source": source}
+            "dataset": "cifar10", "source": source, "additional": {"source": weights}
         });
         assert_eq!(with("/data", additional), true);
     }

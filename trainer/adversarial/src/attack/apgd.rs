@@ -5,7 +5,7 @@
 use tch::{Kind, TchError, Tensor, no_grad, with_grad};
 
 use super::{Ball, PerturbationSet, per_image};
-use crate::objective::class_logits;
+use crate::{objective::class_logits, tensors::NO_IGNORED_CLASS};
 
 /// α of the paper: the weight of the gradient step; the rest is momentum.
 const ALPHA: f64 = 0.75;
@@ -40,7 +40,7 @@ impl ApgdLoss {
         match self {
             Self::CrossEntropy => {
                 let none = tch::Reduction::None;
-                logits.f_cross_entropy_loss(labels, None::<&Tensor>, none, -100, 0.0)
+                logits.f_cross_entropy_loss(labels, None::<&Tensor>, none, NO_IGNORED_CLASS, 0.0)
             }
             Self::TargetedDlr(target) => {
                 let (sorted, _) = logits.f_topk(4, 1, true, true)?;
