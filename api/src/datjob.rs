@@ -9,7 +9,7 @@ pub use self::{
     definition::{MAX_NAME_LENGTH, definition},
     network::{Egress, NetworkPolicy},
     pod::{ObjectName, PodOptions, SecretName, Volume},
-    status::{DatJobStatus, Restarts, ResultsStatus, TestAttack, TestCount},
+    status::{DatJobStatus, Restarts, ResultsStatus, TestAttack, TestCount, World},
 };
 use crate::training::{ClaimReference, Topology, Training};
 
@@ -33,6 +33,11 @@ pub const GROUP: &str = "datjob.io";
     namespaced,
     status = "DatJobStatus",
     printcolumn(name = "State", type_ = "string", json_path = ".status.state"),
+    printcolumn(
+        name = "Reason",
+        type_ = "string",
+        json_path = ".status.conditions[?(@.type==\"Ready\")].reason"
+    ),
     printcolumn(name = "Epoch", type_ = "string", json_path = ".status.epoch"),
     printcolumn(name = "Workers", type_ = "string", json_path = ".status.workers"),
     printcolumn(name = "Clean", type_ = "string", json_path = ".status.clean"),
@@ -111,12 +116,14 @@ impl DatJobSpec {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", default)]
 pub struct Lifecycle {
-    /// Maximum number of restarts, from 0 to 10000; one more fails the job. Defaults to 6. Each world that re-forms and
-    /// each missed startup deadline counts as one restart.
+    /// Maximum number of failures without progress, from 0 to 10000; one more fails the job. Defaults to 6. The count starts
+    /// anew after a completed epoch or an hour of training. Deleted, evicted and preempted pods, lost nodes and waiting for
+    /// capacity do not count.
     #[schemars(range(min = 0, max = 10_000))]
     pub max_restarts: u32,
-    /// Number of seconds that pods wait for a world to form, from 10 to 604800. Defaults to 1800. After that, the
-    /// operator scales the pods to 0 and starts a new attempt 10 to 60 seconds later.
+    /// Number of seconds that pods may hold resources while others do not run or do not join, from 10 to 604800. Defaults
+    /// to 1800. After that, the operator scales the pods to 0 and starts a new attempt 10 to 60 seconds later. Preparing
+    /// data does not count.
     #[schemars(range(min = 10, max = 604_800))]
     pub startup_deadline_seconds: u32,
     /// Maximum run time of the job in seconds, from 1 to 31536000, counted from the first start of its pods. A job that

@@ -4,37 +4,15 @@
 
 use std::{
     collections::{HashMap, HashSet},
-    net::IpAddr,
     sync::{Mutex, MutexGuard, PoisonError},
     time::Instant,
 };
 
-/// The pod that serves the report of a job.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct ReportingPod {
-    /// Name of the pod.
-    pub pod: String,
-    /// UID of the pod.
-    pub pod_uid: String,
-    /// UID of the StatefulSet that owns it.
-    pub set_uid: String,
-    /// Address of the pod.
-    pub address: IpAddr,
-    /// When the API server returned these values.
-    pub observed_at: Instant,
-}
-
 /// Cached state of one job.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Copy, Debug, Default)]
 pub struct CachedJob {
     /// When the status was last written.
     pub progress_written_at: Option<Instant>,
-    /// Hash of the NetworkPolicy, and when the children other than the StatefulSet were last checked.
-    pub children_checked: Option<(u64, Instant)>,
-    /// The pod that served the last report.
-    pub reporting_pod: Option<ReportingPod>,
-    /// Number of consecutive failures to read the report of a ready pod.
-    pub failed_report_reads: u32,
     /// Number of consecutive failed reconciliations.
     pub errors: u32,
 }
@@ -46,12 +24,17 @@ pub struct JobCache(Mutex<HashMap<String, CachedJob>>);
 impl JobCache {
     /// Returns the cached state of a job, or an empty one.
     pub fn get(&self, uid: &str) -> CachedJob {
-        self.lock().get(uid).cloned().unwrap_or_default()
+        self.lock().get(uid).copied().unwrap_or_default()
     }
 
     /// Changes the cached state of a job.
     pub fn update(&self, uid: &str, change: impl FnOnce(&mut CachedJob)) {
         change(self.lock().entry(uid.to_owned()).or_default());
+    }
+
+    /// Drops a deleted job.
+    pub fn remove(&self, uid: &str) {
+        self.lock().remove(uid);
     }
 
     /// Drops all jobs except these.

@@ -48,9 +48,15 @@ impl CallError {
         self.status().is_some_and(Status::is_conflict)
     }
 
-    /// Whether the API server rejected the request: an immediate retry would fail too.
+    /// Whether the object is invalid (422), or cannot even be decoded (400).
+    pub fn is_invalid(&self) -> bool {
+        self.status().is_some_and(|status| matches!(status.code, 400 | 422))
+    }
+
+    /// Whether the API server rejected the request: an immediate retry would fail too. An admission webhook that does not
+    /// answer is an error 500.
     pub fn is_rejection(&self) -> bool {
-        self.status().is_some_and(|status| matches!(status.code, 400 | 403 | 422))
+        self.status().is_some_and(|status| !matches!(status.code, 401 | 409 | 429 | 503 | 504))
     }
 }
 
@@ -103,6 +109,8 @@ mod tests {
         assert!(!rejected(409, "Conflict").is_rejection());
         assert!(rejected(409, "Conflict").is_conflict());
         assert!(rejected(404, "NotFound").is_not_found());
-        assert!(!rejected(500, "InternalError").is_rejection());
+        assert!(rejected(500, "InternalError").is_rejection());
+        assert!(!rejected(503, "ServiceUnavailable").is_rejection());
+        assert!(rejected(422, "Invalid").is_invalid() && !rejected(403, "Forbidden").is_invalid());
     }
 }

@@ -8,16 +8,14 @@ use std::{
 };
 
 use datjob_api::datjob::DatJob;
-use futures::{FutureExt as _, StreamExt as _};
+use futures::{FutureExt as _, StreamExt as _, stream};
 use jiff::Timestamp;
-use k8s_openapi::api::apps::v1::StatefulSet;
 use kube::{
-    Api, Client, Resource as _, ResourceExt as _,
+    Client, Resource as _, ResourceExt as _,
     runtime::{
         controller::{self, Action, Controller},
         events::Recorder,
         reflector::Store,
-        watcher,
     },
 };
 use tracing::{debug, info, warn};
@@ -25,10 +23,15 @@ use tracing::{debug, info, warn};
 use self::{
     apply::{ApplyError, Plan},
     build::Settings,
-    identity::{FIELD_MANAGER, Identity, Watched},
+    identity::{Identity, Watched},
+    triggers::{JobRef, Triggers},
+    update::Written,
     validate::Validation,
+    watch::ChildStore,
 };
-use crate::{cache::JobCache, calls::CallError, conditions, jitter, metrics::Metrics, reports::ReportReader};
+use crate::{
+    cache::JobCache, calls::CallError, conditions, jitter, metrics::Metrics, reports::poller::ReportPoller,
+};
 
 pub mod apply;
 pub mod attempt;
@@ -38,14 +41,16 @@ pub mod identity;
 pub mod observe;
 pub mod ownership;
 pub mod status;
+pub mod triggers;
 mod undecodable;
 pub mod update;
 pub mod validate;
+pub mod watch;
 
 /// Number of concurrent reconciliations.
 const CONCURRENCY: u16 = 16;
 /// Delay before a job is reconciled again that changed during its reconciliation.
-const REQUEUE_DELAY: Duration = Duration::from_millis(500);
+const CONFLICT_DELAY: Duration = Duration::from_millis(500);
 /// Maximum delay after errors.
 const MAX_BACKOFF: Duration = Duration::from_mins(1);
 
@@ -55,8 +60,12 @@ pub struct Context {
     pub client: Client,
     /// Settings of the installation.
     pub settings: Settings,
-    /// Reads reports of trainer pods.
-    pub reports: ReportReader,
+    /// The watched children of all jobs.
+    pub children: ChildStore,
+    /// The reports of all jobs.
+    pub reports: ReportPoller,
+    /// The jobs that wait for a reconciliation.
+    pub triggers: Triggers,
     /// Publishes events. The process has only one, because it aggregates repeated events.
     pub recorder: Recorder,
     /// Cached state of all jobs.
@@ -76,37 +85,34 @@ pub enum ReconcileError {
     Apply(#[from] ApplyError),
 }
 
-/// Watches jobs and their StatefulSets until `stop`, then waits for running reconciliations.
+/// Reconciles the jobs in `store` until `stop`, then waits for running reconciliations.
 pub async fn run(
     context: Arc<Context>,
-    namespace: Option<&str>,
+    store: Store<Watched>,
     stop: impl Future<Output = ()> + Send + Sync + 'static,
-    started: impl FnOnce(Store<Watched>),
 ) {
-    let client = &context.client;
-    let (jobs, sets): (Api<Watched>, Api<StatefulSet>) = match namespace {
-        Some(namespace) => {
-            (Api::namespaced(client.clone(), namespace), Api::namespaced(client.clone(), namespace))
-        }
-        None => (Api::all(client.clone()), Api::all(client.clone())),
-    };
-    let ours = watcher::Config::default().labels(&format!("app.kubernetes.io/managed-by={FIELD_MANAGER}"));
-    let controller = Controller::new(jobs, watcher::Config::default())
+    // The watches trigger reconciliations, also those of jobs.
+    let controller = Controller::for_stream(stream::pending(), store)
         .with_config(controller::Config::default().concurrency(CONCURRENCY))
-        .owns(sets, ours)
+        .reconcile_on(context.triggers.stream())
         .graceful_shutdown_on(stop);
-    started(controller.store());
+    let triggers = context.triggers.clone();
     controller
         .run(
             |job, context| reconcile_timed(job, context).boxed(),
             |job, error, context| error_policy(&job, error, &context),
             context,
         )
-        .for_each(|result| async move {
+        .for_each(|result| {
             match result {
                 Ok(_) => {}
                 // Deleted after it was queued.
-                Err(controller::Error::ObjectNotFound(job)) => debug!(%job, "Job not found; it was deleted."),
+                Err(controller::Error::ObjectNotFound(job)) => {
+                    debug!(%job, "Job not found; it was deleted.");
+                    let found = JobRef::new(&job.name);
+                    triggers
+                        .start(&job.namespace.iter().fold(found, |found, namespace| found.within(namespace)));
+                }
                 Err(controller::Error::ReconcilerFailed(error, job)) => match error {
                     ReconcileError::Apply(ApplyError::Stale) => {
                         debug!(%job, %error, "Job changed; reconciling again.");
@@ -115,19 +121,21 @@ pub async fn run(
                 },
                 Err(error) => warn!(%error, "Watch failed; restarting it."),
             }
+            std::future::ready(())
         })
         .await;
     info!("Controller stopped.");
 }
 
 async fn reconcile_timed(watched: Arc<Watched>, context: Arc<Context>) -> Result<Action, ReconcileError> {
+    let waited = context.triggers.start(&JobRef::from_obj(watched.as_ref()));
     let start = Instant::now();
     let uid = watched.meta().uid.clone().unwrap_or_default();
     let result = match &watched.0 {
         Ok(job) => reconcile(job, &context).await,
         Err(invalid) => undecodable::report(&context, invalid).await.map_err(ReconcileError::from),
     };
-    context.metrics.record_reconcile(result.is_ok(), start.elapsed());
+    context.metrics.record_reconcile(result.is_ok(), waited, start.elapsed());
     context
         .cache
         .update(&uid, |job| job.errors = if result.is_ok() { 0 } else { job.errors.saturating_add(1) });
@@ -143,29 +151,35 @@ async fn reconcile(job: &DatJob, context: &Context) -> Result<Action, ReconcileE
     let finished =
         job.status.as_ref().is_some_and(|status| conditions::is_true(status, conditions::FINISHED));
     let observation = observe::observe(context, job, &identity, finished).await?;
-    let plan = match validate::validate(job, &identity, context.settings.trainer_cuda_image.is_some()) {
+    let plan = match validate::validate(job, &identity) {
         Validation::Valid(valid) => {
             let action = attempt::next_action(&identity, job.status.as_ref(), &observation, Timestamp::now());
-            Plan::Run(Box::new(build::build(&valid, action, &context.settings)))
+            match context.settings.missing_for(&valid, action) {
+                Some(missing) => Plan::Wait(action, missing),
+                None => Plan::Run(Box::new(build::build(&valid, action, &context.settings))),
+            }
         }
         Validation::Finished => Plan::CleanUp,
         Validation::Invalid(invalid) => Plan::Reject(invalid),
     };
     let applied = apply::apply(context, job, &identity, plan, observation).await?;
     let outcome = status::status(job, &applied, Timestamp::now());
-    if !update::write_status(context, job, &identity, &outcome).await? {
-        return Ok(Action::requeue(REQUEUE_DELAY));
-    }
-    Ok(outcome.requeue.map_or_else(Action::await_change, Action::requeue))
+    let requeue = match update::write_status(context, job, &identity, &outcome).await? {
+        Written::Current => outcome.requeue,
+        Written::Later(delay) => Some(outcome.requeue.map_or(delay, |requeue| requeue.min(delay))),
+        Written::Conflict => return Err(ReconcileError::Apply(ApplyError::Stale)),
+    };
+    Ok(requeue.map_or_else(Action::await_change, Action::requeue))
 }
 
-/// Backs off exponentially: 1, 2, 4 … 60 seconds, ± 25 %.
+/// Backs off exponentially: 1, 2, 4 … 60 seconds, ± 25 %; half as long after a conflict.
 fn error_policy(watched: &Watched, error: &ReconcileError, context: &Context) -> Action {
-    if matches!(error, ReconcileError::Apply(ApplyError::Stale)) {
-        return Action::requeue(REQUEUE_DELAY);
-    }
+    let first = match error {
+        ReconcileError::Apply(ApplyError::Stale) => CONFLICT_DELAY,
+        _ => 2 * CONFLICT_DELAY,
+    };
     let uid = watched.uid().unwrap_or_default();
-    let errors = context.cache.get(&uid).errors.clamp(1, 7);
-    let pause = Duration::from_secs(1 << (errors - 1)).min(MAX_BACKOFF);
+    let errors = context.cache.get(&uid).errors.clamp(1, 8);
+    let pause = (first * (1 << (errors - 1))).min(MAX_BACKOFF);
     Action::requeue(jitter::jittered(&format!("{uid}/{errors}"), pause * 3 / 4, pause * 5 / 4))
 }

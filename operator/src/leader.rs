@@ -1,11 +1,16 @@
 //! Leader election with a Lease: one operator reconciles, the others are standbys.
 //!
+//! [`Election`] runs on a thread of its own, with a client of its own, so that no amount of work delays a renewal.
+//!
 //! Each write contains the resource version that was read, so one of two concurrent writers gets a conflict. Clocks of
 //! different machines are never compared: a standby treats a lease as expired when it has not changed for its duration
 //! by its local clock. A leader stops earlier, when it has not renewed the lease for [`RENEW_DEADLINE`], which is less
 //! than [`LEASE_DURATION`].
 
-use std::time::{Duration, Instant};
+use std::{
+    io, thread,
+    time::{Duration, Instant},
+};
 
 use jiff::Timestamp;
 use k8s_openapi::{
@@ -13,11 +18,14 @@ use k8s_openapi::{
     apimachinery::pkg::apis::meta::v1::MicroTime,
 };
 use kube::{
-    Api, Client,
+    Api, Client, Config,
     api::{ObjectMeta, PostParams},
 };
-use tokio::time::sleep;
-use tracing::{debug, info, warn};
+use tokio::{
+    sync::{oneshot, watch},
+    time::sleep,
+};
+use tracing::{debug, error, info, warn};
 
 use crate::calls::{CallError, call};
 
@@ -25,11 +33,13 @@ use crate::calls::{CallError, call};
 pub const LEASE_DURATION: Duration = Duration::from_secs(15);
 /// How long a leader retries to renew before it stops.
 pub const RENEW_DEADLINE: Duration = Duration::from_secs(10);
-/// How often a leader renews the lease and a standby reads it.
-const RETRY_PERIOD: Duration = Duration::from_secs(3);
+/// How often a leader renews the lease.
+const RENEW_PERIOD: Duration = Duration::from_secs(3);
+/// How often a standby reads the lease.
+const READ_PERIOD: Duration = Duration::from_secs(1);
 
 /// Why this operator is no longer the leader.
-#[derive(Debug, thiserror::Error, PartialEq, Eq)]
+#[derive(Clone, Debug, thiserror::Error, PartialEq, Eq)]
 pub enum LeaseLost {
     /// Another operator acquired the lease.
     #[error(
@@ -53,9 +63,101 @@ pub enum LeaseLost {
     },
 }
 
+/// State of this operator in the election.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Role {
+    /// Another operator is the leader.
+    Standby,
+    /// This operator is the leader.
+    Leader,
+    /// This operator was the leader and must stop at once.
+    Lost(LeaseLost),
+    /// This operator has released the lease.
+    Released,
+}
+
+/// Takes part in the election until it is released or dropped.
+pub struct Election {
+    role: watch::Receiver<Role>,
+    release: oneshot::Sender<()>,
+}
+
+impl Election {
+    /// Takes part in the election of `lease`, named `namespace` and `name`, as `identity`.
+    pub fn start(config: Config, namespace: &str, name: &str, identity: &str) -> io::Result<Self> {
+        let (sender, role) = watch::channel(Role::Standby);
+        let (release, released) = oneshot::channel();
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+        let [namespace, name, identity] = [namespace, name, identity].map(str::to_owned);
+        thread::Builder::new().name("leader-election".to_owned()).spawn(move || {
+            runtime.block_on(async {
+                match Client::try_from(config) {
+                    Ok(client) => {
+                        take_part(Candidate::new(client, &namespace, &name, &identity), &sender, released)
+                            .await;
+                    }
+                    Err(error) => error!(%error, "Cannot create a Kubernetes client."),
+                }
+            });
+        })?;
+        Ok(Self { role, release })
+    }
+
+    /// Waits until this operator is the leader.
+    pub async fn acquired(&self) {
+        self.wait_for(|role| *role == Role::Leader).await;
+    }
+
+    /// Waits until the lease is lost.
+    pub async fn lost(&self) -> LeaseLost {
+        match self.wait_for(|role| matches!(role, Role::Lost(_))).await {
+            Role::Lost(lost) => lost,
+            _ => std::future::pending().await,
+        }
+    }
+
+    /// Releases the lease, so that a standby does not wait for its expiry.
+    pub async fn release(self) {
+        let Self { mut role, release } = self;
+        if release.send(()).is_ok() {
+            let _ = role.wait_for(|role| matches!(role, Role::Released | Role::Lost(_))).await;
+        }
+    }
+
+    async fn wait_for(&self, condition: impl FnMut(&Role) -> bool) -> Role {
+        match self.role.clone().wait_for(condition).await {
+            Ok(role) => role.clone(),
+            // The thread has ended without this role.
+            Err(_) => std::future::pending().await,
+        }
+    }
+}
+
+async fn take_part(candidate: Candidate, role: &watch::Sender<Role>, mut released: oneshot::Receiver<()>) {
+    let mut lease = tokio::select! {
+        lease = candidate.acquire() => lease,
+        _ = &mut released => {
+            role.send_replace(Role::Released);
+            return;
+        }
+    };
+    role.send_replace(Role::Leader);
+    let lost = tokio::select! {
+        lost = lease.renew_until_lost() => Some(lost),
+        _ = &mut released => None,
+    };
+    let last = if let Some(lost) = lost {
+        Role::Lost(lost)
+    } else {
+        lease.release().await;
+        Role::Released
+    };
+    role.send_replace(last);
+}
+
 /// A participant in the election.
 #[derive(Clone)]
-pub struct Candidate {
+struct Candidate {
     api: Api<Lease>,
     namespace: String,
     name: String,
@@ -77,8 +179,7 @@ struct ObservedLease {
 }
 
 impl Candidate {
-    /// Creates a candidate for a lease.
-    pub fn new(client: Client, namespace: &str, name: &str, identity: &str) -> Self {
+    fn new(client: Client, namespace: &str, name: &str, identity: &str) -> Self {
         Self {
             api: Api::namespaced(client, namespace),
             namespace: namespace.to_owned(),
@@ -88,7 +189,7 @@ impl Candidate {
     }
 
     /// Waits until this candidate acquires the lease.
-    pub async fn acquire(&self) -> LeaseGuard {
+    async fn acquire(&self) -> LeaseGuard {
         let mut observed: Option<ObservedLease> = None;
         let mut reported = String::new();
         loop {
@@ -105,7 +206,7 @@ impl Candidate {
                 }
                 Ok(None) | Err(_) => {}
             }
-            sleep(RETRY_PERIOD).await;
+            sleep(READ_PERIOD).await;
         }
     }
 
@@ -165,7 +266,7 @@ impl Candidate {
 }
 
 /// The lease while this process is the leader.
-pub struct LeaseGuard {
+struct LeaseGuard {
     candidate: Candidate,
     lease: Lease,
     renewed: Instant,
@@ -173,9 +274,9 @@ pub struct LeaseGuard {
 
 impl LeaseGuard {
     /// Renews the lease until it is lost. Dropping the future leaves the lease as last written.
-    pub async fn renew_until_lost(&mut self) -> LeaseLost {
+    async fn renew_until_lost(&mut self) -> LeaseLost {
         loop {
-            sleep(RETRY_PERIOD).await;
+            sleep(RENEW_PERIOD).await;
             // A renewal after the deadline would be too late.
             let remaining = RENEW_DEADLINE.saturating_sub(self.renewed.elapsed());
             let renewal = tokio::time::timeout(remaining, self.renew());
@@ -203,7 +304,7 @@ impl LeaseGuard {
     }
 
     /// Releases the lease, so that a standby does not wait for its expiry.
-    pub async fn release(self) {
+    async fn release(self) {
         let mut lease = self.candidate.held_lease(Some(&self.lease));
         if let Some(spec) = &mut lease.spec {
             spec.holder_identity = None;
@@ -264,6 +365,6 @@ mod tests {
 
     #[test]
     fn a_leader_stops_before_its_lease_expires() {
-        assert!(RENEW_DEADLINE + RETRY_PERIOD < LEASE_DURATION);
+        assert!(RENEW_DEADLINE + RENEW_PERIOD < LEASE_DURATION);
     }
 }

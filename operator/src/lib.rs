@@ -16,6 +16,7 @@ pub mod leader;
 pub mod metrics;
 pub mod reference;
 pub mod reports;
+pub mod requests;
 pub mod run;
 pub mod telemetry;
 #[cfg(test)]

@@ -2,18 +2,17 @@
 
 use std::{
     fs,
-    sync::{Mutex, PoisonError},
+    sync::{Mutex, PoisonError, atomic::AtomicU64},
     time::Duration,
 };
 
-use kube::runtime::reflector::Store;
 use prometheus_client::{
     encoding::{EncodeLabelSet, text::encode},
     metrics::{counter::Counter, family::Family, gauge::Gauge, histogram::Histogram},
     registry::Registry,
 };
 
-use crate::controller::{identity::Watched, status::State};
+use crate::controller::status::State;
 
 #[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
 struct ResultLabel {
@@ -26,6 +25,12 @@ struct OutcomeLabel {
 }
 
 #[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+struct RequestLabel {
+    verb: &'static str,
+    resource: &'static str,
+}
+
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
 struct StateLabel {
     state: &'static str,
 }
@@ -34,25 +39,72 @@ struct StateLabel {
 pub struct Metrics {
     registry: Registry,
     reconcile_seconds: Family<ResultLabel, Histogram, fn() -> Histogram>,
+    queue_seconds: Histogram,
+    queue_depth: Gauge,
+    requests: Family<RequestLabel, Counter>,
+    reported_jobs: Gauge,
+    oldest_report: Gauge<f64, AtomicU64>,
     reports: Family<OutcomeLabel, Counter>,
     undecodable: Counter,
     jobs: Family<StateLabel, Gauge>,
     leader: Gauge,
     memory: Gauge,
     peak_memory: Gauge,
-    store: Mutex<Option<Store<Watched>>>,
+    gauges: Mutex<Option<Box<dyn Fn() -> Gauges + Send>>>,
+}
+
+/// Values that are measured when metrics are read.
+#[derive(Clone, Debug, Default)]
+pub struct Gauges {
+    /// Number of jobs that wait for a reconciliation.
+    pub queue_depth: usize,
+    /// Number of jobs whose reports are read.
+    pub reported_jobs: usize,
+    /// Age of the oldest report.
+    pub oldest_report: Duration,
+    /// State of each job.
+    pub states: Vec<State>,
 }
 
 impl Default for Metrics {
     fn default() -> Self {
         let mut registry = Registry::with_prefix("datjob_operator");
-        let buckets: fn() -> Histogram =
-            || Histogram::new([0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0]);
+        let buckets: fn() -> Histogram = || {
+            Histogram::new([
+                0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 60.0,
+            ])
+        };
         let reconcile_seconds = Family::new_with_constructor(buckets);
         registry.register(
             "reconcile_duration_seconds",
             "Duration of a reconciliation in seconds, by result (ok, error)",
             reconcile_seconds.clone(),
+        );
+        let queue_seconds = buckets();
+        registry.register(
+            "queue_duration_seconds",
+            "Time from the change of a job or its objects to the start of the reconciliation, in seconds",
+            queue_seconds.clone(),
+        );
+        let queue_depth = Gauge::default();
+        registry.register(
+            "queue_depth",
+            "Number of jobs that wait for a reconciliation",
+            queue_depth.clone(),
+        );
+        let requests = Family::<RequestLabel, Counter>::default();
+        registry.register(
+            "api_requests",
+            "Requests to the API server, by verb and resource",
+            requests.clone(),
+        );
+        let reported_jobs = Gauge::default();
+        registry.register("reported_jobs", "Number of jobs whose reports are read", reported_jobs.clone());
+        let oldest_report = Gauge::<f64, AtomicU64>::default();
+        registry.register(
+            "oldest_report_seconds",
+            "Age of the oldest report of a running job, in seconds",
+            oldest_report.clone(),
         );
         let reports = Family::<OutcomeLabel, Counter>::default();
         registry.register(
@@ -82,14 +134,31 @@ impl Default for Metrics {
             "Peak resident memory of this process in bytes",
             peak_memory.clone(),
         );
-        let store = Mutex::default();
-        Self { registry, reconcile_seconds, reports, undecodable, jobs, leader, memory, peak_memory, store }
+        Self {
+            registry,
+            reconcile_seconds,
+            queue_seconds,
+            queue_depth,
+            requests,
+            reported_jobs,
+            oldest_report,
+            reports,
+            undecodable,
+            jobs,
+            leader,
+            memory,
+            peak_memory,
+            gauges: Mutex::default(),
+        }
     }
 }
 
 impl Metrics {
-    /// Records a reconciliation.
-    pub fn record_reconcile(&self, ok: bool, duration: Duration) {
+    /// Records a reconciliation, and how long its job waited after a change.
+    pub fn record_reconcile(&self, ok: bool, waited: Option<Duration>, duration: Duration) {
+        if let Some(waited) = waited {
+            self.queue_seconds.observe(waited.as_secs_f64());
+        }
         let label = ResultLabel { result: if ok { "ok" } else { "error" } };
         self.reconcile_seconds.get_or_create(&label).observe(duration.as_secs_f64());
     }
@@ -109,14 +178,19 @@ impl Metrics {
         self.leader.set(i64::from(leader));
     }
 
-    /// Sets the store whose jobs are counted.
-    pub fn set_store(&self, store: Store<Watched>) {
-        *self.store.lock().unwrap_or_else(PoisonError::into_inner) = Some(store);
+    /// Counts a request to the API server.
+    pub fn record_request(&self, verb: &'static str, resource: &'static str) {
+        self.requests.get_or_create(&RequestLabel { verb, resource }).inc();
+    }
+
+    /// Sets the source of the values that are measured when metrics are read.
+    pub fn set_gauges(&self, gauges: impl Fn() -> Gauges + Send + 'static) {
+        *self.gauges.lock().unwrap_or_else(PoisonError::into_inner) = Some(Box::new(gauges));
     }
 
     /// Encodes all metrics in the OpenMetrics text format.
     pub fn encode(&self) -> String {
-        self.count_jobs();
+        self.measure_gauges();
         self.measure_memory();
         let mut text = String::new();
         // Writing to a string cannot fail.
@@ -135,15 +209,14 @@ impl Metrics {
         }
     }
 
-    fn count_jobs(&self) {
-        let store = self.store.lock().unwrap_or_else(PoisonError::into_inner);
-        let jobs = store.as_ref().map(Store::state).unwrap_or_default();
+    fn measure_gauges(&self) {
+        let gauges = self.gauges.lock().unwrap_or_else(PoisonError::into_inner);
+        let gauges = gauges.as_ref().map(|gauges| gauges()).unwrap_or_default();
+        self.queue_depth.set(gauges.queue_depth as i64);
+        self.reported_jobs.set(gauges.reported_jobs as i64);
+        self.oldest_report.set(gauges.oldest_report.as_secs_f64());
         for state in State::ALL {
-            let count = jobs
-                .iter()
-                .filter_map(|job| job.0.as_ref().ok())
-                .filter(|job| State::parse(job.status.as_ref().map_or("", |status| &status.state)) == state)
-                .count();
+            let count = gauges.states.iter().filter(|&&other| other == state).count();
             self.jobs.get_or_create(&StateLabel { state: state.as_str() }).set(count as i64);
         }
     }
@@ -156,14 +229,23 @@ mod tests {
     #[test]
     fn encodes_all_metrics() {
         let metrics = Metrics::default();
-        metrics.record_reconcile(true, Duration::from_millis(3));
+        metrics.record_reconcile(true, Some(Duration::from_millis(2)), Duration::from_millis(3));
+        metrics.record_request("create", "services");
+        metrics.set_gauges(|| Gauges {
+            queue_depth: 3,
+            states: vec![State::Running; 2],
+            ..Gauges::default()
+        });
         metrics.record_report_read("read");
         metrics.set_leader(true);
         let text = metrics.encode();
         for line in [
             "datjob_operator_reconcile_duration_seconds_count{result=\"ok\"} 1",
             "datjob_operator_report_reads_total{outcome=\"read\"} 1",
-            "datjob_operator_jobs{state=\"Running\"} 0",
+            "datjob_operator_queue_duration_seconds_count 1",
+            "datjob_operator_queue_depth 3",
+            "datjob_operator_api_requests_total{verb=\"create\",resource=\"services\"} 1",
+            "datjob_operator_jobs{state=\"Running\"} 2",
             "datjob_operator_leader 1",
         ] {
             assert!(text.contains(line), "{line} is not in\n{text}");

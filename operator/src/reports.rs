@@ -1,4 +1,4 @@
-//! Reads the report of a job from its pod 0.
+//! Reads the reports of jobs, each from pod 0 of its job. [`schedule`] decides when, [`poller`] reads.
 //!
 //! The trainer image is untrusted: time and size of the response are bounded, redirects are not followed, and the report
 //! must name the expected job, pod and attempt.
@@ -12,6 +12,9 @@ use datjob_api::{
     contract,
     report::{Phase, Report},
 };
+
+pub mod poller;
+pub mod schedule;
 
 /// Timeout of a request.
 pub const TIMEOUT: Duration = Duration::from_secs(2);
@@ -142,7 +145,12 @@ impl ReportReader {
 
 fn check(address: SocketAddr, body: &[u8], expected: ExpectedSender<'_>) -> Result<Report, ReportError> {
     let malformed = |message: &str| ReportError::Malformed { address, message: message.to_owned() };
-    let report: Report = serde_json::from_slice(body).map_err(|error| malformed(&error.to_string()))?;
+    let json: serde_json::Value =
+        serde_json::from_slice(body).map_err(|error| malformed(&error.to_string()))?;
+    if let Some(path) = find_out_of_range(&json) {
+        return Err(malformed(&format!("{path} exceeds the largest integer of Kubernetes, {}", i64::MAX)));
+    }
+    let report: Report = serde_json::from_value(json).map_err(|error| malformed(&error.to_string()))?;
     let mismatch = |subject| Err(ReportError::Mismatch { address, subject });
     if report.job_uid != expected.job_uid {
         return mismatch("job");
@@ -157,6 +165,24 @@ fn check(address: SocketAddr, body: &[u8], expected: ExpectedSender<'_>) -> Resu
         Phase::Succeeded if report.results.is_none() => Err(malformed("phase Succeeded without results")),
         Phase::Failed if report.failure.is_none() => Err(malformed("phase Failed without a failure")),
         _ => Ok(report),
+    }
+}
+
+/// The path of an integer that a status cannot hold: Kubernetes has 64-bit integers with a sign.
+fn find_out_of_range(json: &serde_json::Value) -> Option<String> {
+    use serde_json::Value;
+    match json {
+        Value::Number(number) => {
+            number.as_u64().filter(|number| i64::try_from(*number).is_err()).map(|_| String::new())
+        }
+        Value::Array(items) => items
+            .iter()
+            .enumerate()
+            .find_map(|(index, item)| find_out_of_range(item).map(|path| format!("[{index}]{path}"))),
+        Value::Object(fields) => fields
+            .iter()
+            .find_map(|(name, field)| find_out_of_range(field).map(|path| format!(".{name}{path}"))),
+        _ => None,
     }
 }
 
@@ -237,6 +263,13 @@ mod tests {
         let redirect =
             b"HTTP/1.1 302 Found\r\nlocation: http://169.254.169.254/\r\ncontent-length: 0\r\n\r\n";
         assert_eq!(serve_and_read(redirect.to_vec()).await.unwrap_err().outcome(), "status");
+    }
+
+    #[tokio::test]
+    async fn rejects_integers_that_a_status_cannot_hold() {
+        let large = report(|json| json["progress"] = serde_json::json!({"step": u64::MAX}));
+        let error = serve_and_read(ok(&large)).await.unwrap_err();
+        assert!(error.to_string().contains(".progress.step exceeds"), "{error}");
     }
 
     #[tokio::test]

@@ -5,8 +5,7 @@ use std::{collections::HashSet, sync::Arc, time::Duration};
 use anyhow::Context as _;
 use datjob_api::datjob::{DatJob, GROUP};
 use kube::{
-    Api, Client, Resource as _,
-    api::ListParams,
+    Client, Config, Resource as _,
     runtime::{
         events::{Recorder, Reporter},
         reflector::Store,
@@ -29,10 +28,14 @@ use crate::{
         self, Context,
         build::Settings,
         identity::{FIELD_MANAGER, Watched},
+        status::State,
+        triggers::Triggers,
+        watch::{ChildStore, Watcher},
     },
-    leader::{Candidate, LeaseGuard},
-    metrics::Metrics,
-    reports::ReportReader,
+    leader::Election,
+    metrics::{Gauges, Metrics},
+    reports::{ReportReader, poller::ReportPoller},
+    requests,
 };
 
 /// How often the operator checks for its API at startup.
@@ -63,7 +66,9 @@ pub async fn run(options: Run) -> anyhow::Result<()> {
         .with_context(|| format!("cannot listen on {admin_address}"))?;
     tokio::spawn(admin::serve(listener, Arc::clone(&metrics), Arc::clone(&readiness)));
 
-    let client = Client::try_default().await.context("cannot configure a Kubernetes client")?;
+    let config = Config::infer().await.context("cannot configure a Kubernetes client")?;
+    let client =
+        requests::counting_client(config.clone(), &metrics).context("cannot create a Kubernetes client")?;
     let watch_namespace = Some(watch_namespace).filter(|name| !name.is_empty());
     let operator_namespace = Some(lease_namespace).filter(|name| !name.is_empty());
     let identity = if identity.is_empty() { default_identity() } else { identity };
@@ -84,58 +89,87 @@ pub async fn run(options: Run) -> anyhow::Result<()> {
             trainer_cuda_image: Some(trainer_cuda_image).filter(|image| !image.is_empty()),
             operator_namespace: operator_namespace.clone(),
         },
-        reports: ReportReader::new().context("cannot create an HTTP client")?,
+        children: ChildStore::default(),
+        reports: ReportPoller::new(ReportReader::new().context("cannot create an HTTP client")?),
+        triggers: Triggers::default(),
         recorder: Recorder::new(client.clone(), reporter),
         cache: JobCache::default(),
         metrics: Arc::clone(&metrics),
     });
-    let candidate = if leader_election {
-        let namespace = operator_namespace.context(
-            "leader election requires --lease-namespace (or POD_NAMESPACE); set it, or use --leader-election false",
-        )?;
-        Some(Candidate::new(client.clone(), &namespace, &lease_name, &identity))
-    } else {
-        None
-    };
 
     let startup = async {
         wait_for_definition(&client, &readiness).await;
-        wait_for_list_access(&client, watch_namespace.as_deref(), &readiness).await;
+        // A standby watches too, so that it can take over at once.
+        let jobs = watch(&context, watch_namespace.as_deref(), &readiness).await;
         readiness.set_ready("Standby.");
-        match candidate {
-            Some(candidate) => Some(candidate.acquire().await),
-            None => None,
+        if !leader_election {
+            return Ok((jobs, None));
         }
+        let namespace = operator_namespace.context(
+            "leader election requires --lease-namespace (or POD_NAMESPACE); set it, or use --leader-election false",
+        )?;
+        let election = Election::start(config, &namespace, &lease_name, &identity)
+            .context("cannot start the thread for leader election")?;
+        election.acquired().await;
+        anyhow::Ok((jobs, Some(election)))
     };
-    let lease = tokio::select! {
-        lease = startup => lease,
+    let (jobs, election) = tokio::select! {
+        started = startup => started?,
         () = &mut terminated => return Ok(()),
     };
     metrics.set_leader(true);
     readiness.set_ready("Leader.");
-    lead(context, watch_namespace.as_deref(), lease, terminated, &readiness).await
+    lead(context, jobs, election, terminated, &readiness).await
+}
+
+/// Watches jobs and their children; returns the jobs when all objects are listed.
+async fn watch(context: &Arc<Context>, namespace: Option<&str>, readiness: &Readiness) -> Store<Watched> {
+    let mut watcher = Watcher::new(&context.client, namespace, context.triggers.clone());
+    let deleted = Arc::clone(context);
+    let jobs = watcher.watch_jobs(move |uid| {
+        deleted.cache.remove(uid);
+        deleted.reports.remove_uid(uid);
+    });
+    watcher.watch_children(&context.children);
+    watcher.wait_until_listed(|reason| readiness.set_waiting(reason)).await;
+    let (store, measured) = (jobs.clone(), Arc::clone(context));
+    context.metrics.set_gauges(move || gauges(&store, &measured));
+    jobs
+}
+
+fn gauges(jobs: &Store<Watched>, context: &Context) -> Gauges {
+    let state = |job: Arc<Watched>| {
+        let status = job.0.as_ref().ok()?.status.as_ref();
+        Some(State::parse(status.map_or("", |status| &status.state)))
+    };
+    Gauges {
+        queue_depth: context.triggers.depth(),
+        reported_jobs: context.reports.jobs(),
+        oldest_report: context.reports.oldest(),
+        states: jobs.state().into_iter().filter_map(state).collect(),
+    }
 }
 
 /// Reconciles until SIGTERM, then waits for running reconciliations and releases the lease. An operator that loses the
 /// lease stops immediately, because another one takes over within seconds.
 async fn lead(
     context: Arc<Context>,
-    namespace: Option<&str>,
-    mut lease: Option<LeaseGuard>,
+    jobs: Store<Watched>,
+    election: Option<Election>,
     terminated: impl Future<Output = ()>,
     readiness: &Readiness,
 ) -> anyhow::Result<()> {
     let (stop, stopped) = watch::channel(false);
-    let started = |store: Store<Watched>| {
-        context.metrics.set_store(store.clone());
-        tokio::spawn(evict_deleted_jobs(store, Arc::clone(&context)));
-    };
-    let controller = controller::run(Arc::clone(&context), namespace, wait_for_stop(stopped), started);
-    let mut controller = Box::pin(controller);
+    let polling = Arc::clone(&context);
+    tokio::spawn(async move {
+        polling.reports.run(&polling.metrics, |job| polling.triggers.send(job)).await;
+    });
+    tokio::spawn(evict_deleted_jobs(jobs.clone(), Arc::clone(&context)));
+    let mut controller = Box::pin(controller::run(Arc::clone(&context), jobs, wait_for_stop(stopped)));
     {
         let lost = async {
-            match &mut lease {
-                Some(lease) => lease.renew_until_lost().await,
+            match &election {
+                Some(election) => election.lost().await,
                 None => std::future::pending().await,
             }
         };
@@ -159,8 +193,8 @@ async fn lead(
         }
     }
     drop(controller);
-    if let Some(lease) = lease {
-        lease.release().await;
+    if let Some(election) = election {
+        election.release().await;
     }
     Ok(())
 }
@@ -214,27 +248,13 @@ fn missing_definition() -> String {
     )
 }
 
-/// Waits until jobs can be listed, which is the first step of the watch.
-///
-/// The store of kube wakes only one waiter after its first list, and the controller is that waiter.
-async fn wait_for_list_access(client: &Client, namespace: Option<&str>, readiness: &Readiness) {
-    let jobs: Api<DatJob> = match namespace {
-        Some(namespace) => Api::namespaced(client.clone(), namespace),
-        None => Api::all(client.clone()),
-    };
-    let params = ListParams::default().limit(1);
-    while let Err(error) = call("list DatJobs", jobs.list_metadata(&params)).await {
-        warn!(%error, "The operator is not ready; retrying.");
-        readiness.set_waiting(format!("The operator is not ready: {error}; retrying."));
-        sleep(RETRY_PERIOD).await;
-    }
-}
-
+/// Forgets jobs that were deleted while their watch was interrupted.
 async fn evict_deleted_jobs(store: Store<Watched>, context: Arc<Context>) {
     loop {
         sleep(EVICTION_INTERVAL).await;
         let uids: HashSet<String> = store.state().iter().filter_map(|job| job.meta().uid.clone()).collect();
         context.cache.retain(&uids);
+        context.reports.retain(&uids);
     }
 }
 

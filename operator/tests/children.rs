@@ -25,7 +25,7 @@ fn children(manifest: &str, namespace: Option<&str>) -> Children {
         trainer_cuda_image: Some("registry.example/datjob-trainer-cuda:0.1.0".into()),
         operator_namespace: namespace.map(Into::into),
     };
-    match validate(&job, &identity, true) {
+    match validate(&job, &identity) {
         Validation::Valid(valid) => build(&valid, AttemptAction::Start(1), &settings),
         other => panic!("{other:?}"),
     }

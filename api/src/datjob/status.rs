@@ -24,11 +24,19 @@ pub struct DatJobStatus {
     pub attempt: u32,
     /// Number of worlds formed so far; 0 before the first.
     pub generation: u32,
-    /// Value of `generation` at the start of the current attempt. Each world after the attempt's first one counts as a
-    /// restart.
+    /// Value of `generation` at the start of the current attempt. Each world after the attempt's first one is a restart.
     pub generation_at_start: u32,
     /// Restart counters.
     pub restarts: Restarts,
+    /// The newest world. Absent until the first world of the job has formed.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub world: Option<World>,
+    /// Image of the trainer in the running pod 0, as its spec names it.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub image: String,
+    /// Identifier of that image on its node; for an image of a registry, its digest.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub image_id: String,
     /// Time of the first start of the job's pods.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub start_time: Option<Time>,
@@ -83,8 +91,27 @@ impl DatJobStatus {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", default)]
 pub struct Restarts {
-    /// Number of worlds that re-formed, plus the number of missed startup deadlines.
+    /// Number of restarts: failures and disruptions.
     pub total: u32,
+    /// Number of restarts after a failure: a worker or an agent ended, or no world formed although all pods ran.
+    pub failures: u32,
+    /// Number of restarts after a disruption: a pod was deleted, evicted or preempted, or its node was lost.
+    pub disruptions: u32,
+    /// Failures since the job last made progress: a completed epoch, or an hour of training. `lifecycle.maxRestarts` limits
+    /// them.
+    pub recent_failures: u32,
+}
+
+/// A world of ranks that train together.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct World {
+    /// Time at which the operator saw that the world had formed.
+    pub since: Time,
+    /// Hash of the UIDs of its pods. A world with other pods follows a disruption.
+    pub pods: String,
+    /// Highest number of epochs that the job had completed before.
+    pub epochs: u32,
 }
 
 /// Results on the test set, with the weights that were selected on the validation split.

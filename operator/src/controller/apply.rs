@@ -1,9 +1,9 @@
 //! Stage 4: writes the children. `status` takes its result, so the order of the stages is fixed.
+//!
+//! An object is created, or replaced as a whole where the operator's version of it has changed. The watches say which
+//! objects exist. They may be late: creating an object that exists fails, and replacing one needs its current version.
 
-use std::{
-    fmt::Debug,
-    time::{Duration, Instant},
-};
+use std::fmt::Debug;
 
 use datjob_api::datjob::DatJob;
 use k8s_openapi::{
@@ -12,8 +12,7 @@ use k8s_openapi::{
 };
 use kube::{
     Api, Resource, ResourceExt as _,
-    api::{DeleteParams, Patch, PatchParams, Preconditions},
-    core::PartialObjectMeta,
+    api::{DeleteParams, ObjectMeta, Patch, PatchParams, PostParams, Preconditions},
 };
 use serde::{Serialize, de::DeserializeOwned};
 use tracing::info;
@@ -21,27 +20,23 @@ use tracing::info;
 use super::{
     Context,
     attempt::AttemptAction,
+    blockers::WarningEvent,
     build::Children,
     identity::{FIELD_MANAGER, Identity},
-    observe::Observation,
-    ownership::{self, ApplyConflict},
+    observe::{Observation, pods},
+    ownership::{self, ApplyConflict, Owner},
     validate::InvalidSpec,
+    watch::{ChildState, Index, objects},
 };
-use crate::{
-    calls::{CallError, call},
-    jitter::fnv1a,
-};
-
-/// Annotation with a hash of the applied object, for objects that may change during a job.
-const ANNOTATION_HASH: &str = "datjob.io/applied-hash";
-/// How long a successful check of the children is valid.
-const CHILDREN_CHECK_INTERVAL: Duration = Duration::from_mins(5);
+use crate::calls::{CallError, call};
 
 /// What to write.
 #[derive(Debug)]
 pub enum Plan {
     /// The children of an active job.
     Run(Box<Children>),
+    /// Nothing, because this installation cannot start the attempt.
+    Wait(AttemptAction, ApplyConflict),
     /// Nothing for a finished job: release its resources.
     CleanUp,
     /// Nothing, because the spec is invalid.
@@ -94,22 +89,35 @@ pub async fn apply(
 ) -> Result<Applied, ApplyError> {
     match plan {
         Plan::Reject(invalid) => Ok(Applied::Rejected(invalid)),
+        Plan::Wait(action, conflict) => {
+            Ok(Applied::Active(Box::new(ActiveJob { observation, action, conflict: Some(conflict) })))
+        }
         Plan::CleanUp => {
             if observation.stateful_set.is_some_and(|set| set.replicas != 0) {
                 scale_to_zero(context, identity).await?;
             }
-            delete::<PodDisruptionBudget>(context, identity, &identity.name).await?;
+            delete::<PodDisruptionBudget>(
+                context,
+                identity,
+                &context.children.disruption_budgets,
+                &identity.name,
+            )
+            .await?;
             Ok(Applied::Finished)
         }
         Plan::Run(children) => {
             let action = children.action;
             let written = match observation.conflict.clone() {
                 Some(conflict) => Err(ApplyError::Conflict(conflict)),
-                None => apply_children(context, job, identity, *children).await,
+                None => apply_children(context, job, identity, &children, &observation).await,
             };
             let conflict = match written {
                 Ok(()) => None,
                 Err(ApplyError::Conflict(conflict)) => Some(conflict),
+                // The spec is immutable: a job that never started never will.
+                Err(ApplyError::Call(error)) if error.is_invalid() && is_new(job) => {
+                    return Ok(Applied::Rejected(InvalidSpec::new("spec", error.to_string())));
+                }
                 Err(ApplyError::Call(error)) => Some(ApplyConflict::from_rejection(error)?),
                 Err(ApplyError::Stale) => return Err(ApplyError::Stale),
             };
@@ -122,149 +130,203 @@ async fn apply_children(
     context: &Context,
     job: &DatJob,
     identity: &Identity,
-    mut children: Children,
+    children: &Children,
+    observation: &Observation,
 ) -> Result<(), ApplyError> {
-    let hash = hash(children.network_policy.as_ref());
-    if let Some(policy) = &mut children.network_policy {
-        policy.annotations_mut().insert(ANNOTATION_HASH.to_owned(), format!("{hash:016x}"));
-    }
     match children.action {
         AttemptAction::Start(attempt) => {
-            confirm_current(context, job, identity).await?;
-            ensure_supporting(context, identity, &children, true).await?;
+            if !is_new(job) {
+                confirm_no_attempt_runs(context, job, identity).await?;
+            }
+            create(context, identity, &children.config_map).await?;
+            write_supporting(context, identity, children, true).await?;
             if let Some(set) = &children.stateful_set {
                 // Last, because its pods need all other children.
-                server_side_apply(context, set.as_ref()).await?;
-                info!(job = %identity.name, namespace = %identity.namespace, attempt, "Applied the StatefulSet.");
+                start_attempt(context, identity, set, attempt).await?;
+                info!(job = %identity.name, namespace = %identity.namespace, attempt, "Wrote the StatefulSet.");
             }
         }
         AttemptAction::ScaleDown => {
-            ensure_supporting_if_due(context, identity, &children, hash).await?;
+            write_supporting(context, identity, children, false).await?;
             scale_to_zero(context, identity).await?;
         }
-        AttemptAction::Keep | AttemptAction::AwaitTermination(_) | AttemptAction::BackOff(_) => {
-            return ensure_supporting_if_due(context, identity, &children, hash).await;
+        AttemptAction::Keep => {
+            if is_named_missing(observation.warning.as_ref(), &children.config_map.name_any()) {
+                create(context, identity, &children.config_map).await?;
+            }
+            write_supporting(context, identity, children, false).await?;
+        }
+        AttemptAction::AwaitTermination(_) | AttemptAction::BackOff(_) => {
+            write_supporting(context, identity, children, false).await?;
         }
     }
     Ok(())
 }
 
-/// Checks that the cached job is current: a stale cache could restart a job that has just finished.
-async fn confirm_current(context: &Context, job: &DatJob, identity: &Identity) -> Result<(), ApplyError> {
+/// Whether no attempt of the job has started.
+fn is_new(job: &DatJob) -> bool {
+    job.status.as_ref().is_none_or(|status| status.attempt == 0)
+}
+
+/// Whether a pod cannot start because the ConfigMap is missing. ConfigMaps are not watched.
+fn is_named_missing(warning: Option<&WarningEvent>, config_map: &str) -> bool {
+    warning.is_some_and(|warning| warning.message.contains(&format!("configmap \"{config_map}\" not found")))
+}
+
+/// Checks with the API server that the job is as watched and has no pods. A late watch could otherwise restart a job that
+/// has just finished, or start an attempt beside an earlier one.
+async fn confirm_no_attempt_runs(
+    context: &Context,
+    job: &DatJob,
+    identity: &Identity,
+) -> Result<(), ApplyError> {
     let api = Api::<DatJob>::namespaced(context.client.clone(), &identity.namespace);
     let operation = format!("get DatJob {}/{}", identity.namespace, identity.name);
     let newest = call(operation, api.get_metadata_opt(&identity.name)).await?;
-    match newest {
-        Some(newest)
-            if newest.resource_version() == job.resource_version()
-                && newest.metadata.deletion_timestamp.is_none() =>
-        {
-            Ok(())
-        }
-        _ => Err(ApplyError::Stale),
+    let current = newest.is_some_and(|newest| {
+        newest.resource_version() == job.resource_version() && newest.metadata.deletion_timestamp.is_none()
+    });
+    if !current || pods::exist(context, identity).await? {
+        return Err(ApplyError::Stale);
     }
-}
-
-/// Checks the other children, unless they were checked within [`CHILDREN_CHECK_INTERVAL`].
-async fn ensure_supporting_if_due(
-    context: &Context,
-    identity: &Identity,
-    children: &Children,
-    hash: u64,
-) -> Result<(), ApplyError> {
-    let checked = context.cache.get(&identity.uid).children_checked;
-    if checked.is_some_and(|(before, when)| before == hash && when.elapsed() < CHILDREN_CHECK_INTERVAL) {
-        return Ok(());
-    }
-    ensure_supporting(context, identity, children, false).await?;
-    context.cache.update(&identity.uid, |job| job.children_checked = Some((hash, Instant::now())));
     Ok(())
 }
 
-/// Creates missing children other than the StatefulSet. `force` applies existing ones again. The NetworkPolicy always
-/// follows the spec.
-async fn ensure_supporting(
+/// Creates the StatefulSet of an attempt, or replaces the one of an earlier attempt, which has no pods.
+async fn start_attempt(
+    context: &Context,
+    identity: &Identity,
+    set: &StatefulSet,
+    attempt: u32,
+) -> Result<(), ApplyError> {
+    let Some(found) = create(context, identity, set).await? else { return Ok(()) };
+    if objects::stateful_set(&found).attempt < attempt {
+        replace(context, set, &found.metadata).await?;
+    }
+    Ok(())
+}
+
+/// Creates missing children other than the StatefulSet and the ConfigMap. A start of an attempt (`starts`) also replaces
+/// those of an older release. The NetworkPolicy always follows the spec.
+async fn write_supporting(
     context: &Context,
     identity: &Identity,
     children: &Children,
-    force: bool,
+    starts: bool,
 ) -> Result<(), ApplyError> {
-    ensure(context, identity, &children.config_map, |_| false).await?;
-    ensure(context, identity, &children.service, |_| force).await?;
-    ensure(context, identity, &children.disruption_budget, |_| force).await?;
+    let store = &context.children;
+    ensure(context, identity, &store.services, &children.service, starts).await?;
+    ensure(context, identity, &store.disruption_budgets, &children.disruption_budget, starts).await?;
     match &children.network_policy {
-        Some(policy) => {
-            let desired = policy.annotations().get(ANNOTATION_HASH);
-            ensure(context, identity, policy, |found| found.annotations().get(ANNOTATION_HASH) != desired)
-                .await
-        }
-        None => Ok(delete::<NetworkPolicy>(context, identity, &children.network_policy_name).await?),
+        Some(policy) => ensure(context, identity, &store.network_policies, policy, true).await,
+        None => Ok(delete::<NetworkPolicy>(
+            context,
+            identity,
+            &store.network_policies,
+            &children.network_policy_name,
+        )
+        .await?),
     }
 }
 
-/// Applies a child if it is missing or `outdated`. Never overwrites an object of another owner.
-async fn ensure<K>(
+/// Creates a child if it is missing. Replaces one with another hash if `follows`. Never changes an object of another owner.
+async fn ensure<K: Child>(
+    context: &Context,
+    identity: &Identity,
+    known: &Index<ChildState>,
+    desired: &K,
+    follows: bool,
+) -> Result<(), ApplyError> {
+    let name = desired.name_any();
+    let hash = objects::child(desired.meta()).hash;
+    let found = match known.get(identity, &name) {
+        None => match create(context, identity, desired).await? {
+            Some(found) => found.meta().clone(),
+            None => return Ok(()),
+        },
+        Some(child) => {
+            if let Some(conflict) = ownership::find_conflict(&K::kind(&()), &name, &child.owner, identity) {
+                return Err(ApplyError::Conflict(conflict));
+            }
+            if !follows || child.hash == hash {
+                return Ok(());
+            }
+            get::<K>(context, identity, &name).await?.ok_or(ApplyError::Stale)?.meta().clone()
+        }
+    };
+    if follows && objects::child(&found).hash != hash {
+        replace(context, desired, &found).await
+    } else {
+        Ok(())
+    }
+}
+
+/// Creates an object. Returns the existing one with its name, if it belongs to the job.
+async fn create<K: Child>(
     context: &Context,
     identity: &Identity,
     desired: &K,
-    outdated: impl FnOnce(&PartialObjectMeta<K>) -> bool,
-) -> Result<(), ApplyError>
-where
-    K: Child,
-{
-    let found = get_metadata::<K>(context, identity, &desired.name_any()).await?;
-    if let Some(found) = found {
-        if let Some(conflict) = ownership::find_conflict_of_kind(&K::kind(&()), &found, identity) {
-            return Err(ApplyError::Conflict(conflict));
+) -> Result<Option<K>, ApplyError> {
+    let name = desired.name_any();
+    let params = PostParams { field_manager: Some(FIELD_MANAGER.to_owned()), ..PostParams::default() };
+    let api = api::<K>(context, identity);
+    let operation = format!("create {} {}/{name}", K::kind(&()), identity.namespace);
+    match call(operation, api.create(&params, desired)).await {
+        Ok(_) => Ok(None),
+        Err(error) if error.is_conflict() => {
+            let found = get::<K>(context, identity, &name).await?.ok_or(ApplyError::Stale)?;
+            match ownership::find_conflict(&K::kind(&()), &name, &Owner::of(found.meta()), identity) {
+                Some(conflict) => Err(ApplyError::Conflict(conflict)),
+                None => Ok(Some(found)),
+            }
         }
-        if !outdated(&found) {
-            return Ok(());
-        }
+        Err(error) => Err(error.into()),
     }
-    Ok(server_side_apply(context, desired).await?)
+}
+
+/// Replaces an object of the job, unless it has changed since it was read.
+async fn replace<K: Child>(context: &Context, desired: &K, found: &ObjectMeta) -> Result<(), ApplyError> {
+    let mut desired = desired.clone();
+    desired.meta_mut().uid.clone_from(&found.uid);
+    desired.meta_mut().resource_version.clone_from(&found.resource_version);
+    let (name, namespace) = (desired.name_any(), desired.namespace().unwrap_or_default());
+    let params = PostParams { field_manager: Some(FIELD_MANAGER.to_owned()), ..PostParams::default() };
+    let api = Api::<K>::namespaced(context.client.clone(), &namespace);
+    let operation = format!("replace {} {namespace}/{name}", K::kind(&()));
+    match call(operation, api.replace(&name, &params, &desired)).await {
+        Ok(_) => Ok(()),
+        Err(error) if error.is_conflict() || error.is_not_found() => Err(ApplyError::Stale),
+        Err(error) => Err(error.into()),
+    }
+}
+
+async fn get<K: Child>(context: &Context, identity: &Identity, name: &str) -> Result<Option<K>, CallError> {
+    let operation = format!("get {} {}/{name}", K::kind(&()), identity.namespace);
+    call(operation, api::<K>(context, identity).get_opt(name)).await
 }
 
 /// Deletes a child if it exists and belongs to the job.
-async fn delete<K>(context: &Context, identity: &Identity, name: &str) -> Result<(), CallError>
-where
-    K: Child,
-{
-    let Some(found) = get_metadata::<K>(context, identity, name).await? else { return Ok(()) };
-    if ownership::find_conflict_of_kind(&K::kind(&()), &found, identity).is_some() {
+async fn delete<K: Child>(
+    context: &Context,
+    identity: &Identity,
+    known: &Index<ChildState>,
+    name: &str,
+) -> Result<(), CallError> {
+    let Some(child) = known.get(identity, name) else { return Ok(()) };
+    if ownership::find_conflict(&K::kind(&()), name, &child.owner, identity).is_some() {
         return Ok(());
     }
-    let api = Api::<K>::namespaced(context.client.clone(), &identity.namespace);
-    let only_this = Preconditions { uid: found.metadata.uid.clone(), resource_version: None };
+    let only_this = Preconditions { uid: Some(child.uid.clone()), resource_version: None };
     let params = DeleteParams::background().preconditions(only_this);
     let operation = format!("delete {} {}/{name}", K::kind(&()), identity.namespace);
-    match call(operation, api.delete(name, &params)).await {
+    match call(operation, api::<K>(context, identity).delete(name, &params)).await {
         Err(error) if !error.is_not_found() && !error.is_conflict() => Err(error),
         _ => Ok(()),
     }
 }
 
-async fn get_metadata<K>(
-    context: &Context,
-    identity: &Identity,
-    name: &str,
-) -> Result<Option<PartialObjectMeta<K>>, CallError>
-where
-    K: Child,
-{
-    let api = Api::<K>::namespaced(context.client.clone(), &identity.namespace);
-    call(format!("get {} {}/{name}", K::kind(&()), identity.namespace), api.get_metadata_opt(name)).await
-}
-
-/// Applies an object with server-side apply.
-async fn server_side_apply<K>(context: &Context, desired: &K) -> Result<(), CallError>
-where
-    K: Child,
-{
-    let (name, namespace) = (desired.name_any(), desired.namespace().unwrap_or_default());
-    let api = Api::<K>::namespaced(context.client.clone(), &namespace);
-    let params = PatchParams::apply(FIELD_MANAGER).force();
-    let operation = format!("apply {} {namespace}/{name}", K::kind(&()));
-    call(operation, api.patch(&name, &params, &Patch::Apply(desired))).await.map(drop)
+fn api<K: Child>(context: &Context, identity: &Identity) -> Api<K> {
+    Api::namespaced(context.client.clone(), &identity.namespace)
 }
 
 async fn scale_to_zero(context: &Context, identity: &Identity) -> Result<(), CallError> {
@@ -294,8 +356,4 @@ impl<K> Child for K where
         + Serialize
         + DeserializeOwned
 {
-}
-
-fn hash(policy: Option<&NetworkPolicy>) -> u64 {
-    fnv1a(&serde_json::to_vec(&policy).unwrap_or_default())
 }

@@ -63,10 +63,12 @@ fn backoff_end(identity: &Identity, attempt: u32, since: Timestamp) -> Timestamp
 
 #[cfg(test)]
 mod tests {
-    use k8s_openapi::{api::core::v1::Pod, apimachinery::pkg::apis::meta::v1::Time};
+    use std::sync::Arc;
+
+    use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 
     use super::*;
-    use crate::controller::observe::StatefulSetState;
+    use crate::controller::{ownership::Owner, watch::StatefulSetState};
 
     fn at(second: i64) -> Timestamp {
         Timestamp::from_second(second).unwrap()
@@ -85,13 +87,17 @@ mod tests {
             ..DatJobStatus::default()
         });
         let observation = Observation {
-            stateful_set: set.map(|(attempt, replicas)| StatefulSetState {
-                uid: "set".into(),
-                attempt,
-                replicas,
-                ready: 0,
+            stateful_set: set.map(|(attempt, replicas)| {
+                Arc::new(StatefulSetState {
+                    owner: Owner::of(&identity.child("job")),
+                    uid: "set".into(),
+                    attempt,
+                    replicas,
+                    created: 0,
+                    ready: 0,
+                })
             }),
-            pods: vec![Pod::default(); pods],
+            pods: (0..pods).map(|_| Arc::default()).collect(),
             ..Observation::default()
         };
         next_action(&identity, status.as_ref(), &observation, at(now))

@@ -2,13 +2,15 @@
 //!
 //! The operator needs no permission to read claims or Secrets for this.
 
+use std::sync::Arc;
+
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{ContainerState, ContainerStateTerminated, ContainerStatus, Pod};
 use kube::ResourceExt as _;
 
 use crate::text::clause;
 
-/// A problem that the user must fix.
+/// A problem that keeps pods from running.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Blocker {
     /// Reason of the condition and of the event.
@@ -17,12 +19,14 @@ pub struct Blocker {
     pub summary: String,
     /// Details from the cluster, which may change.
     pub detail: String,
+    /// Whether the cluster may solve it, for example by adding a node. Otherwise a person must.
+    pub may_pass: bool,
 }
 
 impl Blocker {
     /// Creates a blocker with details from the cluster.
     pub fn new(reason: &'static str, summary: impl Into<String>, detail: &str) -> Self {
-        Self { reason, summary: summary.into(), detail: clause(detail) }
+        Self { reason, summary: summary.into(), detail: clause(detail), may_pass: false }
     }
 
     /// The message of the condition.
@@ -46,6 +50,8 @@ impl Blocker {
 /// A warning event about an object.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct WarningEvent {
+    /// Reason of the event.
+    pub reason: String,
     /// Name of the pod, or of the StatefulSet that cannot create pods.
     pub object: String,
     /// Message of the event.
@@ -57,24 +63,62 @@ const SCHEDULING_GRACE_SECONDS: i64 = 10;
 /// How long a restarted container still counts as crashing.
 const CRASH_WINDOW_SECONDS: i64 = 30;
 
-/// Finds the first blocker in the order of the pods.
-pub fn find(pods: &[Pod], warning: Option<&WarningEvent>, now: Timestamp) -> Option<Blocker> {
-    pods.iter()
-        .filter(|pod| pod.metadata.deletion_timestamp.is_none())
-        .find_map(|pod| unschedulable(pod, now).or_else(|| container_blocker(pod, now)))
-        .or_else(|| warning.map(blocker_from_event))
+/// How long after its grace period a terminating pod counts as stuck.
+const TERMINATION_DELAY_SECONDS: i64 = 60;
+
+/// Finds the first blocker in the order of the pods. One that only a person can solve comes first.
+pub fn find(pods: &[Arc<Pod>], warning: Option<&WarningEvent>, now: Timestamp) -> Option<Blocker> {
+    let of_pod = |pod: &Arc<Pod>| {
+        if pod.metadata.deletion_timestamp.is_some() {
+            return stuck_termination(pod, now);
+        }
+        unschedulable(pod, now).or_else(|| container_blocker(pod, now))
+    };
+    let found: Vec<Blocker> = pods.iter().filter_map(of_pod).chain(warning.map(blocker_from_event)).collect();
+    found.iter().find(|blocker| !blocker.may_pass).or(found.first()).cloned()
+}
+
+/// A pod that should have terminated long ago, because its node does not answer or a finalizer holds it.
+pub fn stuck_termination(pod: &Pod, now: Timestamp) -> Option<Blocker> {
+    let end = pod.metadata.deletion_timestamp.as_ref()?.0;
+    if now.as_second() - end.as_second() < TERMINATION_DELAY_SECONDS {
+        return None;
+    }
+    let name = pod.name_any();
+    let node = pod.spec.as_ref().and_then(|spec| spec.node_name.as_deref());
+    let place = node.map_or(String::new(), |node| format!(" on node {node}"));
+    let summary = format!("Pod {name}{place} should have terminated at {end}");
+    let finalizers = pod.finalizers();
+    let detail = match node {
+        _ if !finalizers.is_empty() => format!("its finalizers hold it: {}", finalizers.join(", ")),
+        Some(node) => format!(
+            "if node {node} is lost, delete its Node object or taint it with node.kubernetes.io/out-of-service; \
+             otherwise check its kubelet"
+        ),
+        None => format!("delete it with `kubectl delete pod {name} --force`"),
+    };
+    Some(Blocker::new("PodNotTerminated", summary, &detail))
 }
 
 fn blocker_from_event(warning: &WarningEvent) -> Blocker {
-    let WarningEvent { object, message } = warning;
-    if message.contains("create Pod") {
-        return Blocker::new(
-            "PodsNotCreated",
-            format!("StatefulSet {object} cannot create its pods"),
-            message,
-        );
+    let WarningEvent { reason, object, message } = warning;
+    match reason.as_str() {
+        "FailedCreate" if message.contains("serviceaccount") && message.contains("not found") => {
+            let summary = format!(
+                "StatefulSet {object} cannot create its pods; create the service account, \
+                or correct spec.pod.serviceAccountName"
+            );
+            Blocker::new("ServiceAccountMissing", summary, message)
+        }
+        "FailedCreate" => {
+            let summary = format!("StatefulSet {object} cannot create its pods");
+            Blocker::new("PodsNotCreated", summary, message)
+        }
+        "FailedCreatePodSandBox" => {
+            Blocker::new("PodSandboxNotCreated", format!("Pod {object} cannot start"), message)
+        }
+        _ => Blocker::new("VolumeNotMounted", format!("Pod {object} cannot start"), message),
     }
-    Blocker::new("VolumeNotMounted", format!("Pod {object} cannot start"), message)
 }
 
 fn unschedulable(pod: &Pod, now: Timestamp) -> Option<Blocker> {
@@ -82,13 +126,16 @@ fn unschedulable(pod: &Pod, now: Timestamp) -> Option<Blocker> {
     let condition = conditions.iter().find(|condition| condition.type_ == "PodScheduled")?;
     let blocked = condition.status == "False" && condition.reason.as_deref() == Some("Unschedulable");
     let since = condition.last_transition_time.as_ref().map_or(now, |time| time.0);
-    (blocked && now.as_second() - since.as_second() >= SCHEDULING_GRACE_SECONDS).then(|| {
-        Blocker::new(
-            "Unschedulable",
-            format!("Pod {} is unschedulable", pod.name_any()),
-            condition.message.as_deref().unwrap_or_default(),
-        )
-    })
+    if !blocked || now.as_second() - since.as_second() < SCHEDULING_GRACE_SECONDS {
+        return None;
+    }
+    let message = condition.message.as_deref().unwrap_or_default();
+    let summary = format!("Pod {} is unschedulable", pod.name_any());
+    // The scheduler names a claim that does not exist. Everything else may change with the nodes.
+    if message.contains("persistentvolumeclaim") && message.contains("not found") {
+        return Some(Blocker::new("VolumeClaimMissing", summary, message));
+    }
+    Some(Blocker { may_pass: true, ..Blocker::new("WaitingForCapacity", summary, message) })
 }
 
 fn container_blocker(pod: &Pod, now: Timestamp) -> Option<Blocker> {
@@ -180,7 +227,8 @@ mod tests {
     }
 
     fn blocker(status: &Value) -> Option<(&'static str, String)> {
-        find(&[pod(status)], None, at("2026-01-01T00:01:00Z")).map(|found| (found.reason, found.message()))
+        find(&[Arc::new(pod(status))], None, at("2026-01-01T00:01:00Z"))
+            .map(|found| (found.reason, found.message()))
     }
 
     #[test]
@@ -199,7 +247,7 @@ mod tests {
             (
                 unschedulable("2026-01-01T00:00:00Z"),
                 Some((
-                    "Unschedulable",
+                    "VolumeClaimMissing",
                     "Pod job-1 is unschedulable: persistentvolumeclaim \"ckpt\" not found.",
                 )),
             ),
@@ -272,13 +320,73 @@ mod tests {
 
     #[test]
     fn warning_events_become_blockers() {
-        let warning =
-            |object: &str, message: &str| WarningEvent { object: object.into(), message: message.into() };
         let now = at("2026-01-01T00:01:00Z");
-        let mount = warning("job-0", "MountVolume.SetUp failed for volume \"v\" : secret \"s\" not found");
-        assert!(find(&[], Some(&mount), now).unwrap().message().contains("secret \"s\" not found"));
-        let quota = warning("job", "create Pod job-0 in StatefulSet job failed error: exceeded quota");
-        assert_eq!(find(&[], Some(&quota), now).unwrap().reason, "PodsNotCreated");
+        for (reason, message, expected) in [
+            (
+                "FailedMount",
+                "MountVolume.SetUp failed for volume \"v\" : secret \"s\" not found",
+                "VolumeNotMounted",
+            ),
+            (
+                "FailedCreate",
+                "create Pod job-0 in StatefulSet job failed error: exceeded quota",
+                "PodsNotCreated",
+            ),
+            (
+                "FailedCreate",
+                "create Pod job-0 in StatefulSet job failed error: pods \"job-0\" is forbidden: error looking up \
+                 service account ns/x: serviceaccount \"x\" not found",
+                "ServiceAccountMissing",
+            ),
+            ("FailedCreatePodSandBox", "failed to set up the network", "PodSandboxNotCreated"),
+        ] {
+            let warning =
+                WarningEvent { reason: reason.into(), object: "job".into(), message: message.into() };
+            let found = find(&[], Some(&warning), now).unwrap();
+            assert_eq!(found.reason, expected);
+            assert!(found.message().contains(message), "{}", found.message());
+        }
+    }
+
+    #[test]
+    fn a_problem_for_a_person_comes_before_a_lack_of_capacity() {
+        let waits = |name: &str, message: &str| -> Arc<Pod> {
+            let condition = json!({"type": "PodScheduled", "status": "False", "reason": "Unschedulable",
+                "lastTransitionTime": "2026-01-01T00:00:00Z", "message": message});
+            Arc::new(
+                serde_json::from_value(
+                    json!({"metadata": {"name": name}, "status": {"conditions": [condition]}}),
+                )
+                .unwrap(),
+            )
+        };
+        let pods = [
+            waits("job-0", "0/3 nodes are available: 3 Insufficient nvidia.com/gpu."),
+            waits("job-1", "persistentvolumeclaim \"x\" not found"),
+        ];
+        let now = at("2026-01-01T00:01:00Z");
+        assert_eq!(find(&pods, None, now).unwrap().reason, "VolumeClaimMissing");
+        let found = find(&pods[..1], None, now).unwrap();
+        assert!(found.reason == "WaitingForCapacity" && found.may_pass, "{found:?}");
+    }
+
+    #[test]
+    fn a_pod_that_does_not_terminate_is_named_with_its_node() {
+        let message = |finalizers: Value, node: Value, now: &str| {
+            let metadata = json!({"name": "job-1", "deletionTimestamp": "2026-01-01T00:00:00Z", "finalizers": finalizers});
+            let pod: Pod =
+                serde_json::from_value(json!({"metadata": metadata, "spec": {"nodeName": node}})).unwrap();
+            find(&[Arc::new(pod)], None, at(now)).map(|found| found.message())
+        };
+        assert_eq!(message(json!([]), json!("node-7"), "2026-01-01T00:00:59Z"), None);
+        let lost = message(json!([]), json!("node-7"), "2026-01-01T00:01:00Z").unwrap();
+        let expected =
+            "Pod job-1 on node node-7 should have terminated at 2026-01-01T00:00:00Z: if node node-7 is lost";
+        assert!(lost.starts_with(expected), "{lost}");
+        let held = message(json!(["example.com/held"]), json!("node-7"), "2026-01-01T00:01:00Z").unwrap();
+        assert!(held.ends_with("its finalizers hold it: example.com/held."), "{held}");
+        let unbound = message(json!([]), Value::Null, "2026-01-01T00:01:00Z").unwrap();
+        assert!(unbound.contains("kubectl delete pod job-1 --force"), "{unbound}");
     }
 
     #[test]
@@ -297,6 +405,6 @@ mod tests {
         );
         pod.metadata.deletion_timestamp =
             Some(k8s_openapi::apimachinery::pkg::apis::meta::v1::Time(at("2026-01-01T00:00:00Z")));
-        assert_eq!(find(&[pod], None, at("2026-01-01T00:01:00Z")), None);
+        assert_eq!(find(&[Arc::new(pod)], None, at("2026-01-01T00:00:30Z")), None);
     }
 }

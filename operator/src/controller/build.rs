@@ -9,7 +9,11 @@ use k8s_openapi::api::{
     policy::v1::PodDisruptionBudget,
 };
 
-use super::{attempt::AttemptAction, validate::ValidJob};
+use kube::{Resource, ResourceExt as _};
+use serde::Serialize;
+
+use super::{attempt::AttemptAction, ownership::ApplyConflict, validate::ValidJob, watch::ANNOTATION_HASH};
+use crate::jitter::fnv1a;
 
 mod config_map;
 mod disruption_budget;
@@ -28,6 +32,15 @@ pub struct Settings {
     pub trainer_cuda_image: Option<String>,
     /// Namespace from which the operator reads reports; `None` outside a cluster.
     pub operator_namespace: Option<String>,
+}
+
+impl Settings {
+    /// What this installation lacks to start an attempt. A running attempt needs nothing new.
+    pub fn missing_for(&self, valid: &ValidJob<'_>, action: AttemptAction) -> Option<ApplyConflict> {
+        let starts = matches!(action, AttemptAction::Start(_));
+        let lacks_gpus = valid.job.spec.pod.gpus() > 0 && self.trainer_cuda_image.is_none();
+        (starts && lacks_gpus).then_some(ApplyConflict::GpusDisabled)
+    }
 }
 
 /// The children of a job and the action for its attempt.
@@ -59,9 +72,44 @@ pub fn build(valid: &ValidJob<'_>, action: AttemptAction, settings: &Settings) -
         action,
         stateful_set,
         config_map: config_map::config_map(valid),
-        service: service::service(valid.identity),
-        disruption_budget: disruption_budget::disruption_budget(valid.identity),
+        service: with_hash(service::service(valid.identity)),
+        disruption_budget: with_hash(disruption_budget::disruption_budget(valid.identity)),
         network_policy_name: valid.identity.name.clone(),
-        network_policy: network_policy::network_policy(valid, settings),
+        network_policy: network_policy::network_policy(valid, settings).map(with_hash),
+    }
+}
+
+/// Adds the annotation that shows whether an object is up to date.
+fn with_hash<K: Resource + Serialize>(mut object: K) -> K {
+    let hash = fnv1a(&serde_json::to_vec(&object).unwrap_or_default());
+    object.annotations_mut().insert(ANNOTATION_HASH.to_owned(), format!("{hash:016x}"));
+    object
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::*;
+    use crate::{controller::identity::Identity, testing::minimal};
+
+    #[test]
+    fn gpus_that_are_disabled_keep_an_attempt_from_starting() {
+        let mut job = minimal();
+        let identity = Identity::of(&job).unwrap();
+        let mut settings =
+            Settings { trainer_image: "i".into(), trainer_cuda_image: None, operator_namespace: None };
+        let missing = |job: &_, settings: &Settings, action| {
+            let valid = ValidJob { job, identity: &identity, source_ports: BTreeSet::new() };
+            settings.missing_for(&valid, action)
+        };
+        assert_eq!(missing(&job, &settings, AttemptAction::Start(1)), None);
+        let limits = serde_json::json!({"resources": {"limits": {"nvidia.com/gpu": "1"}}});
+        job.spec.pod = serde_json::from_value(limits).unwrap();
+        let disabled = missing(&job, &settings, AttemptAction::Start(2)).unwrap();
+        assert!(disabled.reason() == "GpusDisabled" && disabled.message().contains("gpu.enabled=true"));
+        assert_eq!(missing(&job, &settings, AttemptAction::Keep), None);
+        settings.trainer_cuda_image = Some("cuda".into());
+        assert_eq!(missing(&job, &settings, AttemptAction::Start(2)), None);
     }
 }

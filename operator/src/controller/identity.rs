@@ -15,7 +15,7 @@ pub const FIELD_MANAGER: &str = "datjob-operator";
 pub type Watched = DeserializeGuard<DatJob>;
 
 /// Names of one job.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Identity {
     /// Its name.
     pub name: String,

@@ -1,8 +1,6 @@
-//! Detects objects with the name of a child that do not belong to the job. Pure.
-//!
-//! Forced server-side apply would take them over, for example a Service with the job's name.
+//! Detects objects with the name of a child that do not belong to the job, for example a Service with the job's name. Pure.
 
-use kube::{Resource, ResourceExt as _};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 
 use super::identity::Identity;
 use crate::calls::CallError;
@@ -20,6 +18,8 @@ pub enum ApplyConflict {
         /// Kind and name.
         object: String,
     },
+    /// The job requests GPUs, and the installation has no image for them.
+    GpusDisabled,
     /// The API server rejected it because of a quota, an admission policy or an invalid value.
     Rejected {
         /// Message of the API server.
@@ -38,6 +38,7 @@ impl ApplyConflict {
         match self {
             Self::Leftover { .. } => "AwaitingCleanup",
             Self::Foreign { .. } => "NameTaken",
+            Self::GpusDisabled => "GpusDisabled",
             Self::Rejected { .. } => "Refused",
         }
     }
@@ -51,6 +52,11 @@ impl ApplyConflict {
             Self::Foreign { object } => format!(
                 "{object} already exists and does not belong to this job; delete it, or create this job with another name."
             ),
+            Self::GpusDisabled => {
+                "spec.pod.resources requests GPUs, which are disabled in this installation; upgrade it \
+                with gpu.enabled=true, or create the job without GPUs."
+                    .to_owned()
+            }
             Self::Rejected { message } => {
                 format!(
                     "The API server rejected a request: {}. Retrying every 30 s.",
@@ -61,23 +67,44 @@ impl ApplyConflict {
     }
 }
 
-/// The conflict with an existing object, or `None` if it belongs to the job.
-pub fn find_conflict<K: Resource<DynamicType = ()>>(found: &K, identity: &Identity) -> Option<ApplyConflict> {
-    find_conflict_of_kind(&K::kind(&()), found, identity)
+/// The owner of an object, and whether the object is being deleted.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Owner {
+    controller: Option<ControllerReference>,
+    is_deleted: bool,
 }
 
-/// Like [`find_conflict`], for an object without a static kind, for example only metadata.
-pub fn find_conflict_of_kind<K: Resource>(
-    kind: &str,
-    found: &K,
-    identity: &Identity,
-) -> Option<ApplyConflict> {
-    let object = format!("{kind} {}", found.name_any());
-    let owner = found.owner_references().iter().find(|owner| owner.controller == Some(true));
-    match owner {
-        Some(owner) if owner.uid == identity.uid && found.meta().deletion_timestamp.is_none() => None,
-        // Also the job's object while it is being deleted; it is applied again after that.
-        Some(owner) if owner.kind == identity.owner().kind && owner.name == identity.name => {
+/// The owner reference with `controller: true`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct ControllerReference {
+    kind: String,
+    name: String,
+    uid: String,
+}
+
+impl Owner {
+    /// The owner of an object with this metadata.
+    pub fn of(metadata: &ObjectMeta) -> Self {
+        let references = metadata.owner_references.iter().flatten();
+        let controller = references.into_iter().find(|owner| owner.controller == Some(true));
+        Self {
+            controller: controller.map(|owner| ControllerReference {
+                kind: owner.kind.clone(),
+                name: owner.name.clone(),
+                uid: owner.uid.clone(),
+            }),
+            is_deleted: metadata.deletion_timestamp.is_some(),
+        }
+    }
+}
+
+/// The conflict with an existing object, or `None` if it belongs to the job.
+pub fn find_conflict(kind: &str, name: &str, owner: &Owner, identity: &Identity) -> Option<ApplyConflict> {
+    let object = format!("{kind} {name}");
+    match &owner.controller {
+        Some(controller) if controller.uid == identity.uid && !owner.is_deleted => None,
+        // Also the job's object while it is being deleted; it is created again after that.
+        Some(controller) if controller.kind == identity.owner().kind && controller.name == identity.name => {
             Some(ApplyConflict::Leftover { object })
         }
         _ => Some(ApplyConflict::Foreign { object }),
@@ -86,28 +113,27 @@ pub fn find_conflict_of_kind<K: Resource>(
 
 #[cfg(test)]
 mod tests {
-    use k8s_openapi::api::core::v1::Service;
+    use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 
     use super::*;
 
     #[test]
     fn does_not_take_over_objects_of_other_owners() {
         let identity = Identity { name: "job".into(), namespace: "ns".into(), uid: "uid".into() };
-        let own = Service { metadata: identity.child("job"), ..Service::default() };
-        assert_eq!(find_conflict(&own, &identity), None);
+        let conflict =
+            |metadata: &ObjectMeta| find_conflict("Service", "job", &Owner::of(metadata), &identity);
+        let own = identity.child("job");
+        assert_eq!(conflict(&own), None);
 
         let earlier = Identity { uid: "earlier".into(), ..identity.clone() };
-        let left = Service { metadata: earlier.child("job"), ..Service::default() };
-        assert!(matches!(find_conflict(&left, &identity), Some(ApplyConflict::Leftover { .. })));
+        assert!(matches!(conflict(&earlier.child("job")), Some(ApplyConflict::Leftover { .. })));
 
-        let mut plain = own.clone();
-        plain.metadata.owner_references = None;
-        let found = find_conflict(&plain, &identity).unwrap();
+        let plain = ObjectMeta { owner_references: None, ..own.clone() };
+        let found = conflict(&plain).unwrap();
         assert!(found.reason() == "NameTaken" && found.message().contains("Service job"), "{found:?}");
 
-        let mut dying = own;
-        dying.metadata.deletion_timestamp =
-            Some(k8s_openapi::apimachinery::pkg::apis::meta::v1::Time(jiff::Timestamp::UNIX_EPOCH));
-        assert!(matches!(find_conflict(&dying, &identity), Some(ApplyConflict::Leftover { .. })));
+        let deletion_timestamp = Some(Time(jiff::Timestamp::UNIX_EPOCH));
+        let dying = ObjectMeta { deletion_timestamp, ..own };
+        assert!(matches!(conflict(&dying), Some(ApplyConflict::Leftover { .. })));
     }
 }

@@ -14,24 +14,25 @@ use super::{
     apply::{ActiveJob, Applied},
     attempt::AttemptAction,
     blockers::{self, Blocker},
-    observe::{ReportState, pods},
+    observe::{Observation, pods},
     ownership::ApplyConflict,
 };
-use crate::{conditions, events::Event, jitter};
+use crate::{conditions, events::Event, reports::schedule::ReportState, text::truncate};
 
 mod active;
 mod finish;
 mod report;
+mod requeue;
+mod restarts;
 mod state;
 
 pub use state::State;
 
-/// How often an active job is reconciled.
-pub const POLL_INTERVAL: Duration = Duration::from_secs(5);
-/// Delay before a rejected request is retried.
-const REJECTION_RETRY_DELAY: Duration = Duration::from_secs(30);
-/// Consecutive failures to read the report of a ready pod after which the job is stalled.
-const MAX_FAILED_READS: u32 = 6;
+/// Consecutive failures to read the report of a ready pod after which the job is stalled; about half a minute.
+const MAX_FAILED_READS: u32 = 4;
+
+/// Maximum length of an image's name.
+const MAX_IMAGE_BYTES: usize = 1024;
 
 /// New status of a job and its events.
 #[derive(Clone, Debug, PartialEq)]
@@ -89,11 +90,8 @@ impl<'a> StatusBuilder<'a> {
     }
 
     fn update_active(&mut self, active: &ActiveJob) {
-        let key = format!("{}/poll", self.job.uid().unwrap_or_default());
-        self.requeue =
-            Some(jitter::jittered(&key, POLL_INTERVAL, POLL_INTERVAL + Duration::from_millis(500)));
         self.record_attempt(active);
-        self.record_report(&active.observation.report);
+        self.record_report(&active.observation);
         self.record_pods(active);
         let blocker = self.blocker(active);
         if self.finish_if_due(active) {
@@ -103,9 +101,10 @@ impl<'a> StatusBuilder<'a> {
         }
         if self.exceeds_startup_deadline(active) {
             self.abandon_attempt(active, blocker.as_ref());
-            return;
+        } else {
+            self.set_active(active, blocker.as_ref());
         }
-        self.set_active(active, blocker.as_ref());
+        self.requeue = Some(self.next_check(active));
     }
 
     /// Records a new attempt: one that was just started, or one whose operator stopped before it wrote the status.
@@ -128,7 +127,11 @@ impl<'a> StatusBuilder<'a> {
 
     fn record_pods(&mut self, active: &ActiveJob) {
         let observation = &active.observation;
-        let first = observation.pods.iter().filter_map(pods::running_since).min();
+        if let Some(trainer) = observation.pods.first().and_then(|pod| pods::trainer(pod)) {
+            self.next.image = truncate(&trainer.image, MAX_IMAGE_BYTES);
+            self.next.image_id = truncate(&trainer.image_id, MAX_IMAGE_BYTES);
+        }
+        let first = observation.pods.iter().filter_map(|pod| pods::running_since(pod)).min();
         if self.next.start_time.is_none() {
             self.next.start_time = first.map(Time);
         }
@@ -143,7 +146,7 @@ impl<'a> StatusBuilder<'a> {
         }
     }
 
-    /// A problem that the user must fix with a child or a pod. A formed world has none.
+    /// A problem with a child or a pod. A formed world has none.
     fn blocker(&self, active: &ActiveJob) -> Option<Blocker> {
         match &active.conflict {
             Some(ApplyConflict::Leftover { .. }) => return None,
@@ -152,10 +155,14 @@ impl<'a> StatusBuilder<'a> {
             }
             None => {}
         }
-        if active.action != AttemptAction::Keep {
-            return None;
-        }
         let observation = &active.observation;
+        match active.action {
+            AttemptAction::Keep => {}
+            AttemptAction::AwaitTermination(_) => {
+                return observation.pods.iter().find_map(|pod| blockers::stuck_termination(pod, self.now));
+            }
+            _ => return None,
+        }
         match &observation.report {
             ReportState::Received(report) if state::is_formed(report.phase) => return None,
             ReportState::Unreadable { pod, message, failures } if *failures >= MAX_FAILED_READS => {

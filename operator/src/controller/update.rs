@@ -22,8 +22,10 @@ use crate::{
     events,
 };
 
-/// Minimum time between two writes that change only progress.
+/// Minimum time between two writes that change only the progress of a job.
 const PROGRESS_INTERVAL: Duration = Duration::from_secs(30);
+/// Maximum number of such writes per second, for all jobs.
+const MAX_PROGRESS_WRITES: u32 = 10;
 
 /// What changed in the status.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -33,29 +35,51 @@ enum Change {
     Other,
 }
 
-/// Writes the status if it changed. Returns false if the job changed meanwhile and must be reconciled again.
+/// Result of [`write_status`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Written {
+    /// The job has this status, or it was deleted.
+    Current,
+    /// Only the progress changed; it must be written after this time.
+    Later(Duration),
+    /// The job changed meanwhile and must be reconciled again.
+    Conflict,
+}
+
+/// Writes the status if it changed.
 pub async fn write_status(
     context: &Context,
     job: &DatJob,
     identity: &Identity,
     outcome: &Outcome,
-) -> Result<bool, CallError> {
-    let change = classify_change(job.status.as_ref(), &outcome.status);
-    let since = context.cache.get(&identity.uid).progress_written_at.map(|when| when.elapsed());
-    if !is_due(change, since) {
-        return Ok(true);
+) -> Result<Written, CallError> {
+    match classify_change(job.status.as_ref(), &outcome.status) {
+        Change::None => return Ok(Written::Current),
+        Change::ProgressOnly => {
+            let since = context.cache.get(&identity.uid).progress_written_at.map(|when| when.elapsed());
+            let interval = progress_interval(context.reports.jobs());
+            if let Some(rest) = since.and_then(|since| interval.checked_sub(since)) {
+                return Ok(Written::Later(rest));
+            }
+        }
+        Change::Other => {}
     }
     let before = job.status.as_ref().map_or("", |status| status.state.as_str());
-    match call(
-        format!("write the status of DatJob {}/{}", identity.namespace, identity.name),
-        patch(context, job, identity, &outcome.status),
-    )
-    .await
+    let operation = format!("write the status of DatJob {}/{}", identity.namespace, identity.name);
+    let mut written = call(&operation, patch(context, job, identity, &outcome.status)).await;
+    if let Err(error) = &written
+        && error.is_invalid()
     {
+        // Without this, deadlines and conditions of the job would end with an invalid report.
+        warn!(job = %identity.name, namespace = %identity.namespace, %error, "The API server rejected values of the report; writing the status without them.");
+        let reduced = without_new_report(job.status.as_ref(), &outcome.status);
+        written = call(&operation, patch(context, job, identity, &reduced)).await;
+    }
+    match written {
         Ok(_) => {}
-        Err(error) if error.is_conflict() => return Ok(false),
+        Err(error) if error.is_conflict() => return Ok(Written::Conflict),
         // The job was deleted meanwhile.
-        Err(error) if error.is_not_found() => return Ok(true),
+        Err(error) if error.is_not_found() => return Ok(Written::Current),
         Err(error) => return Err(error),
     }
     context.cache.update(&identity.uid, |job| job.progress_written_at = Some(Instant::now()));
@@ -69,7 +93,7 @@ pub async fn write_status(
             warn!(job = %identity.name, namespace = %identity.namespace, %error, "Cannot publish the event.");
         }
     }
-    Ok(true)
+    Ok(Written::Current)
 }
 
 async fn patch(
@@ -97,11 +121,41 @@ fn classify_change(before: Option<&DatJobStatus>, after: &DatJobStatus) -> Chang
     }
 }
 
-fn is_due(change: Change, since_last: Option<Duration>) -> bool {
-    match change {
-        Change::None => false,
-        Change::ProgressOnly => since_last.is_none_or(|since| since >= PROGRESS_INTERVAL),
-        Change::Other => true,
+/// Minimum time between two writes of the progress of one of `jobs` jobs.
+fn progress_interval(jobs: usize) -> Duration {
+    PROGRESS_INTERVAL
+        .max(Duration::from_secs(1) * u32::try_from(jobs).unwrap_or(u32::MAX) / MAX_PROGRESS_WRITES)
+}
+
+/// The status, with the values of the previous one for all that comes from a report.
+fn without_new_report(before: Option<&DatJobStatus>, after: &DatJobStatus) -> DatJobStatus {
+    let DatJobStatus {
+        progress,
+        timing,
+        epoch,
+        clean,
+        robust,
+        split,
+        accuracy,
+        best,
+        warnings,
+        results,
+        failure,
+        ..
+    } = before.cloned().unwrap_or_default();
+    DatJobStatus {
+        progress,
+        timing,
+        epoch,
+        clean,
+        robust,
+        split,
+        accuracy,
+        best,
+        warnings,
+        results,
+        failure,
+        ..after.clone()
     }
 }
 
@@ -114,7 +168,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_progress_waits_for_the_interval() {
+    fn only_progress_may_be_written_later() {
         let before = DatJobStatus { epoch: "1/9".into(), ..DatJobStatus::default() };
         let progress = DatJobStatus { epoch: "2/9".into(), ..DatJobStatus::default() };
         let accuracy = DatJobStatus { clean: "80.00".into(), ..progress.clone() };
@@ -122,11 +176,10 @@ mod tests {
         assert_eq!(classify_change(Some(&before), &progress), Change::ProgressOnly);
         assert_eq!(classify_change(Some(&before), &accuracy), Change::Other);
         assert_eq!(classify_change(None, &before), Change::Other);
+    }
 
-        assert!(!is_due(Change::None, None));
-        assert!(is_due(Change::ProgressOnly, None));
-        assert!(!is_due(Change::ProgressOnly, Some(Duration::from_secs(29))));
-        assert!(is_due(Change::ProgressOnly, Some(Duration::from_secs(30))));
-        assert!(is_due(Change::Other, Some(Duration::ZERO)));
+    #[test]
+    fn many_jobs_share_the_writes_of_their_progress() {
+        assert_eq!([1, 300, 5_000].map(|jobs| progress_interval(jobs).as_secs()), [30, 30, 500]);
     }
 }

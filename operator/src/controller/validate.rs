@@ -63,24 +63,24 @@ impl From<InvalidTraining> for InvalidSpec {
     }
 }
 
-/// Validates a job. `gpus_enabled`: whether jobs may request GPUs.
-pub fn validate<'a>(job: &'a DatJob, identity: &'a Identity, gpus_enabled: bool) -> Validation<'a> {
+/// Validates a job.
+pub fn validate<'a>(job: &'a DatJob, identity: &'a Identity) -> Validation<'a> {
     let status = job.status.as_ref();
     if status.is_some_and(|status| conditions::is_true(status, conditions::FINISHED)) {
         return Validation::Finished;
     }
     // Only before the first attempt: a new rule of a newer operator must not fail a job that has started.
     let started = status.is_some_and(|status| status.attempt > 0);
-    match check(job, gpus_enabled) {
+    match check(job) {
         Err(invalid) if !started => Validation::Invalid(invalid),
         _ => Validation::Valid(ValidJob { job, identity, source_ports: sources::ports(job) }),
     }
 }
 
-fn check(job: &DatJob, gpus_enabled: bool) -> Result<(), InvalidSpec> {
+fn check(job: &DatJob) -> Result<(), InvalidSpec> {
     let spec = &job.spec;
     let topology: Topology = spec.topology();
-    gpus::check(&spec.pod, topology, gpus_enabled)?;
+    gpus::check(&spec.pod, topology)?;
     spec.training.check(topology)?;
     sources::check(&spec.training, &spec.pod)?;
     pod::check(&spec.pod)?;

@@ -69,20 +69,25 @@ fn gpus_require_an_installation_with_gpus_enabled() {
         document["spec"]["pod"]["resources"]["limits"]["nvidia.com/gpu"] = 64.into();
         document
     };
-    namespace.apply(&with_gpus("refused")).expect("the job is accepted");
-    let object = namespace.wait_for_condition("refused", "Failed", 60);
-    let message = job::condition(&object, "Failed").expect("it exists")["message"].to_string();
-    assert!(message.contains("spec.pod.resources") && message.contains("gpu.enabled=true"), "{message}");
-    assert!(namespace.get("statefulset", "refused").is_none());
+    namespace.apply(&with_gpus("gpus")).expect("the job is accepted");
+    let object = namespace.wait_for_condition("gpus", "Stalled", 60);
+    let stalled = job::condition(&object, "Stalled").expect("it exists");
+    assert_eq!(stalled["reason"], "GpusDisabled");
+    assert!(stalled["message"].to_string().contains("gpu.enabled=true"), "{stalled}");
+    assert!(namespace.get("statefulset", "gpus").is_none());
 
-    // No node has 64 GPUs, so the status names the missing resource.
+    // The job continues. No node has 64 GPUs, so the status names the missing resource.
     upgrade(&["gpu.enabled=true", "gpu.trainerImage.repository=example.com/trainer-cuda"]);
-    namespace.apply(&with_gpus("asked")).expect("the job is accepted");
-    let object = namespace.wait_for_condition("asked", "Stalled", 120);
+    let message = wait_until("reason WaitingForCapacity", 120, || {
+        let object = namespace.get("datjob", "gpus").ok_or("the job does not exist")?;
+        match job::condition(&object, "Reconciling") {
+            Some(found) if found["reason"] == "WaitingForCapacity" => Ok(found["message"].to_string()),
+            _ => Err(format!("the status is {}", object["status"])),
+        }
+    });
     upgrade(&["gpu.enabled=false"]);
-    let message = job::condition(&object, "Stalled").expect("it exists")["message"].to_string();
     assert!(message.contains("nvidia.com/gpu"), "{message}");
-    let pods = namespace.pods("asked");
+    let pods = namespace.pods("gpus");
     assert!(images(&pods).iter().all(|image| image.starts_with("example.com/trainer-cuda:")), "{pods:?}");
     let env = pods[0]["spec"]["containers"][0]["env"].as_array().expect("variables");
     let value = |name: &str| env.iter().find(|one| one["name"] == name).map(|one| one["value"].clone());

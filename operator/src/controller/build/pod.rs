@@ -1,13 +1,16 @@
 //! Pod spec of the trainer pods. Pure. It satisfies the Pod Security level `restricted` and mounts no service account
 //! token.
 
+use std::collections::BTreeMap;
+
 use datjob_api::{contract, datjob::PodOptions, training::Source};
 use k8s_openapi::{
     api::core::v1::{
         Capabilities, Container, ContainerPort, EnvVar, EnvVarSource, HTTPGetAction, ObjectFieldSelector,
-        PodSecurityContext, PodSpec, Probe, SeccompProfile, SecretKeySelector, SecurityContext, Toleration,
+        PodSecurityContext, PodSpec, Probe, ResourceRequirements, SeccompProfile, SecretKeySelector,
+        SecurityContext, Toleration,
     },
-    apimachinery::pkg::util::intstr::IntOrString,
+    apimachinery::pkg::{api::resource::Quantity, util::intstr::IntOrString},
 };
 
 use super::{Settings, volumes};
@@ -40,7 +43,7 @@ pub(super) fn pod(valid: &ValidJob<'_>, attempt: u32, settings: &Settings) -> Po
     }
 }
 
-/// Server-side apply distinguishes an empty list from an absent one.
+/// An empty list is absent.
 fn non_empty<T>(list: Vec<T>) -> Option<Vec<T>> {
     (!list.is_empty()).then_some(list)
 }
@@ -85,9 +88,26 @@ fn data_container(valid: &ValidJob<'_>) -> Option<Container> {
         image: Some(image.reference.clone()),
         image_pull_policy: valid.job.spec.pod.image_pull_policy.clone(),
         env: Some(vec![env_value(contract::ENV_DATA, contract::DATA_DIR)]),
+        resources: without_devices(&valid.job.spec.pod.resources),
         security_context: Some(container_security_context()),
         volume_mounts: Some(volumes::data_container_mounts()),
         ..Container::default()
+    })
+}
+
+/// CPU, memory and storage of the trainer, which a pod reserves anyway. A ResourceQuota can require them of each container.
+fn without_devices(resources: &ResourceRequirements) -> Option<ResourceRequirements> {
+    let keep = |quantities: &BTreeMap<String, Quantity>| {
+        let mut kept = quantities.clone();
+        kept.retain(|name, _| !name.contains('/'));
+        (!kept.is_empty()).then_some(kept)
+    };
+    let limits = resources.limits.as_ref().and_then(keep);
+    let requests = resources.requests.as_ref().and_then(keep);
+    (limits.is_some() || requests.is_some()).then_some(ResourceRequirements {
+        claims: None,
+        limits,
+        requests,
     })
 }
 

@@ -1,10 +1,10 @@
-//! Lists the pods of a job and reads their states.
+//! The pods of a job and their states.
 
-use std::net::IpAddr;
+use std::{net::IpAddr, sync::Arc};
 
 use datjob_api::contract;
 use jiff::Timestamp;
-use k8s_openapi::api::core::v1::Pod;
+use k8s_openapi::api::core::v1::{ContainerStatus, Pod};
 use kube::{Api, ResourceExt as _, api::ListParams};
 
 use crate::{
@@ -12,33 +12,20 @@ use crate::{
     controller::{Context, identity::Identity},
 };
 
-/// Pods per page of a list.
-const PAGE_SIZE: u32 = 250;
-
-/// Lists the pods of a job, sorted by ordinal.
-pub(super) async fn list_pods(context: &Context, identity: &Identity) -> Result<Vec<Pod>, CallError> {
-    let api = Api::<Pod>::namespaced(context.client.clone(), &identity.namespace);
-    let mut pods = Vec::new();
-    let mut params = ListParams::default()
-        .labels(&format!("{}={}", contract::LABEL_JOB_UID, identity.uid))
-        .limit(PAGE_SIZE);
-    loop {
-        let operation = format!("list the pods of {}/{}", identity.namespace, identity.name);
-        let page = call(operation, api.list(&params)).await?;
-        // Unused parts are dropped: the specs of 4096 pods would take 20 MB.
-        pods.extend(page.items.into_iter().map(|mut pod| {
-            pod.spec = None;
-            pod.metadata.managed_fields = None;
-            pod.metadata.annotations = None;
-            pod
-        }));
-        match page.metadata.continue_.filter(|token| !token.is_empty()) {
-            Some(token) => params.continue_token = Some(token),
-            None => break,
-        }
-    }
+/// The pods of a job, sorted by ordinal.
+pub(super) fn of_job(context: &Context, identity: &Identity) -> Vec<Arc<Pod>> {
+    let mut pods: Vec<_> = context.children.pods.of_job(identity).into_values().collect();
     pods.sort_by_key(|pod| ordinal(&pod.name_any()));
-    Ok(pods)
+    pods
+}
+
+/// Whether the API server has pods of a job. The watch may be late; a new attempt must not start beside old pods.
+pub async fn exist(context: &Context, identity: &Identity) -> Result<bool, CallError> {
+    let api = Api::<Pod>::namespaced(context.client.clone(), &identity.namespace);
+    let params =
+        ListParams::default().labels(&format!("{}={}", contract::LABEL_JOB_UID, identity.uid)).limit(1);
+    let operation = format!("list the pods of {}/{}", identity.namespace, identity.name);
+    Ok(!call(operation, api.list_metadata(&params)).await?.items.is_empty())
 }
 
 fn ordinal(name: &str) -> u32 {
@@ -60,11 +47,15 @@ pub(super) fn is_ready(pod: &Pod) -> bool {
             .any(|condition| condition.type_ == "Ready" && condition.status == "True")
 }
 
+/// The trainer container of a pod that has started it.
+pub fn trainer(pod: &Pod) -> Option<&ContainerStatus> {
+    let containers = pod.status.as_ref()?.container_statuses.as_ref()?;
+    containers.iter().find(|container| container.name == contract::CONTAINER)
+}
+
 /// When the trainer container of a pod started, if it runs.
 pub fn running_since(pod: &Pod) -> Option<Timestamp> {
-    let containers = pod.status.as_ref()?.container_statuses.as_ref()?;
-    let trainer = containers.iter().find(|container| container.name == contract::CONTAINER)?;
-    trainer.state.as_ref()?.running.as_ref()?.started_at.as_ref().map(|time| time.0)
+    trainer(pod)?.state.as_ref()?.running.as_ref()?.started_at.as_ref().map(|time| time.0)
 }
 
 /// The address of a pod whose trainer runs.

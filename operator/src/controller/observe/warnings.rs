@@ -1,13 +1,14 @@
 //! Finds warning events that explain why pods are missing or do not start.
 
+use std::sync::Arc;
+
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{ContainerStatus, Event, Pod};
 use kube::{Api, ResourceExt as _, api::ListParams};
 
-use super::StatefulSetState;
 use crate::{
     calls::{CallError, call},
-    controller::{Context, blockers::WarningEvent, identity::Identity},
+    controller::{Context, blockers::WarningEvent, identity::Identity, watch::StatefulSetState},
 };
 
 /// How long a scheduled pod may take to create its containers before the operator reads events.
@@ -20,7 +21,7 @@ pub(super) async fn find_warning(
     context: &Context,
     identity: &Identity,
     set: &StatefulSetState,
-    pods: &[Pod],
+    pods: &[Arc<Pod>],
 ) -> Result<Option<WarningEvent>, CallError> {
     let now = Timestamp::now();
     let stuck = pods.iter().find(|pod| is_stuck_creating(pod, now));
@@ -30,7 +31,8 @@ pub(super) async fn find_warning(
             pod.name_any(),
             &["FailedMount", "FailedAttachVolume", "FailedCreatePodSandBox"][..],
         ),
-        None if (pods.len() as i32) < set.replicas => {
+        // The controller of StatefulSets has run and could not create all pods.
+        None if set.created < set.replicas && (pods.len() as i32) < set.replicas => {
             (set.uid.clone(), identity.name.clone(), &["FailedCreate"][..])
         }
         None => return Ok(None),
@@ -39,11 +41,15 @@ pub(super) async fn find_warning(
     let params = ListParams::default().fields(&format!("involvedObject.uid={uid},type=Warning")).limit(100);
     let operation = format!("list the events of {}/{object}", identity.namespace);
     let events = call(operation, api.list(&params)).await?.items;
-    Ok(newest_message(events, reasons, now).map(|message| WarningEvent { object, message }))
+    Ok(newest(events, reasons, now).map(|event| WarningEvent {
+        reason: event.reason.unwrap_or_default(),
+        object,
+        message: event.message.unwrap_or_default(),
+    }))
 }
 
-/// The newest message with one of these reasons from the last 10 minutes. Messages that only report a timeout come last.
-fn newest_message(events: Vec<Event>, reasons: &[&str], now: Timestamp) -> Option<String> {
+/// The newest event with one of these reasons from the last 10 minutes. Events that only report a timeout come last.
+fn newest(events: Vec<Event>, reasons: &[&str], now: Timestamp) -> Option<Event> {
     let time = |event: &Event| {
         let series =
             event.series.as_ref().and_then(|series| series.last_observed_time.as_ref()).map(|time| time.0);
@@ -61,7 +67,6 @@ fn newest_message(events: Vec<Event>, reasons: &[&str], now: Timestamp) -> Optio
         .max_by_key(|event| {
             (!event.message.as_deref().unwrap_or_default().contains("timed out"), time(event))
         })
-        .and_then(|event| event.message)
 }
 
 /// Whether the containers of a scheduled pod have not been created for [`DELAY_SECONDS`].
@@ -123,7 +128,8 @@ mod tests {
             event("Scheduled", "x", "2026-01-01T00:03:00Z"),
         ];
         let now = "2026-01-01T00:04:00Z".parse().unwrap();
-        assert_eq!(newest_message(events.clone(), &["FailedMount"], now).unwrap(), "secret \"s\" not found");
-        assert_eq!(newest_message(events, &["FailedMount"], "2026-01-01T01:00:00Z".parse().unwrap()), None);
+        let message = newest(events.clone(), &["FailedMount"], now).unwrap().message;
+        assert_eq!(message.as_deref(), Some("secret \"s\" not found"));
+        assert_eq!(newest(events, &["FailedMount"], "2026-01-01T01:00:00Z".parse().unwrap()), None);
     }
 }

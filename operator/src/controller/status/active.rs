@@ -2,11 +2,9 @@
 
 use datjob_api::report::Phase;
 use k8s_openapi::api::core::v1::Pod;
+use kube::ResourceExt as _;
 
-use super::{
-    ActiveJob, ApplyConflict, AttemptAction, Blocker, REJECTION_RETRY_DELAY, ReportState, State,
-    StatusBuilder, pods,
-};
+use super::{ActiveJob, ApplyConflict, AttemptAction, Blocker, ReportState, State, StatusBuilder, pods};
 use crate::{
     conditions::{self, COMPLETE, FAILED, FINISHED, READY, RECONCILING, STALLED},
     events::Event,
@@ -26,7 +24,7 @@ impl StatusBuilder<'_> {
         }
         state.as_str().clone_into(&mut self.next.state);
         if let Some(blocker) = blocker {
-            self.set_stalled(active, blocker);
+            self.set_blocked(blocker);
             return;
         }
         let message = self.progress_message(active, state);
@@ -54,17 +52,16 @@ impl StatusBuilder<'_> {
         }
     }
 
-    fn set_stalled(&mut self, active: &ActiveJob, blocker: &Blocker) {
-        let before = conditions::find(&self.previous, STALLED).filter(|stalled| stalled.status == "True");
-        let message = blocker.message_replacing(before.map_or("", |stalled| stalled.message.as_str()));
-        if before.is_none_or(|stalled| stalled.reason != blocker.reason) {
-            self.events.push(Event::warning("Blocked", blocker.reason, message.clone()));
+    /// Stalled if a person must solve the problem; a problem that may pass is only reported.
+    fn set_blocked(&mut self, blocker: &Blocker) {
+        let before = conditions::find(&self.previous, READY).filter(|ready| ready.reason == blocker.reason);
+        let message = blocker.message_replacing(before.map_or("", |ready| ready.message.as_str()));
+        if before.is_none() {
+            let event = if blocker.may_pass { Event::normal } else { Event::warning };
+            self.events.push(event("Blocked", blocker.reason, message.clone()));
         }
-        self.set_unfinished(false, false, blocker.reason, &message);
-        self.set(STALLED, true, blocker.reason, &message);
-        if matches!(active.conflict, Some(ApplyConflict::Rejected { .. })) {
-            self.requeue = Some(REJECTION_RETRY_DELAY);
-        }
+        self.set_unfinished(false, blocker.may_pass, blocker.reason, &message);
+        self.set(STALLED, !blocker.may_pass, blocker.reason, if blocker.may_pass { "" } else { &message });
     }
 
     fn state(&self, active: &ActiveJob) -> State {
@@ -78,12 +75,15 @@ impl StatusBuilder<'_> {
                 Phase::Preparing | Phase::Forming | Phase::Failed => self.forming_state(),
             },
             // The previous state, if a world has been seen.
-            ReportState::Unreadable { .. } => match State::parse(&self.previous.state) {
+            ReportState::Pending | ReportState::Unreadable { .. } => match State::parse(&self.previous.state)
+            {
                 State::Pending | State::Complete | State::Failed => self.forming_state(),
                 state => state,
             },
             ReportState::NoPod if self.next.generation > 0 => State::Restarting,
-            ReportState::NoPod if active.observation.pods.iter().any(is_running) => State::Starting,
+            ReportState::NoPod if active.observation.pods.iter().any(|pod| is_running(pod)) => {
+                State::Starting
+            }
             ReportState::NoPod => State::Pending,
         }
     }
@@ -100,7 +100,12 @@ impl StatusBuilder<'_> {
         match active.action {
             AttemptAction::Start(attempt) => return format!("Creating the pods of attempt {attempt}."),
             AttemptAction::AwaitTermination(left) => {
-                return format!("Waiting for old pods to terminate: {left} left.");
+                let first = active.observation.pods.first().map_or(String::new(), |pod| {
+                    let node = pod.spec.as_ref().and_then(|spec| spec.node_name.as_deref());
+                    let place = node.map_or(String::new(), |node| format!(" on node {node}"));
+                    format!(" (first: {}{place})", pod.name_any())
+                });
+                return format!("Waiting for old pods to terminate: {left} left{first}.");
             }
             AttemptAction::ScaleDown | AttemptAction::BackOff(_) => {
                 return self.previous_message_or("The next attempt starts within about a minute.");
@@ -123,10 +128,14 @@ impl StatusBuilder<'_> {
             (ReportState::Received(report), _) => {
                 format!("The world is forming: {} of {replicas} pods joined.", report.pods_joined)
             }
-            (ReportState::Unreadable { .. }, _) if self.previous.state == state.as_str() => {
+            (ReportState::Pending | ReportState::Unreadable { .. }, _)
+                if self.previous.state == state.as_str() =>
+            {
                 self.previous_message_or("No report received yet.")
             }
-            (ReportState::Unreadable { .. }, _) => "Pod 0 is running; waiting for its report.".to_owned(),
+            (ReportState::Pending | ReportState::Unreadable { .. }, _) => {
+                "Pod 0 is running; waiting for its report.".to_owned()
+            }
             (ReportState::NoPod, _) => {
                 let running = active.observation.pods.iter().filter(|pod| is_running(pod)).count();
                 format!("{running} of {replicas} pods are running; waiting for pod 0.")

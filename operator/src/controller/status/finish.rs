@@ -4,7 +4,9 @@ use datjob_api::report::{Failure, FailureReason, Phase};
 use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 
-use super::{ActiveJob, AttemptAction, Blocker, ReportState, State, StatusBuilder, pods};
+use super::{
+    ActiveJob, AttemptAction, Blocker, ReportState, State, StatusBuilder, pods, restarts::RestartCause,
+};
 use crate::{
     conditions::{COMPLETE, FAILED, FINISHED, READY, RECONCILING, STALLED},
     controller::validate::InvalidSpec,
@@ -34,20 +36,10 @@ impl StatusBuilder<'_> {
                 return true;
             }
         }
-        let restarts = self.next.restarts.total;
-        let max_restarts = self.job.spec.lifecycle.max_restarts;
         // Only at a restart: a lowered limit does not fail a running world.
-        if restarts > max_restarts && restarts > self.previous.restarts.total {
-            let last = self.next.failure.as_ref().map_or_else(
-                || "the last world lost a pod, or no world formed in time".to_owned(),
-                |failure| clause(&failure_message(failure)),
-            );
-            self.fail(
-                "RestartLimitExceeded",
-                &format!(
-                    "Restart {restarts} exceeds lifecycle.maxRestarts ({max_restarts}). Last failure: {last}."
-                ),
-            );
+        if self.next.restarts.recent_failures > self.previous.restarts.recent_failures
+            && self.fail_at_restart_limit()
+        {
             return true;
         }
         if let Some(limit) = self.job.spec.lifecycle.active_deadline_seconds
@@ -73,7 +65,7 @@ impl StatusBuilder<'_> {
         });
         self.fail(
             "InvalidSpec",
-            &format!("{message} Nothing was created. Delete this job and create a corrected one."),
+            &format!("{message} No pod was created. Delete this job and create a corrected one."),
         );
     }
 
@@ -123,26 +115,66 @@ impl StatusBuilder<'_> {
         self.next.workers = format!("0/{}", self.job.spec.replicas);
     }
 
-    /// Whether the pods of this attempt have waited too long for a world.
+    /// Fails a job that failed too often without progress. Returns whether it did.
+    fn fail_at_restart_limit(&mut self) -> bool {
+        let failures = self.next.restarts.recent_failures;
+        let limit = self.job.spec.lifecycle.max_restarts;
+        if failures <= limit {
+            return false;
+        }
+        let last = self.next.failure.as_ref().map_or_else(
+            || "a world lost an agent, or did not form although all pods ran".to_owned(),
+            |failure| clause(&failure_message(failure)),
+        );
+        let message = format!(
+            "{failures} failures without progress exceed lifecycle.maxRestarts ({limit}). Last failure: {last}."
+        );
+        self.fail("RestartLimitExceeded", &message);
+        true
+    }
+
+    /// Whether pods of this attempt have held resources too long while others do not run or do not join. Pods that prepare
+    /// data, and a report that cannot be read, are no evidence of that.
     pub(super) fn exceeds_startup_deadline(&self, active: &ActiveJob) -> bool {
         let limit = i64::from(self.job.spec.lifecycle.startup_deadline_seconds);
-        active.action == AttemptAction::Keep && elapsed(self.next.waiting_since.as_ref(), self.now) > limit
+        let does_not_form = match &active.observation.report {
+            ReportState::NoPod => true,
+            ReportState::Received(report) => report.phase == Phase::Forming,
+            ReportState::Pending | ReportState::Unreadable { .. } => false,
+        };
+        active.action == AttemptAction::Keep
+            && does_not_form
+            && elapsed(self.next.waiting_since.as_ref(), self.now) > limit
     }
 
     /// Abandons the attempt and makes the next one the desired attempt. The StatefulSet is then scaled to 0 and applied
-    /// again later. This counts as one restart.
+    /// again later. It counts as a failure if all pods ran, since waiting for capacity is none.
     pub(super) fn abandon_attempt(&mut self, active: &ActiveJob, blocker: Option<&Blocker>) {
         let limit = self.job.spec.lifecycle.startup_deadline_seconds;
         let abandoned = self.next.attempt;
+        let problem = self.startup_problem(active, blocker);
+        let all_run = running_pods(active) >= self.job.spec.replicas as usize;
+        if all_run {
+            self.count_restarts(RestartCause::Failure, 1);
+            self.next.failure.get_or_insert_with(|| Failure {
+                reason: FailureReason::Communication,
+                rank: None,
+                message: format!(
+                    "no world formed within lifecycle.startupDeadlineSeconds ({limit} s): {problem}"
+                ),
+                log_tail: Vec::new(),
+            });
+            if self.fail_at_restart_limit() {
+                return;
+            }
+        }
         let message = format!(
-            "Attempt {abandoned} formed no world within lifecycle.startupDeadlineSeconds ({limit} s): {}. The operator \
-             scales the pods to 0 and starts attempt {} within about a minute.",
-            self.startup_problem(active, blocker),
+            "Attempt {abandoned} formed no world within lifecycle.startupDeadlineSeconds ({limit} s): {problem}. The \
+             operator scales the pods to 0 and starts attempt {} within about a minute.",
             abandoned + 1
         );
         self.next.attempt = abandoned + 1;
         self.next.generation_at_start = self.next.generation;
-        self.next.restarts.total = self.next.restarts.total.saturating_add(1);
         self.next.waiting_since = Some(Time(self.now));
         self.next.workers = format!("0/{}", self.job.spec.replicas);
         self.events.push(Event::warning(
@@ -150,20 +182,6 @@ impl StatusBuilder<'_> {
             format!("attempt {abandoned}"),
             message.clone(),
         ));
-        let max_restarts = self.job.spec.lifecycle.max_restarts;
-        if self.next.restarts.total > max_restarts {
-            self.next.attempt = abandoned;
-            let restarts = self.next.restarts.total;
-            self.fail(
-                "RestartLimitExceeded",
-                &format!(
-                    "Restart {restarts} exceeds lifecycle.maxRestarts ({max_restarts}). No world formed within \
-                     lifecycle.startupDeadlineSeconds ({limit} s): {}.",
-                    self.startup_problem(active, blocker)
-                ),
-            );
-            return;
-        }
         State::Pending.as_str().clone_into(&mut self.next.state);
         self.set_unfinished(false, true, "StartupDeadlineMissed", &message);
         self.set(STALLED, false, "StartupDeadlineMissed", "");
@@ -178,8 +196,9 @@ impl StatusBuilder<'_> {
             ReportState::Received(report) => {
                 parts.push(format!("{} of {replicas} pods joined", report.pods_joined));
             }
-            ReportState::NoPod | ReportState::Unreadable { .. } => {
-                let running = observation.pods.iter().filter_map(pods::running_since).count();
+            ReportState::NoPod | ReportState::Pending | ReportState::Unreadable { .. } => {
+                let running =
+                    observation.pods.iter().filter(|pod| pods::running_since(pod).is_some()).count();
                 parts.push(format!("{running} of {replicas} pods are running"));
             }
         }
@@ -192,6 +211,10 @@ impl StatusBuilder<'_> {
         }
         parts.join("; ")
     }
+}
+
+fn running_pods(active: &ActiveJob) -> usize {
+    active.observation.pods.iter().filter(|pod| pods::running_since(pod).is_some()).count()
 }
 
 fn elapsed(since: Option<&Time>, now: Timestamp) -> i64 {

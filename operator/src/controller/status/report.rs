@@ -1,5 +1,7 @@
 //! Updates the status from a report: generation, restarts, progress, accuracies. Pure.
 
+use std::sync::Arc;
+
 use datjob_api::{
     datjob::ResultsStatus,
     report::{
@@ -7,9 +9,9 @@ use datjob_api::{
         SweepCount,
     },
 };
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+use k8s_openapi::{api::core::v1::Pod, apimachinery::pkg::apis::meta::v1::Time};
 
-use super::{ReportState, StatusBuilder, state::is_formed};
+use super::{Observation, ReportState, StatusBuilder, restarts::RestartCause, state::is_formed};
 use crate::{
     conditions::{self, OVERFITTING},
     events::Event,
@@ -31,12 +33,12 @@ const MAX_WARNINGS: usize = 16;
 const MAX_SWEEP_POINTS: usize = 32;
 
 impl StatusBuilder<'_> {
-    pub(super) fn record_report(&mut self, read: &ReportState) {
-        match read {
-            ReportState::Received(report) => self.apply_report(report),
+    pub(super) fn record_report(&mut self, observation: &Observation) {
+        match &observation.report {
+            ReportState::Received(report) => self.apply_report(report, &observation.pods),
             ReportState::NoPod => self.start_waiting(),
             // The pod runs and probably continues.
-            ReportState::Unreadable { .. } => {}
+            ReportState::Pending | ReportState::Unreadable { .. } => {}
         }
     }
 
@@ -47,8 +49,8 @@ impl StatusBuilder<'_> {
         }
     }
 
-    fn apply_report(&mut self, report: &Report) {
-        self.record_generation(report);
+    fn apply_report(&mut self, report: &Report, pods: &[Arc<Pod>]) {
+        self.record_generation(report, pods);
         if is_formed(report.phase) {
             self.next.waiting_since = None;
         } else {
@@ -57,6 +59,9 @@ impl StatusBuilder<'_> {
         if let Some(progress) = &report.progress {
             self.next.epoch = format!("{}/{}", progress.epoch, progress.epochs);
             self.next.progress = Some(progress.clone());
+        }
+        if is_formed(report.phase) {
+            self.forget_failures_after_progress();
         }
         if report.timing.is_some() {
             self.next.timing.clone_from(&report.timing);
@@ -74,7 +79,7 @@ impl StatusBuilder<'_> {
     }
 
     /// Counts worlds. Each world after the first one of an attempt is a restart.
-    fn record_generation(&mut self, report: &Report) {
+    fn record_generation(&mut self, report: &Report, pods: &[Arc<Pod>]) {
         let start = self.next.generation_at_start;
         let restarts = |generation: u32| generation.saturating_sub(start).saturating_sub(1);
         let before = self.next.generation;
@@ -83,7 +88,7 @@ impl StatusBuilder<'_> {
         }
         self.next.generation = report.generation;
         let more = restarts(report.generation) - restarts(before);
-        self.next.restarts.total = self.next.restarts.total.saturating_add(more);
+        let cause = self.record_world(pods, more);
         if more > 0 {
             // The report says why that world ended; an earlier failure is not the cause.
             self.next.failure = None;
@@ -93,7 +98,11 @@ impl StatusBuilder<'_> {
         self.events.push(if more == 0 {
             Event::normal("WorldFormed", key, format!("{world}."))
         } else {
-            Event::warning("Restarted", key, format!("{world}; {}.", restart_cause(report.failure.as_ref())))
+            Event::warning(
+                "Restarted",
+                key,
+                format!("{world}; {}.", describe(cause, report.failure.as_ref())),
+            )
         });
     }
 
@@ -211,15 +220,18 @@ impl StatusBuilder<'_> {
 }
 
 /// Why the previous world ended.
-fn restart_cause(failure: Option<&Failure>) -> String {
-    match failure {
-        Some(Failure { reason, rank: Some(rank), message, .. }) => {
-            format!("the previous world failed with {reason:?} on rank {rank}: {}", clause(message))
+fn describe(cause: RestartCause, failure: Option<&Failure>) -> String {
+    let failure = failure.map(|Failure { reason, rank, message, .. }| {
+        let rank = rank.map_or(String::new(), |rank| format!(" on rank {rank}"));
+        format!("failed with {reason:?}{rank}: {}", clause(message))
+    });
+    match (cause, failure) {
+        (RestartCause::Disruption, None) => "a pod of the previous world was replaced".to_owned(),
+        (RestartCause::Disruption, Some(failure)) => {
+            format!("a pod of the previous world was replaced; the world {failure}")
         }
-        Some(Failure { reason, message, .. }) => {
-            format!("the previous world failed with {reason:?}: {}", clause(message))
-        }
-        None => "the previous world lost a pod".to_owned(),
+        (RestartCause::Failure, None) => "the agent of a pod of the previous world restarted".to_owned(),
+        (RestartCause::Failure, Some(failure)) => format!("the previous world {failure}"),
     }
 }
 

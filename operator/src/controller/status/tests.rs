@@ -1,37 +1,44 @@
 //! Sequences of reconciliations of a job; each one starts from the status of the previous one.
 
+use std::sync::Arc;
+
 use datjob_api::{
     contract,
+    datjob::Restarts,
     report::{
         Accuracy, AttackCount, AttackResult, Count, Failure, FailureReason, Phase, Progress, Report, Results,
         Split,
     },
 };
-use k8s_openapi::api::core::v1::Pod;
+use k8s_openapi::{
+    api::core::v1::{Pod, PodSpec},
+    apimachinery::pkg::apis::meta::v1::ObjectMeta,
+};
 use serde_json::json;
 
 use super::*;
 use crate::{
     conditions::{COMPLETE, FAILED, FINISHED, OVERFITTING, READY, RECONCILING, STALLED},
-    controller::{
-        observe::{Observation, StatefulSetState},
-        validate::InvalidSpec,
-    },
+    controller::{observe::Observation, ownership::Owner, validate::InvalidSpec, watch::StatefulSetState},
     testing::minimal,
 };
 
 mod evaluations;
+mod restarts;
 
 /// A job and its clock.
 struct JobSimulation {
     job: DatJob,
+    /// The pods that [`Self::report`] observes.
+    pods: Vec<Pod>,
     second: i64,
     events: Vec<Event>,
 }
 
 impl JobSimulation {
     fn new() -> Self {
-        Self { job: minimal(), second: 1_000, events: Vec::new() }
+        let pods = vec![running("fashion-0"), running("fashion-1")];
+        Self { job: minimal(), pods, second: 1_000, events: Vec::new() }
     }
 
     /// A job whose first world is training.
@@ -97,10 +104,7 @@ impl JobSimulation {
             failure: None,
         };
         change(&mut report);
-        self.observe(
-            vec![running("fashion-0"), running("fashion-1")],
-            ReportState::Received(Box::new(report)),
-        )
+        self.observe(self.pods.clone(), ReportState::Received(Arc::new(report)))
     }
 
     fn reasons(&mut self) -> Vec<&'static str> {
@@ -126,13 +130,15 @@ fn active(action: AttemptAction, observation: Observation) -> Applied {
 
 fn observation(attempt: u32, pods: Vec<Pod>, report: ReportState) -> Observation {
     Observation {
-        stateful_set: Some(StatefulSetState {
+        stateful_set: Some(Arc::new(StatefulSetState {
+            owner: Owner::of(&ObjectMeta::default()),
             uid: "set".into(),
             attempt,
             replicas: 2,
+            created: pods.len() as i32,
             ready: pods.len() as i32,
-        }),
-        pods,
+        })),
+        pods: pods.into_iter().map(Arc::new).collect(),
         report,
         ..Observation::default()
     }
@@ -326,129 +332,16 @@ fn only_the_observed_generation_of_a_finished_job_changes() {
 }
 
 #[test]
-fn each_world_after_the_first_of_an_attempt_is_a_restart() {
-    let mut sim = JobSimulation::training();
-    let status = sim.report(|report| {
-        report.phase = Phase::Forming;
-        report.failure = Some(failure(FailureReason::OutOfMemory));
-    });
-    assert_eq!((status.state.as_str(), status.restarts.total), ("Restarting", 0));
-    assert!(status.waiting_since.is_some());
-    // The job stays ready while its world re-forms.
-    assert_eq!(sim.condition(READY).0, "True");
-    assert_eq!(sim.condition(RECONCILING).0, "False");
-
-    let status = sim.report(|report| {
-        report.generation = 2;
-        report.failure = Some(failure(FailureReason::OutOfMemory));
-    });
-    assert_eq!((status.state.as_str(), status.generation, status.restarts.total), ("Running", 2, 1));
-    let event = sim.events.pop().unwrap();
-    assert_eq!(event.reason, "Restarted");
-    assert!(event.note.contains("OutOfMemory on rank 1: what happened."), "{}", event.note);
-
-    // Two worlds between two reconciliations.
-    assert_eq!(sim.report(|report| report.generation = 4).restarts.total, 3);
-    // A lower generation is not a new world.
-    assert_eq!(sim.report(|report| report.generation = 1).restarts.total, 3);
-    assert_eq!(sim.status().generation, 4);
-}
-
-#[test]
-fn exceeding_the_restart_limit_fails_the_job_with_the_last_failure() {
-    let mut sim = JobSimulation::training();
-    sim.job.spec.lifecycle.max_restarts = 1;
-    assert_eq!(sim.report(|report| report.generation = 2).state, "Running");
-    let status = sim.report(|report| {
-        report.generation = 3;
-        report.failure = Some(failure(FailureReason::Communication));
-    });
-    assert_eq!(status.state, "Failed");
-    let (value, reason, message) = sim.condition(FAILED);
-    assert_eq!((value, reason), ("True", "RestartLimitExceeded"));
-    assert!(
-        message.contains("Restart 2") && message.contains("(1)") && message.contains("what happened"),
-        "{message}"
-    );
-}
-
-#[test]
-fn lowering_the_restart_limit_does_not_fail_a_running_world() {
-    let mut sim = JobSimulation::training();
-    sim.report(|report| report.generation = 3);
-    sim.job.spec.lifecycle.max_restarts = 0;
-    assert_eq!(sim.report(|_| {}).state, "Running");
-}
-
-#[test]
-fn a_missed_startup_deadline_releases_the_pods_and_counts_once() {
-    let mut sim = JobSimulation::new();
-    sim.start(1);
-    sim.observe(vec![running("fashion-0"), unschedulable("fashion-1")], unread(1));
-    sim.second += 2_000;
-    let pods = vec![running("fashion-0"), unschedulable("fashion-1")];
-    let status = sim.observe(pods, ReportState::NoPod);
-    assert_eq!((status.attempt, status.restarts.total, status.state.as_str()), (2, 1, "Pending"));
-    let (ready, reason, message) = sim.condition(READY);
-    assert_eq!((ready, reason), ("False", "StartupDeadlineMissed"));
-    assert!(
-        message.contains("1 of 2 pods are running") && message.contains("\"checkpoints\" not found"),
-        "{message}"
-    );
-    assert!(sim.reasons().contains(&"StartupDeadlineMissed"));
-
-    // Nothing is counted while the pods terminate and the job backs off.
-    for action in [
-        AttemptAction::ScaleDown,
-        AttemptAction::AwaitTermination(1),
-        AttemptAction::BackOff(Timestamp::UNIX_EPOCH),
-    ] {
-        sim.second += 3_000;
-        let status = sim.apply(&active(action, observation(1, vec![], ReportState::NoPod)));
-        assert_eq!((status.attempt, status.restarts.total), (2, 1), "{action:?}");
-    }
-    // The first world of the new attempt is not a restart.
-    sim.start(2);
-    let status = sim.report(|_| {});
-    assert_eq!((status.attempt, status.generation, status.restarts.total), (2, 1, 1));
-    assert_eq!(sim.report(|report| report.generation = 2).restarts.total, 2);
-}
-
-#[test]
-fn a_missed_startup_deadline_fails_the_job_at_the_restart_limit() {
-    let mut sim = JobSimulation::new();
-    sim.job.spec.lifecycle.max_restarts = 0;
-    sim.start(1);
-    sim.second += 2_000;
-    let status = sim.observe(vec![unschedulable("fashion-0")], ReportState::NoPod);
-    assert_eq!((status.state.as_str(), status.attempt), ("Failed", 1));
-    let message = sim.condition(FAILED).2;
-    assert!(message.contains("startupDeadlineSeconds") && message.contains("unschedulable"), "{message}");
-}
-
-#[test]
-fn the_startup_deadline_applies_to_worlds_that_do_not_re_form() {
-    let mut sim = JobSimulation::training();
-    sim.observe(vec![], ReportState::NoPod);
-    sim.second += 2_000;
-    assert_eq!(sim.observe(vec![], ReportState::NoPod).attempt, 2);
-    // A training world never exceeds the deadline.
-    let mut sim = JobSimulation::training();
-    sim.second += 100_000;
-    assert_eq!(sim.report(|_| {}).attempt, 1);
-}
-
-#[test]
 fn an_unreadable_report_keeps_the_status_until_the_job_is_stalled() {
     let mut sim = JobSimulation::training();
     let before = sim.status().clone();
     let pods = || vec![running("fashion-0"), running("fashion-1")];
     assert_eq!(sim.observe(pods(), unread(1)), &before);
-    assert_eq!(sim.observe(pods(), unread(5)), &before);
+    assert_eq!(sim.observe(pods(), unread(3)), &before);
     assert!(sim.events.is_empty());
 
     // After several failures the job is stalled, until the report can be read again.
-    sim.observe(pods(), unread(6));
+    sim.observe(pods(), unread(4));
     assert_eq!(
         sim.condition(STALLED),
         ("True", "ReportUnreadable", "Cannot read the report of pod fashion-0: no answer.")
@@ -468,11 +361,50 @@ fn a_blocker_emits_one_event_and_is_cleared() {
     sim.observe(vec![unschedulable("fashion-0")], ReportState::NoPod);
     assert_eq!(sim.condition(STALLED).0, "True");
     let (ready, reason, message) = sim.condition(READY);
-    assert_eq!((ready, reason), ("False", "Unschedulable"));
+    assert_eq!((ready, reason), ("False", "VolumeClaimMissing"));
     assert_eq!(message, "Pod fashion-0 is unschedulable: persistentvolumeclaim \"checkpoints\" not found.");
     assert_eq!(sim.reasons(), ["Blocked"]);
     sim.observe(vec![running("fashion-0")], ReportState::NoPod);
     assert_eq!((sim.condition(STALLED).0, sim.condition(RECONCILING).0), ("False", "True"));
+}
+
+#[test]
+fn a_lack_of_capacity_does_not_stall_the_job() {
+    let mut sim = JobSimulation::new();
+    sim.start(1);
+    sim.events.clear();
+    let mut pod = unschedulable("fashion-0");
+    let conditions = pod.status.as_mut().unwrap().conditions.as_mut().unwrap();
+    conditions[0].message = Some("0/3 nodes are available: 3 Insufficient nvidia.com/gpu.".into());
+    sim.observe(vec![pod.clone()], ReportState::NoPod);
+    sim.observe(vec![pod], ReportState::NoPod);
+    assert_eq!((sim.condition(STALLED).0, sim.condition(STALLED).1), ("False", "WaitingForCapacity"));
+    let expected = "Pod fashion-0 is unschedulable: 0/3 nodes are available: 3 Insufficient nvidia.com/gpu.";
+    assert_eq!(sim.condition(RECONCILING), ("True", "WaitingForCapacity", expected));
+    assert_eq!(sim.condition(READY), ("False", "WaitingForCapacity", expected));
+    assert!(!sim.events[0].warning);
+    assert_eq!(sim.reasons(), ["Blocked"]);
+}
+
+#[test]
+fn a_pod_that_does_not_terminate_is_named() {
+    let mut sim = JobSimulation::training();
+    let mut pod = running("fashion-1");
+    pod.metadata.deletion_timestamp = Some(Time(Timestamp::from_second(sim.second).unwrap()));
+    pod.spec = Some(PodSpec { node_name: Some("node-7".into()), ..PodSpec::default() });
+    let wait = |sim: &mut JobSimulation, pod: &Pod| {
+        let found = observation(1, vec![pod.clone()], ReportState::NoPod);
+        sim.apply(&active(AttemptAction::AwaitTermination(1), found));
+        sim.condition(READY).2.to_owned()
+    };
+    assert_eq!(
+        wait(&mut sim, &pod),
+        "Waiting for old pods to terminate: 1 left (first: fashion-1 on node node-7)."
+    );
+    assert_eq!(sim.condition(STALLED).0, "False");
+    sim.second += 60;
+    assert!(wait(&mut sim, &pod).starts_with("Pod fashion-1 on node node-7 should have terminated at 1970-"));
+    assert_eq!((sim.condition(STALLED).0, sim.condition(STALLED).1), ("True", "PodNotTerminated"));
 }
 
 #[test]

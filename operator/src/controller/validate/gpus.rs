@@ -4,23 +4,14 @@ use datjob_api::{datjob::PodOptions, training::Topology};
 
 use super::{InvalidSpec, refuse};
 
-/// Checks that GPUs are enabled, in whole numbers, in `limits`, and that each has a worker.
-pub(super) fn check(pod: &PodOptions, topology: Topology, enabled: bool) -> Result<(), InvalidSpec> {
+/// Checks that GPUs are requested in whole numbers, in `limits`, and that each has a worker.
+pub(super) fn check(pod: &PodOptions, topology: Topology) -> Result<(), InvalidSpec> {
     let requests = pod.resources.requests.iter().flatten();
     let requests = requests.map(|(name, quantity)| (name.as_str(), quantity.0.as_str()));
     let limits: Vec<(&str, &str)> = pod.gpu_resources().collect();
     for (resource, quantity) in
         requests.filter(|(name, _)| PodOptions::is_gpu(name)).chain(limits.iter().copied())
     {
-        if !enabled {
-            return refuse(
-                "spec.pod.resources",
-                format!(
-                    "cannot request {resource}: GPUs are disabled in this installation; remove it, or install the \
-                     operator with gpu.enabled=true"
-                ),
-            );
-        }
         // Kubernetes requires devices in limits, and in whole numbers.
         if !limits.iter().any(|(name, _)| *name == resource) {
             return refuse("spec.pod.resources.limits", format!("{resource} must be set in limits"));

@@ -9,7 +9,7 @@ fn problem(change: impl FnOnce(&mut DatJob)) -> String {
     let mut job = minimal();
     change(&mut job);
     let identity = Identity::of(&job).unwrap();
-    match validate(&job, &identity, true) {
+    match validate(&job, &identity) {
         Validation::Invalid(invalid) => invalid.to_string(),
         other => panic!("{other:?}"),
     }
@@ -23,7 +23,7 @@ fn pod(json: serde_json::Value) -> String {
 fn accepts_the_minimal_manifest() {
     let job = minimal();
     let identity = Identity::of(&job).unwrap();
-    assert!(matches!(validate(&job, &identity, true), Validation::Valid(_)));
+    assert!(matches!(validate(&job, &identity), Validation::Valid(_)));
 }
 
 #[test]
@@ -71,17 +71,15 @@ fn with_gpus(count: &str, workers: Option<u32>) -> DatJob {
 }
 
 #[test]
-fn rejects_gpus_if_the_installation_disables_them() {
+fn each_gpu_has_a_worker_by_default() {
     let job = with_gpus("2", None);
-    let off = check(&job, false).unwrap_err().to_string();
-    assert!(off.contains("nvidia.com/gpu") && off.contains("gpu.enabled=true"), "{off}");
-    check(&job, true).unwrap();
+    check(&job).unwrap();
     assert_eq!(job.spec.topology().workers, 2);
 }
 
 #[test]
 fn rejects_idle_gpus_and_nccl_on_shared_gpus() {
-    let idle = check(&with_gpus("4", Some(2)), true).unwrap_err().to_string();
+    let idle = check(&with_gpus("4", Some(2))).unwrap_err().to_string();
     assert!(
         idle.starts_with(
             "spec.workersPerPod: invalid value 2: must be at least the number of GPUs per pod (4)"
@@ -89,9 +87,9 @@ fn rejects_idle_gpus_and_nccl_on_shared_gpus() {
         "{idle}"
     );
     let mut shared = with_gpus("1", Some(2));
-    check(&shared, true).unwrap();
+    check(&shared).unwrap();
     shared.spec.training.communication.backend = Backend::Nccl;
-    let refused = check(&shared, true).unwrap_err().to_string();
+    let refused = check(&shared).unwrap_err().to_string();
     assert!(refused.starts_with("spec.training.communication.backend: "), "{refused}");
 }
 
@@ -149,7 +147,7 @@ fn accepts_unreserved_prefixes() {
         "env": [{"name": "DATJOB_LOG", "value": "debug"}]
     }))
     .unwrap();
-    check(&job, true).unwrap();
+    check(&job).unwrap();
 }
 
 #[test]
@@ -158,7 +156,7 @@ fn a_new_rule_does_not_fail_a_started_job() {
     job.spec.pod.image_pull_policy = Some("Sometimes".into());
     job.status = Some(datjob_api::datjob::DatJobStatus { attempt: 1, ..Default::default() });
     let identity = Identity::of(&job).unwrap();
-    assert!(matches!(validate(&job, &identity, true), Validation::Valid(_)));
+    assert!(matches!(validate(&job, &identity), Validation::Valid(_)));
 }
 
 #[test]
@@ -168,5 +166,5 @@ fn a_finished_job_stays_finished() {
     conditions::set(&mut status, conditions::FINISHED, true, "Complete", "", 1, jiff::Timestamp::UNIX_EPOCH);
     job.status = Some(status);
     let identity = Identity::of(&job).unwrap();
-    assert!(matches!(validate(&job, &identity, true), Validation::Finished));
+    assert!(matches!(validate(&job, &identity), Validation::Finished));
 }

@@ -1,0 +1,67 @@
+//! When a job is reconciled again although nothing changed. Pure.
+
+use std::time::Duration;
+
+use datjob_api::datjob::DatJob;
+use kube::ResourceExt as _;
+
+use super::{ActiveJob, ApplyConflict, AttemptAction, StatusBuilder};
+use crate::jitter;
+
+/// Delay before a rejected request is retried.
+const REJECTION_RETRY_DELAY: Duration = Duration::from_secs(30);
+/// Shortest delay while a job waits.
+const MIN_DELAY: Duration = Duration::from_secs(5);
+/// Longest delay while a job waits.
+const MAX_WAITING_DELAY: Duration = Duration::from_mins(5);
+/// Delay of a job whose world has formed. Watches and reports trigger its reconciliations.
+const RESYNC_DELAY: Duration = Duration::from_mins(10);
+
+impl StatusBuilder<'_> {
+    /// The delay until the next deadline, and at most a sixth of the time that the job has waited: what is seen only by time,
+    /// for example a pod that does not start, is seen soon.
+    pub(super) fn next_check(&self, active: &ActiveJob) -> Duration {
+        let check = match (&active.conflict, &self.next.waiting_since) {
+            (Some(ApplyConflict::Rejected { .. }), _) => REJECTION_RETRY_DELAY,
+            // Another installation, or an upgrade of this one, starts with a list of all jobs.
+            (Some(ApplyConflict::GpusDisabled), _) => RESYNC_DELAY,
+            (Some(_), _) => MIN_DELAY,
+            (None, Some(since)) => (self.elapsed(since.0) / 6).clamp(MIN_DELAY, MAX_WAITING_DELAY),
+            (None, None) => RESYNC_DELAY,
+        };
+        let deadline = self.deadlines(active).into_iter().flatten().min();
+        // Times in a status have whole seconds; a second later a deadline has certainly passed.
+        let deadline = deadline.map(|left| left + Duration::from_secs(1));
+        deadline.map_or(jittered(self.job, check), |deadline| deadline.min(jittered(self.job, check)))
+    }
+
+    /// The time left until each deadline.
+    fn deadlines(&self, active: &ActiveJob) -> [Option<Duration>; 3] {
+        let lifecycle = &self.job.spec.lifecycle;
+        let left = |limit: u32, since: jiff::Timestamp| {
+            Duration::from_secs(u64::from(limit)).saturating_sub(self.elapsed(since))
+        };
+        let startup = self.next.waiting_since.as_ref().filter(|_| active.action == AttemptAction::Keep);
+        let started = self.next.start_time.as_ref();
+        [
+            startup.map(|since| left(lifecycle.startup_deadline_seconds, since.0)),
+            lifecycle.active_deadline_seconds.zip(started).map(|(limit, since)| left(limit, since.0)),
+            match active.action {
+                AttemptAction::BackOff(end) => Some(Duration::from_secs(
+                    end.as_second().saturating_sub(self.now.as_second()).try_into().unwrap_or(0),
+                )),
+                _ => None,
+            },
+        ]
+    }
+
+    fn elapsed(&self, since: jiff::Timestamp) -> Duration {
+        let seconds = self.now.as_second().saturating_sub(since.as_second());
+        Duration::from_secs(seconds.try_into().unwrap_or(0))
+    }
+}
+
+/// Up to a tenth longer, so that jobs of the same age do not all come at once.
+fn jittered(job: &DatJob, delay: Duration) -> Duration {
+    jitter::jittered(&job.uid().unwrap_or_default(), delay, delay + delay / 10)
+}

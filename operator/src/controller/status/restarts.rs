@@ -1,0 +1,73 @@
+//! Counts restarts: those after a failure are limited, those after a disruption are not. Pure.
+
+use std::sync::Arc;
+
+use datjob_api::datjob::{Restarts, World};
+use k8s_openapi::{api::core::v1::Pod, apimachinery::pkg::apis::meta::v1::Time};
+use kube::ResourceExt as _;
+
+use super::StatusBuilder;
+use crate::jitter::fnv1a;
+
+/// Training for this long is progress, even within an epoch.
+const PROGRESS_SECONDS: i64 = 3600;
+
+/// Why a world had to re-form.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum RestartCause {
+    /// A worker or an agent ended, or no world formed although all pods ran.
+    Failure,
+    /// A pod was deleted, evicted or preempted, or its node was lost.
+    Disruption,
+}
+
+impl StatusBuilder<'_> {
+    /// Records a new world of these pods, after `restarts` restarts.
+    pub(super) fn record_world(&mut self, pods: &[Arc<Pod>], restarts: u32) -> RestartCause {
+        let pods = hash(pods);
+        let cause = match &self.previous.world {
+            Some(world) if world.pods == pods => RestartCause::Failure,
+            // A StatefulSet replaces a pod only if something removed it.
+            _ => RestartCause::Disruption,
+        };
+        self.count_restarts(cause, restarts);
+        let epochs = self.completed_epochs();
+        let before = self.previous.world.as_ref().map_or(0, |world| world.epochs);
+        self.next.world = Some(World { since: Time(self.now), pods, epochs: epochs.max(before) });
+        cause
+    }
+
+    /// Counts restarts.
+    pub(super) fn count_restarts(&mut self, cause: RestartCause, count: u32) {
+        let Restarts { total, failures, disruptions, recent_failures } = &mut self.next.restarts;
+        match cause {
+            RestartCause::Failure => {
+                *failures = failures.saturating_add(count);
+                *recent_failures = recent_failures.saturating_add(count);
+            }
+            RestartCause::Disruption => *disruptions = disruptions.saturating_add(count),
+        }
+        *total = total.saturating_add(count);
+    }
+
+    /// Starts the count of failures anew after a completed epoch or an hour of training.
+    pub(super) fn forget_failures_after_progress(&mut self) {
+        let epochs = self.completed_epochs();
+        if let Some(world) = &self.next.world
+            && (epochs > world.epochs || self.now.as_second() - world.since.0.as_second() >= PROGRESS_SECONDS)
+        {
+            self.next.restarts.recent_failures = 0;
+        }
+    }
+
+    fn completed_epochs(&self) -> u32 {
+        self.next.progress.as_ref().map_or(0, |progress| progress.epoch)
+    }
+}
+
+/// A hash of the pods' UIDs. Their list would take 150 KB for 4096 pods.
+fn hash(pods: &[Arc<Pod>]) -> String {
+    let mut uids: Vec<String> = pods.iter().map(|pod| pod.uid().unwrap_or_default()).collect();
+    uids.sort_unstable();
+    format!("{:016x}", fnv1a(uids.join(" ").as_bytes()))
+}

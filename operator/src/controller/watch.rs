@@ -1,0 +1,224 @@
+//! Watches jobs, their StatefulSets, pods and other children. Reconciliations read from here instead of calling the API
+//! server.
+//!
+//! ConfigMaps are not watched: the permission to list them would include those of all users. A job's ConfigMap is immutable.
+
+use std::{collections::HashMap, fmt::Debug, sync::Arc};
+
+use datjob_api::contract;
+use futures::{Stream, StreamExt as _};
+use k8s_openapi::{
+    NamespaceResourceScope,
+    api::{
+        apps::v1::StatefulSet,
+        core::v1::{Pod, Service},
+        networking::v1::NetworkPolicy,
+        policy::v1::PodDisruptionBudget,
+    },
+};
+use kube::{
+    Api, Client, Resource, ResourceExt as _,
+    core::PartialObjectMeta,
+    runtime::{
+        WatchStreamExt as _,
+        reflector::{self, Store},
+        watcher::{self, Event},
+    },
+};
+use serde::de::DeserializeOwned;
+use tokio::sync::watch;
+use tracing::warn;
+
+use self::index::Entry;
+pub use self::{
+    index::Index,
+    objects::{ANNOTATION_HASH, ChildState, StatefulSetState},
+};
+use super::{
+    identity::Watched,
+    triggers::{JobRef, Triggers},
+};
+
+mod index;
+pub mod objects;
+
+/// The children of all jobs.
+#[derive(Debug, Default)]
+pub struct ChildStore {
+    /// StatefulSets.
+    pub stateful_sets: Arc<Index<StatefulSetState>>,
+    /// Pods.
+    pub pods: Arc<Index<Pod>>,
+    /// Services.
+    pub services: Arc<Index<ChildState>>,
+    /// PodDisruptionBudgets.
+    pub disruption_budgets: Arc<Index<ChildState>>,
+    /// NetworkPolicies.
+    pub network_policies: Arc<Index<ChildState>>,
+}
+
+/// Starts the watches of one namespace or of all.
+pub struct Watcher<'a> {
+    client: &'a Client,
+    namespace: Option<&'a str>,
+    triggers: Triggers,
+    /// For each watch, why its first list is not complete; `None` once it is.
+    waiting: Vec<watch::Receiver<Option<String>>>,
+}
+
+impl<'a> Watcher<'a> {
+    /// Prepares watches of one namespace, or of all.
+    pub fn new(client: &'a Client, namespace: Option<&'a str>, triggers: Triggers) -> Self {
+        Self { client, namespace, triggers, waiting: Vec::new() }
+    }
+
+    /// Watches the jobs. Calls `deleted` with the UID of each deleted job.
+    pub fn watch_jobs(&mut self, mut deleted: impl FnMut(&str) + Send + 'static) -> Store<Watched> {
+        let (store, mut writer) = reflector::store();
+        let events = watcher::watcher(self.api::<Watched>(), watcher::Config::default());
+        let triggers = self.triggers.clone();
+        let mut generations = HashMap::new();
+        self.spawn::<Watched>(events, move |event| {
+            let event = event.modify(objects::trim_job);
+            writer.apply_watcher_event(&event);
+            match &event {
+                Event::Apply(job) | Event::InitApply(job) => {
+                    let Some(uid) = job.uid() else { return };
+                    let generation = (job.meta().generation, job.meta().deletion_timestamp.is_some());
+                    // The operator's own writes of the status do not change the generation.
+                    if generations.insert(uid, generation) != Some(generation) {
+                        triggers.send_ref(JobRef::from_obj(job));
+                    }
+                }
+                Event::Delete(job) => {
+                    let uid = job.uid().unwrap_or_default();
+                    generations.remove(&uid);
+                    deleted(&uid);
+                }
+                Event::Init | Event::InitDone => {}
+            }
+        });
+        store
+    }
+
+    /// Watches the children of jobs.
+    pub fn watch_children(&mut self, children: &ChildStore) {
+        let sets = watcher::watcher(self.api::<StatefulSet>(), of_jobs());
+        self.index(sets, &children.stateful_sets, |set| objects::stateful_set(&set));
+        let pods = watcher::watcher(self.api::<Pod>(), of_jobs());
+        self.index(pods, &children.pods, objects::pod);
+        self.watch_metadata::<Service>(&children.services);
+        self.watch_metadata::<PodDisruptionBudget>(&children.disruption_budgets);
+        self.watch_metadata::<NetworkPolicy>(&children.network_policies);
+    }
+
+    /// Waits until each watch has listed its objects. Calls `waiting` with the reason for each wait.
+    pub async fn wait_until_listed(self, waiting: impl Fn(String)) {
+        for mut state in self.waiting {
+            loop {
+                match state.borrow_and_update().clone() {
+                    Some(reason) => waiting(reason),
+                    None => break,
+                }
+                // A watch ends only with its runtime.
+                if state.changed().await.is_err() {
+                    break;
+                }
+            }
+        }
+    }
+
+    fn api<K>(&self) -> Api<K>
+    where
+        K: Resource<DynamicType = (), Scope = NamespaceResourceScope>,
+    {
+        match self.namespace {
+            Some(namespace) => Api::namespaced(self.client.clone(), namespace),
+            None => Api::all(self.client.clone()),
+        }
+    }
+
+    fn watch_metadata<K>(&mut self, index: &Arc<Index<ChildState>>)
+    where
+        K: Resource<DynamicType = (), Scope = NamespaceResourceScope>
+            + Clone
+            + Debug
+            + DeserializeOwned
+            + Send
+            + 'static,
+    {
+        let events = watcher::watcher(self.api::<PartialObjectMeta<K>>(), of_jobs());
+        self.index(events, index, |found: PartialObjectMeta<K>| objects::child(found.meta()));
+    }
+
+    /// Keeps an index of the objects of a watch. Triggers the jobs whose objects change.
+    fn index<K, T>(
+        &mut self,
+        events: impl Stream<Item = Result<Event<K>, watcher::Error>> + Send + 'static,
+        index: &Arc<Index<T>>,
+        convert: fn(K) -> T,
+    ) where
+        K: Resource<DynamicType = ()> + Send + 'static,
+        T: PartialEq + Send + Sync + 'static,
+    {
+        let (index, triggers) = (Arc::clone(index), self.triggers.clone());
+        self.spawn(events, move |event| {
+            if let Some(event) = convert_event(event, convert) {
+                for job in index.apply(event) {
+                    triggers.send(&job);
+                }
+            }
+        });
+    }
+
+    fn spawn<K>(
+        &mut self,
+        events: impl Stream<Item = Result<Event<K>, watcher::Error>> + Send + 'static,
+        mut apply: impl FnMut(Event<K>) + Send + 'static,
+    ) where
+        K: Resource<DynamicType = ()> + Send + 'static,
+    {
+        let kind = K::kind(&()).into_owned();
+        let (waiting, receiver) = watch::channel(Some(format!("Listing {kind} objects.")));
+        self.waiting.push(receiver);
+        tokio::spawn(async move {
+            let mut events = std::pin::pin!(events.default_backoff());
+            while let Some(event) = events.next().await {
+                match event {
+                    Ok(event) => {
+                        let listed = matches!(event, Event::InitDone);
+                        apply(event);
+                        if listed {
+                            waiting.send_replace(None);
+                        }
+                    }
+                    Err(error) => {
+                        warn!(kind, %error, "Watch failed; restarting it.");
+                        waiting.send_if_modified(|reason| {
+                            reason.as_mut().is_some_and(|reason| {
+                                *reason = format!("Cannot watch {kind} objects: {error}; retrying.");
+                                true
+                            })
+                        });
+                    }
+                }
+            }
+        });
+    }
+}
+
+/// Children have the label of their job's UID.
+fn of_jobs() -> watcher::Config {
+    watcher::Config::default().labels(contract::LABEL_JOB_UID)
+}
+
+/// The event of an object, with what is kept of it; `None` for an object without the labels of a job.
+fn convert_event<K: Resource, T>(event: Event<K>, convert: fn(K) -> T) -> Option<Event<Entry<T>>> {
+    Some(match event {
+        Event::Init => Event::Init,
+        Event::InitDone => Event::InitDone,
+        Event::InitApply(object) => Event::InitApply(objects::entry(object, convert)?),
+        Event::Apply(object) => Event::Apply(objects::entry(object, convert)?),
+        Event::Delete(object) => Event::Delete(objects::entry(object, convert)?),
+    })
+}

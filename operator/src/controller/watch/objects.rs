@@ -1,0 +1,179 @@
+//! What the operator keeps of the objects that it watches. Pure.
+
+use datjob_api::contract;
+use k8s_openapi::{
+    api::{
+        apps::v1::StatefulSet,
+        core::v1::{ContainerStatus, Pod, PodSpec, PodStatus},
+    },
+    apimachinery::pkg::apis::meta::v1::ObjectMeta,
+};
+use kube::{Resource, ResourceExt as _};
+
+use super::index::Entry;
+use crate::controller::{
+    identity::{Identity, Watched},
+    ownership::Owner,
+};
+
+/// Annotation with a hash of an object that the operator wrote.
+pub const ANNOTATION_HASH: &str = "datjob.io/applied-hash";
+
+/// A child other than the StatefulSet.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ChildState {
+    /// Its UID.
+    pub uid: String,
+    /// Its owner.
+    pub owner: Owner,
+    /// The hash in its annotation.
+    pub hash: Option<String>,
+}
+
+/// The StatefulSet of a job.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct StatefulSetState {
+    /// Its owner.
+    pub owner: Owner,
+    /// Its UID.
+    pub uid: String,
+    /// The attempt in its annotation.
+    pub attempt: u32,
+    /// Desired number of pods.
+    pub replicas: i32,
+    /// Number of pods that its controller has created.
+    pub created: i32,
+    /// Number of ready pods.
+    pub ready: i32,
+}
+
+/// Assigns an object to the job in its labels; `None` without these labels.
+pub fn entry<K: Resource, T>(object: K, convert: impl FnOnce(K) -> T) -> Option<Entry<T>> {
+    let label = |key: &str| object.labels().get(key).cloned();
+    let job = Identity {
+        name: label(contract::LABEL_JOB_NAME)?,
+        namespace: object.namespace()?,
+        uid: label(contract::LABEL_JOB_UID)?,
+    };
+    Some(Entry { job, name: object.name_any(), object: convert(object) })
+}
+
+/// Keeps of a child what decides whether it is the job's and up to date.
+pub fn child(metadata: &ObjectMeta) -> ChildState {
+    let hash = metadata.annotations.as_ref().and_then(|annotations| annotations.get(ANNOTATION_HASH));
+    ChildState {
+        uid: metadata.uid.clone().unwrap_or_default(),
+        owner: Owner::of(metadata),
+        hash: hash.cloned(),
+    }
+}
+
+/// Keeps the numbers of a StatefulSet.
+pub fn stateful_set(set: &StatefulSet) -> StatefulSetState {
+    let status = set.status.as_ref();
+    let annotation = set.annotations().get(contract::ANNOTATION_ATTEMPT);
+    StatefulSetState {
+        owner: Owner::of(&set.metadata),
+        uid: set.uid().unwrap_or_default(),
+        attempt: annotation.and_then(|attempt| attempt.parse().ok()).unwrap_or_default(),
+        replicas: set.spec.as_ref().and_then(|spec| spec.replicas).unwrap_or_default(),
+        created: status.map_or(0, |status| status.replicas),
+        ready: status.and_then(|status| status.ready_replicas).unwrap_or_default(),
+    }
+}
+
+/// Drops the parts of a job that the operator does not read: the managed fields, and the copy of the spec that
+/// `kubectl apply` keeps.
+pub fn trim_job(job: &mut Watched) {
+    job.meta_mut().managed_fields = None;
+    job.annotations_mut().remove("kubectl.kubernetes.io/last-applied-configuration");
+}
+
+/// Drops the parts of a pod that the operator does not read, which are most of it.
+pub fn pod(pod: Pod) -> Pod {
+    let Pod { metadata, spec, status } = pod;
+    Pod {
+        metadata: ObjectMeta {
+            name: metadata.name,
+            namespace: metadata.namespace,
+            uid: metadata.uid,
+            owner_references: metadata.owner_references,
+            deletion_timestamp: metadata.deletion_timestamp,
+            finalizers: metadata.finalizers,
+            ..ObjectMeta::default()
+        },
+        spec: spec.map(|spec| PodSpec { node_name: spec.node_name, ..PodSpec::default() }),
+        status: status.map(|status| PodStatus {
+            phase: status.phase,
+            reason: status.reason,
+            message: status.message,
+            conditions: status.conditions,
+            start_time: status.start_time,
+            pod_ip: status.pod_ip,
+            init_container_statuses: status.init_container_statuses.map(containers),
+            container_statuses: status.container_statuses.map(containers),
+            ..PodStatus::default()
+        }),
+    }
+}
+
+fn containers(list: Vec<ContainerStatus>) -> Vec<ContainerStatus> {
+    let trim = |container: ContainerStatus| ContainerStatus {
+        name: container.name,
+        image: container.image,
+        image_id: container.image_id,
+        ready: container.ready,
+        restart_count: container.restart_count,
+        state: container.state,
+        last_state: container.last_state,
+        ..ContainerStatus::default()
+    };
+    list.into_iter().map(trim).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn labels_assign_an_object_to_its_job() {
+        let pod = |labels: serde_json::Value| -> Pod {
+            serde_json::from_value(
+                json!({"metadata": {"name": "job-0", "namespace": "ns", "labels": labels}}),
+            )
+            .unwrap()
+        };
+        let labels = json!({contract::LABEL_JOB_NAME: "job", contract::LABEL_JOB_UID: "uid"});
+        let found = entry(pod(labels), |_| ()).unwrap();
+        assert_eq!(
+            (found.job.name.as_str(), found.job.uid.as_str(), found.name.as_str()),
+            ("job", "uid", "job-0")
+        );
+        assert_eq!(entry(pod(json!({contract::LABEL_JOB_NAME: "job"})), |_| ()), None);
+    }
+
+    #[test]
+    fn keeps_the_parts_of_a_pod_that_the_operator_reads() {
+        let full: Pod = serde_json::from_value(json!({
+            "metadata": {"name": "job-0", "namespace": "ns", "uid": "u", "labels": {"a": "b"}, "managedFields": [{}],
+                "annotations": {"large": "x"}},
+            "spec": {"nodeName": "node-1", "containers": [{"name": "trainer", "image": "i"}]},
+            "status": {"phase": "Running", "podIP": "10.0.0.1", "hostIP": "10.0.0.2", "containerStatuses": [
+                {"name": "trainer", "image": "i", "imageID": "d", "ready": true, "restartCount": 1,
+                 "containerID": "c", "state": {"running": {}}}]}
+        }))
+        .unwrap();
+        let kept = serde_json::to_value(pod(full)).unwrap();
+        let expected = json!({
+            "apiVersion": "v1", "kind": "Pod",
+            "metadata": {"name": "job-0", "namespace": "ns", "uid": "u"},
+            "spec": {"nodeName": "node-1", "containers": []},
+            "status": {"phase": "Running", "podIP": "10.0.0.1", "containerStatuses": [
+                {"name": "trainer", "image": "i", "imageID": "d", "ready": true, "restartCount": 1,
+                 "state": {"running": {}}}]}
+        });
+        assert_eq!(kept, expected);
+    }
+}
