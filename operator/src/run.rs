@@ -108,8 +108,7 @@ pub async fn run(options: Run) -> anyhow::Result<()> {
         let namespace = operator_namespace.context(
             "leader election requires --lease-namespace (or POD_NAMESPACE); set it, or use --leader-election false",
         )?;
-        let election = Election::start(config, &namespace, &lease_name, &identity)
-            .context("cannot start the thread for leader election")?;
+        let election = Election::start(config, &namespace, &lease_name, &identity)?;
         election.acquired().await;
         anyhow::Ok((jobs, Some(election)))
     };

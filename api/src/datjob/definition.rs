@@ -1,7 +1,8 @@
 //! The CustomResourceDefinition: the derived one, with additional rules. Pure.
 
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::{
-    CustomResourceDefinition, JSON, JSONSchemaProps, JSONSchemaPropsOrArray, ValidationRule,
+    CustomResourceDefinition, JSON, JSONSchemaProps, JSONSchemaPropsOrArray, JSONSchemaPropsOrBool,
+    ValidationRule,
 };
 use kube::CustomResourceExt;
 
@@ -25,6 +26,9 @@ pub fn definition() -> CustomResourceDefinition {
                 if let Some(schema) = pod.and_then(|pod| property(pod, field)) {
                     remove_descriptions(schema);
                 }
+            }
+            if let Some(pod) = property(root, "spec").and_then(|spec| property(spec, "pod")) {
+                add_quantity_patterns(pod);
             }
             root.x_kubernetes_validations.get_or_insert_default().extend(name_rules());
             if let Some(status) = property(root, "status") {
@@ -55,6 +59,25 @@ fn remove_descriptions(schema: &mut JSONSchemaProps) {
         below.description = None;
         remove_descriptions(below);
     }
+}
+
+/// Adds the syntax of quantities, such as 500m and 2Gi. In `spec.pod` only they are integers or strings.
+fn add_quantity_patterns(schema: &mut JSONSchemaProps) {
+    if schema.x_kubernetes_int_or_string == Some(true) {
+        let number = r"([0-9]+(\.[0-9]*)?|\.[0-9]+)";
+        schema.pattern = Some(format!("^[+-]?{number}([KMGTPE]i|[numkMGTPE]|[eE][+-]?{number})?$"));
+    }
+    if let Some(JSONSchemaPropsOrBool::Schema(values)) = &mut schema.additional_properties {
+        add_quantity_patterns(values);
+    }
+    if let Some(JSONSchemaPropsOrArray::Schema(items)) = &mut schema.items {
+        add_quantity_patterns(items);
+    }
+    schema
+        .properties
+        .iter_mut()
+        .flat_map(|properties| properties.values_mut())
+        .for_each(add_quantity_patterns);
 }
 
 /// Adds a rule to each union, so that the API server reports its members instead of a mismatch of `oneOf`.

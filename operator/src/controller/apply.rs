@@ -3,32 +3,28 @@
 //! An object is created, or replaced as a whole where the operator's version of it has changed. The watches say which
 //! objects exist. They may be late: creating an object that exists fails, and replacing one needs its current version.
 
-use std::fmt::Debug;
-
 use datjob_api::datjob::DatJob;
-use k8s_openapi::{
-    NamespaceResourceScope,
-    api::{apps::v1::StatefulSet, networking::v1::NetworkPolicy, policy::v1::PodDisruptionBudget},
+use k8s_openapi::api::{
+    apps::v1::StatefulSet, networking::v1::NetworkPolicy, policy::v1::PodDisruptionBudget,
 };
-use kube::{
-    Api, Resource, ResourceExt as _,
-    api::{DeleteParams, ObjectMeta, Patch, PatchParams, PostParams, Preconditions},
-};
-use serde::{Serialize, de::DeserializeOwned};
+use kube::{Api, ResourceExt as _};
 use tracing::info;
 
+use self::write::{Child, create, delete, get, replace, scale_to_zero};
 use super::{
     Context,
     attempt::AttemptAction,
     blockers::WarningEvent,
     build::Children,
-    identity::{FIELD_MANAGER, Identity},
+    identity::Identity,
     observe::{Observation, pods},
-    ownership::{self, ApplyConflict, Owner},
+    ownership::{self, ApplyConflict},
     validate::InvalidSpec,
     watch::{ChildState, Index, objects},
 };
 use crate::calls::{CallError, call};
+
+mod write;
 
 /// What to write.
 #[derive(Debug)]
@@ -259,101 +255,4 @@ async fn ensure<K: Child>(
     } else {
         Ok(())
     }
-}
-
-/// Creates an object. Returns the existing one with its name, if it belongs to the job.
-async fn create<K: Child>(
-    context: &Context,
-    identity: &Identity,
-    desired: &K,
-) -> Result<Option<K>, ApplyError> {
-    let name = desired.name_any();
-    let params = PostParams { field_manager: Some(FIELD_MANAGER.to_owned()), ..PostParams::default() };
-    let api = api::<K>(context, identity);
-    let operation = format!("create {} {}/{name}", K::kind(&()), identity.namespace);
-    match call(operation, api.create(&params, desired)).await {
-        Ok(_) => Ok(None),
-        Err(error) if error.is_conflict() => {
-            let found = get::<K>(context, identity, &name).await?.ok_or(ApplyError::Stale)?;
-            match ownership::find_conflict(&K::kind(&()), &name, &Owner::of(found.meta()), identity) {
-                Some(conflict) => Err(ApplyError::Conflict(conflict)),
-                None => Ok(Some(found)),
-            }
-        }
-        Err(error) => Err(error.into()),
-    }
-}
-
-/// Replaces an object of the job, unless it has changed since it was read.
-async fn replace<K: Child>(context: &Context, desired: &K, found: &ObjectMeta) -> Result<(), ApplyError> {
-    let mut desired = desired.clone();
-    desired.meta_mut().uid.clone_from(&found.uid);
-    desired.meta_mut().resource_version.clone_from(&found.resource_version);
-    let (name, namespace) = (desired.name_any(), desired.namespace().unwrap_or_default());
-    let params = PostParams { field_manager: Some(FIELD_MANAGER.to_owned()), ..PostParams::default() };
-    let api = Api::<K>::namespaced(context.client.clone(), &namespace);
-    let operation = format!("replace {} {namespace}/{name}", K::kind(&()));
-    match call(operation, api.replace(&name, &params, &desired)).await {
-        Ok(_) => Ok(()),
-        Err(error) if error.is_conflict() || error.is_not_found() => Err(ApplyError::Stale),
-        Err(error) => Err(error.into()),
-    }
-}
-
-async fn get<K: Child>(context: &Context, identity: &Identity, name: &str) -> Result<Option<K>, CallError> {
-    let operation = format!("get {} {}/{name}", K::kind(&()), identity.namespace);
-    call(operation, api::<K>(context, identity).get_opt(name)).await
-}
-
-/// Deletes a child if it exists and belongs to the job.
-async fn delete<K: Child>(
-    context: &Context,
-    identity: &Identity,
-    known: &Index<ChildState>,
-    name: &str,
-) -> Result<(), CallError> {
-    let Some(child) = known.get(identity, name) else { return Ok(()) };
-    if ownership::find_conflict(&K::kind(&()), name, &child.owner, identity).is_some() {
-        return Ok(());
-    }
-    let only_this = Preconditions { uid: Some(child.uid.clone()), resource_version: None };
-    let params = DeleteParams::background().preconditions(only_this);
-    let operation = format!("delete {} {}/{name}", K::kind(&()), identity.namespace);
-    match call(operation, api::<K>(context, identity).delete(name, &params)).await {
-        Err(error) if !error.is_not_found() && !error.is_conflict() => Err(error),
-        _ => Ok(()),
-    }
-}
-
-fn api<K: Child>(context: &Context, identity: &Identity) -> Api<K> {
-    Api::namespaced(context.client.clone(), &identity.namespace)
-}
-
-async fn scale_to_zero(context: &Context, identity: &Identity) -> Result<(), CallError> {
-    let api = Api::<StatefulSet>::namespaced(context.client.clone(), &identity.namespace);
-    let scale = serde_json::json!({"spec": {"replicas": 0}});
-    let params = PatchParams { field_manager: Some(FIELD_MANAGER.to_owned()), ..PatchParams::default() };
-    let operation = format!("scale StatefulSet {}/{} to 0", identity.namespace, identity.name);
-    match call(operation, api.patch_scale(&identity.name, &params, &Patch::Merge(scale))).await {
-        Err(error) if !error.is_not_found() => Err(error),
-        _ => {
-            info!(job = %identity.name, namespace = %identity.namespace, "Scaled the StatefulSet to 0.");
-            Ok(())
-        }
-    }
-}
-
-/// A child: a namespaced object of a static type.
-trait Child:
-    Resource<DynamicType = (), Scope = NamespaceResourceScope> + Clone + Debug + Serialize + DeserializeOwned
-{
-}
-
-impl<K> Child for K where
-    K: Resource<DynamicType = (), Scope = NamespaceResourceScope>
-        + Clone
-        + Debug
-        + Serialize
-        + DeserializeOwned
-{
 }

@@ -95,7 +95,9 @@ impl<'a> Watcher<'a> {
                     generations.remove(&uid);
                     deleted(&uid);
                 }
-                Event::Init | Event::InitDone => {}
+                // After an interruption, changes may have been missed: all jobs are reconciled.
+                Event::Init => generations.clear(),
+                Event::InitDone => {}
             }
         });
         store

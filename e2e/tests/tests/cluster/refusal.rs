@@ -52,6 +52,8 @@ fn rejects_invalid_manifests_and_names_the_field() {
         ("spec.workersPerPod", json!(0), "spec.workersPerPod"),
         ("spec.checkpoints", json!({}), "spec.checkpoints"),
         ("spec.pod.runAsUser", json!(0), "spec.pod.runAsUser"),
+        ("spec.pod.resources.limits.memory", json!("2GB"), "spec.pod.resources.limits.memory"),
+        ("spec.pod.sharedMemory", json!("1 Gi"), "spec.pod.sharedMemory"),
         ("spec.pod.volumes", json!([{"name": "x", "hostPath": {"path": "/"}}]), "hostPath"),
         ("metadata.name", json!("1st"), "metadata.name must start with a lower-case letter"),
         ("metadata.name", json!("a".repeat(53)), "metadata.name must have at most 52 characters"),
