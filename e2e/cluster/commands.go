@@ -74,7 +74,8 @@ func rootCommand() *cobra.Command {
 }
 
 func upCommand(layout func() plan.Layout) *cobra.Command {
-	return &cobra.Command{
+	var audit []string
+	command := &cobra.Command{
 		Use:   "up",
 		Short: "Start the cluster and wait until pods can run; do nothing if it is up and healthy",
 		Args:  cobra.NoArgs,
@@ -82,9 +83,12 @@ func upCommand(layout func() plan.Layout) *cobra.Command {
 			if err := cluster.NeedRoot("up"); err != nil {
 				return err
 			}
-			return cluster.Up(c.Context(), layout(), c.OutOrStdout())
+			return cluster.Up(c.Context(), layout(), audit, c.OutOrStdout())
 		},
 	}
+	command.Flags().StringArrayVar(&audit, "audit-group", nil,
+		"log the API requests of this group of users to log/audit.log in the state directory (repeatable; only for a cluster that is not up)")
+	return command
 }
 
 func downCommand(layout func() plan.Layout) *cobra.Command {

@@ -12,7 +12,7 @@ import (
 )
 
 // writeFiles writes certificates, configuration and the pause image.
-func writeFiles(l plan.Layout) error {
+func writeFiles(l plan.Layout, audit config.Audit) error {
 	if err := writeCertificates(l); err != nil {
 		return err
 	}
@@ -23,6 +23,7 @@ func writeFiles(l plan.Layout) error {
 		node.KubeletConfig():                                  config.KubeletConfig(plan.First, l),
 		node.ResolvConf():                                     config.ResolvConf(),
 		l.Corefile():                                          config.Corefile(l),
+		l.AuditPolicy():                                       audit.Policy(),
 	} {
 		if err := writeFile(path, data, 0o644); err != nil {
 			return err

@@ -18,8 +18,9 @@ import (
 // something else at the same time is slow.
 const startLimit = 2 * time.Minute
 
-// Up brings the cluster up.
-func Up(ctx context.Context, l plan.Layout, out io.Writer) error {
+// Up brings the cluster up. The API server of a new cluster logs the requests
+// of the groups in audit.
+func Up(ctx context.Context, l plan.Layout, audit config.Audit, out io.Writer) error {
 	if err := CheckDir(l.Dir); err != nil {
 		return err
 	}
@@ -59,7 +60,7 @@ func Up(ctx context.Context, l plan.Layout, out io.Writer) error {
 	if err := machine.CheckRoutes(); err != nil {
 		return err
 	}
-	if err := bringUp(ctx, l, cgroups, say); err != nil {
+	if err := bringUp(ctx, l, audit, cgroups, say); err != nil {
 		return fmt.Errorf("%w\n`cluster status` shows the state of each part, `cluster logs PART` prints a log, `cluster down` removes everything", err)
 	}
 	say("The cluster is up.")
@@ -80,7 +81,7 @@ Stop the cluster and remove it all:   %[1]s down
 `, command, l.AdminKubeconfig())
 }
 
-func bringUp(ctx context.Context, l plan.Layout, cgroups machine.Cgroups, say func(string, ...any)) error {
+func bringUp(ctx context.Context, l plan.Layout, audit config.Audit, cgroups machine.Cgroups, say func(string, ...any)) error {
 	node := plan.First
 	say("Writing certificates and configuration to %s.", l.Dir)
 	// First the directory: one that is refused must not be noted as ours.
@@ -90,7 +91,7 @@ func bringUp(ctx context.Context, l plan.Layout, cgroups machine.Cgroups, say fu
 	if err := (Owner{Dir: l.Dir}).write(); err != nil {
 		return err
 	}
-	if err := writeFiles(l); err != nil {
+	if err := writeFiles(l, audit); err != nil {
 		return err
 	}
 
@@ -119,7 +120,7 @@ func bringUp(ctx context.Context, l plan.Layout, cgroups machine.Cgroups, say fu
 		return err
 	}
 	say("Starting etcd, the API server and containerd.")
-	if err := s.startBase(ctx, client); err != nil {
+	if err := s.startBase(ctx, client, audit); err != nil {
 		return err
 	}
 	say("Starting the controller manager, the scheduler, kube-proxy, CoreDNS, the volume provisioner and the kubelet.")
@@ -139,8 +140,8 @@ func bringUp(ctx context.Context, l plan.Layout, cgroups machine.Cgroups, say fu
 }
 
 // startBase starts the parts that the others wait for and waits for them.
-func (s *starter) startBase(ctx context.Context, client kubernetes.Interface) error {
-	for _, part := range config.Base(s.layout) {
+func (s *starter) startBase(ctx context.Context, client kubernetes.Interface, audit config.Audit) error {
+	for _, part := range config.Base(s.layout, audit) {
 		if err := s.start(part); err != nil {
 			return err
 		}

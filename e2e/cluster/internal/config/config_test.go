@@ -82,6 +82,31 @@ func TestContainerdKeepsToTheStateDirectory(t *testing.T) {
 	}
 }
 
+func TestAuditPolicyNamesItsGroups(t *testing.T) {
+	var parsed struct {
+		Rules []struct {
+			Level      string   `json:"level"`
+			UserGroups []string `json:"userGroups"`
+		} `json:"rules"`
+	}
+	groups := Audit{"system:serviceaccounts:one", "system:serviceaccounts:two"}
+	if err := yaml.Unmarshal(groups.Policy(), &parsed); err != nil {
+		t.Fatal(err)
+	}
+	if len(parsed.Rules) != 2 || !slices.Equal(parsed.Rules[0].UserGroups, groups) || parsed.Rules[1].Level != "None" {
+		t.Errorf("got %s", groups.Policy())
+	}
+}
+
+func TestTheAPIServerAuditsOnlyOnRequest(t *testing.T) {
+	audits := func(a Audit) bool {
+		return slices.ContainsFunc(apiServer(layout, a).Args, func(arg string) bool { return strings.HasPrefix(arg, "--audit-") })
+	}
+	if audits(nil) || !audits(Audit{"group"}) {
+		t.Error("the arguments of the API server do not follow from the groups")
+	}
+}
+
 func TestEveryPartIsStoppedOnce(t *testing.T) {
 	started, stopped := PartNames(), slices.Concat(StopOrder()...)
 	slices.Sort(started)

@@ -20,8 +20,8 @@ type Part struct {
 
 // Base are the parts that everything else waits for; they need none of the
 // others to start.
-func Base(l plan.Layout) []Part {
-	return []Part{etcd(l), apiServer(l), containerd(l)}
+func Base(l plan.Layout, audit Audit) []Part {
+	return []Part{etcd(l), apiServer(l, audit), containerd(l)}
 }
 
 // Rest are the parts that want a ready API server (they would try again and
@@ -45,7 +45,7 @@ func StopOrder() [][]string {
 // PartNames are the names of all parts.
 func PartNames() []string {
 	var names []string
-	for _, p := range append(Base(plan.Layout{}), Rest(plan.Layout{})...) {
+	for _, p := range append(Base(plan.Layout{}, nil), Rest(plan.Layout{})...) {
 		names = append(names, p.Name)
 	}
 	return names
@@ -59,8 +59,8 @@ func etcd(l plan.Layout) Part {
 	}}
 }
 
-func apiServer(l plan.Layout) Part {
-	return Part{APIServer, []string{
+func apiServer(l plan.Layout, audit Audit) Part {
+	return Part{APIServer, append([]string{
 		fmt.Sprintf("--etcd-servers=http://127.0.0.1:%d", plan.EtcdClientPort),
 		"--advertise-address=" + plan.First.Address().String(),
 		fmt.Sprintf("--secure-port=%d", plan.APIServerPort),
@@ -81,7 +81,7 @@ func apiServer(l plan.Layout) Part {
 		"--kubelet-certificate-authority=" + l.Certificate(Authority),
 		"--kubelet-client-certificate=" + l.Certificate(APIServerKubelet),
 		"--kubelet-client-key=" + l.Key(APIServerKubelet),
-	}}
+	}, audit.arguments(l)...)}
 }
 
 func containerd(l plan.Layout) Part {
@@ -96,7 +96,9 @@ func controllerManager(l plan.Layout) Part {
 		"--use-service-account-credentials=true",
 		// Each controller makes its service account first; at the default
 		// of 20 requests a second that takes longer than all the rest.
-		"--kube-api-qps=200", "--kube-api-burst=400",
+		// With thousands of StatefulSets, 200 would limit how fast pods
+		// appear.
+		"--kube-api-qps=2000", "--kube-api-burst=4000",
 		"--root-ca-file=" + l.Certificate(Authority),
 		"--service-account-private-key-file=" + l.Key(ServiceAccounts),
 		"--cluster-signing-cert-file=" + l.Certificate(Authority),
@@ -110,6 +112,9 @@ func scheduler(l plan.Layout) Part {
 		"--kubeconfig=" + l.Kubeconfig(Scheduler),
 		"--bind-address=127.0.0.1",
 		"--leader-elect=false",
+		// The default of 50 would limit how fast thousands of pods are
+		// bound, or marked as unschedulable.
+		"--kube-api-qps=2000", "--kube-api-burst=4000",
 	}}
 }
 

@@ -36,6 +36,12 @@ func (l Layout) PublicKey(name string) string { return filepath.Join(l.Dir, "pki
 // Log is the log of a part.
 func (l Layout) Log(part string) string { return filepath.Join(l.Dir, "log", part+".log") }
 
+// AuditPolicy says which requests the API server logs.
+func (l Layout) AuditPolicy() string { return filepath.Join(l.Dir, "audit-policy.yaml") }
+
+// AuditLog has a line for each logged request.
+func (l Layout) AuditLog() string { return filepath.Join(l.LogDir(), "audit.log") }
+
 // LogDir holds the logs of the parts.
 func (l Layout) LogDir() string { return filepath.Join(l.Dir, "log") }
 

@@ -1,0 +1,229 @@
+//! What is measured. The names of the fields are those of the JSON output.
+
+use std::time::Duration;
+
+use serde::Serialize;
+
+use crate::{
+    audit::Calls,
+    process::Usage,
+    statistics::{Percentiles, Rates},
+};
+
+/// All rounds of a run.
+#[derive(Clone, Debug, Serialize)]
+pub struct Run {
+    /// Where and how the rounds ran.
+    pub environment: Environment,
+    /// The rounds, in their order.
+    pub rounds: Vec<Round>,
+}
+
+/// Where and how the rounds ran.
+#[derive(Clone, Debug, Serialize)]
+pub struct Environment {
+    /// Model of the processor.
+    pub processor: String,
+    /// Number of cores.
+    pub cores: usize,
+    /// Memory in bytes.
+    pub memory_bytes: u64,
+    /// Version of Kubernetes.
+    pub kubernetes: String,
+    /// Version of the operator.
+    pub operator: String,
+    /// Commit of the checkout, if known.
+    pub commit: String,
+    /// Start of the run, UTC.
+    pub date: String,
+    /// Command line.
+    pub command: String,
+}
+
+/// One subject with one number of jobs on a new cluster.
+#[derive(Clone, Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Round {
+    /// What was measured.
+    pub subject: String,
+    /// Number of jobs; for `ForeignPods`, of pods.
+    pub objects: usize,
+    /// Time to remove the previous cluster and to start a new one. No figure includes it.
+    pub cluster_seconds: f64,
+    /// Time of the rest of the round.
+    pub seconds: f64,
+    /// The figures, or why there are none.
+    pub figures: Figures,
+}
+
+/// Figures of a round.
+#[derive(Clone, Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub enum Figures {
+    /// Requests without an operator.
+    BareClient(BareClient),
+    /// The operator with pods that no node can run.
+    Operator(Box<OperatorFigures>),
+    /// LeaderWorkerSet with pods that no node can run.
+    LeaderWorkerSet(Controller),
+    /// The operator with jobs that report.
+    Reporting(Box<Reporting>),
+    /// The operator without jobs, with pods of others.
+    ForeignPods(ForeignPods),
+    /// The round failed.
+    Failed(String),
+}
+
+/// Requests without an operator: what the API server can do.
+#[derive(Clone, Debug, Serialize)]
+pub struct BareClient {
+    /// Created DatJobs per second.
+    pub created_per_second: f64,
+    /// Jobs per second whose children and status were written, after all were created.
+    pub children_per_second: f64,
+    /// Jobs per second over both.
+    pub total_per_second: f64,
+    /// Processor time of API server and etcd to create the DatJobs, in seconds.
+    pub create_server_cpu_seconds: f64,
+    /// Processor time of API server and etcd to write children and status, in seconds.
+    pub children_server_cpu_seconds: f64,
+    /// Requests for children and status.
+    pub calls: Calls,
+}
+
+/// From the first request until all StatefulSets exist.
+#[derive(Clone, Debug, Serialize)]
+pub struct Creation {
+    /// Created objects per second, by the clients of the benchmark.
+    pub created_per_second: f64,
+    /// Time from the first request until the last StatefulSet was seen.
+    pub stateful_sets_seconds: f64,
+    /// StatefulSets per second since the first request.
+    pub rates: Rates,
+    /// For each object: from the return of its request until its StatefulSet was seen, in seconds.
+    pub latency: Percentiles,
+    /// Processor time of API server and etcd, in seconds.
+    pub server_cpu_seconds: f64,
+    /// Requests of the controller.
+    pub calls: Calls,
+}
+
+/// A controller that creates StatefulSets.
+#[derive(Clone, Debug, Serialize)]
+pub struct Controller {
+    /// From the first request until all StatefulSets exist.
+    pub creation: Creation,
+    /// Memory and processor time of the controller at the end.
+    pub usage: Usage,
+}
+
+/// The operator with pods that no node can run.
+#[derive(Clone, Debug, Serialize)]
+pub struct OperatorFigures {
+    /// From the first request until all StatefulSets exist.
+    pub creation: Creation,
+    /// Until every status reports unschedulable pods and no status changes.
+    pub settled: Settled,
+    /// A minute without changes.
+    pub idle: Interval,
+    /// A new process with all jobs.
+    pub cold_start: ColdStart,
+    /// A standby after SIGKILL of the leader.
+    pub killed: Takeover,
+    /// A standby after SIGTERM of the leader.
+    pub terminated: Takeover,
+}
+
+/// Until every status reports unschedulable pods and no status changes.
+#[derive(Clone, Debug, Serialize)]
+pub struct Settled {
+    /// Time from the first request until all pods exist.
+    pub pods_seconds: f64,
+    /// Time from the first request until the last change of a status.
+    pub seconds: f64,
+    /// Requests of the operator since the first request.
+    pub calls: Calls,
+    /// Memory and processor time of the operator.
+    pub usage: Usage,
+}
+
+/// An interval of observation.
+#[derive(Clone, Debug, Serialize)]
+pub struct Interval {
+    /// Its length.
+    pub seconds: f64,
+    /// Requests of the operator.
+    pub calls: Calls,
+    /// Processor time of the operator.
+    pub cpu_seconds: f64,
+}
+
+/// A new process with all jobs.
+#[derive(Clone, Debug, Serialize)]
+pub struct ColdStart {
+    /// Time until the previous process exited after SIGTERM.
+    pub stop_seconds: f64,
+    /// Time from the start of the process until /readyz answers 200.
+    pub ready_seconds: f64,
+    /// Time from the start of the process until /readyz answers that it leads.
+    pub leader_seconds: f64,
+    /// The minute after the start of the process.
+    pub interval: Interval,
+    /// Memory and processor time at the end of the minute.
+    pub usage: Usage,
+}
+
+/// A standby takes over.
+#[derive(Clone, Copy, Debug, Serialize)]
+pub struct Takeover {
+    /// Time from the signal until the Lease names the other operator.
+    pub lease_seconds: f64,
+    /// Time from the signal until a job that was created right after it has a status.
+    pub status_seconds: f64,
+}
+
+/// The operator with jobs that report.
+#[derive(Clone, Debug, Serialize)]
+pub struct Reporting {
+    /// Time from the first create request until every status says that its job runs.
+    pub running_seconds: f64,
+    /// A minute of training.
+    pub interval: Interval,
+    /// Memory and processor time of the operator at its end.
+    pub usage: Usage,
+    /// Reports read in the minute.
+    pub reads: u64,
+    /// Time between two reads of one report, in seconds.
+    pub read_intervals: Percentiles,
+    /// Pods that failed at once.
+    pub restarts: Restarts,
+}
+
+/// Pods whose containers restarted at once.
+#[derive(Clone, Copy, Debug, Serialize)]
+pub struct Restarts {
+    /// Number of pods, each of a different job.
+    pub pods: usize,
+    /// From the failure until the status says that the job restarts, in seconds.
+    pub restarting: Percentiles,
+    /// Number of jobs whose status said so.
+    pub jobs_seen_restarting: usize,
+    /// From the report of the next world until the status counts the restart, in seconds.
+    pub counted: Percentiles,
+    /// Number of jobs whose count is not 1 with, or not 0 without a failure.
+    pub wrong_counts: usize,
+}
+
+/// The operator without jobs.
+#[derive(Clone, Copy, Debug, Serialize)]
+pub struct ForeignPods {
+    /// Without pods.
+    pub without: Usage,
+    /// With pods that belong to no job.
+    pub with: Usage,
+}
+
+/// Seconds of a duration.
+pub fn seconds(duration: Duration) -> f64 {
+    duration.as_secs_f64()
+}

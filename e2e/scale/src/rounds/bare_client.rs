@@ -1,0 +1,123 @@
+//! What the API server can do: DatJobs, children and statuses without an operator.
+
+use std::{
+    fmt::Debug,
+    sync::atomic::{AtomicUsize, Ordering},
+    time::Instant,
+};
+
+use anyhow::Context as _;
+use datjob_api::datjob::DatJob;
+use datjob_operator::controller::identity::FIELD_MANAGER;
+use futures::future::try_join_all;
+use jiff::Timestamp;
+use k8s_openapi::NamespaceResourceScope;
+use kube::{
+    Api, Client, Resource, ResourceExt as _,
+    api::{Patch, PatchParams, PostParams},
+};
+use serde::{Serialize, de::DeserializeOwned};
+
+use crate::{
+    bench::{Bench, progress},
+    children::{children, first_status},
+    create::{clients, create_all},
+    figures::{BareClient, seconds},
+    job::{NAMESPACE, Placement, manifest, name},
+    statistics::per_second,
+};
+
+/// Number of tasks that write children, as many as the operator's concurrent reconciliations.
+const WRITERS: usize = 16;
+
+/// How children are written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Method {
+    /// By POST.
+    Create,
+    /// By server-side apply.
+    Apply,
+}
+
+/// Creates jobs, then writes the children and the status of each.
+pub async fn run(bench: &Bench, jobs: usize, method: Method) -> anyhow::Result<BareClient> {
+    let program = bench.install_operator().await?;
+    let creators = bench.creators().await?;
+    let cpu_start = bench.cluster.server_cpu_seconds()?;
+    let created = create_all(
+        &creators,
+        jobs,
+        |client| Api::<DatJob>::namespaced(client, NAMESPACE),
+        |index| manifest(&name(index), 2, Placement::Nowhere),
+    )
+    .await?;
+    let cpu_created = bench.cluster.server_cpu_seconds()?;
+    progress(&format!("{jobs} DatJobs created in {:.1} s", seconds(created.duration)));
+
+    // With the operator's identity: the API server authorizes and prioritizes by user.
+    let writers = clients(&program.kubeconfig, WRITERS).await?;
+    let objects: Vec<&DatJob> = created.objects.values().map(|(job, _)| job).collect();
+    let next = AtomicUsize::new(0);
+    let position = bench.position()?;
+    let start = Instant::now();
+    let tasks = writers.iter().map(|client| {
+        let (next, objects) = (&next, &objects);
+        async move {
+            while let Some(job) = objects.get(next.fetch_add(1, Ordering::Relaxed)) {
+                write_job(client, job, method).await?;
+            }
+            anyhow::Ok(())
+        }
+    });
+    try_join_all(tasks).await?;
+    let children_seconds = seconds(start.elapsed());
+    let span = bench.span_since(position)?;
+    progress(&format!("children and statuses of {jobs} jobs written in {children_seconds:.1} s"));
+    Ok(BareClient {
+        created_per_second: created.rate(),
+        children_per_second: per_second(jobs, children_seconds),
+        total_per_second: per_second(jobs, seconds(created.duration) + children_seconds),
+        create_server_cpu_seconds: cpu_created - cpu_start,
+        children_server_cpu_seconds: bench.cluster.server_cpu_seconds()? - cpu_created,
+        calls: bench.count(span)?,
+    })
+}
+
+/// Writes children and status of one job, in the operator's order.
+async fn write_job(client: &Client, job: &DatJob, method: Method) -> anyhow::Result<()> {
+    let children = children(job)?;
+    write(client, &children.config_map, method).await?;
+    write(client, &children.service, method).await?;
+    write(client, &children.disruption_budget, method).await?;
+    if let Some(policy) = &children.network_policy {
+        write(client, policy, method).await?;
+    }
+    let set = children.stateful_set.context("the operator builds no StatefulSet for a new job")?;
+    write(client, set.as_ref(), method).await?;
+    let api = Api::<DatJob>::namespaced(client.clone(), NAMESPACE);
+    let params = PatchParams::apply(FIELD_MANAGER).force();
+    let body = Patch::Apply(first_status(job, Timestamp::now()));
+    api.patch_status(&job.name_any(), &params, &body)
+        .await
+        .with_context(|| format!("cannot write the status of DatJob {}", job.name_any()))?;
+    Ok(())
+}
+
+async fn write<K>(client: &Client, object: &K, method: Method) -> anyhow::Result<()>
+where
+    K: Resource<DynamicType = (), Scope = NamespaceResourceScope>
+        + Clone
+        + Debug
+        + Serialize
+        + DeserializeOwned,
+{
+    let api = Api::<K>::namespaced(client.clone(), NAMESPACE);
+    let name = object.name_any();
+    let written = match method {
+        Method::Create => api.create(&PostParams::default(), object).await,
+        Method::Apply => {
+            api.patch(&name, &PatchParams::apply(FIELD_MANAGER).force(), &Patch::Apply(object)).await
+        }
+    };
+    written.map(drop).with_context(|| format!("cannot write {} {name}", K::kind(&())))
+}
