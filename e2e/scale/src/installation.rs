@@ -49,8 +49,6 @@ pub async fn install_operator(
     let path = work.join("chart.yaml");
     fs::write(&path, manifest).with_context(|| format!("cannot write {}", path.display()))?;
     cluster.kubectl(&["apply", "-f", &path.to_string_lossy()]).await?;
-    let definition = "crd/datjobs.datjob.io";
-    cluster.kubectl(&["wait", "--for=condition=Established", "--timeout=60s", definition]).await?;
     wait_until_served(cluster, "datjobs.datjob.io").await?;
     create_kubeconfig(cluster, OPERATOR, kubeconfig).await
 }
@@ -65,9 +63,6 @@ pub async fn install_other(
 ) -> anyhow::Result<()> {
     create_namespace(cluster, CONTROLLER_NAMESPACE).await?;
     cluster.kubectl(&["create", "-f", &definition.to_string_lossy()]).await?;
-    cluster
-        .kubectl(&["wait", "--for=condition=Established", "--timeout=60s", &format!("crd/{resource}")])
-        .await?;
     wait_until_served(cluster, resource).await?;
     cluster.kubectl(&["-n", CONTROLLER_NAMESPACE, "create", "serviceaccount", name]).await?;
     let account = format!("--serviceaccount={CONTROLLER_NAMESPACE}:{name}");
