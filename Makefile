@@ -13,13 +13,15 @@ export DATJOB_CACHE := $(CACHE)
 # One set of packages for programs and tests: cargo unifies features within a set, and compiles a dependency again for other
 # features. There are no examples, but `--examples` makes cargo include the features of tests.
 PACKAGES := --workspace --exclude datjob-fuzz --exclude datjob-e2e
-TORCHLESS := -p datjob-operator -p datjob-api -p datjob-data
-BUILD := cargo build --release $(PACKAGES) --bins --examples
+TORCHLESS := -p datjob-operator -p datjob-api -p datjob-data -p datjob-scale
+BUILD := cargo build --release $(PACKAGES) --exclude datjob-scale --bins --examples
 FUZZ_SECONDS ?= 60
 SEED ?= 0
 SHARD ?= 0
+SIZES ?= 100,1000,5000
 SHELL_SCRIPTS := .ci/run scripts/*.sh e2e/cluster/*.sh
 OPERATOR := $(CARGO_TARGET_DIR)/release/datjob-operator
+SCALE := $(CARGO_TARGET_DIR)/release/datjob-scale
 TRAINER := $(CARGO_TARGET_DIR)/release/dat-trainer
 PLUGIN := $(CACHE)/lib/libdatjob_cuda.so
 GPU_BUNDLE := $(CACHE)/gpu-bundle
@@ -42,9 +44,9 @@ test: lint unit chart ## run all tests, including those on a real cluster
 	@echo "make test: all passed"
 
 .PHONY: check
-check: prerequisites ## lint and test operator, API and data; needs neither libtorch nor a cluster
+check: prerequisites ## lint and test operator, API, data and the benchmark; needs neither libtorch nor a cluster
 	cargo fmt --all --check
-	scripts/module-cycles.py */src e2e/tests/src trainer/*/src
+	scripts/module-cycles.py */src e2e/*/src trainer/*/src
 	shellcheck $(SHELL_SCRIPTS)
 	cargo clippy --release $(TORCHLESS) --all-targets -- -D warnings
 	cargo test --release $(TORCHLESS)
@@ -52,7 +54,7 @@ check: prerequisites ## lint and test operator, API and data; needs neither libt
 .PHONY: lint
 lint: prerequisites libtorch ## check formatting, module cycles, shell scripts, clippy, rustdoc, go vet
 	cargo fmt --all --check
-	scripts/module-cycles.py */src e2e/tests/src trainer/*/src
+	scripts/module-cycles.py */src e2e/*/src trainer/*/src
 	shellcheck $(SHELL_SCRIPTS)
 	cargo clippy --release --workspace --all-targets -- -D warnings
 	RUSTDOCFLAGS="-D warnings" cargo doc --release --no-deps $(PACKAGES)
@@ -97,6 +99,13 @@ audit: ## check licences, bans and sources of all dependencies (deny.toml); buil
 .PHONY: bench
 bench: prerequisites libtorch ## benchmark a step (against PyTorch, by method, over a slow link) and decoding (against Pillow)
 	DATJOB_BENCH_PYTHON="$$(scripts/pytorch.sh "$(CACHE)/pytorch-2.11.0")" && export DATJOB_BENCH_PYTHON && cargo bench $(PACKAGES) --benches
+
+.PHONY: bench-operator
+bench-operator: cluster-binary ## benchmark the operator with many jobs, beside LeaderWorkerSet; SIZES=100, OPTIONS="--output docs/scale.md"
+	@cargo build --release $(TORCHLESS) --bins --examples
+	@scripts/lws.sh "$(CACHE)/lws"
+	@DATJOB_SCALE_COMMAND='make bench-operator SIZES=$(SIZES) $(if $(OPTIONS),OPTIONS="$(OPTIONS)")' scripts/bench-operator.sh \
+		"$(CLUSTER)" "$(OPERATOR)" "$(SCALE)" "$(CACHE)/lws" "$(CACHE)/scale" --sizes "$(SIZES)" $(OPTIONS)
 
 .PHONY: test-gpu
 test-gpu: gpu-bundle ## run the GPU tests; skipped on a machine without a GPU

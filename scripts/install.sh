@@ -29,7 +29,8 @@ if [ -n "${KUBECONFIG:-}" ]; then
   fi
 else
   say "Starting a Kubernetes on this machine"
-  "$cluster" up >&2
+  # The audit log of the operator's requests: `datjob-scale check` reads it.
+  "$cluster" up --audit-group system:serviceaccounts:datjob-system >&2
   KUBECONFIG=$("$cluster" kubeconfig --path)
   export KUBECONFIG
   say "Loading the images"

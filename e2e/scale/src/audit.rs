@@ -30,6 +30,11 @@ impl Calls {
         self.sum(|_| true)
     }
 
+    /// Requests that read or watch, except those for Leases.
+    pub fn reads(&self) -> u64 {
+        self.total() - self.writes()
+    }
+
     /// Requests that write, except those for Leases.
     pub fn writes(&self) -> u64 {
         self.sum(|verb| matches!(verb, "create" | "update" | "patch" | "delete" | "deletecollection"))

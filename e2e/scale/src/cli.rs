@@ -18,6 +18,8 @@ pub struct Cli {
 pub enum Command {
     /// Measure all subjects, each on a new cluster.
     Run(Run),
+    /// Check the API calls of the operator against limits, on a cluster that is up.
+    Check(Check),
 }
 
 /// Options of `run`.
@@ -62,6 +64,33 @@ pub struct Run {
     /// File for all figures as JSON, written after each round.
     #[arg(long)]
     pub json: Option<PathBuf>,
+}
+
+/// Options of `check`.
+#[derive(Debug, clap::Args)]
+pub struct Check {
+    /// The administrator's kubeconfig, in the state directory of an embedded cluster that was started with
+    /// `--audit-group system:serviceaccounts:datjob-system`.
+    #[arg(long, env = "KUBECONFIG")]
+    pub kubeconfig: PathBuf,
+    /// The binary of the embedded cluster.
+    #[arg(long)]
+    pub cluster: PathBuf,
+    /// The operator's binary, to start it as a process; without it, an operator is installed in datjob-system.
+    #[arg(long)]
+    pub operator: Option<PathBuf>,
+    /// The operator's chart, to install its definition and permissions with --operator.
+    #[arg(long, default_value = "charts/datjob")]
+    pub chart: PathBuf,
+    /// Number of jobs.
+    #[arg(long, default_value_t = 300, value_parser = clap::value_parser!(u32).range(4..=20_000))]
+    pub jobs: u32,
+    /// Maximum number of calls per job until all statuses have settled, except those for Leases.
+    #[arg(long)]
+    pub max_calls_per_job: f64,
+    /// Maximum number of calls in an idle minute, except those for Leases.
+    #[arg(long)]
+    pub max_idle_calls: u64,
 }
 
 /// What to measure.

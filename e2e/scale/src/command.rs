@@ -1,19 +1,34 @@
 //! Runs programs: kubectl, helm, the cluster, ip.
 
-use std::process::Command;
+use std::{
+    process::{Command, Stdio},
+    time::Duration,
+};
 
 use anyhow::{Context as _, bail};
+use rustix::process::{Pid, Signal, kill_process};
+use tokio::time::timeout;
 
 /// Bytes of the output of a failed program in its error.
 const MAX_OUTPUT_BYTES: usize = 2000;
 
+/// How long a program may run.
+const LIMIT: Duration = Duration::from_mins(5);
+
 /// Runs a program to its end and returns its standard output.
 pub async fn run(mut command: Command) -> anyhow::Result<String> {
     let line = describe(&command);
-    let output = tokio::task::spawn_blocking(move || command.output())
-        .await
-        .with_context(|| format!("cannot wait for `{line}`"))?
-        .with_context(|| format!("cannot run `{line}`"))?;
+    command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let child = command.spawn().with_context(|| format!("cannot run `{line}`"))?;
+    let pid = Pid::from_child(&child);
+    let mut output = tokio::task::spawn_blocking(move || child.wait_with_output());
+    let Ok(output) = timeout(LIMIT, &mut output).await else {
+        // It cannot be another process: nothing else waits for the child.
+        let _ = kill_process(pid, Signal::KILL);
+        bail!("`{line}` did not exit within {} s", LIMIT.as_secs());
+    };
+    let cannot_wait = || format!("cannot wait for `{line}`");
+    let output = output.with_context(cannot_wait)?.with_context(cannot_wait)?;
     let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
     if !output.status.success() {
         let all = format!("{}{}", text(&output.stdout), text(&output.stderr));

@@ -8,12 +8,14 @@ use std::{
     time::{Duration, Instant},
 };
 
-use anyhow::Context as _;
+use anyhow::{Context as _, bail};
 use futures::future::try_join_all;
 use kube::{Api, Client, Resource, ResourceExt as _, api::PostParams};
 use serde::{Serialize, de::DeserializeOwned};
 
-use crate::{cluster::client, statistics::per_second};
+use tokio::time::timeout;
+
+use crate::{cluster::client, statistics::per_second, wait::deadline};
 
 /// Number of clients that create the objects of users.
 pub const CREATORS: usize = 4;
@@ -73,6 +75,11 @@ where
             }
         }
     });
-    let objects = try_join_all(workers).await?.into_iter().flatten().collect();
+    let limit = deadline(60, count, 0.1);
+    let Ok(created) = timeout(limit, try_join_all(workers)).await else {
+        let started = next.load(Ordering::Relaxed).min(count);
+        bail!("timed out after {} s creating {count} objects; seen: {started} requests", limit.as_secs());
+    };
+    let objects = created?.into_iter().flatten().collect();
     Ok(Created { start, duration: start.elapsed(), objects })
 }

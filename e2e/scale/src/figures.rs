@@ -65,7 +65,7 @@ pub enum Figures {
     /// The operator with pods that no node can run.
     Operator(Box<OperatorFigures>),
     /// LeaderWorkerSet with pods that no node can run.
-    LeaderWorkerSet(Controller),
+    LeaderWorkerSet(Creation),
     /// The operator with jobs that report.
     Reporting(Box<Reporting>),
     /// The operator without jobs, with pods of others.
@@ -104,17 +104,10 @@ pub struct Creation {
     pub latency: Percentiles,
     /// Processor time of API server and etcd, in seconds.
     pub server_cpu_seconds: f64,
-    /// Requests of the controller.
-    pub calls: Calls,
-}
-
-/// A controller that creates StatefulSets.
-#[derive(Clone, Debug, Serialize)]
-pub struct Controller {
-    /// From the first request until all StatefulSets exist.
-    pub creation: Creation,
     /// Memory and processor time of the controller at the end.
     pub usage: Usage,
+    /// Requests of the controller.
+    pub calls: Calls,
 }
 
 /// The operator with pods that no node can run.

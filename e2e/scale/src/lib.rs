@@ -7,6 +7,7 @@
 pub mod admin;
 pub mod audit;
 pub mod bench;
+pub mod check;
 pub mod children;
 pub mod cli;
 pub mod cluster;

@@ -5,6 +5,7 @@ use std::{future::Future, process::ExitCode};
 use anyhow::Context as _;
 use clap::Parser as _;
 use datjob_scale::{
+    check,
     cli::{Cli, Command},
     run,
 };
@@ -34,6 +35,7 @@ fn main() -> anyhow::Result<ExitCode> {
 async fn execute(command: Command) -> anyhow::Result<()> {
     match command {
         Command::Run(options) => run::run(options).await,
+        Command::Check(options) => check::run(options).await,
     }
 }
 

@@ -3,7 +3,7 @@
 use crate::{
     audit::Calls,
     figures::{Environment, Figures, Interval, Round, Run},
-    table::{Table, integer, number},
+    table::{Table, duration, integer, number},
 };
 
 mod creation;
@@ -15,6 +15,7 @@ pub fn render(run: &Run) -> String {
     let mut sections = vec![environment(&run.environment)];
     sections.extend(creation::bare_client(&run.rounds));
     sections.extend(creation::creation(&run.rounds));
+    sections.extend(creation::cost(&run.rounds));
     let operator_rounds = operator::operator_rounds(&run.rounds);
     if !operator_rounds.is_empty() {
         sections.push(operator::operator_calls(&operator_rounds));
@@ -67,14 +68,42 @@ fn durations(rounds: &[Round]) -> String {
     )
 }
 
+/// A table with a column for each number of jobs.
+struct BySize<'a, F> {
+    rounds: &'a [(usize, &'a F)],
+    table: Table,
+}
+
+impl<'a, F> BySize<'a, F> {
+    fn new(rounds: &'a [(usize, &'a F)]) -> Self {
+        let sizes = rounds.iter().map(|(jobs, _)| format!("{} jobs", integer(*jobs as u64)));
+        Self { rounds, table: Table::new(std::iter::once(String::new()).chain(sizes)) }
+    }
+
+    fn row(&mut self, name: &str, value: impl Fn(&F) -> String) {
+        let values = self.rounds.iter().map(|(_, figures)| value(figures));
+        self.table.row(std::iter::once(name.to_owned()).chain(values));
+    }
+
+    fn finish(self) -> Table {
+        self.table
+    }
+}
+
+/// Calls in a minute of an interval.
+fn per_minute(interval: &Interval, count: impl Fn(&Calls) -> u64) -> String {
+    number(count(&interval.calls) as f64 * 60.0 / interval.seconds)
+}
+
+/// Processor time in a minute of an interval.
+fn cpu_per_minute(interval: &Interval) -> String {
+    duration(interval.cpu_seconds * 60.0 / interval.seconds)
+}
+
 fn section(title: &str, text: &str, table: &Table) -> Option<String> {
     if table.is_empty() {
         return None;
     }
     let text = if text.is_empty() { String::new() } else { format!("{text}\n\n") };
     Some(format!("### {title}\n\n{text}{}", table.to_markdown()))
-}
-
-fn per_minute(interval: &Interval, count: impl Fn(&Calls) -> u64) -> String {
-    number(count(&interval.calls) as f64 * 60.0 / interval.seconds)
 }

@@ -19,6 +19,7 @@ use crate::{
     job::NAMESPACE,
     observe::watch_appearance,
     operator::Operator,
+    process::Usage,
     statistics::{Percentiles, Rates},
     wait::{Seen, deadline, wait_until},
 };
@@ -44,13 +45,14 @@ impl UncountedCreation {
     }
 }
 
-/// Creates objects and waits until each has a StatefulSet with its name. `check` fails if the controller has exited.
+/// Creates objects and waits until each has a StatefulSet with its name. `sample` measures the controller, and fails if
+/// it has exited.
 pub async fn create_and_wait<K>(
     bench: &Bench,
     count: usize,
     api: impl Fn(Client) -> Api<K>,
     object: impl Fn(usize) -> anyhow::Result<K>,
-    mut check: impl FnMut() -> anyhow::Result<()>,
+    mut sample: impl FnMut() -> anyhow::Result<Usage>,
 ) -> anyhow::Result<UncountedCreation>
 where
     K: Resource + Clone + Debug + Serialize + DeserializeOwned,
@@ -65,10 +67,10 @@ where
     let created = create_all(&creators, count, api, object).await?;
     progress(&format!("{count} objects created in {:.1} s", seconds(created.duration)));
     let what = format!("{count} StatefulSets");
-    wait_until(&what, deadline(120, count, 0.6), CHECK_INTERVAL, async || {
-        check()?;
+    let usage = wait_until(&what, deadline(60, count, 0.4), CHECK_INTERVAL, async || {
+        let usage = sample()?;
         let seen = seen.count();
-        Ok(if seen >= count { Seen::Done(()) } else { Seen::Waiting(format!("{seen} StatefulSets")) })
+        Ok(if seen >= count { Seen::Done(usage) } else { Seen::Waiting(format!("{seen} StatefulSets")) })
     })
     .await?;
     let span = bench.span_since(position)?;
@@ -88,6 +90,7 @@ where
         rates: Rates::of(times),
         latency: Percentiles::of(latencies),
         server_cpu_seconds,
+        usage,
         calls: Calls::default(),
     };
     Ok(UncountedCreation { start: created.start, position, creation, span })
@@ -110,7 +113,7 @@ impl UncountedInterval {
 
 /// Observes an operator for an interval.
 pub async fn observe_interval(bench: &Bench, operator: &mut Operator) -> anyhow::Result<UncountedInterval> {
-    let before = operator.usage()?.cpu_seconds;
+    let before = operator.sample()?.cpu_seconds;
     observe_since(bench, operator, Instant::now(), bench.position()?, before).await
 }
 
@@ -123,7 +126,6 @@ pub async fn observe_since(
     cpu_before: f64,
 ) -> anyhow::Result<UncountedInterval> {
     sleep(bench.interval.saturating_sub(start.elapsed())).await;
-    operator.check()?;
-    let cpu_seconds = operator.usage()?.cpu_seconds - cpu_before;
+    let cpu_seconds = operator.sample()?.cpu_seconds - cpu_before;
     Ok(UncountedInterval { length: seconds(start.elapsed()), cpu_seconds, span: bench.span_since(position)? })
 }

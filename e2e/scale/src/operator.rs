@@ -114,9 +114,9 @@ impl Operator {
         self.process.check()
     }
 
-    /// Memory and processor time so far.
-    pub fn usage(&self) -> anyhow::Result<Usage> {
-        self.process.usage()
+    /// Memory and processor time so far. Fails if the process has exited.
+    pub fn sample(&mut self) -> anyhow::Result<Usage> {
+        self.process.sample()
     }
 
     /// Sends SIGTERM; returns when it was sent.

@@ -79,8 +79,9 @@ impl Process {
         }
     }
 
-    /// Memory and processor time so far.
-    pub fn usage(&self) -> anyhow::Result<Usage> {
+    /// Memory and processor time so far. Fails if the process has exited.
+    pub fn sample(&mut self) -> anyhow::Result<Usage> {
+        self.check()?;
         usage(self.child.id()).with_context(|| format!("cannot measure {}", self.name))
     }
 

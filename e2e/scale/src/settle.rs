@@ -4,59 +4,45 @@ use std::time::{Duration, Instant};
 
 use datjob_api::datjob::DatJob;
 use datjob_operator::conditions::{self, STALLED};
-use kube::{Api, ResourceExt as _, runtime::watcher};
+use kube::{Api, Client, ResourceExt as _, runtime::watcher};
 
 use crate::{
-    bench::{Bench, Span, count_pods},
-    figures::{Settled, seconds},
+    bench::count_pods,
+    figures::seconds,
     job::{NAMESPACE, REPLICAS},
     observe::{Change, States, watch},
-    operator::Operator,
-    process::Usage,
     wait::{Seen, deadline, wait_until},
 };
 
 /// How long no status may change before the jobs count as settled.
 const QUIET: Duration = Duration::from_secs(10);
 
-/// Settled jobs whose requests are not counted yet.
+/// Times since the first request, in seconds.
 #[derive(Clone, Copy, Debug)]
-pub struct UncountedSettled {
-    pods_seconds: f64,
-    /// Time from `start` until the last change of a status.
-    pub seconds: f64,
-    usage: Usage,
+pub struct SettledTimes {
+    /// Until all pods exist.
+    pub pods: f64,
+    /// Until the last change of a status.
+    pub statuses: f64,
 }
 
-impl UncountedSettled {
-    /// Counts the requests.
-    pub fn count(self, bench: &Bench, span: Span) -> anyhow::Result<Settled> {
-        Ok(Settled {
-            pods_seconds: self.pods_seconds,
-            seconds: self.seconds,
-            usage: self.usage,
-            calls: bench.count(span)?,
-        })
-    }
-}
-
-/// Waits until all pods exist, every status reports that they are unschedulable, and no status changes.
+/// Waits until all pods exist, every status reports that they are unschedulable, and no status changes. `check` fails if
+/// the operator has exited.
 pub async fn wait_until_settled(
-    bench: &Bench,
-    operator: &mut Operator,
+    client: Client,
     jobs: usize,
     start: Instant,
-) -> anyhow::Result<UncountedSettled> {
-    let client = bench.administrator().await?;
+    mut check: impl FnMut() -> anyhow::Result<()>,
+) -> anyhow::Result<SettledTimes> {
     let expected = jobs * REPLICAS as usize;
-    let timeout = deadline(180, jobs, 0.6);
-    wait_until(&format!("{expected} pods"), timeout, Duration::from_millis(500), async || {
-        operator.check()?;
+    let interval = Duration::from_millis(500);
+    wait_until(&format!("{expected} pods"), deadline(120, jobs, 0.2), interval, async || {
+        check()?;
         let pods = count_pods(&client, NAMESPACE).await?;
         Ok(if pods >= expected { Seen::Done(()) } else { Seen::Waiting(format!("{pods} pods")) })
     })
     .await?;
-    let pods_seconds = seconds(start.elapsed());
+    let pods = seconds(start.elapsed());
     let states = States::default();
     let record = states.clone();
     let api = Api::<DatJob>::namespaced(client, NAMESPACE);
@@ -67,8 +53,8 @@ pub async fn wait_until_settled(
         }
     });
     let what = format!("condition Stalled of {jobs} jobs, unchanged for {} s", QUIET.as_secs());
-    wait_until(&what, timeout, Duration::from_millis(500), async || {
-        operator.check()?;
+    wait_until(&what, deadline(120, jobs, 0.3), interval, async || {
+        check()?;
         let (stalled, quiet) = (states.count(), states.quiet_for());
         Ok(if stalled == jobs && quiet >= QUIET {
             Seen::Done(())
@@ -78,9 +64,5 @@ pub async fn wait_until_settled(
     })
     .await?;
     let last = states.last_change().unwrap_or(start);
-    Ok(UncountedSettled {
-        pods_seconds,
-        seconds: seconds(last.saturating_duration_since(start)),
-        usage: operator.usage()?,
-    })
+    Ok(SettledTimes { pods, statuses: seconds(last.saturating_duration_since(start)) })
 }

@@ -44,6 +44,11 @@ pub fn number(value: f64) -> String {
     if value >= 1000.0 { group(&text) } else { text }
 }
 
+/// A duration in seconds.
+pub fn duration(seconds: f64) -> String {
+    format!("{} s", number(seconds))
+}
+
 /// An integer with separators of thousands.
 pub fn integer(value: u64) -> String {
     group(&value.to_string())

@@ -2,8 +2,8 @@
 
 use super::section;
 use crate::{
-    figures::{Figures, Round},
-    table::{Table, integer, mebibytes, number},
+    figures::{Creation, Figures, Round},
+    table::{Table, duration, integer, mebibytes, number},
 };
 
 pub(super) fn bare_client(rounds: &[Round]) -> Option<String> {
@@ -33,6 +33,18 @@ pub(super) fn bare_client(rounds: &[Round]) -> Option<String> {
     section("Without an operator", text, &table)
 }
 
+/// Rounds of controllers, with the name and the number of objects.
+fn controllers(rounds: &[Round]) -> impl Iterator<Item = (String, usize, &Creation)> {
+    rounds.iter().filter_map(|round| {
+        let creation = match &round.figures {
+            Figures::Operator(operator) => &operator.creation,
+            Figures::LeaderWorkerSet(creation) => creation,
+            _ => return None,
+        };
+        Some((round.subject.clone(), round.objects, creation))
+    })
+}
+
 pub(super) fn creation(rounds: &[Round]) -> Option<String> {
     let mut table = Table::new([
         "controller",
@@ -44,36 +56,48 @@ pub(super) fn creation(rounds: &[Round]) -> Option<String> {
         "last quarter",
         "P50",
         "P99",
-        "API calls per object",
+    ]);
+    for (subject, objects, creation) in controllers(rounds) {
+        table.row([
+            subject,
+            integer(objects as u64),
+            number(creation.created_per_second),
+            duration(creation.stateful_sets_seconds),
+            number(creation.rates.overall),
+            number(creation.rates.first_quarter),
+            number(creation.rates.last_quarter),
+            duration(creation.latency.p50),
+            duration(creation.latency.p99),
+        ]);
+    }
+    let text = "Four clients create objects while the controller runs. P50 and P99: from the return of a create request \
+                until the object's StatefulSet is seen by a watch.";
+    section("Creation", text, &table)
+}
+
+pub(super) fn cost(rounds: &[Round]) -> Option<String> {
+    let mut table = Table::new([
+        "controller",
+        "objects",
+        "API reads per object",
+        "API writes per object",
         "API server and etcd, CPU ms per object",
         "controller, CPU ms per object",
         "peak memory",
     ]);
-    for round in rounds {
-        let (creation, usage) = match &round.figures {
-            Figures::Operator(operator) => (&operator.creation, operator.settled.usage),
-            Figures::LeaderWorkerSet(controller) => (&controller.creation, controller.usage),
-            _ => continue,
-        };
-        let per_object = |value: f64| number(value / round.objects as f64);
+    for (subject, objects, creation) in controllers(rounds) {
+        let per_object = |value: f64| number(value / objects as f64);
         table.row([
-            round.subject.clone(),
-            integer(round.objects as u64),
-            number(creation.created_per_second),
-            format!("{} s", number(creation.stateful_sets_seconds)),
-            number(creation.rates.overall),
-            number(creation.rates.first_quarter),
-            number(creation.rates.last_quarter),
-            format!("{} s", number(creation.latency.p50)),
-            format!("{} s", number(creation.latency.p99)),
-            per_object(creation.calls.total() as f64),
+            subject,
+            integer(objects as u64),
+            per_object(creation.calls.reads() as f64),
+            per_object(creation.calls.writes() as f64),
             per_object(creation.server_cpu_seconds * 1000.0),
-            per_object(usage.cpu_seconds * 1000.0),
-            format!("{} MiB", mebibytes(usage.peak_memory_bytes)),
+            per_object(creation.usage.cpu_seconds * 1000.0),
+            format!("{} MiB", mebibytes(creation.usage.peak_memory_bytes)),
         ]);
     }
-    let text = "Four clients create objects while the controller runs. P50 and P99: from the return of a create request \
-                until the object's StatefulSet is seen by a watch. CPU and memory of the operator are those when all \
-                statuses have settled; those of LeaderWorkerSet are those when all StatefulSets exist.";
-    section("Creation", text, &table)
+    let text =
+        "Until all StatefulSets exist. API server and etcd also create pods and serve the other controllers.";
+    section("Cost of creation", text, &table)
 }

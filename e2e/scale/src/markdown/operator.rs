@@ -2,11 +2,12 @@
 
 use std::collections::BTreeMap;
 
-use super::{per_minute, section};
+use super::{BySize, cpu_per_minute, per_minute, section};
 use crate::{
     audit::Calls,
     figures::{Figures, OperatorFigures, Round},
-    table::{Table, integer, mebibytes, number},
+    process::Usage,
+    table::{Table, duration, integer, mebibytes, number},
 };
 
 /// Kinds of calls below this number per job are added up.
@@ -63,50 +64,33 @@ fn calls_per_job(columns: &[(f64, &Calls)]) -> Vec<(String, Vec<f64>)> {
 }
 
 pub(super) fn operator_table(rounds: &[(usize, &OperatorFigures)]) -> String {
-    let header = std::iter::once(String::new())
-        .chain(rounds.iter().map(|(jobs, _)| format!("{} jobs", integer(*jobs as u64))));
-    let mut table = Table::new(header);
-    let mut row = |name: &str, value: &dyn Fn(&OperatorFigures) -> String| {
-        table.row(std::iter::once(name.to_owned()).chain(rounds.iter().map(|(_, figures)| value(figures))));
-    };
-    row("all pods exist after", &|figures| format!("{} s", number(figures.settled.pods_seconds)));
-    row("all statuses settled after", &|figures| format!("{} s", number(figures.settled.seconds)));
-    row("peak memory until then", &|figures| {
-        format!("{} MiB", mebibytes(figures.settled.usage.peak_memory_bytes))
+    let memory = |usage: &Usage| format!("{} MiB", mebibytes(usage.peak_memory_bytes));
+    let mut table = BySize::new(rounds);
+    table.row("all pods exist after", |figures| duration(figures.settled.pods_seconds));
+    table.row("all statuses settled after", |figures| duration(figures.settled.seconds));
+    table.row("peak memory until then", |figures| memory(&figures.settled.usage));
+    table.row("an idle minute: API reads", |figures| per_minute(&figures.idle, Calls::reads));
+    table.row("an idle minute: API writes", |figures| per_minute(&figures.idle, Calls::writes));
+    table.row("an idle minute: CPU of the operator", |figures| cpu_per_minute(&figures.idle));
+    table.row("stopped after", |figures| duration(figures.cold_start.stop_seconds));
+    table.row("new process: ready after", |figures| duration(figures.cold_start.ready_seconds));
+    table.row("new process: leader after", |figures| duration(figures.cold_start.leader_seconds));
+    table.row("new process, first minute: API reads", |figures| {
+        per_minute(&figures.cold_start.interval, Calls::reads)
     });
-    row("an idle minute: reads", &|figures| {
-        per_minute(&figures.idle, |calls| calls.total() - calls.writes())
-    });
-    row("an idle minute: writes", &|figures| per_minute(&figures.idle, Calls::writes));
-    row("an idle minute: CPU of the operator", &|figures| {
-        format!("{} s", number(figures.idle.cpu_seconds * 60.0 / figures.idle.seconds))
-    });
-    row("new process: ready after", &|figures| format!("{} s", number(figures.cold_start.ready_seconds)));
-    row("new process: leader after", &|figures| format!("{} s", number(figures.cold_start.leader_seconds)));
-    row("new process, first minute: reads", &|figures| {
-        per_minute(&figures.cold_start.interval, |calls| calls.total() - calls.writes())
-    });
-    row("new process, first minute: writes", &|figures| {
+    table.row("new process, first minute: API writes", |figures| {
         per_minute(&figures.cold_start.interval, Calls::writes)
     });
-    row("new process, first minute: CPU", &|figures| {
-        format!("{} s", number(figures.cold_start.usage.cpu_seconds))
+    table.row("new process, first minute: CPU", |figures| cpu_per_minute(&figures.cold_start.interval));
+    table.row("new process: peak memory", |figures| memory(&figures.cold_start.usage));
+    table.row("leader killed: Lease of the other after", |figures| duration(figures.killed.lease_seconds));
+    table.row("leader killed: status of a new job after", |figures| duration(figures.killed.status_seconds));
+    table.row("leader terminated: Lease of the other after", |figures| {
+        duration(figures.terminated.lease_seconds)
     });
-    row("new process: peak memory", &|figures| {
-        format!("{} MiB", mebibytes(figures.cold_start.usage.peak_memory_bytes))
-    });
-    row("leader killed: Lease of the other after", &|figures| {
-        format!("{} s", number(figures.killed.lease_seconds))
-    });
-    row("leader killed: status of a new job after", &|figures| {
-        format!("{} s", number(figures.killed.status_seconds))
-    });
-    row("leader terminated: Lease of the other after", &|figures| {
-        format!("{} s", number(figures.terminated.lease_seconds))
-    });
-    row("leader terminated: status of a new job after", &|figures| {
-        format!("{} s", number(figures.terminated.status_seconds))
+    table.row("leader terminated: status of a new job after", |figures| {
+        duration(figures.terminated.status_seconds)
     });
     let text = "Each job has two pods that no node can run.";
-    section("The operator with many jobs", text, &table).unwrap_or_default()
+    section("The operator with many jobs", text, &table.finish()).unwrap_or_default()
 }

@@ -1,59 +1,46 @@
 //! Tables of reporting jobs and of pods of others. Pure.
 
-use super::{per_minute, section};
+use super::{BySize, cpu_per_minute, per_minute, section};
 use crate::{
     audit::Calls,
-    figures::{Figures, Round},
+    figures::{Figures, Reporting as ReportingFigures, Round},
     process::Usage,
-    table::{Table, integer, mebibytes, number},
+    table::{Table, duration, integer, mebibytes, number},
 };
 
 pub(super) fn reporting(rounds: &[Round]) -> Option<String> {
-    let mut table = Table::new([
-        "jobs",
-        "all run after",
-        "reports read per min",
-        "seconds between two reads of a report: P50",
-        "P99",
-        "API reads per min",
-        "writes per min",
-        "CPU per min",
-        "peak memory",
-        "pods that fail at once",
-        "state Restarting after: P50",
-        "P99",
-        "restart counted after: P50",
-        "P99",
-        "wrong counts",
-    ]);
+    let mut found = Vec::new();
     for round in rounds {
-        let Figures::Reporting(figures) = &round.figures else { continue };
-        let minute = 60.0 / figures.interval.seconds;
-        let restarts = &figures.restarts;
-        table.row([
-            integer(round.objects as u64),
-            format!("{} s", number(figures.running_seconds)),
-            number(figures.reads as f64 * minute),
-            number(figures.read_intervals.p50),
-            number(figures.read_intervals.p99),
-            per_minute(&figures.interval, |calls| calls.total() - calls.writes()),
-            per_minute(&figures.interval, Calls::writes),
-            format!("{} s", number(figures.interval.cpu_seconds * minute)),
-            format!("{} MiB", mebibytes(figures.usage.peak_memory_bytes)),
-            integer(restarts.pods as u64),
-            format!("{} s", number(restarts.restarting.p50)),
-            format!("{} s", number(restarts.restarting.p99)),
-            format!("{} s", number(restarts.counted.p50)),
-            format!("{} s", number(restarts.counted.p99)),
-            integer(restarts.wrong_counts as u64),
-        ]);
+        if let Figures::Reporting(figures) = &round.figures {
+            found.push((round.objects, figures.as_ref()));
+        }
     }
-    let text = "Each job has one simulated pod that trains and reports: progress at all times, an evaluation every two \
-                minutes. Then the containers of some pods restart at once, and their next worlds form 12 seconds later. \
-                State Restarting: from the failure until the status shows it. Restart counted: from the report of the \
-                next world until the status counts it. Wrong counts: jobs that count another number of restarts than \
-                their pod had.";
-    section("Reporting jobs", text, &table)
+    let mut table = BySize::<ReportingFigures>::new(&found);
+    table.row("all jobs run after", |figures| duration(figures.running_seconds));
+    table.row("a minute: reports read", |figures| {
+        number(figures.reads as f64 * 60.0 / figures.interval.seconds)
+    });
+    table.row("time between two reads of a report: P50", |figures| duration(figures.read_intervals.p50));
+    table.row("time between two reads of a report: P99", |figures| duration(figures.read_intervals.p99));
+    table.row("a minute: API reads", |figures| per_minute(&figures.interval, Calls::reads));
+    table.row("a minute: API writes", |figures| per_minute(&figures.interval, Calls::writes));
+    table.row("a minute: CPU of the operator", |figures| cpu_per_minute(&figures.interval));
+    table.row("peak memory", |figures| format!("{} MiB", mebibytes(figures.usage.peak_memory_bytes)));
+    table.row("pods that fail at once", |figures| integer(figures.restarts.pods as u64));
+    table.row("state Restarting after: P50", |figures| duration(figures.restarts.restarting.p50));
+    table.row("state Restarting after: P99", |figures| duration(figures.restarts.restarting.p99));
+    table.row("jobs whose status had this state", |figures| {
+        integer(figures.restarts.jobs_seen_restarting as u64)
+    });
+    table.row("restart counted after: P50", |figures| duration(figures.restarts.counted.p50));
+    table.row("restart counted after: P99", |figures| duration(figures.restarts.counted.p99));
+    table.row("jobs with a wrong count of restarts", |figures| integer(figures.restarts.wrong_counts as u64));
+    let text = "Each job has one simulated pod that trains: its progress always changes, and every two minutes it reports \
+                an evaluation. Then the containers of some pods restart at once, and their next worlds form 12 seconds \
+                later. State Restarting: from the failure until the status shows it. Restart counted: from the report of \
+                the next world until the status counts it. A count is wrong if it is not the number of failures of the \
+                job's pod.";
+    if found.is_empty() { None } else { section("Reporting jobs", text, &table.finish()) }
 }
 
 pub(super) fn foreign_pods(rounds: &[Round]) -> Option<String> {

@@ -6,7 +6,7 @@ use std::{
     time::Instant,
 };
 
-use anyhow::Context as _;
+use anyhow::{Context as _, bail};
 use datjob_api::datjob::DatJob;
 use datjob_operator::controller::identity::FIELD_MANAGER;
 use futures::future::try_join_all;
@@ -17,6 +17,7 @@ use kube::{
     api::{Patch, PatchParams, PostParams},
 };
 use serde::{Serialize, de::DeserializeOwned};
+use tokio::time::timeout;
 
 use crate::{
     bench::{Bench, progress},
@@ -25,6 +26,7 @@ use crate::{
     figures::{BareClient, seconds},
     job::{NAMESPACE, Placement, manifest, name},
     statistics::per_second,
+    wait::deadline,
 };
 
 /// Number of tasks that write children, as many as the operator's concurrent reconciliations.
@@ -69,7 +71,15 @@ pub async fn run(bench: &Bench, jobs: usize, method: Method) -> anyhow::Result<B
             anyhow::Ok(())
         }
     });
-    try_join_all(tasks).await?;
+    let limit = deadline(60, jobs, 0.3);
+    let Ok(written) = timeout(limit, try_join_all(tasks)).await else {
+        let started = next.load(Ordering::Relaxed).min(jobs);
+        bail!(
+            "timed out after {} s writing the children of {jobs} jobs; seen: {started} jobs",
+            limit.as_secs()
+        );
+    };
+    written?;
     let children_seconds = seconds(start.elapsed());
     let span = bench.span_since(position)?;
     progress(&format!("children and statuses of {jobs} jobs written in {children_seconds:.1} s"));

@@ -43,8 +43,7 @@ async fn start_and_measure(program: &OperatorProgram, identity: &str) -> anyhow:
     let mut operator = program.start(identity)?;
     operator.wait_until_ready(Some("Leader"), START_TIMEOUT).await?;
     sleep(SETTLE).await;
-    operator.check()?;
-    let usage = operator.usage()?;
+    let usage = operator.sample()?;
     operator.stop().await?;
     Ok(usage)
 }

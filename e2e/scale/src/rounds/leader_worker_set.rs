@@ -12,7 +12,7 @@ use serde_json::json;
 use crate::{
     admin,
     bench::Bench,
-    figures::Controller,
+    figures::Creation,
     installation::install_other,
     job::{NAMESPACE, name},
     measure::create_and_wait,
@@ -36,7 +36,7 @@ health: {healthProbeBindAddress: "127.0.0.1:18081"}
 "#;
 
 /// Creates LeaderWorkerSets of size 1 and waits for their StatefulSets.
-pub async fn run(bench: &Bench, count: usize) -> anyhow::Result<Controller> {
+pub async fn run(bench: &Bench, count: usize) -> anyhow::Result<Creation> {
     let kubeconfig = bench.work.join("lws.kubeconfig");
     let definition = bench.lws.join("crd.yaml");
     let resource_name = "leaderworkersets.leaderworkerset.x-k8s.io";
@@ -60,12 +60,11 @@ pub async fn run(bench: &Bench, count: usize) -> anyhow::Result<Controller> {
         count,
         |client| Api::<DynamicObject>::namespaced_with(client, NAMESPACE, &resource),
         |index| Ok(DynamicObject::new(&name(index), &resource).data(spec())),
-        || process.check(),
+        || process.sample(),
     )
     .await?;
-    let usage = process.usage()?;
     process.stop().await?;
-    Ok(Controller { creation: creation.count(bench)?, usage })
+    creation.count(bench)
 }
 
 async fn wait_until_ready(process: &mut Process) -> anyhow::Result<()> {

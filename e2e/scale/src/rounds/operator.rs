@@ -8,7 +8,7 @@ use kube::Api;
 use super::takeover;
 use crate::{
     bench::{Bench, progress},
-    figures::{ColdStart, OperatorFigures, seconds},
+    figures::{ColdStart, OperatorFigures, Settled, seconds},
     job::{NAMESPACE, Placement, REPLICAS, manifest, name},
     measure::{UncountedInterval, create_and_wait, observe_interval, observe_since},
     operator::{Operator, OperatorProgram, START_TIMEOUT},
@@ -26,12 +26,14 @@ pub async fn run(bench: &Bench, jobs: usize) -> anyhow::Result<OperatorFigures> 
         jobs,
         |client| Api::<DatJob>::namespaced(client, NAMESPACE),
         |index| manifest(&name(index), REPLICAS, Placement::Nowhere),
-        || operator.check(),
+        || operator.sample(),
     )
     .await?;
-    let settled = wait_until_settled(bench, &mut operator, jobs, creation.start).await?;
+    let administrator = bench.administrator().await?;
+    let settled = wait_until_settled(administrator, jobs, creation.start, || operator.check()).await?;
+    let settled_usage = operator.sample()?;
     let settled_span = bench.span_since(creation.position)?;
-    progress(&format!("statuses settled after {:.1} s", settled.seconds));
+    progress(&format!("statuses settled after {:.1} s", settled.statuses));
     let idle = observe_interval(bench, &mut operator).await?;
     progress("idle interval observed");
     let cold_start = cold_start(bench, &program, operator).await?;
@@ -40,7 +42,12 @@ pub async fn run(bench: &Bench, jobs: usize) -> anyhow::Result<OperatorFigures> 
 
     Ok(OperatorFigures {
         creation: creation.count(bench)?,
-        settled: settled.count(bench, settled_span)?,
+        settled: Settled {
+            pods_seconds: settled.pods,
+            seconds: settled.statuses,
+            calls: bench.count(settled_span)?,
+            usage: settled_usage,
+        },
         idle: idle.count(bench)?,
         cold_start: ColdStart {
             interval: cold_start.interval.count(bench)?,
@@ -77,6 +84,6 @@ async fn cold_start(
     let leader_seconds = seconds(operator.wait_until_ready(Some("Leader"), START_TIMEOUT).await?);
     progress(&format!("new process ready after {ready_seconds:.2} s, leader after {leader_seconds:.2} s"));
     let interval = observe_since(bench, &mut operator, start, position, 0.0).await?;
-    let usage = operator.usage()?;
+    let usage = operator.sample()?;
     Ok(UncountedColdStart { stop_seconds, ready_seconds, leader_seconds, interval, usage, operator })
 }

@@ -56,7 +56,7 @@ pub async fn run(bench: &Bench, jobs: usize) -> anyhow::Result<Reporting> {
     pods.start_counting();
     let interval = observe_interval(bench, &mut operator).await?;
     let reads = pods.stop_counting();
-    let usage = operator.usage()?;
+    let usage = operator.sample()?;
     progress(&format!("{} reports read in {} s", reads.count, bench.interval.as_secs()));
     let restarts = fail_pods(&client, &pods, &mut operator, bench.failures.min(jobs)).await?;
     operator.stop().await?;
@@ -99,7 +99,7 @@ async fn create_running_jobs(
     )
     .await?;
     let what = format!("state Running of {jobs} jobs");
-    wait_until(&what, deadline(180, jobs, 1.0), Duration::from_millis(200), async || {
+    wait_until(&what, deadline(120, jobs, 0.5), Duration::from_millis(200), async || {
         operator.check()?;
         let running = states.count();
         Ok(if running == jobs { Seen::Done(()) } else { Seen::Waiting(format!("{running} jobs run")) })
@@ -149,7 +149,7 @@ async fn fail_pods(
     let formed = pods.form();
     write_statuses(client, &formed, true).await?;
     let what = format!("a restart in the statuses of {count} jobs");
-    wait_until(&what, deadline(120, count, 0.3), Duration::from_millis(200), async || {
+    wait_until(&what, deadline(120, count, 0.1), Duration::from_millis(200), async || {
         operator.check()?;
         let counted = observed.counted.count();
         Ok(if counted >= count { Seen::Done(()) } else { Seen::Waiting(format!("{counted} statuses")) })

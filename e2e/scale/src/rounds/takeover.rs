@@ -69,7 +69,7 @@ async fn measure(
     api.create(&PostParams::default(), &manifest)
         .await
         .with_context(|| format!("cannot create DatJob {job}"))?;
-    let timeout = deadline(120, jobs, 0.3);
+    let timeout = deadline(90, jobs, 0.2);
     let expected = next.identity();
     let (awaited_lease, awaited_status) =
         (format!("Lease {OPERATOR} of {expected}"), format!("a status of DatJob {job}"));
