@@ -18,8 +18,8 @@ use crate::{
     wait::{Seen, deadline, wait_until},
 };
 
-/// How often Lease and status are read.
-const CHECK_INTERVAL: Duration = Duration::from_millis(20);
+/// How often Lease and status are read. More often would take processor time from what is measured.
+const CHECK_INTERVAL: Duration = Duration::from_millis(100);
 
 /// Both takeovers.
 #[derive(Clone, Copy, Debug)]
