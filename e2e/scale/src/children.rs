@@ -25,7 +25,7 @@ pub fn children(job: &DatJob) -> anyhow::Result<Children> {
         trainer_cuda_image: None,
         operator_namespace: Some(CONTROLLER_NAMESPACE.to_owned()),
     };
-    match validate(job, &identity, false) {
+    match validate(job, &identity) {
         Validation::Valid(valid) => Ok(build(&valid, AttemptAction::Start(1), &settings)),
         Validation::Invalid(invalid) => bail!("the operator rejects the benchmark's job: {invalid}"),
         Validation::Finished => bail!("the new job {} has finished", job.name_any()),

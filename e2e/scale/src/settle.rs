@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use datjob_api::datjob::DatJob;
-use datjob_operator::conditions::{self, STALLED};
+use datjob_operator::conditions::{self, RECONCILING};
 use kube::{Api, Client, ResourceExt as _, runtime::watcher};
 
 use crate::{
@@ -48,18 +48,19 @@ pub async fn wait_until_settled(
     let api = Api::<DatJob>::namespaced(client, NAMESPACE);
     let _watch = watch(api, watcher::Config::default(), move |change| {
         if let Change::Applied(job) = change {
-            let stalled = job.status.as_ref().is_some_and(|status| conditions::is_true(status, STALLED));
-            record.record(&job.name_any(), stalled);
+            let reconciling = job.status.as_ref().and_then(|status| conditions::find(status, RECONCILING));
+            let waits = reconciling.is_some_and(|one| one.reason == "WaitingForCapacity");
+            record.record(&job.name_any(), waits);
         }
     });
-    let what = format!("condition Stalled of {jobs} jobs, unchanged for {} s", QUIET.as_secs());
+    let what = format!("reason WaitingForCapacity of {jobs} jobs, unchanged for {} s", QUIET.as_secs());
     wait_until(&what, deadline(120, jobs, 0.3), interval, async || {
         check()?;
-        let (stalled, quiet) = (states.count(), states.quiet_for());
-        Ok(if stalled == jobs && quiet >= QUIET {
+        let (waiting, quiet) = (states.count(), states.quiet_for());
+        Ok(if waiting == jobs && quiet >= QUIET {
             Seen::Done(())
         } else {
-            Seen::Waiting(format!("{stalled} stalled jobs, unchanged for {:.1} s", seconds(quiet)))
+            Seen::Waiting(format!("{waiting} waiting jobs, unchanged for {:.1} s", seconds(quiet)))
         })
     })
     .await?;
