@@ -43,9 +43,9 @@ impl CallError {
         self.status().is_some_and(Status::is_not_found)
     }
 
-    /// Whether the object has changed since it was read.
+    /// Whether the object has changed since it was read, or exists although it was to be created.
     pub fn is_conflict(&self) -> bool {
-        self.status().is_some_and(Status::is_conflict)
+        self.status().is_some_and(|status| status.code == 409)
     }
 
     /// Whether the object is invalid (422), or cannot even be decoded (400).
@@ -107,7 +107,7 @@ mod tests {
         assert!(rejected(403, "Forbidden").is_rejection());
         assert!(rejected(422, "Invalid").is_rejection());
         assert!(!rejected(409, "Conflict").is_rejection());
-        assert!(rejected(409, "Conflict").is_conflict());
+        assert!(rejected(409, "Conflict").is_conflict() && rejected(409, "AlreadyExists").is_conflict());
         assert!(rejected(404, "NotFound").is_not_found());
         assert!(rejected(500, "InternalError").is_rejection());
         assert!(!rejected(503, "ServiceUnavailable").is_rejection());

@@ -49,12 +49,12 @@ fn a_hundred_idle_jobs_need_little_memory_and_no_writes() {
     namespace
         .apply(&json!({"apiVersion": "v1", "kind": "List", "items": jobs}))
         .expect("the jobs are accepted");
-    wait_until("reason WaitingForCapacity of all jobs", 300, || {
+    wait_until("condition Stalled of all jobs", 300, || {
         let jobs = namespace.list("datjobs", "");
-        let waiting = jobs.iter().filter(|object| {
-            job::condition(object, "Reconciling").is_some_and(|one| one["reason"] == "WaitingForCapacity")
+        let stalled = jobs.iter().filter(|object| {
+            job::condition(object, "Stalled").is_some_and(|stalled| stalled["status"] == "True")
         });
-        match waiting.count() {
+        match stalled.count() {
             JOBS => Ok(()),
             some => Err(format!("{some} of {JOBS} jobs report unschedulable pods")),
         }

@@ -22,12 +22,11 @@ impl StatusBuilder<'_> {
     /// for example a pod that does not start, is seen soon.
     pub(super) fn next_check(&self, active: &ActiveJob) -> Duration {
         let check = match (&active.conflict, &self.next.waiting_since) {
+            // An installation with GPUs is a new operator, which starts with a list of all jobs.
+            (Some(ApplyConflict::GpusDisabled), _) | (None, None) => RESYNC_DELAY,
             (Some(ApplyConflict::Rejected { .. }), _) => REJECTION_RETRY_DELAY,
-            // Another installation, or an upgrade of this one, starts with a list of all jobs.
-            (Some(ApplyConflict::GpusDisabled), _) => RESYNC_DELAY,
             (Some(_), _) => MIN_DELAY,
             (None, Some(since)) => (self.elapsed(since.0) / 6).clamp(MIN_DELAY, MAX_WAITING_DELAY),
-            (None, None) => RESYNC_DELAY,
         };
         let deadline = self.deadlines(active).into_iter().flatten().min();
         // Times in a status have whole seconds; a second later a deadline has certainly passed.
