@@ -144,7 +144,7 @@ def main():
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--shard", type=int, default=0)
     parser.add_argument("--size", type=int, default=150)
-    parser.add_argument("--only", default="", help="only mutants whose name contains this text")
+    parser.add_argument("--only", action="append", help="only mutants whose name contains this text, or another --only")
     options = parser.parse_args()
     root, began = options.work / "source", time.time()
     root.mkdir(parents=True, exist_ok=True)
@@ -153,7 +153,7 @@ def main():
     mutants = [*cargo_mutants(root, files), *(mutant for file in files for mutant in own_mutants(root, file))]
     random.Random(options.seed).shuffle(mutants)
     if options.only:
-        mutants = [mutant for mutant in mutants if options.only in key(root, mutant)]
+        mutants = [mutant for mutant in mutants if any(text in key(root, mutant) for text in options.only)]
     chosen = mutants[options.shard * options.size :][: options.size]
     print(f"{len(mutants)} mutants; seed {options.seed}, shard {options.shard}: {len(chosen)}", flush=True)
     known, outcomes, open_survivors = reasons(), collections.Counter(), []

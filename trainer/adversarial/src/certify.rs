@@ -210,6 +210,18 @@ mod tests {
     }
 
     #[test]
+    fn counts_as_many_noisy_copies_as_asked_for() {
+        let certification = Certification { sigma: 0.25, selection_samples: 100, samples: 1, alpha: 1e-3 };
+        let image = Tensor::full([1, 1, 2, 2], 0.5, (Kind::Double, Device::Cpu));
+        for samples in [1, BATCH, BATCH + 1, 2 * BATCH + 500] {
+            let counts = certification
+                .count_classes(&linear(Kind::Double, -2.0), &image, samples, &mut parts())
+                .unwrap();
+            assert_eq!(counts.sum(Kind::Int64).int64_value(&[]), i64::from(samples));
+        }
+    }
+
+    #[test]
     fn certifies_a_linear_network_up_to_its_plane() {
         let image = Tensor::full([1, 1, 2, 2], 0.5, (Kind::Double, Device::Cpu));
         // A tiny α: no draw can fail the test. All tests of the process share the generator.

@@ -6,7 +6,7 @@ use datjob_adversarial::{
     attack::{ApgdParameters, FabParameters, PerturbationSet, PgdParameters, SquareParameters},
     evaluate::{
         BATCH, Classifier, Counts, EvalAttack, EvaluateError, Evaluation, Method, evaluate,
-        evaluate_classifier,
+        evaluate_classifier, predict,
     },
     model::{Mode, Network},
     shard::Shard,
@@ -68,6 +68,18 @@ fn evaluation<'a>(images: &'a Images, indices: &'a [usize], attacks: &'a [EvalAt
 /// The number of robust images under each attack.
 fn robust(counts: &Counts) -> Vec<u64> {
     (0..counts.attacks.len()).map(|attack| counts.robust(attack)).collect()
+}
+
+#[test]
+fn predicts_the_class_of_each_image_in_order() {
+    let network = network();
+    let images = images(&network, 40);
+    let indices: Vec<usize> = (0..40).rev().filter(|index| index % 10 != 0).collect();
+    let (_, labels) = float_batch(&images.read(&indices, None).unwrap(), Device::Cpu).unwrap();
+    let expected = Vec::<i64>::try_from(labels).unwrap();
+    assert!(expected.iter().any(|class| *class != expected[0]), "{expected:?}");
+    // A batch size that does not divide their number.
+    assert_eq!(predict(&network, &images, &indices, 7, Device::Cpu).unwrap(), expected);
 }
 
 #[test]

@@ -140,14 +140,36 @@ fn pgd_in_l2_matches_pytorch() {
 
 /// The examples of a training attack from a start, and a check that the statistics of BatchNorm stay.
 fn training_attack(network: &Network, attack: &Attack, start_noise: &Tensor) -> Tensor {
+    scaled_attack(network, attack, start_noise, 1.0)
+}
+
+fn scaled_attack(network: &Network, attack: &Attack, start_noise: &Tensor, step_scale: f64) -> Tensor {
     let threat_model: ThreatModel = serde_json::from_value(json!({"epsilon": "0.1"})).unwrap();
     let (images, labels, objective) = (images(), labels(), Objective::default());
-    let config = AttackConfig { attack, objective: &objective, threat_model: &threat_model, step_scale: 1.0 };
+    let config = AttackConfig { attack, objective: &objective, threat_model: &threat_model, step_scale };
     let inputs = AttackInputs { images: &images, labels: &labels, start_noise, noisy_copies: None };
     let before: Vec<Tensor> = network.buffers().iter().map(|(_, buffer)| buffer.copy()).collect();
     let found = generate_adversarial_examples(network, &config, &inputs).unwrap();
     assert!(network.buffers().iter().zip(&before).all(|((_, now), before)| now == before));
     found
+}
+
+/// The response to catastrophic overfitting shortens the steps.
+#[test]
+fn the_scale_multiplies_the_step() {
+    let (network, noise) = (network(), noise() * 0.02);
+    let attacks: [fn(&str) -> Attack; 3] = [
+        |step| Attack::Pgd(serde_json::from_value(json!({"steps": 2, "stepSize": step})).unwrap()),
+        |step| Attack::Fgsm(serde_json::from_value(json!({"stepSize": step})).unwrap()),
+        |step| Attack::NFgsm(serde_json::from_value(json!({"stepSize": step})).unwrap()),
+    ];
+    for attack in attacks {
+        let half = scaled_attack(&network, &attack("0.04"), &noise, 0.5);
+        let short = scaled_attack(&network, &attack("0.02"), &noise, 1.0);
+        assert!(half.allclose(&short, 0.0, 1e-12, false), "{:?}", attack("0.04"));
+        let full = scaled_attack(&network, &attack("0.04"), &noise, 1.0);
+        assert!(!half.allclose(&full, 0.0, 1e-3, false), "{:?}", attack("0.04"));
+    }
 }
 
 /// Single steps use the statistics of the batch.

@@ -210,6 +210,25 @@ mod tests {
     }
 
     #[test]
+    fn every_pixel_of_a_candidate_in_linf_is_at_the_border() {
+        let images = Tensor::from_slice(&(0..75).map(|i| i as f32 / 74.0).collect::<Vec<_>>());
+        let (images, labels) = (images.view([1, 3, 5, 5]), Tensor::from_slice(&[0_i64]));
+        for epsilon in [0.1, 0.4] {
+            let perturbations = PerturbationSet { norm: Norm::Linf, epsilon };
+            let parameters = SquareParameters { perturbations, queries: 30 };
+            let logits = |x: &Tensor| {
+                let distance = |sign: f64| (x - (&images + sign * epsilon).clamp(0.0, 1.0)).abs();
+                let nearest = distance(-1.0).minimum(&distance(1.0));
+                assert!(nearest.max().double_value(&[]) < 1e-6, "{nearest}");
+                Ok(Tensor::from_slice(&[1.0_f32, 0.0]).view([1, 2]))
+            };
+            let streams = vec![Stream::square(0, "square", 0, 0)];
+            let last = square(&logits, &images, &labels, &parameters, streams).unwrap();
+            assert_eq!(last.size(), images.size());
+        }
+    }
+
+    #[test]
     fn the_result_does_not_depend_on_the_other_images_of_the_batch() {
         let weights = Tensor::randn([4, 36], (Kind::Double, Device::Cpu));
         let logits = |x: &Tensor| x.f_flatten(1, -1)?.f_matmul(&weights.f_tr()?);
