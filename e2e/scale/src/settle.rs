@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use datjob_api::datjob::DatJob;
-use datjob_operator::conditions::{self, RECONCILING};
+use datjob_operator::conditions::{self, READY};
 use kube::{Api, Client, ResourceExt as _, runtime::watcher};
 
 use crate::{
@@ -16,6 +16,9 @@ use crate::{
 
 /// How long no status may change before the jobs count as settled.
 const QUIET: Duration = Duration::from_secs(10);
+
+/// Reasons of the condition Ready of a job whose pods are unschedulable.
+const UNSCHEDULABLE: [&str; 2] = ["WaitingForCapacity", "VolumeClaimMissing"];
 
 /// Times since the first request, in seconds.
 #[derive(Clone, Copy, Debug)]
@@ -48,12 +51,12 @@ pub async fn wait_until_settled(
     let api = Api::<DatJob>::namespaced(client, NAMESPACE);
     let _watch = watch(api, watcher::Config::default(), move |change| {
         if let Change::Applied(job) = change {
-            let reconciling = job.status.as_ref().and_then(|status| conditions::find(status, RECONCILING));
-            let waits = reconciling.is_some_and(|one| one.reason == "WaitingForCapacity");
+            let ready = job.status.as_ref().and_then(|status| conditions::find(status, READY));
+            let waits = ready.is_some_and(|ready| UNSCHEDULABLE.contains(&ready.reason.as_str()));
             record.record(&job.name_any(), waits);
         }
     });
-    let what = format!("reason WaitingForCapacity of {jobs} jobs, unchanged for {} s", QUIET.as_secs());
+    let what = format!("a reason for unschedulable pods of {jobs} jobs, unchanged for {} s", QUIET.as_secs());
     wait_until(&what, deadline(120, jobs, 0.3), interval, async || {
         check()?;
         let (waiting, quiet) = (states.count(), states.quiet_for());
