@@ -1,6 +1,6 @@
 //! Leader election with a [`lease`]: one operator reconciles, the others are standbys.
 //!
-//! [`Election`] runs on a thread of its own, with a client of its own, so that no amount of work delays a renewal.
+//! [`Election`] runs on a separate thread, with a separate client, so that no amount of work delays a renewal.
 
 use std::{io, thread};
 

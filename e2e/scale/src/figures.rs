@@ -52,7 +52,7 @@ pub struct Round {
     pub cluster_seconds: f64,
     /// Time of the rest of the round.
     pub seconds: f64,
-    /// The figures, or why there are none.
+    /// The figures, or why they are missing.
     pub figures: Figures,
 }
 

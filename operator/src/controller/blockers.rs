@@ -8,6 +8,7 @@ use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{ContainerState, ContainerStateTerminated, ContainerStatus, Pod};
 use kube::ResourceExt as _;
 
+use super::observe::pods;
 use crate::text::clause;
 
 /// A problem that keeps pods from running.
@@ -86,8 +87,7 @@ pub fn stuck_termination(pod: &Pod, now: Timestamp) -> Option<Blocker> {
     }
     let name = pod.name_any();
     let node = pod.spec.as_ref().and_then(|spec| spec.node_name.as_deref());
-    let place = node.map_or(String::new(), |node| format!(" on node {node}"));
-    let summary = format!("Pod {name}{place} should have terminated at {end}");
+    let summary = format!("Pod {} should have terminated at {end}", pods::name_and_node(pod));
     let finalizers = pod.finalizers();
     let detail = match node {
         _ if !finalizers.is_empty() => format!("its finalizers hold it: {}", finalizers.join(", ")),

@@ -31,6 +31,8 @@ pub use state::State;
 /// Consecutive failures to read the report of a ready pod after which the job is stalled; about half a minute.
 const MAX_FAILED_READS: u32 = 4;
 
+/// Delay before the resources of a job that has just finished are released.
+const RELEASE_DELAY: Duration = Duration::from_secs(1);
 /// Maximum length of an image's name.
 const MAX_IMAGE_BYTES: usize = 1024;
 
@@ -78,7 +80,12 @@ impl<'a> StatusBuilder<'a> {
         Self { job, previous, next, events: Vec::new(), requeue: None, generation, now }
     }
 
-    fn build(self) -> Outcome {
+    fn build(mut self) -> Outcome {
+        let is_finished = |status| conditions::is_true(status, conditions::FINISHED);
+        if is_finished(&self.next) && !is_finished(&self.previous) {
+            // The operator's own write triggers no reconciliation.
+            self.requeue = Some(RELEASE_DELAY);
+        }
         Outcome { status: self.next, events: self.events, requeue: self.requeue }
     }
 
@@ -95,8 +102,6 @@ impl<'a> StatusBuilder<'a> {
         self.record_pods(active);
         let blocker = self.blocker(active);
         if self.finish_if_due(active) {
-            // In case the watch misses the change of the status.
-            self.requeue = Some(Duration::from_secs(1));
             return;
         }
         if self.exceeds_startup_deadline(active) {
@@ -127,7 +132,9 @@ impl<'a> StatusBuilder<'a> {
 
     fn record_pods(&mut self, active: &ActiveJob) {
         let observation = &active.observation;
-        if let Some(trainer) = observation.pods.first().and_then(|pod| pods::trainer(pod)) {
+        let trainer = observation.pods.first().and_then(|pod| pods::trainer(pod));
+        // The kubelet reports the identifier once the image is on the node.
+        if let Some(trainer) = trainer.filter(|trainer| !trainer.image_id.is_empty()) {
             self.next.image = truncate(&trainer.image, MAX_IMAGE_BYTES);
             self.next.image_id = truncate(&trainer.image_id, MAX_IMAGE_BYTES);
         }
@@ -146,7 +153,7 @@ impl<'a> StatusBuilder<'a> {
         }
     }
 
-    /// A problem with a child or a pod. A formed world has none.
+    /// A problem with a child or a pod; `None` once a world has formed.
     fn blocker(&self, active: &ActiveJob) -> Option<Blocker> {
         match &active.conflict {
             Some(ApplyConflict::Leftover { .. }) => return None,

@@ -67,8 +67,10 @@ pub async fn write_status(
     let before = job.status.as_ref().map_or("", |status| status.state.as_str());
     let operation = format!("write the status of DatJob {}/{}", identity.namespace, identity.name);
     let mut written = call(&operation, patch(context, job, identity, &outcome.status)).await;
+    // A job is complete only with its results.
     if let Err(error) = &written
         && error.is_invalid()
+        && outcome.status.results.is_none()
     {
         // Without this, deadlines and conditions of the job would end with an invalid report.
         warn!(job = %identity.name, namespace = %identity.namespace, %error, "The API server rejected values of the report; writing the status without them.");
@@ -129,32 +131,18 @@ fn progress_interval(jobs: usize) -> Duration {
 
 /// The status, with the values of the previous one for all that comes from a report.
 fn without_new_report(before: Option<&DatJobStatus>, after: &DatJobStatus) -> DatJobStatus {
-    let DatJobStatus {
-        progress,
-        timing,
-        epoch,
-        clean,
-        robust,
-        split,
-        accuracy,
-        best,
-        warnings,
-        results,
-        failure,
-        ..
-    } = before.cloned().unwrap_or_default();
+    let before = before.cloned().unwrap_or_default();
     DatJobStatus {
-        progress,
-        timing,
-        epoch,
-        clean,
-        robust,
-        split,
-        accuracy,
-        best,
-        warnings,
-        results,
-        failure,
+        progress: before.progress,
+        timing: before.timing,
+        epoch: before.epoch,
+        clean: before.clean,
+        robust: before.robust,
+        split: before.split,
+        accuracy: before.accuracy,
+        best: before.best,
+        warnings: before.warnings,
+        failure: before.failure,
         ..after.clone()
     }
 }
@@ -176,6 +164,21 @@ mod tests {
         assert_eq!(classify_change(Some(&before), &progress), Change::ProgressOnly);
         assert_eq!(classify_change(Some(&before), &accuracy), Change::Other);
         assert_eq!(classify_change(None, &before), Change::Other);
+    }
+
+    #[test]
+    fn a_rejected_report_leaves_the_other_changes() {
+        let before =
+            DatJobStatus { clean: "80.00".into(), state: "Running".into(), ..DatJobStatus::default() };
+        let after = DatJobStatus {
+            clean: "?".into(),
+            warnings: vec!["?".into()],
+            state: "Failed".into(),
+            attempt: 2,
+            ..DatJobStatus::default()
+        };
+        let expected = DatJobStatus { state: "Failed".into(), attempt: 2, ..before.clone() };
+        assert_eq!(without_new_report(Some(&before), &after), expected);
     }
 
     #[test]

@@ -58,6 +58,17 @@ pub fn running_since(pod: &Pod) -> Option<Timestamp> {
     trainer(pod)?.state.as_ref()?.running.as_ref()?.started_at.as_ref().map(|time| time.0)
 }
 
+/// Number of pods whose trainer runs.
+pub fn count_running(pods: &[Arc<Pod>]) -> usize {
+    pods.iter().filter(|pod| running_since(pod).is_some()).count()
+}
+
+/// The name of a pod, and its node if it has one: `job-1 on node node-7`.
+pub fn name_and_node(pod: &Pod) -> String {
+    let node = pod.spec.as_ref().and_then(|spec| spec.node_name.as_deref());
+    format!("{}{}", pod.name_any(), node.map_or(String::new(), |node| format!(" on node {node}")))
+}
+
 /// The address of a pod whose trainer runs.
 pub(super) fn running_address(pod: &Pod) -> Option<IpAddr> {
     running_since(pod)?;

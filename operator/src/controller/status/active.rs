@@ -1,8 +1,6 @@
 //! State and conditions of an unfinished job. Pure.
 
 use datjob_api::report::Phase;
-use k8s_openapi::api::core::v1::Pod;
-use kube::ResourceExt as _;
 
 use super::{ActiveJob, ApplyConflict, AttemptAction, Blocker, ReportState, State, StatusBuilder, pods};
 use crate::{
@@ -81,9 +79,7 @@ impl StatusBuilder<'_> {
                 state => state,
             },
             ReportState::NoPod if self.next.generation > 0 => State::Restarting,
-            ReportState::NoPod if active.observation.pods.iter().any(|pod| is_running(pod)) => {
-                State::Starting
-            }
+            ReportState::NoPod if pods::count_running(&active.observation.pods) > 0 => State::Starting,
             ReportState::NoPod => State::Pending,
         }
     }
@@ -100,11 +96,9 @@ impl StatusBuilder<'_> {
         match active.action {
             AttemptAction::Start(attempt) => return format!("Creating the pods of attempt {attempt}."),
             AttemptAction::AwaitTermination(left) => {
-                let first = active.observation.pods.first().map_or(String::new(), |pod| {
-                    let node = pod.spec.as_ref().and_then(|spec| spec.node_name.as_deref());
-                    let place = node.map_or(String::new(), |node| format!(" on node {node}"));
-                    format!(" (first: {}{place})", pod.name_any())
-                });
+                let first = active.observation.pods.first();
+                let first =
+                    first.map_or(String::new(), |pod| format!(" (first: {})", pods::name_and_node(pod)));
                 return format!("Waiting for old pods to terminate: {left} left{first}.");
             }
             AttemptAction::ScaleDown | AttemptAction::BackOff(_) => {
@@ -137,7 +131,7 @@ impl StatusBuilder<'_> {
                 "Pod 0 is running; waiting for its report.".to_owned()
             }
             (ReportState::NoPod, _) => {
-                let running = active.observation.pods.iter().filter(|pod| is_running(pod)).count();
+                let running = pods::count_running(&active.observation.pods);
                 format!("{running} of {replicas} pods are running; waiting for pod 0.")
             }
         }
@@ -151,8 +145,4 @@ impl StatusBuilder<'_> {
             .filter(|message| !message.is_empty())
             .unwrap_or(otherwise.to_owned())
     }
-}
-
-fn is_running(pod: &Pod) -> bool {
-    pods::running_since(pod).is_some()
 }

@@ -148,12 +148,12 @@ impl StatusBuilder<'_> {
     }
 
     /// Abandons the attempt and makes the next one the desired attempt. The StatefulSet is then scaled to 0 and applied
-    /// again later. It counts as a failure if all pods ran, since waiting for capacity is none.
+    /// again later. It counts as a failure only if all pods ran: waiting for capacity does not count.
     pub(super) fn abandon_attempt(&mut self, active: &ActiveJob, blocker: Option<&Blocker>) {
         let limit = self.job.spec.lifecycle.startup_deadline_seconds;
         let abandoned = self.next.attempt;
         let problem = self.startup_problem(active, blocker);
-        let all_run = running_pods(active) >= self.job.spec.replicas as usize;
+        let all_run = pods::count_running(&active.observation.pods) >= self.job.spec.replicas as usize;
         if all_run {
             self.count_restarts(RestartCause::Failure, 1);
             self.next.failure.get_or_insert_with(|| Failure {
@@ -197,8 +197,7 @@ impl StatusBuilder<'_> {
                 parts.push(format!("{} of {replicas} pods joined", report.pods_joined));
             }
             ReportState::NoPod | ReportState::Pending | ReportState::Unreadable { .. } => {
-                let running =
-                    observation.pods.iter().filter(|pod| pods::running_since(pod).is_some()).count();
+                let running = pods::count_running(&observation.pods);
                 parts.push(format!("{running} of {replicas} pods are running"));
             }
         }
@@ -211,10 +210,6 @@ impl StatusBuilder<'_> {
         }
         parts.join("; ")
     }
-}
-
-fn running_pods(active: &ActiveJob) -> usize {
-    active.observation.pods.iter().filter(|pod| pods::running_since(pod).is_some()).count()
 }
 
 fn elapsed(since: Option<&Time>, now: Timestamp) -> i64 {

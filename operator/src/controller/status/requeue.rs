@@ -37,14 +37,15 @@ impl StatusBuilder<'_> {
     /// The time left until each deadline.
     fn deadlines(&self, active: &ActiveJob) -> [Option<Duration>; 3] {
         let lifecycle = &self.job.spec.lifecycle;
+        // A startup deadline that has passed without evidence that no world forms is no reason to hurry.
         let left = |limit: u32, since: jiff::Timestamp| {
-            Duration::from_secs(u64::from(limit)).saturating_sub(self.elapsed(since))
+            Duration::from_secs(u64::from(limit)).checked_sub(self.elapsed(since))
         };
         let startup = self.next.waiting_since.as_ref().filter(|_| active.action == AttemptAction::Keep);
         let started = self.next.start_time.as_ref();
         [
-            startup.map(|since| left(lifecycle.startup_deadline_seconds, since.0)),
-            lifecycle.active_deadline_seconds.zip(started).map(|(limit, since)| left(limit, since.0)),
+            startup.and_then(|since| left(lifecycle.startup_deadline_seconds, since.0)),
+            lifecycle.active_deadline_seconds.zip(started).and_then(|(limit, since)| left(limit, since.0)),
             match active.action {
                 AttemptAction::BackOff(end) => Some(Duration::from_secs(
                     end.as_second().saturating_sub(self.now.as_second()).try_into().unwrap_or(0),

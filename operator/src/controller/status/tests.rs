@@ -24,6 +24,7 @@ use crate::{
 };
 
 mod evaluations;
+mod requeue;
 mod restarts;
 
 /// A job and its clock.
@@ -86,7 +87,14 @@ impl JobSimulation {
     }
 
     fn report(&mut self, change: impl FnOnce(&mut Report)) -> &DatJobStatus {
-        let mut report = Report {
+        let mut report = self.default_report();
+        change(&mut report);
+        self.observe(self.pods.clone(), ReportState::Received(Arc::new(report)))
+    }
+
+    /// The report of a training world.
+    fn default_report(&self) -> Report {
+        Report {
             job_uid: "job".into(),
             pod_uid: "pod".into(),
             attempt: self.status().attempt,
@@ -102,9 +110,7 @@ impl JobSimulation {
             warnings: vec![],
             results: None,
             failure: None,
-        };
-        change(&mut report);
-        self.observe(self.pods.clone(), ReportState::Received(Arc::new(report)))
+        }
     }
 
     fn reasons(&mut self) -> Vec<&'static str> {

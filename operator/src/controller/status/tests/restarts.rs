@@ -106,7 +106,7 @@ fn failures_count_anew_after_an_epoch_or_an_hour() {
     let same = ["a", "b"];
     sim.world(2, same, |report| report.progress = Some(progress(2)));
     assert_eq!(sim.restarts(), (1, 1, 0, 1));
-    // An epoch that had been completed before is no progress.
+    // An epoch that had been completed before is not progress.
     sim.world(2, same, |report| report.progress = Some(progress(3)));
     assert_eq!(sim.restarts(), (1, 1, 0, 1));
     sim.world(2, same, |report| report.progress = Some(progress(4)));
