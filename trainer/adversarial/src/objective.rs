@@ -2,12 +2,10 @@
 //! for the running statistics of the network.
 
 use datjob_api::training::{CrossEntropy, Mart, Objective};
+use datjob_data::IGNORE_INDEX;
 use tch::{Reduction, TchError, Tensor};
 
-use crate::{
-    model::{Mode, Network},
-    tensors::NO_IGNORED_CLASS,
-};
+use crate::model::{Mode, Network};
 
 /// `scale` × the sum of the images' losses, a scalar in the graph of the parameters.
 ///
@@ -52,13 +50,7 @@ fn label_smoothed_cross_entropy(
     labels: &Tensor,
     spec: &CrossEntropy,
 ) -> Result<Tensor, TchError> {
-    logits.f_cross_entropy_loss(
-        labels,
-        None::<&Tensor>,
-        Reduction::Sum,
-        NO_IGNORED_CLASS,
-        spec.label_smoothing,
-    )
+    logits.f_cross_entropy_loss(labels, None::<&Tensor>, Reduction::Sum, IGNORE_INDEX, spec.label_smoothing)
 }
 
 /// MART: Σ −log p'(y) − log(1.0001 − max over k ≠ y of p'(k)) + β · KL(p ‖ p') · (1 − p(y)), with p on the clean images and
@@ -80,7 +72,7 @@ fn mart(natural: &Tensor, adversarial: &Tensor, labels: &Tensor, spec: &Mart) ->
 
 /// Sum of the images' cross-entropies.
 pub fn summed_cross_entropy(logits: &Tensor, labels: &Tensor) -> Result<Tensor, TchError> {
-    logits.f_cross_entropy_loss(labels, None::<&Tensor>, Reduction::Sum, NO_IGNORED_CLASS, 0.0)
+    logits.f_cross_entropy_loss(labels, None::<&Tensor>, Reduction::Sum, IGNORE_INDEX, 0.0)
 }
 
 /// KL(p ‖ q) of each image, `[N]`, from log p and log q `[N, classes]`: Σ p (log p − log q).

@@ -2,9 +2,8 @@
 //! robust deep learning via adversarially trained smoothed classifiers", arXiv 1906.04584; Smooth-AT in arXiv
 //! 2206.06257). Pure.
 
+use datjob_data::IGNORE_INDEX;
 use tch::{Reduction, TchError, Tensor};
-
-use crate::tensors::NO_IGNORED_CLASS;
 
 /// Noisy copies of the images of a batch. The attack and the training step use the same noise.
 #[derive(Debug)]
@@ -41,7 +40,7 @@ impl NoisyCopies {
         let classes = logits.size()[1];
         let log_probabilities = logits.f_log_softmax(1, None)?.f_view([-1, self.samples, classes])?;
         let mean = log_probabilities.f_logsumexp([1], false)?.f_sub_scalar((self.samples as f64).ln())?;
-        mean.f_nll_loss(labels, None::<&Tensor>, Reduction::Sum, NO_IGNORED_CLASS)
+        mean.f_nll_loss(labels, None::<&Tensor>, Reduction::Sum, IGNORE_INDEX)
     }
 
     fn repeat(&self, tensor: &Tensor) -> Result<Tensor, TchError> {

@@ -6,9 +6,6 @@ use datjob_data::{
 };
 use tch::{Device, Kind, TchError, Tensor};
 
-/// `ignore_index` of libtorch's losses: no class is ignored, since labels are not negative.
-pub(crate) const NO_IGNORED_CLASS: i64 = -1;
-
 /// Images as u8 `[N, C, H, W]`, for [`to_float`], and labels as i64 `[N]`; both in host memory.
 pub fn byte_batch(loaded: &ImageBatch) -> Result<(Tensor, Tensor), TchError> {
     let images = batch(&Tensor::f_from_slice(&loaded.pixels)?, loaded.labels.len(), loaded.shape)?;

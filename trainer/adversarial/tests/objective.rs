@@ -2,11 +2,11 @@
 
 use datjob_adversarial::{
     model::{Mode, Network},
-    objective::loss,
+    objective::{loss, summed_cross_entropy},
     tensors::training_noise,
 };
 use datjob_api::training::{Architecture, CrossEntropy, Objective};
-use datjob_data::random::Start;
+use datjob_data::{IGNORE_INDEX, random::Start};
 use tch::{Device, Kind, Tensor};
 
 const DOUBLE: (Kind, Device) = (Kind::Double, Device::Cpu);
@@ -90,4 +90,19 @@ fn the_clean_loss_is_scaled_by_its_weight() {
     };
     let (clean, attacked) = (value(0.0, &images, &images), value(0.0, &images, &adversarial));
     assert!((value(3.0, &images, &adversarial) - (attacked + 3.0 * clean)).abs() < 1e-9);
+}
+
+#[test]
+fn an_image_without_label_has_only_the_divergence_of_trades() {
+    let network = network();
+    let (images, adversarial, labels) = images(4);
+    let without_last = labels.copy();
+    let _ = without_last.get(3).fill_(IGNORE_INDEX);
+    let objective = serde_json::from_str("{\"trades\": {}}").unwrap();
+    let value = |labels: &Tensor| {
+        loss(&network, &objective, Mode::Train, &images, &adversarial, labels, 1.0).unwrap().double_value(&[])
+    };
+    let logits = network.forward(&images.narrow(0, 3, 1), Mode::Train).unwrap();
+    let last = summed_cross_entropy(&logits, &labels.narrow(0, 3, 1)).unwrap().double_value(&[]);
+    assert!((value(&labels) - value(&without_last) - last).abs() < 1e-9);
 }

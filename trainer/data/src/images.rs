@@ -21,8 +21,8 @@ pub struct Images {
 
 /// The label of an unlabelled image.
 pub const UNLABELLED: u16 = u16::MAX;
-/// The label of an unlabelled image in a batch. Losses ignore it, as with `ignore_index` in PyTorch.
-const IGNORE_INDEX: i64 = -100;
+/// The label of an unlabelled image in a batch: losses of labels ignore it (`ignore_index` of libtorch).
+pub const IGNORE_INDEX: i64 = -100;
 
 /// A batch of images with their labels, in host memory.
 #[derive(Debug)]
@@ -31,7 +31,7 @@ pub struct ImageBatch {
     pub shape: [i64; 3],
     /// Image by image, channel by channel, row by row.
     pub pixels: Vec<u8>,
-    /// A class for each image.
+    /// A class for each image, or [`IGNORE_INDEX`].
     pub labels: Vec<i64>,
     /// CutMix: for each image the class of the pasted image, and the weight of the image's own class. Empty without CutMix.
     pub mixed_labels: Vec<(i64, f32)>,

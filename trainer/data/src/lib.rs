@@ -48,7 +48,7 @@ pub use cutmix::CutMixSampler;
 pub use download::{DownloadError, download, download_file};
 pub use epoch::{Epoch, ExtraImages};
 pub use error::DataError;
-pub use images::{ImageBatch, Images, UNLABELLED};
+pub use images::{IGNORE_INDEX, ImageBatch, Images, UNLABELLED};
 pub use loader::Loader;
 pub use npz::NpzError;
 pub use retry::RetryPolicy;

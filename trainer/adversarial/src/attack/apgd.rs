@@ -2,10 +2,11 @@
 //! attacks", arXiv 2003.01690, algorithm 1): projected gradient ascent with momentum. The step size halves when the loss
 //! stops rising. A pure function.
 
+use datjob_data::IGNORE_INDEX;
 use tch::{Kind, TchError, Tensor, no_grad, with_grad};
 
 use super::{Ball, PerturbationSet, per_image};
-use crate::{objective::class_logits, tensors::NO_IGNORED_CLASS};
+use crate::objective::class_logits;
 
 /// α of the paper: the weight of the gradient step; the rest is momentum.
 const ALPHA: f64 = 0.75;
@@ -40,7 +41,7 @@ impl ApgdLoss {
         match self {
             Self::CrossEntropy => {
                 let none = tch::Reduction::None;
-                logits.f_cross_entropy_loss(labels, None::<&Tensor>, none, NO_IGNORED_CLASS, 0.0)
+                logits.f_cross_entropy_loss(labels, None::<&Tensor>, none, IGNORE_INDEX, 0.0)
             }
             Self::TargetedDlr(target) => {
                 let (sorted, _) = logits.f_topk(4, 1, true, true)?;
