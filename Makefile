@@ -83,7 +83,8 @@ chart: cluster-binary ## test the chart: lint, templates, values schema
 
 .PHONY: e2e
 e2e: images ## run the end-to-end tests on the cluster of this machine, or on KUBECONFIG=…; GROUP=recovery runs one group
-	@scripts/e2e.sh "$(CLUSTER)" "$(IMAGES)" $(addsuffix ::,$(GROUP))
+	@cargo build --release $(PACKAGES) --bins --examples
+	@SCALE="$(SCALE)" scripts/e2e.sh "$(CLUSTER)" "$(IMAGES)" $(addsuffix ::,$(GROUP))
 
 .PHONY: mutants
 mutants: prerequisites libtorch ## mutation tests of attacks, objectives, optimizers, evaluation: 150 mutants in about an hour; SHARD=1, SEED=0

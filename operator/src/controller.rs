@@ -14,7 +14,6 @@ use kube::{
     Client, Resource as _, ResourceExt as _,
     runtime::{
         controller::{self, Action, Controller},
-        events::Recorder,
         reflector::Store,
     },
 };
@@ -30,7 +29,8 @@ use self::{
     watch::ChildStore,
 };
 use crate::{
-    cache::JobCache, calls::CallError, conditions, jitter, metrics::Metrics, reports::poller::ReportPoller,
+    cache::JobCache, calls::CallError, conditions, events::EventPublisher, jitter, metrics::Metrics,
+    reports::poller::ReportPoller,
 };
 
 pub mod apply;
@@ -66,8 +66,8 @@ pub struct Context {
     pub reports: ReportPoller,
     /// The jobs that wait for a reconciliation.
     pub triggers: Triggers,
-    /// Publishes events. The process has only one, because it aggregates repeated events.
-    pub recorder: Recorder,
+    /// Publishes events.
+    pub events: EventPublisher,
     /// Cached state of all jobs.
     pub cache: JobCache,
     /// Metrics.

@@ -46,6 +46,7 @@ pub struct Metrics {
     oldest_report: Gauge<f64, AtomicU64>,
     reports: Family<OutcomeLabel, Counter>,
     undecodable: Counter,
+    dropped_events: Counter,
     jobs: Family<StateLabel, Gauge>,
     leader: Gauge,
     memory: Gauge,
@@ -118,6 +119,12 @@ impl Default for Metrics {
             "Reconciliations of jobs that cannot be decoded",
             undecodable.clone(),
         );
+        let dropped_events = Counter::default();
+        registry.register(
+            "dropped_events",
+            "Events that were not published because too many were waiting",
+            dropped_events.clone(),
+        );
         let jobs = Family::<StateLabel, Gauge>::default();
         registry.register("jobs", "Number of jobs, by state", jobs.clone());
         let leader = Gauge::default();
@@ -144,6 +151,7 @@ impl Default for Metrics {
             oldest_report,
             reports,
             undecodable,
+            dropped_events,
             jobs,
             leader,
             memory,
@@ -171,6 +179,11 @@ impl Metrics {
     /// Counts a reconciliation of a job that cannot be decoded.
     pub fn record_undecodable(&self) {
         self.undecodable.inc();
+    }
+
+    /// Counts an event that was not published.
+    pub fn record_dropped_event(&self) {
+        self.dropped_events.inc();
     }
 
     /// Sets whether this operator is the leader.

@@ -32,6 +32,7 @@ use crate::{
         triggers::Triggers,
         watch::{ChildStore, Watcher},
     },
+    events::EventPublisher,
     leader::Election,
     metrics::{Gauges, Metrics},
     reports::{ReportReader, poller::ReportPoller},
@@ -82,6 +83,11 @@ pub async fn run(options: Run) -> anyhow::Result<()> {
     );
 
     let reporter = Reporter { controller: FIELD_MANAGER.to_owned(), instance: Some(identity.clone()) };
+    let triggers = Triggers::default();
+    let waiting = triggers.clone();
+    // The process has only one recorder, because it aggregates repeated events.
+    let recorder = Recorder::new(client.clone(), reporter);
+    let events = EventPublisher::start(recorder, Arc::clone(&metrics), move || waiting.depth() > 0);
     let context = Arc::new(Context {
         client: client.clone(),
         settings: Settings {
@@ -91,8 +97,8 @@ pub async fn run(options: Run) -> anyhow::Result<()> {
         },
         children: ChildStore::default(),
         reports: ReportPoller::new(ReportReader::new().context("cannot create an HTTP client")?),
-        triggers: Triggers::default(),
-        recorder: Recorder::new(client.clone(), reporter),
+        triggers,
+        events,
         cache: JobCache::default(),
         metrics: Arc::clone(&metrics),
     });
@@ -192,6 +198,7 @@ async fn lead(
         }
     }
     drop(controller);
+    context.events.drain().await;
     if let Some(election) = election {
         election.release().await;
     }

@@ -1,4 +1,4 @@
-//! Stage 6: writes a changed status and publishes its events.
+//! Stage 6: writes a changed status and queues its events.
 //!
 //! Events follow the write of their status. If the write fails, the next reconciliation finds them again.
 
@@ -17,10 +17,7 @@ use super::{
     identity::{FIELD_MANAGER, Identity},
     status::Outcome,
 };
-use crate::{
-    calls::{CallError, call},
-    events,
-};
+use crate::calls::{CallError, call};
 
 /// Minimum time between two writes that change only the progress of a job.
 const PROGRESS_INTERVAL: Duration = Duration::from_secs(30);
@@ -88,12 +85,8 @@ pub async fn write_status(
     if before != outcome.status.state {
         info!(job = %identity.name, namespace = %identity.namespace, previous = before, state = %outcome.status.state, attempt = outcome.status.attempt, generation = outcome.status.generation, "Job state changed.");
     }
-    let regarding = job.object_ref(&());
     for event in &outcome.events {
-        // The status has the same information, so a lost event is not retried.
-        if let Err(error) = events::publish(&context.recorder, event, &regarding).await {
-            warn!(job = %identity.name, namespace = %identity.namespace, %error, "Cannot publish the event.");
-        }
+        context.events.publish(event.clone(), job.object_ref(&()));
     }
     Ok(Written::Current)
 }

@@ -1,6 +1,6 @@
 //! State and conditions of an unfinished job. Pure.
 
-use datjob_api::report::Phase;
+use datjob_api::{datjob::DatJob, report::Phase};
 
 use super::{ActiveJob, ApplyConflict, AttemptAction, Blocker, ReportState, State, StatusBuilder, pods};
 use crate::{
@@ -94,7 +94,8 @@ impl StatusBuilder<'_> {
             return conflict.message();
         }
         match active.action {
-            AttemptAction::Start(attempt) => return format!("Creating the pods of attempt {attempt}."),
+            // The sentence of an attempt without running pods, so that their creation changes no status.
+            AttemptAction::Start(_) => return waiting_for_pods(0, self.job),
             AttemptAction::AwaitTermination(left) => {
                 let first = active.observation.pods.first();
                 let first =
@@ -131,8 +132,7 @@ impl StatusBuilder<'_> {
                 "Pod 0 is running; waiting for its report.".to_owned()
             }
             (ReportState::NoPod, _) => {
-                let running = pods::count_running(&active.observation.pods);
-                format!("{running} of {replicas} pods are running; waiting for pod 0.")
+                waiting_for_pods(pods::count_running(&active.observation.pods), self.job)
             }
         }
     }
@@ -145,4 +145,8 @@ impl StatusBuilder<'_> {
             .filter(|message| !message.is_empty())
             .unwrap_or(otherwise.to_owned())
     }
+}
+
+fn waiting_for_pods(running: usize, job: &DatJob) -> String {
+    format!("{running} of {} pods are running; waiting for pod 0.", job.spec.replicas)
 }
