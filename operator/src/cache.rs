@@ -8,13 +8,31 @@ use std::{
     time::Instant,
 };
 
+use datjob_api::datjob::{DatJob, DatJobStatus};
+use kube::ResourceExt as _;
+
 /// Cached state of one job.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub struct CachedJob {
+    /// The status that the operator wrote last.
+    pub written: Option<WrittenStatus>,
     /// When the status was last written.
     pub progress_written_at: Option<Instant>,
     /// Number of consecutive failed reconciliations.
     pub errors: u32,
+    /// Since when pods are missing.
+    pub pods_missing_since: Option<Instant>,
+}
+
+/// A status that was written.
+#[derive(Clone, Debug)]
+pub struct WrittenStatus {
+    /// The resource version of the job that it replaced.
+    pub replaced: String,
+    /// The resource version of the job with this status.
+    pub version: String,
+    /// The status.
+    pub status: Box<DatJobStatus>,
 }
 
 /// Cached state of all jobs, by UID.
@@ -24,7 +42,26 @@ pub struct JobCache(Mutex<HashMap<String, CachedJob>>);
 impl JobCache {
     /// Returns the cached state of a job, or an empty one.
     pub fn get(&self, uid: &str) -> CachedJob {
-        self.lock().get(uid).copied().unwrap_or_default()
+        self.lock().get(uid).cloned().unwrap_or_default()
+    }
+
+    /// The job with the status that the operator wrote last, if `watched` is the version before. The watch may be late; with
+    /// the old version, the next write would be a conflict.
+    pub fn newer(&self, watched: &DatJob) -> Option<DatJob> {
+        let mut jobs = self.lock();
+        let cached = jobs.get_mut(watched.metadata.uid.as_deref()?)?;
+        match &cached.written {
+            Some(written) if watched.resource_version().as_ref() == Some(&written.replaced) => {
+                let mut newer = watched.clone();
+                newer.metadata.resource_version = Some(written.version.clone());
+                newer.status = Some((*written.status).clone());
+                Some(newer)
+            }
+            _ => {
+                cached.written = None;
+                None
+            }
+        }
     }
 
     /// Changes the cached state of a job.
@@ -51,6 +88,27 @@ impl JobCache {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_written_status_replaces_that_of_the_version_before() {
+        let cache = JobCache::default();
+        let mut watched = crate::testing::minimal();
+        watched.metadata.uid = Some("a".into());
+        watched.metadata.resource_version = Some("1".into());
+        assert!(cache.newer(&watched).is_none());
+        let status = Box::new(DatJobStatus { attempt: 3, ..DatJobStatus::default() });
+        let written = WrittenStatus { replaced: "1".into(), version: "2".into(), status };
+        cache.update("a", |job| job.written = Some(written));
+        for _ in 0..2 {
+            let newer = cache.newer(&watched).unwrap();
+            assert_eq!((newer.resource_version(), newer.status.unwrap().attempt), (Some("2".into()), 3));
+        }
+        // The watch has delivered this version or a later one.
+        watched.metadata.resource_version = Some("2".into());
+        assert!(cache.newer(&watched).is_none());
+        watched.metadata.resource_version = Some("1".into());
+        assert!(cache.newer(&watched).is_none(), "it is dropped");
+    }
 
     #[test]
     fn retain_drops_other_jobs() {

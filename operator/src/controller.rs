@@ -132,7 +132,10 @@ async fn reconcile_timed(watched: Arc<Watched>, context: Arc<Context>) -> Result
     let start = Instant::now();
     let uid = watched.meta().uid.clone().unwrap_or_default();
     let result = match &watched.0 {
-        Ok(job) => reconcile(job, &context).await,
+        Ok(job) => {
+            let newer = context.cache.newer(job);
+            reconcile(newer.as_ref().unwrap_or(job), &context).await
+        }
         Err(invalid) => undecodable::report(&context, invalid).await.map_err(ReconcileError::from),
     };
     context.metrics.record_reconcile(result.is_ok(), waited, start.elapsed());

@@ -36,6 +36,20 @@ pub struct Observation {
     pub warning: Option<WarningEvent>,
 }
 
+impl Observation {
+    /// Whether all pods of the StatefulSet are ready.
+    pub fn is_complete(&self) -> bool {
+        self.stateful_set.as_ref().is_none_or(|set| set.ready >= set.replicas)
+    }
+
+    /// Whether all pods exist and none has a node.
+    pub fn waits_for_nodes(&self) -> bool {
+        let replicas = self.stateful_set.as_ref().map_or(0, |set| set.replicas);
+        let has_node = |pod: &Arc<Pod>| pod.spec.as_ref().is_some_and(|spec| spec.node_name.is_some());
+        self.pods.len() as i32 == replicas && !self.pods.iter().any(has_node)
+    }
+}
+
 /// Observes a job. Ignores pods and report of a job that is `finished`.
 pub async fn observe(
     context: &Context,

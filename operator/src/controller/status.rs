@@ -109,7 +109,7 @@ impl<'a> StatusBuilder<'a> {
         } else {
             self.set_active(active, blocker.as_ref());
         }
-        self.requeue = Some(self.next_check(active));
+        self.requeue = Some(self.next_check(active, blocker.as_ref()));
     }
 
     /// Records a new attempt: one that was just started, or one whose operator stopped before it wrote the status.

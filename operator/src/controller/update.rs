@@ -17,7 +17,10 @@ use super::{
     identity::{FIELD_MANAGER, Identity},
     status::Outcome,
 };
-use crate::calls::{CallError, call};
+use crate::{
+    cache::WrittenStatus,
+    calls::{CallError, call},
+};
 
 /// Minimum time between two writes that change only the progress of a job.
 const PROGRESS_INTERVAL: Duration = Duration::from_secs(30);
@@ -74,14 +77,19 @@ pub async fn write_status(
         let reduced = without_new_report(job.status.as_ref(), &outcome.status);
         written = call(&operation, patch(context, job, identity, &reduced)).await;
     }
-    match written {
-        Ok(_) => {}
+    let written = match written {
+        Ok(written) => written,
         Err(error) if error.is_conflict() => return Ok(Written::Conflict),
         // The job was deleted meanwhile.
         Err(error) if error.is_not_found() => return Ok(Written::Current),
         Err(error) => return Err(error),
-    }
-    context.cache.update(&identity.uid, |job| job.progress_written_at = Some(Instant::now()));
+    };
+    let versions = job.resource_version().zip(written.resource_version());
+    let status = Box::new(written.status.unwrap_or_default());
+    context.cache.update(&identity.uid, |cached| {
+        cached.progress_written_at = Some(Instant::now());
+        cached.written = versions.map(|(replaced, version)| WrittenStatus { replaced, version, status });
+    });
     if before != outcome.status.state {
         info!(job = %identity.name, namespace = %identity.namespace, previous = before, state = %outcome.status.state, attempt = outcome.status.attempt, generation = outcome.status.generation, "Job state changed.");
     }

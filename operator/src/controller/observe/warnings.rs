@@ -1,6 +1,9 @@
 //! Finds warning events that explain why pods are missing or do not start.
 
-use std::sync::Arc;
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{ContainerStatus, Event, Pod};
@@ -11,6 +14,8 @@ use crate::{
     controller::{Context, blockers::WarningEvent, identity::Identity, watch::StatefulSetState},
 };
 
+/// How long pods may be missing before the operator reads the events of their StatefulSet.
+const MISSING_DELAY: Duration = Duration::from_secs(10);
 /// How long a scheduled pod may take to create its containers before the operator reads events.
 const DELAY_SECONDS: i64 = 20;
 /// Older events are ignored.
@@ -24,6 +29,8 @@ pub(super) async fn find_warning(
     pods: &[Arc<Pod>],
 ) -> Result<Option<WarningEvent>, CallError> {
     let now = Timestamp::now();
+    let is_missing = set.created < set.replicas && (pods.len() as i32) < set.replicas;
+    let missing_for = missing_for(context, identity, is_missing);
     let stuck = pods.iter().find(|pod| is_stuck_creating(pod, now));
     let (uid, object, reasons) = match stuck {
         Some(pod) => (
@@ -32,7 +39,7 @@ pub(super) async fn find_warning(
             &["FailedMount", "FailedAttachVolume", "FailedCreatePodSandBox"][..],
         ),
         // The controller of StatefulSets has run and could not create all pods.
-        None if set.created < set.replicas && (pods.len() as i32) < set.replicas => {
+        None if missing_for.is_some_and(|missing| missing >= MISSING_DELAY) => {
             (set.uid.clone(), identity.name.clone(), &["FailedCreate"][..])
         }
         None => return Ok(None),
@@ -46,6 +53,16 @@ pub(super) async fn find_warning(
         object,
         message: event.message.unwrap_or_default(),
     }))
+}
+
+/// How long pods have been missing, as far as this operator has seen.
+fn missing_for(context: &Context, identity: &Identity, is_missing: bool) -> Option<Duration> {
+    let mut since = None;
+    context.cache.update(&identity.uid, |job| {
+        job.pods_missing_since = is_missing.then(|| job.pods_missing_since.unwrap_or_else(Instant::now));
+        since = job.pods_missing_since;
+    });
+    since.map(|since| since.elapsed())
 }
 
 /// The newest event with one of these reasons from the last 10 minutes. Events that only report a timeout come last.

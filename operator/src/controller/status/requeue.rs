@@ -5,7 +5,7 @@ use std::time::Duration;
 use datjob_api::datjob::DatJob;
 use kube::ResourceExt as _;
 
-use super::{ActiveJob, ApplyConflict, AttemptAction, StatusBuilder};
+use super::{ActiveJob, ApplyConflict, AttemptAction, Blocker, StatusBuilder};
 use crate::jitter;
 
 /// Delay before a rejected request is retried.
@@ -16,14 +16,23 @@ const MIN_DELAY: Duration = Duration::from_secs(5);
 const MAX_WAITING_DELAY: Duration = Duration::from_mins(5);
 /// Delay of a job whose world has formed. Watches and reports trigger its reconciliations.
 const RESYNC_DELAY: Duration = Duration::from_mins(10);
+/// Delay of such a job while pods are not ready: why they do not start can be seen only by time.
+const INCOMPLETE_DELAY: Duration = Duration::from_secs(30);
 
 impl StatusBuilder<'_> {
     /// The delay until the next deadline, and at most a sixth of the time that the job has waited: what is seen only by time,
     /// for example a pod that does not start, is seen soon.
-    pub(super) fn next_check(&self, active: &ActiveJob) -> Duration {
+    pub(super) fn next_check(&self, active: &ActiveJob, blocker: Option<&Blocker>) -> Duration {
+        let observation = &active.observation;
         let check = match (&active.conflict, &self.next.waiting_since) {
             // An installation with GPUs is a new operator, which starts with a list of all jobs.
-            (Some(ApplyConflict::GpusDisabled), _) | (None, None) => RESYNC_DELAY,
+            (Some(ApplyConflict::GpusDisabled), _) => RESYNC_DELAY,
+            (None, None) if active.action == AttemptAction::Keep && !observation.is_complete() => {
+                INCOMPLETE_DELAY
+            }
+            (None, None) => RESYNC_DELAY,
+            // The watch of the pods sees when the scheduler finds a node.
+            (None, Some(_)) if blocker.is_some() && observation.waits_for_nodes() => RESYNC_DELAY,
             (Some(ApplyConflict::Rejected { .. }), _) => REJECTION_RETRY_DELAY,
             (Some(_), _) => MIN_DELAY,
             (None, Some(since)) => (self.elapsed(since.0) / 6).clamp(MIN_DELAY, MAX_WAITING_DELAY),
