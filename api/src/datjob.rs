@@ -14,6 +14,7 @@ pub use self::{
 use crate::training::{ClaimReference, Topology, Training};
 
 mod definition;
+mod lenient;
 mod network;
 mod pod;
 mod status;

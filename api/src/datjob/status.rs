@@ -4,6 +4,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use super::lenient::known_or_default;
 use crate::report::{
     Accuracy, AttackResult, CertifiedCount, Count, Failure, Progress, Split, StageCount, SweepCount, Timing,
 };
@@ -29,7 +30,7 @@ pub struct DatJobStatus {
     /// Restart counters.
     pub restarts: Restarts,
     /// The newest world. Absent until the first world of the job has formed.
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(skip_serializing_if = "Option::is_none", deserialize_with = "known_or_default")]
     pub world: Option<World>,
     /// Image of the trainer in the running pod 0, as its spec names it.
     #[serde(skip_serializing_if = "String::is_empty")]
@@ -51,32 +52,32 @@ pub struct DatJobStatus {
     /// Completed epochs and total epochs, for example "42/100".
     pub epoch: String,
     /// Progress of the training.
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(skip_serializing_if = "Option::is_none", deserialize_with = "known_or_default")]
     pub progress: Option<Progress>,
     /// Breakdown of the time of the last epoch.
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(skip_serializing_if = "Option::is_none", deserialize_with = "known_or_default")]
     pub timing: Option<Timing>,
     /// Latest clean accuracy in percent: on the validation split during training, on the test set at the end.
     pub clean: String,
     /// Latest robust accuracy in percent, on the same images as `clean`. At the end, the worst case over all attacks.
     pub robust: String,
     /// Images of `clean` and `robust`: the validation split or the test set.
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(skip_serializing_if = "Option::is_none", deserialize_with = "known_or_default")]
     pub split: Option<Split>,
     /// Latest evaluation on the validation split.
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(skip_serializing_if = "Option::is_none", deserialize_with = "known_or_default")]
     pub accuracy: Option<Accuracy>,
     /// Evaluation on the validation split with the highest robust accuracy so far.
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(skip_serializing_if = "Option::is_none", deserialize_with = "known_or_default")]
     pub best: Option<Accuracy>,
     /// Problems that did not end the job, a sentence each.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub warnings: Vec<String>,
     /// Results on the test set. Absent until the final evaluation is complete.
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(skip_serializing_if = "Option::is_none", deserialize_with = "known_or_default")]
     pub results: Option<ResultsStatus>,
     /// Reason why the job failed, or why its last world ended.
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(skip_serializing_if = "Option::is_none", deserialize_with = "known_or_default")]
     pub failure: Option<Failure>,
 }
 

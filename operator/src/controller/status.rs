@@ -21,6 +21,7 @@ use crate::{conditions, events::Event, reports::schedule::ReportState, text::tru
 
 mod active;
 mod finish;
+mod finished;
 mod report;
 mod requeue;
 mod restarts;
@@ -51,7 +52,7 @@ pub struct Outcome {
 pub fn status(job: &DatJob, applied: &Applied, now: Timestamp) -> Outcome {
     let mut builder = StatusBuilder::new(job, now);
     match applied {
-        Applied::Finished => builder.record_generation_only(),
+        Applied::Finished => builder.keep_finished(),
         Applied::Rejected(invalid) => builder.reject(invalid),
         Applied::Active(active) => builder.update_active(active),
     }
@@ -81,19 +82,11 @@ impl<'a> StatusBuilder<'a> {
     }
 
     fn build(mut self) -> Outcome {
-        let is_finished = |status| conditions::is_true(status, conditions::FINISHED);
-        if is_finished(&self.next) && !is_finished(&self.previous) {
+        if conditions::is_finished(&self.next) && !conditions::is_finished(&self.previous) {
             // The operator's own write triggers no reconciliation.
             self.requeue = Some(RELEASE_DELAY);
         }
         Outcome { status: self.next, events: self.events, requeue: self.requeue }
-    }
-
-    /// Updates only the observed generation of a finished job.
-    fn record_generation_only(&mut self) {
-        for condition in &mut self.next.conditions {
-            condition.observed_generation = Some(self.generation);
-        }
     }
 
     fn update_active(&mut self, active: &ActiveJob) {

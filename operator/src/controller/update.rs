@@ -9,7 +9,7 @@ use kube::{
     Api, Resource as _, ResourceExt as _,
     api::{Patch, PatchParams},
 };
-use serde_json::json;
+use serde_json::{Value, json};
 use tracing::{info, warn};
 
 use super::{
@@ -17,7 +17,10 @@ use super::{
     identity::{FIELD_MANAGER, Identity},
     status::Outcome,
 };
-use crate::calls::{CallError, call};
+use crate::{
+    calls::{CallError, call},
+    conditions,
+};
 
 /// Minimum time between two writes that change only the progress of a job.
 const PROGRESS_INTERVAL: Duration = Duration::from_secs(30);
@@ -63,7 +66,7 @@ pub async fn write_status(
     }
     let before = job.status.as_ref().map_or("", |status| status.state.as_str());
     let operation = format!("write the status of DatJob {}/{}", identity.namespace, identity.name);
-    let mut written = call(&operation, patch(context, job, identity, &outcome.status)).await;
+    let mut written = call(&operation, write(context, job, identity, &outcome.status)).await;
     // A job is complete only with its results.
     if let Err(error) = &written
         && error.is_invalid()
@@ -72,7 +75,7 @@ pub async fn write_status(
         // Without this, deadlines and conditions of the job would end with an invalid report.
         warn!(job = %identity.name, namespace = %identity.namespace, %error, "The API server rejected values of the report; writing the status without them.");
         let reduced = without_new_report(job.status.as_ref(), &outcome.status);
-        written = call(&operation, patch(context, job, identity, &reduced)).await;
+        written = call(&operation, write(context, job, identity, &reduced)).await;
     }
     match written {
         Ok(_) => {}
@@ -91,7 +94,34 @@ pub async fn write_status(
     Ok(Written::Current)
 }
 
-async fn patch(
+/// Writes a status to the version of the job that was read.
+async fn write(
+    context: &Context,
+    job: &DatJob,
+    identity: &Identity,
+    status: &DatJobStatus,
+) -> kube::Result<DatJob> {
+    if !job.status.as_ref().is_some_and(conditions::is_finished) {
+        return apply_status(context, job, identity, status).await;
+    }
+    let api = Api::<DatJob>::namespaced(context.client.clone(), &identity.namespace);
+    let params = PatchParams { field_manager: Some(FIELD_MANAGER.to_owned()), ..PatchParams::default() };
+    api.patch_status(&identity.name, &params, &Patch::Merge(patch_of_finished(job, status))).await
+}
+
+/// The patch of a finished job. It keeps all other fields, also values of another release that were not decoded.
+fn patch_of_finished(job: &DatJob, status: &DatJobStatus) -> Value {
+    json!({
+        "metadata": {"resourceVersion": job.resource_version()},
+        "status": {"observedGeneration": status.observed_generation, "conditions": status.conditions},
+    })
+}
+
+/// Applies a status to the version of the job that was read.
+///
+/// The field manager is the same in all installations: what one of them leaves out must vanish although another one, or an
+/// older release, wrote it.
+pub(super) async fn apply_status(
     context: &Context,
     job: &DatJob,
     identity: &Identity,
@@ -172,6 +202,17 @@ mod tests {
         };
         let expected = DatJobStatus { state: "Failed".into(), attempt: 2, ..before.clone() };
         assert_eq!(without_new_report(Some(&before), &after), expected);
+    }
+
+    #[test]
+    fn a_patch_of_a_finished_job_keeps_its_results() {
+        let mut job = crate::testing::minimal();
+        job.metadata.resource_version = Some("7".into());
+        let status = DatJobStatus { observed_generation: 2, ..DatJobStatus::default() };
+        assert_eq!(
+            patch_of_finished(&job, &status),
+            json!({"metadata": {"resourceVersion": "7"}, "status": {"observedGeneration": 2, "conditions": []}})
+        );
     }
 
     #[test]

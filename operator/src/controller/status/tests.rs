@@ -24,6 +24,7 @@ use crate::{
 };
 
 mod evaluations;
+mod finished;
 mod requeue;
 mod restarts;
 
