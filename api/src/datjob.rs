@@ -127,8 +127,8 @@ pub struct Lifecycle {
     /// data does not count.
     #[schemars(range(min = 10, max = 604_800))]
     pub startup_deadline_seconds: u32,
-    /// Maximum run time of the job in seconds, from 1 to 31536000, counted from the first start of its pods. A job that
-    /// exceeds it fails. No limit if absent.
+    /// Maximum run time of the job in seconds, from 1 to 31536000, counted from `status.startTime`. A job that exceeds it
+    /// fails. No limit if absent.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 1, max = 31_536_000))]
     pub active_deadline_seconds: Option<u32>,

@@ -8,6 +8,7 @@ pub mod admin;
 pub mod cache;
 pub mod calls;
 pub mod cli;
+pub mod clock;
 pub mod conditions;
 pub mod controller;
 pub mod events;

@@ -38,7 +38,7 @@ pub struct DatJobStatus {
     /// Identifier of that image on its node; for an image of a registry, its digest.
     #[serde(skip_serializing_if = "String::is_empty")]
     pub image_id: String,
-    /// Time of the first start of the job's pods.
+    /// Time at which the operator first saw a running pod of the job.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub start_time: Option<Time>,
     /// Time at which the job completed or failed.

@@ -17,7 +17,7 @@ use super::{
     observe::{Observation, pods},
     ownership::ApplyConflict,
 };
-use crate::{conditions, events::Event, reports::schedule::ReportState, text::truncate};
+use crate::{clock, conditions, events::Event, reports::schedule::ReportState, text::truncate};
 
 mod active;
 mod finish;
@@ -48,7 +48,7 @@ pub struct Outcome {
     pub requeue: Option<Duration>,
 }
 
-/// Computes the new status of a job.
+/// Computes the new status of a job. `now` is the operator's clock, as are all times in the status.
 pub fn status(job: &DatJob, applied: &Applied, now: Timestamp) -> Outcome {
     let mut builder = StatusBuilder::new(job, now);
     match applied {
@@ -78,6 +78,9 @@ impl<'a> StatusBuilder<'a> {
         next.observed_generation = generation;
         // Times in a status have whole seconds. With a fraction, they would differ from the stored ones.
         let now = Timestamp::from_second(now.as_second()).unwrap_or(now);
+        if !conditions::is_finished(&previous) {
+            replace_future_times(&mut next, now);
+        }
         Self { job, previous, next, events: Vec::new(), requeue: None, generation, now }
     }
 
@@ -131,9 +134,9 @@ impl<'a> StatusBuilder<'a> {
             self.next.image = truncate(&trainer.image, MAX_IMAGE_BYTES);
             self.next.image_id = truncate(&trainer.image_id, MAX_IMAGE_BYTES);
         }
-        let first = observation.pods.iter().filter_map(|pod| pods::running_since(pod)).min();
-        if self.next.start_time.is_none() {
-            self.next.start_time = first.map(Time);
+        if self.next.start_time.is_none() && pods::count_running(&observation.pods) > 0 {
+            // Not the kubelet's time: the deadline compares it with this clock.
+            self.next.start_time = Some(Time(self.now));
         }
         let ready = if active.action == AttemptAction::Keep {
             observation.stateful_set.as_ref().map_or(0, |set| set.ready)
@@ -181,6 +184,15 @@ impl<'a> StatusBuilder<'a> {
     /// Whether a world has formed in the current attempt.
     fn has_formed(&self) -> bool {
         self.next.generation > self.next.generation_at_start
+    }
+}
+
+/// Replaces times that a leader wrote whose clock was ahead.
+fn replace_future_times(status: &mut DatJobStatus, now: Timestamp) {
+    clock::not_after(&mut status.start_time, now);
+    clock::not_after(&mut status.waiting_since, now);
+    if let Some(world) = &mut status.world {
+        world.since.0 = world.since.0.min(now);
     }
 }
 
