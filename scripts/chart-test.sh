@@ -175,7 +175,7 @@ for case, documents in cases.items():
     selectors += [d["spec"]["selector"]["matchLabels"] for d in of_kind(case, "PodDisruptionBudget")]
     for selector in selectors:
         check(selector.items() <= labels.items(), case, f"{selector} does not select the operator")
-    for name in ("DATJOB_TRAINER_IMAGE", "DATJOB_WATCH_NAMESPACE", "DATJOB_LEADER_ELECTION", "DATJOB_LOG", "POD_NAME", "POD_NAMESPACE"):
+    for name in ("DATJOB_NAME", "DATJOB_TRAINER_IMAGE", "DATJOB_WATCH_NAMESPACE", "DATJOB_LEADER_ELECTION", "DATJOB_LOG", "POD_NAME", "POD_NAMESPACE"):
         check(name in environment(case), case, f"the operator has no environment variable {name}")
 
     # The CRD equals the generated one, except for the chart's labels and annotations.
@@ -187,6 +187,11 @@ for case, documents in cases.items():
     check((len(of_kind(case, "PodDisruptionBudget")) == 1) == (case in ("two", "all")), case, "PodDisruptionBudget")
     check((len(of_kind(case, "NetworkPolicy")) == 1) == (case != "bare"), case, "NetworkPolicy")
     check((len(of_kind(case, "ServiceMonitor")) == 1) == (case == "all"), case, "ServiceMonitor")
+    # The operator may write the Lease that its name determines.
+    name = environment(case)["DATJOB_NAME"]
+    check(name == deployment["metadata"]["name"], case, f"the installation is named {name}")
+    leases = [r["resourceNames"] for _, r in rules(case) if "leases" in r["resources"] and "update" in r["verbs"]]
+    check(leases == ([] if case == "bare" else [[name]]), case, f"the Leases are {leases}, the installation is {name}")
 
 for case in ("namespaced", "all"):
     cluster = [d["metadata"]["name"] for d in of_kind(case, "ClusterRole")]
@@ -196,6 +201,7 @@ for case in ("namespaced", "all"):
     check(environment(case)["DATJOB_WATCH_NAMESPACE"] == "team-a", case, "DATJOB_WATCH_NAMESPACE is not team-a")
 check(not [d for d in cases["bare"] if "Role" in d["kind"] or d["kind"] == "ServiceAccount"], "bare", "unexpected roles or service accounts")
 
+check(environment("default")["DATJOB_NAME"] == "datjob-operator", "default", "the name of the Lease differs from that of 0.1.0")
 pod = of_kind("all", "Deployment")[0]["spec"]["template"]
 check(pod["spec"]["containers"][0]["image"] == "registry.example.com:5000/datjob/operator:v9.9.9-rc.1", "all", "image")
 check(environment("all")["DATJOB_TRAINER_IMAGE"] == "registry.example.com/datjob/trainer:9", "all", "trainerImage")

@@ -15,6 +15,8 @@ pub struct CachedJob {
     pub progress_written_at: Option<Instant>,
     /// Number of consecutive failed reconciliations.
     pub errors: u32,
+    /// Whether the operator has left the job to another installation.
+    pub left: bool,
 }
 
 /// Cached state of all jobs, by UID.

@@ -12,6 +12,7 @@ pub mod clock;
 pub mod conditions;
 pub mod controller;
 pub mod events;
+pub mod installation;
 pub mod jitter;
 pub mod leader;
 pub mod metrics;

@@ -15,6 +15,9 @@ use crate::report::{
 pub struct DatJobStatus {
     /// Generation of the spec that this status describes. -1 until the operator has processed the job.
     pub observed_generation: i64,
+    /// Installation of the operator that manages the job, as NAMESPACE/NAME. The others leave it alone.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub managed_by: String,
     /// Conditions of the job: Ready, Finished, Complete, Failed, kstatus's Reconciling and Stalled, and
     /// CatastrophicOverfitting once it was detected.
     #[schemars(extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["type"]))]
