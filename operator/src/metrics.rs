@@ -33,6 +33,11 @@ struct RequestLabel {
     resource: &'static str,
 }
 
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+struct CodeLabel {
+    code: &'static str,
+}
+
 /// The operator's metrics.
 pub struct Metrics {
     registry: Registry,
@@ -40,6 +45,7 @@ pub struct Metrics {
     queue_seconds: Histogram,
     queue_depth: Gauge,
     requests: Family<RequestLabel, Counter>,
+    request_errors: Family<CodeLabel, Counter>,
     reported_jobs: Gauge,
     oldest_report: Gauge<f64, AtomicU64>,
     reports: Family<OutcomeLabel, Counter>,
@@ -97,6 +103,12 @@ impl Default for Metrics {
             "Requests to the API server, by verb and resource",
             requests.clone(),
         );
+        let request_errors = Family::<CodeLabel, Counter>::default();
+        registry.register(
+            "api_errors",
+            "Requests to the API server that failed, by HTTP status (none: no response)",
+            request_errors.clone(),
+        );
         let reported_jobs = Gauge::default();
         registry.register("reported_jobs", "Number of jobs whose reports are read", reported_jobs.clone());
         let oldest_report = Gauge::<f64, AtomicU64>::default();
@@ -144,6 +156,7 @@ impl Default for Metrics {
             queue_seconds,
             queue_depth,
             requests,
+            request_errors,
             reported_jobs,
             oldest_report,
             reports,
@@ -191,6 +204,11 @@ impl Metrics {
     /// Counts a request to the API server.
     pub fn record_request(&self, verb: &'static str, resource: &'static str) {
         self.requests.get_or_create(&RequestLabel { verb, resource }).inc();
+    }
+
+    /// Counts a request to the API server that failed.
+    pub fn record_request_error(&self, code: &'static str) {
+        self.request_errors.get_or_create(&CodeLabel { code }).inc();
     }
 
     /// Sets the source of the values that are measured when metrics are read.
