@@ -29,7 +29,9 @@ crds: {keep: false}
 watch: {namespace: team-a}
 logLevel: info,datjob_operator=debug
 serviceAccount: {name: own-account, annotations: {example.com/role: operator}}
-metrics: {serviceMonitor: {enabled: true, interval: 1m, labels: {release: prometheus}}}
+metrics:
+  serviceMonitor: {enabled: true, interval: 1m, labels: {release: prometheus}}
+  prometheusRule: {enabled: true, labels: {release: prometheus}}
 networkPolicy: {apiServerPorts: [8443]}
 resources: {requests: {cpu: 1, memory: 64Mi}, limits: {cpu: "2", memory: 0.5Gi}}
 nodeSelector: {kubernetes.io/os: linux}
@@ -67,7 +69,7 @@ render namespaced --set watch.namespace=team-a
 render two --set replicas=2
 render two-no-pdb --set replicas=2 --set podDisruptionBudget.enabled=false
 render bare --set rbac.create=false --set rbac.aggregate=false --set serviceAccount.create=false \
-  --set networkPolicy.enabled=false --set metrics.serviceMonitor.enabled=true
+  --set networkPolicy.enabled=false --set metrics.serviceMonitor.enabled=true --set metrics.prometheusRule.enabled=true
 render all --api-versions monitoring.coreos.com/v1 --values "$work/values.yaml"
 render global --set global.anything=1
 
@@ -87,12 +89,13 @@ refused /rbac --set rbac.clusterAdmin=true
 refused /resources/limits/memory --set resources.limits.memory=1GB
 refused /networkPolicy/apiServerPorts --set 'networkPolicy.apiServerPorts={0}'
 refused /metrics/serviceMonitor/interval --set metrics.serviceMonitor.interval=often
+refused /metrics/prometheusRule/labels --set metrics.prometheusRule.labels.severity=1
 refused /tolerations/0 --set 'tolerations[0].effekt=NoSchedule'
 refused /imagePullSecrets/0 --set 'imagePullSecrets={registry}'
 refused "kubeVersion" --kube-version 1.32.9
 
 python3 - "$work/rendered" "$chart/files/datjob-crd.yaml" <<'PYTHON'
-import pathlib, sys, yaml
+import pathlib, re, sys, yaml
 
 rendered, crd_file = map(pathlib.Path, sys.argv[1:])
 Loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
@@ -175,7 +178,7 @@ for case, documents in cases.items():
     selectors += [d["spec"]["selector"]["matchLabels"] for d in of_kind(case, "PodDisruptionBudget")]
     for selector in selectors:
         check(selector.items() <= labels.items(), case, f"{selector} does not select the operator")
-    for name in ("DATJOB_TRAINER_IMAGE", "DATJOB_WATCH_NAMESPACE", "DATJOB_LEADER_ELECTION", "DATJOB_LOG", "POD_NAME", "POD_NAMESPACE"):
+    for name in ("DATJOB_NAME", "DATJOB_TRAINER_IMAGE", "DATJOB_WATCH_NAMESPACE", "DATJOB_LEADER_ELECTION", "DATJOB_LOG", "POD_NAME", "POD_NAMESPACE"):
         check(name in environment(case), case, f"the operator has no environment variable {name}")
 
     # The CRD equals the generated one, except for the chart's labels and annotations.
@@ -187,6 +190,13 @@ for case, documents in cases.items():
     check((len(of_kind(case, "PodDisruptionBudget")) == 1) == (case in ("two", "all")), case, "PodDisruptionBudget")
     check((len(of_kind(case, "NetworkPolicy")) == 1) == (case != "bare"), case, "NetworkPolicy")
     check((len(of_kind(case, "ServiceMonitor")) == 1) == (case == "all"), case, "ServiceMonitor")
+    check((len(of_kind(case, "PrometheusRule")) == 1) == (case == "all"), case, "PrometheusRule")
+
+    # The operator may write the Lease that its name determines.
+    name = environment(case)["DATJOB_NAME"]
+    check(name == deployment["metadata"]["name"], case, f"the installation is named {name}")
+    leases = [r["resourceNames"] for _, r in rules(case) if "leases" in r["resources"] and "update" in r["verbs"]]
+    check(leases == ([] if case == "bare" else [[name]]), case, f"the Leases are {leases}, the installation is {name}")
 
 for case in ("namespaced", "all"):
     cluster = [d["metadata"]["name"] for d in of_kind(case, "ClusterRole")]
@@ -195,6 +205,23 @@ for case in ("namespaced", "all"):
     check("team-a" in [d["metadata"]["namespace"] for d in of_kind(case, "Role")], case, "no Role in team-a")
     check(environment(case)["DATJOB_WATCH_NAMESPACE"] == "team-a", case, "DATJOB_WATCH_NAMESPACE is not team-a")
 check(not [d for d in cases["bare"] if "Role" in d["kind"] or d["kind"] == "ServiceAccount"], "bare", "unexpected roles or service accounts")
+
+check(environment("default")["DATJOB_NAME"] == "datjob-operator", "default", "the name of the Lease differs from that of 0.1.0")
+
+# Alerts select this release's operator, use metrics that exist, and contain no remains of the template.
+sources = "".join(pathlib.Path("operator/src", name).read_text() for name in ("metrics.rs", "metrics/jobs.rs"))
+registered = set(re.findall(r'register\(\s*"([a-z_]+)"', sources))
+for rule in (rule for group in of_kind("all", "PrometheusRule")[0]["spec"]["groups"] for rule in group["rules"]):
+    alert, expression = rule["alert"], rule["expr"]
+    selectors = re.findall(r"(datjob_operator_[a-z_]+)(\{[^}]*\})", expression)
+    check(selectors and len(selectors) == expression.count("datjob_operator_"), "all", f"{alert} has a metric without a selector")
+    for metric, selector in selectors:
+        check(selector == '{namespace="datjob-system",service="robust-metrics"}', "all", f"{alert} selects {selector}")
+        name = re.sub("_(total|bucket)$", "", metric.removeprefix("datjob_operator_"))
+        check(name in registered, "all", f"{alert} uses {metric}, which the operator does not have")
+    check(rule["labels"]["severity"] in ("warning", "critical") and "for" in rule, "all", f"{alert} has no severity or no duration")
+    for text in rule["annotations"].values():
+        check("%!" not in text and "<no value>" not in text, "all", f"{alert}: {text}")
 
 pod = of_kind("all", "Deployment")[0]["spec"]["template"]
 check(pod["spec"]["containers"][0]["image"] == "registry.example.com:5000/datjob/operator:v9.9.9-rc.1", "all", "image")

@@ -14,6 +14,7 @@ pub use self::{
 use crate::training::{ClaimReference, Topology, Training};
 
 mod definition;
+mod lenient;
 mod network;
 mod pod;
 mod status;
@@ -45,6 +46,7 @@ pub const GROUP: &str = "datjob.io";
     printcolumn(name = "Split", type_ = "string", json_path = ".status.split"),
     printcolumn(name = "Restarts", type_ = "integer", json_path = ".status.restarts.total"),
     printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp"),
+    printcolumn(name = "Managed by", type_ = "string", json_path = ".status.managedBy", priority = 1),
     doc = "A DatJob trains one network adversarially on several pods and reports its clean and robust accuracy."
 )]
 #[schemars(extend("x-kubernetes-validations" = [
@@ -68,6 +70,10 @@ pub const GROUP: &str = "datjob.io";
         "message": "spec.workersPerPod is immutable; create a new DatJob to change it"
     },
     {
+        "rule": "has(self.managedBy) == has(oldSelf.managedBy) && (!has(self.managedBy) || self.managedBy == oldSelf.managedBy)",
+        "message": "spec.managedBy is immutable; to hand over a job without it, change status.managedBy"
+    },
+    {
         "rule": "self.training.schedule.batchSize >= self.replicas * (has(self.workersPerPod) ? self.workersPerPod : 1)",
         "message": "spec.training.schedule.batchSize must be at least the world size (replicas × workersPerPod), because each \
             rank needs an image in every step",
@@ -76,6 +82,14 @@ pub const GROUP: &str = "datjob.io";
 ]))]
 #[serde(rename_all = "camelCase")]
 pub struct DatJobSpec {
+    /// Installation of the operator that manages the job, as NAMESPACE/NAME, or the name of another controller. All other
+    /// installations leave the job alone. If absent, the first one that finds the job manages it. Immutable.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(
+        length(max = 63),
+        regex(pattern = r"^[a-z0-9]([-.a-z0-9]*[a-z0-9])?/[A-Za-z0-9]([-._/A-Za-z0-9]*[A-Za-z0-9])?$")
+    )]
+    pub managed_by: Option<String>,
     /// Number of trainer pods, from 1 to 4096. The world size is replicas × workersPerPod. Immutable.
     #[schemars(range(min = 1, max = 4096))]
     pub replicas: u32,
@@ -126,8 +140,8 @@ pub struct Lifecycle {
     /// data does not count.
     #[schemars(range(min = 10, max = 604_800))]
     pub startup_deadline_seconds: u32,
-    /// Maximum run time of the job in seconds, from 1 to 31536000, counted from the first start of its pods. A job that
-    /// exceeds it fails. No limit if absent.
+    /// Maximum run time of the job in seconds, from 1 to 31536000, counted from `status.startTime`. A job that exceeds it
+    /// fails. No limit if absent.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 1, max = 31_536_000))]
     pub active_deadline_seconds: Option<u32>,

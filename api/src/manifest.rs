@@ -46,8 +46,16 @@ pub struct Spec {
 }
 
 /// The fields of a spec. Those that [`Spec`] does not have only apply to a cluster.
-const SPEC_FIELDS: [&str; 7] =
-    ["replicas", "workersPerPod", "lifecycle", "pod", "checkpoints", "networkPolicy", "training"];
+const SPEC_FIELDS: [&str; 8] = [
+    "replicas",
+    "workersPerPod",
+    "managedBy",
+    "lifecycle",
+    "pod",
+    "checkpoints",
+    "networkPolicy",
+    "training",
+];
 
 /// The fields of `spec.lifecycle`.
 const LIFECYCLE_FIELDS: [&str; 3] = ["maxRestarts", "startupDeadlineSeconds", "activeDeadlineSeconds"];

@@ -22,6 +22,8 @@ pub struct CachedJob {
     pub errors: u32,
     /// Since when pods are missing.
     pub pods_missing_since: Option<Instant>,
+    /// Whether the operator has left the job to another installation.
+    pub left: bool,
 }
 
 /// A status that was written.

@@ -39,9 +39,10 @@ pub struct Run {
     /// Whether operators elect a leader; only the leader reconciles jobs.
     #[arg(long, env = "DATJOB_LEADER_ELECTION", default_value_t = true, action = ArgAction::Set)]
     pub leader_election: bool,
-    /// Name of the Lease for leader election.
-    #[arg(long, env = "DATJOB_LEASE_NAME", default_value = "datjob-operator")]
-    pub lease_name: String,
+    /// Name of the installation: of its Lease for leader election, and of the field manager of the objects that it writes.
+    /// spec.managedBy and status.managedBy of a job name the installation as NAMESPACE/NAME.
+    #[arg(long, env = "DATJOB_NAME", default_value = "datjob-operator", value_parser = not_empty)]
+    pub name: String,
     /// Namespace of the Lease and of the operator; required for leader election.
     #[arg(long, env = "POD_NAMESPACE", default_value = "")]
     pub lease_namespace: String,
@@ -86,6 +87,6 @@ mod tests {
     fn leader_election_takes_a_value() {
         let cli = Cli::parse_from(["x", "run", "--trainer-image=i", "--leader-election", "false"]);
         let Command::Run(run) = cli.command else { panic!() };
-        assert!(!run.leader_election && run.lease_name == "datjob-operator");
+        assert!(!run.leader_election && run.name == "datjob-operator");
     }
 }

@@ -22,6 +22,9 @@ pub const FAILED: &str = "Failed";
 /// Training overfits to a single-step attack. Absent until that happens first.
 pub const OVERFITTING: &str = "CatastrophicOverfitting";
 
+/// Reason of the conditions of a job that the operator cannot decode.
+pub const UNDECODABLE: &str = "Undecodable";
+
 /// Maximum size of a message.
 const MAX_MESSAGE_BYTES: usize = 4096;
 
@@ -33,6 +36,11 @@ pub fn find<'a>(status: &'a DatJobStatus, kind: &str) -> Option<&'a Condition> {
 /// Whether the condition of this type exists and is true.
 pub fn is_true(status: &DatJobStatus, kind: &str) -> bool {
     find(status, kind).is_some_and(|condition| condition.status == "True")
+}
+
+/// Whether the job has finished. Its outcome is final, even if an operator of another release changed its conditions.
+pub fn is_finished(status: &DatJobStatus) -> bool {
+    is_true(status, FINISHED) || status.completion_time.is_some()
 }
 
 /// Sets a condition. Its last transition time changes only with its status.

@@ -1,6 +1,6 @@
-//! The controller: reconcile = observe → validate → build → apply → status → update, one file per stage.
+//! The controller: reconcile = observe → validate → build → claim → apply → status → update, one file per stage.
 //!
-//! Only observe, apply and update call the API server; validate, build and status are pure.
+//! Only claim, observe, apply and update call the API server; validate, build and status are pure.
 
 use std::{
     sync::Arc,
@@ -22,6 +22,7 @@ use tracing::{debug, info, warn};
 use self::{
     apply::{ApplyError, Plan},
     build::Settings,
+    claim::{Claim, OtherInstallations},
     identity::{Identity, Watched},
     triggers::{JobRef, Triggers},
     update::Written,
@@ -29,14 +30,15 @@ use self::{
     watch::ChildStore,
 };
 use crate::{
-    cache::JobCache, calls::CallError, conditions, events::EventPublisher, jitter, metrics::Metrics,
-    reports::poller::ReportPoller,
+    cache::JobCache, calls::CallError, conditions, events::EventPublisher, installation::Installation,
+    jitter, metrics::Metrics, reports::poller::ReportPoller,
 };
 
 pub mod apply;
 pub mod attempt;
 pub mod blockers;
 pub mod build;
+pub mod claim;
 pub mod identity;
 pub mod observe;
 pub mod ownership;
@@ -58,6 +60,10 @@ const MAX_BACKOFF: Duration = Duration::from_mins(1);
 pub struct Context {
     /// Client for the API server.
     pub client: Client,
+    /// The installation of this operator.
+    pub installation: Installation,
+    /// Other installations in its scope.
+    pub others: OtherInstallations,
     /// Settings of the installation.
     pub settings: Settings,
     /// The watched children of all jobs.
@@ -151,12 +157,16 @@ async fn reconcile(job: &DatJob, context: &Context) -> Result<Action, ReconcileE
         // The garbage collector deletes the children by their owner references.
         return Ok(Action::await_change());
     };
-    let finished =
-        job.status.as_ref().is_some_and(|status| conditions::is_true(status, conditions::FINISHED));
+    let claim = claim::check(context, job, &identity);
+    if claim == Claim::Left {
+        return Ok(Action::await_change());
+    }
+    let now = Timestamp::now();
+    let finished = job.status.as_ref().is_some_and(conditions::is_finished);
     let observation = observe::observe(context, job, &identity, finished).await?;
     let plan = match validate::validate(job, &identity) {
         Validation::Valid(valid) => {
-            let action = attempt::next_action(&identity, job.status.as_ref(), &observation, Timestamp::now());
+            let action = attempt::next_action(&identity, job.status.as_ref(), &observation, now);
             match context.settings.missing_for(&valid, action) {
                 Some(missing) => Plan::Wait(action, missing),
                 None => Plan::Run(Box::new(build::build(&valid, action, &context.settings))),
@@ -165,8 +175,20 @@ async fn reconcile(job: &DatJob, context: &Context) -> Result<Action, ReconcileE
         Validation::Finished => Plan::CleanUp,
         Validation::Invalid(invalid) => Plan::Reject(invalid),
     };
+    let claimed = match &plan {
+        Plan::Run(children) if claim == Claim::Unclaimed => {
+            let recorded = claim::record(context, job, &identity, &observation, children.action, now).await?;
+            let Some(claimed) = recorded else { return Ok(Action::await_change()) };
+            Some(claimed)
+        }
+        _ => None,
+    };
     let applied = apply::apply(context, job, &identity, plan, observation).await?;
-    let outcome = status::status(job, &applied, Timestamp::now());
+    let job = claimed.as_ref().unwrap_or(job);
+    let mut outcome = status::status(job, &applied, now);
+    if !finished {
+        context.installation.id().clone_into(&mut outcome.status.managed_by);
+    }
     let requeue = match update::write_status(context, job, &identity, &outcome).await? {
         Written::Current => outcome.requeue,
         Written::Later(delay) => Some(outcome.requeue.map_or(delay, |requeue| requeue.min(delay))),
@@ -186,3 +208,6 @@ fn error_policy(watched: &Watched, error: &ReconcileError, context: &Context) ->
     let pause = (first * (1 << (errors - 1))).min(MAX_BACKOFF);
     Action::requeue(jitter::jittered(&format!("{uid}/{errors}"), pause * 3 / 4, pause * 5 / 4))
 }
+
+#[cfg(test)]
+mod tests;

@@ -70,7 +70,7 @@ pub struct EventPublisher {
 }
 
 enum Item {
-    Event(Event, ObjectReference),
+    Event(Box<(Event, ObjectReference)>),
     /// All events before it are published.
     Drained(oneshot::Sender<()>),
 }
@@ -95,7 +95,7 @@ impl EventPublisher {
 
     /// Queues an event. Drops it if too many wait.
     pub fn publish(&self, event: Event, regarding: ObjectReference) {
-        if self.queue.try_send(Item::Event(event, regarding)).is_err() {
+        if self.queue.try_send(Item::Event(Box::new((event, regarding)))).is_err() {
             self.metrics.record_dropped_event();
         }
     }
@@ -119,7 +119,8 @@ async fn run<F: Future<Output = ()>>(
     let mut last: Option<Instant> = None;
     while let Some(item) = waiting.recv().await {
         match item {
-            Item::Event(event, regarding) => {
+            Item::Event(published) => {
+                let (event, regarding) = *published;
                 while is_busy() && last.is_some_and(|last| last.elapsed() < busy_interval) {
                     sleep(CHECK_INTERVAL).await;
                 }

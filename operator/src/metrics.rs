@@ -12,7 +12,10 @@ use prometheus_client::{
     registry::Registry,
 };
 
-use crate::controller::status::State;
+use self::jobs::JobGauges;
+pub use self::jobs::Jobs;
+
+mod jobs;
 
 #[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
 struct ResultLabel {
@@ -31,8 +34,8 @@ struct RequestLabel {
 }
 
 #[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
-struct StateLabel {
-    state: &'static str,
+struct CodeLabel {
+    code: &'static str,
 }
 
 /// The operator's metrics.
@@ -42,12 +45,13 @@ pub struct Metrics {
     queue_seconds: Histogram,
     queue_depth: Gauge,
     requests: Family<RequestLabel, Counter>,
+    request_errors: Family<CodeLabel, Counter>,
     reported_jobs: Gauge,
     oldest_report: Gauge<f64, AtomicU64>,
     reports: Family<OutcomeLabel, Counter>,
     undecodable: Counter,
     dropped_events: Counter,
-    jobs: Family<StateLabel, Gauge>,
+    jobs: JobGauges,
     leader: Gauge,
     memory: Gauge,
     peak_memory: Gauge,
@@ -63,8 +67,8 @@ pub struct Gauges {
     pub reported_jobs: usize,
     /// Age of the oldest report.
     pub oldest_report: Duration,
-    /// State of each job.
-    pub states: Vec<State>,
+    /// Numbers of jobs.
+    pub jobs: Jobs,
 }
 
 impl Default for Metrics {
@@ -99,6 +103,12 @@ impl Default for Metrics {
             "Requests to the API server, by verb and resource",
             requests.clone(),
         );
+        let request_errors = Family::<CodeLabel, Counter>::default();
+        registry.register(
+            "api_errors",
+            "Requests to the API server that failed, by HTTP status (none: no response)",
+            request_errors.clone(),
+        );
         let reported_jobs = Gauge::default();
         registry.register("reported_jobs", "Number of jobs whose reports are read", reported_jobs.clone());
         let oldest_report = Gauge::<f64, AtomicU64>::default();
@@ -125,8 +135,7 @@ impl Default for Metrics {
             "Events that were not published because too many were waiting",
             dropped_events.clone(),
         );
-        let jobs = Family::<StateLabel, Gauge>::default();
-        registry.register("jobs", "Number of jobs, by state", jobs.clone());
+        let jobs = JobGauges::register(&mut registry);
         let leader = Gauge::default();
         registry.register(
             "leader",
@@ -147,6 +156,7 @@ impl Default for Metrics {
             queue_seconds,
             queue_depth,
             requests,
+            request_errors,
             reported_jobs,
             oldest_report,
             reports,
@@ -196,6 +206,11 @@ impl Metrics {
         self.requests.get_or_create(&RequestLabel { verb, resource }).inc();
     }
 
+    /// Counts a request to the API server that failed.
+    pub fn record_request_error(&self, code: &'static str) {
+        self.request_errors.get_or_create(&CodeLabel { code }).inc();
+    }
+
     /// Sets the source of the values that are measured when metrics are read.
     pub fn set_gauges(&self, gauges: impl Fn() -> Gauges + Send + 'static) {
         *self.gauges.lock().unwrap_or_else(PoisonError::into_inner) = Some(Box::new(gauges));
@@ -228,41 +243,9 @@ impl Metrics {
         self.queue_depth.set(gauges.queue_depth as i64);
         self.reported_jobs.set(gauges.reported_jobs as i64);
         self.oldest_report.set(gauges.oldest_report.as_secs_f64());
-        for state in State::ALL {
-            let count = gauges.states.iter().filter(|&&other| other == state).count();
-            self.jobs.get_or_create(&StateLabel { state: state.as_str() }).set(count as i64);
-        }
+        self.jobs.set(&gauges.jobs);
     }
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn encodes_all_metrics() {
-        let metrics = Metrics::default();
-        metrics.record_reconcile(true, Some(Duration::from_millis(2)), Duration::from_millis(3));
-        metrics.record_request("create", "services");
-        metrics.set_gauges(|| Gauges {
-            queue_depth: 3,
-            states: vec![State::Running; 2],
-            ..Gauges::default()
-        });
-        metrics.record_report_read("read");
-        metrics.set_leader(true);
-        let text = metrics.encode();
-        for line in [
-            "datjob_operator_reconcile_duration_seconds_count{result=\"ok\"} 1",
-            "datjob_operator_report_reads_total{outcome=\"read\"} 1",
-            "datjob_operator_queue_duration_seconds_count 1",
-            "datjob_operator_queue_depth 3",
-            "datjob_operator_api_requests_total{verb=\"create\",resource=\"services\"} 1",
-            "datjob_operator_jobs{state=\"Running\"} 2",
-            "datjob_operator_leader 1",
-        ] {
-            assert!(text.contains(line), "{line} is not in\n{text}");
-        }
-        assert!(!text.contains("memory_bytes 0"), "{text}");
-    }
-}
+mod tests;

@@ -3,7 +3,7 @@
 use std::{collections::HashSet, sync::Arc, time::Duration};
 
 use anyhow::Context as _;
-use datjob_api::datjob::{DatJob, GROUP};
+use datjob_api::datjob::{DatJob, DatJobStatus, GROUP};
 use kube::{
     Client, Config, Resource as _,
     runtime::{
@@ -24,17 +24,20 @@ use crate::{
     cache::JobCache,
     calls::call,
     cli::Run,
+    conditions::{self, STALLED},
     controller::{
         self, Context,
         build::Settings,
-        identity::{FIELD_MANAGER, Watched},
+        claim::OtherInstallations,
+        identity::Watched,
         status::State,
         triggers::Triggers,
         watch::{ChildStore, Watcher},
     },
     events::EventPublisher,
+    installation::Installation,
     leader::Election,
-    metrics::{Gauges, Metrics},
+    metrics::{Gauges, Jobs, Metrics},
     reports::{ReportReader, poller::ReportPoller},
     requests,
 };
@@ -53,7 +56,7 @@ pub async fn run(options: Run) -> anyhow::Result<()> {
         trainer_image,
         trainer_cuda_image,
         leader_election,
-        lease_name,
+        name,
         lease_namespace,
         identity,
         admin_address,
@@ -72,17 +75,19 @@ pub async fn run(options: Run) -> anyhow::Result<()> {
         requests::counting_client(config.clone(), &metrics).context("cannot create a Kubernetes client")?;
     let watch_namespace = Some(watch_namespace).filter(|name| !name.is_empty());
     let operator_namespace = Some(lease_namespace).filter(|name| !name.is_empty());
+    let installation = Installation::new(operator_namespace.as_deref(), &name);
     let identity = if identity.is_empty() { default_identity() } else { identity };
     info!(
         version = env!("CARGO_PKG_VERSION"),
         trainer_image,
         trainer_cuda_image,
+        %installation,
         identity,
         namespace = watch_namespace.as_deref().unwrap_or("*"),
         "Starting the operator."
     );
 
-    let reporter = Reporter { controller: FIELD_MANAGER.to_owned(), instance: Some(identity.clone()) };
+    let reporter = Reporter { controller: name.clone(), instance: Some(identity.clone()) };
     let triggers = Triggers::default();
     let waiting = triggers.clone();
     // The process has only one recorder, because it aggregates repeated events.
@@ -90,6 +95,8 @@ pub async fn run(options: Run) -> anyhow::Result<()> {
     let events = EventPublisher::start(recorder, Arc::clone(&metrics), move || waiting.depth() > 0);
     let context = Arc::new(Context {
         client: client.clone(),
+        installation,
+        others: OtherInstallations::default(),
         settings: Settings {
             trainer_image,
             trainer_cuda_image: Some(trainer_cuda_image).filter(|image| !image.is_empty()),
@@ -114,7 +121,7 @@ pub async fn run(options: Run) -> anyhow::Result<()> {
         let namespace = operator_namespace.context(
             "leader election requires --lease-namespace (or POD_NAMESPACE); set it, or use --leader-election false",
         )?;
-        let election = Election::start(config, &namespace, &lease_name, &identity)?;
+        let election = Election::start(config, &namespace, &name, &identity)?;
         election.acquired().await;
         anyhow::Ok((jobs, Some(election)))
     };
@@ -131,7 +138,7 @@ pub async fn run(options: Run) -> anyhow::Result<()> {
 async fn watch(context: &Arc<Context>, namespace: Option<&str>, readiness: &Readiness) -> Store<Watched> {
     let mut watcher = Watcher::new(&context.client, namespace, context.triggers.clone());
     let deleted = Arc::clone(context);
-    let jobs = watcher.watch_jobs(move |uid| {
+    let jobs = watcher.watch_jobs(context.installation.clone(), move |uid| {
         deleted.cache.remove(uid);
         deleted.reports.remove_uid(uid);
     });
@@ -143,15 +150,22 @@ async fn watch(context: &Arc<Context>, namespace: Option<&str>, readiness: &Read
 }
 
 fn gauges(jobs: &Store<Watched>, context: &Context) -> Gauges {
-    let state = |job: Arc<Watched>| {
-        let status = job.0.as_ref().ok()?.status.as_ref();
-        Some(State::parse(status.map_or("", |status| &status.state)))
-    };
+    let jobs = jobs.state();
+    let decoded = jobs.iter().filter_map(|job| job.0.as_ref().ok());
+    let (foreign, own): (Vec<&DatJob>, Vec<_>) =
+        decoded.partition(|job| context.installation.management(job).is_foreign());
+    let statuses = || own.iter().filter_map(|job| job.status.as_ref());
+    let stalled =
+        |status: &&DatJobStatus| conditions::is_true(status, STALLED) && !conditions::is_finished(status);
     Gauges {
         queue_depth: context.triggers.depth(),
         reported_jobs: context.reports.jobs(),
         oldest_report: context.reports.oldest(),
-        states: jobs.state().into_iter().filter_map(state).collect(),
+        jobs: Jobs {
+            states: statuses().map(|status| State::parse(&status.state)).collect(),
+            stalled: statuses().filter(stalled).count(),
+            foreign: foreign.len(),
+        },
     }
 }
 

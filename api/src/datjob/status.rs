@@ -4,6 +4,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use super::lenient::known_or_default;
 use crate::report::{
     Accuracy, AttackResult, CertifiedCount, Count, Failure, Progress, Split, StageCount, SweepCount, Timing,
 };
@@ -14,6 +15,9 @@ use crate::report::{
 pub struct DatJobStatus {
     /// Generation of the spec that this status describes. -1 until the operator has processed the job.
     pub observed_generation: i64,
+    /// Installation of the operator that manages the job, as NAMESPACE/NAME. The others leave it alone.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub managed_by: String,
     /// Conditions of the job: Ready, Finished, Complete, Failed, kstatus's Reconciling and Stalled, and
     /// CatastrophicOverfitting once it was detected.
     #[schemars(extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["type"]))]
@@ -29,7 +33,7 @@ pub struct DatJobStatus {
     /// Restart counters.
     pub restarts: Restarts,
     /// The newest world. Absent until the first world of the job has formed.
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(skip_serializing_if = "Option::is_none", deserialize_with = "known_or_default")]
     pub world: Option<World>,
     /// Image of the trainer in the running pod 0, as its spec names it.
     #[serde(skip_serializing_if = "String::is_empty")]
@@ -37,7 +41,7 @@ pub struct DatJobStatus {
     /// Identifier of that image on its node; for an image of a registry, its digest.
     #[serde(skip_serializing_if = "String::is_empty")]
     pub image_id: String,
-    /// Time of the first start of the job's pods.
+    /// Time at which the operator first saw a running pod of the job.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub start_time: Option<Time>,
     /// Time at which the job completed or failed.
@@ -51,32 +55,32 @@ pub struct DatJobStatus {
     /// Completed epochs and total epochs, for example "42/100".
     pub epoch: String,
     /// Progress of the training.
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(skip_serializing_if = "Option::is_none", deserialize_with = "known_or_default")]
     pub progress: Option<Progress>,
     /// Breakdown of the time of the last epoch.
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(skip_serializing_if = "Option::is_none", deserialize_with = "known_or_default")]
     pub timing: Option<Timing>,
     /// Latest clean accuracy in percent: on the validation split during training, on the test set at the end.
     pub clean: String,
     /// Latest robust accuracy in percent, on the same images as `clean`. At the end, the worst case over all attacks.
     pub robust: String,
     /// Images of `clean` and `robust`: the validation split or the test set.
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(skip_serializing_if = "Option::is_none", deserialize_with = "known_or_default")]
     pub split: Option<Split>,
     /// Latest evaluation on the validation split.
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(skip_serializing_if = "Option::is_none", deserialize_with = "known_or_default")]
     pub accuracy: Option<Accuracy>,
     /// Evaluation on the validation split with the highest robust accuracy so far.
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(skip_serializing_if = "Option::is_none", deserialize_with = "known_or_default")]
     pub best: Option<Accuracy>,
     /// Problems that did not end the job, a sentence each.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub warnings: Vec<String>,
     /// Results on the test set. Absent until the final evaluation is complete.
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(skip_serializing_if = "Option::is_none", deserialize_with = "known_or_default")]
     pub results: Option<ResultsStatus>,
     /// Reason why the job failed, or why its last world ended.
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(skip_serializing_if = "Option::is_none", deserialize_with = "known_or_default")]
     pub failure: Option<Failure>,
 }
 

@@ -70,6 +70,17 @@ pub fn helm(arguments: &[&str]) -> Result<String, String> {
     into_result(&execute("DATJOB_E2E_HELM", arguments, ""))
 }
 
+/// The value of a metric of the only operator pod of a release.
+pub fn operator_metric(namespace: &str, release: &str, name: &str) -> f64 {
+    let selector = format!("app.kubernetes.io/instance={release}");
+    let pods = kubectl(&["-n", namespace, "get", "pods", "-l", &selector, "-o", "name"], "").expect("pods");
+    let pod = pods.lines().next().expect("the operator runs").trim_start_matches("pod/").to_owned();
+    let path = format!("/api/v1/namespaces/{namespace}/pods/{pod}:8080/proxy/metrics");
+    let text = kubectl(&["get", "--raw", &path], "").expect("the operator serves metrics");
+    let line = text.lines().find(|line| line.starts_with(&format!("{name} "))).expect("the metric exists");
+    line.rsplit(' ').next().expect("a value").parse().expect("a number")
+}
+
 /// Waits until `probe` succeeds; panics with `what` and the last error after `seconds`.
 pub fn wait_until<T>(what: &str, seconds: u64, mut probe: impl FnMut() -> Result<T, String>) -> T {
     let started = Instant::now();

@@ -1,4 +1,4 @@
-//! Stage 4: writes the children. `status` takes its result, so the order of the stages is fixed.
+//! Stage 5: writes the children. `status` takes its result, so the order of the stages is fixed.
 //!
 //! An object is created, or replaced as a whole where the operator's version of it has changed. The watches say which
 //! objects exist. They may be late: creating an object that exists fails, and replacing one needs its current version.

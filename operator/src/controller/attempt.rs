@@ -27,7 +27,7 @@ pub enum AttemptAction {
     BackOff(Timestamp),
 }
 
-/// Decides what to do for the desired attempt.
+/// Decides what to do for the desired attempt. `now` is the operator's clock, which wrote `waitingSince` too.
 pub fn next_action(
     identity: &Identity,
     status: Option<&DatJobStatus>,

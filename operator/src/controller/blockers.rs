@@ -2,14 +2,19 @@
 //!
 //! The operator needs no permission to read claims or Secrets for this.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use jiff::Timestamp;
-use k8s_openapi::api::core::v1::{ContainerState, ContainerStateTerminated, ContainerStatus, Pod};
+use k8s_openapi::api::core::v1::{
+    ContainerState, ContainerStateRunning, ContainerStateTerminated, ContainerStatus, Pod,
+};
 use kube::ResourceExt as _;
 
 use super::observe::pods;
-use crate::text::clause;
+use crate::{
+    clock::{elapsed, has_lasted},
+    text::clause,
+};
 
 /// A problem that keeps pods from running.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -60,12 +65,14 @@ pub struct WarningEvent {
 }
 
 /// How long a pod may be unschedulable before it counts as blocked, while volumes are bound or nodes are added.
-const SCHEDULING_GRACE_SECONDS: i64 = 10;
-/// How long a restarted container still counts as crashing.
-const CRASH_WINDOW_SECONDS: i64 = 30;
+/// By the scheduler's clock.
+const SCHEDULING_GRACE: Duration = Duration::from_secs(10);
+/// How long a restarted container still counts as crashing. By the kubelet's clock.
+const CRASH_WINDOW: Duration = Duration::from_secs(30);
 
-/// How long after its grace period a terminating pod counts as stuck.
-const TERMINATION_DELAY_SECONDS: i64 = 60;
+/// How long after its grace period a terminating pod counts as stuck. By the API server's clock, which names the end of that
+/// period in advance: if it differs from the operator's, the pod is named as much earlier or later.
+const TERMINATION_DELAY: Duration = Duration::from_mins(1);
 
 /// Finds the first blocker in the order of the pods. One that only a person can solve comes first.
 pub fn find(pods: &[Arc<Pod>], warning: Option<&WarningEvent>, now: Timestamp) -> Option<Blocker> {
@@ -82,7 +89,7 @@ pub fn find(pods: &[Arc<Pod>], warning: Option<&WarningEvent>, now: Timestamp) -
 /// A pod that should have terminated long ago, because its node does not answer or a finalizer holds it.
 pub fn stuck_termination(pod: &Pod, now: Timestamp) -> Option<Blocker> {
     let end = pod.metadata.deletion_timestamp.as_ref()?.0;
-    if now.as_second() - end.as_second() < TERMINATION_DELAY_SECONDS {
+    if elapsed(end, now) < TERMINATION_DELAY {
         return None;
     }
     let name = pod.name_any();
@@ -126,7 +133,7 @@ fn unschedulable(pod: &Pod, now: Timestamp) -> Option<Blocker> {
     let condition = conditions.iter().find(|condition| condition.type_ == "PodScheduled")?;
     let blocked = condition.status == "False" && condition.reason.as_deref() == Some("Unschedulable");
     let since = condition.last_transition_time.as_ref().map_or(now, |time| time.0);
-    if !blocked || now.as_second() - since.as_second() < SCHEDULING_GRACE_SECONDS {
+    if !blocked || !has_lasted(since, now, SCHEDULING_GRACE) {
         return None;
     }
     let message = condition.message.as_deref().unwrap_or_default();
@@ -182,13 +189,11 @@ fn crashing_container(pod: &Pod, container: &ContainerStatus, init: bool, now: T
     let end = failed(Some(state)).or_else(|| failed(container.last_state.as_ref()))?;
     let backs_off =
         state.waiting.as_ref().is_some_and(|waiting| waiting.reason.as_deref() == Some("CrashLoopBackOff"));
-    let up_for = |running: &k8s_openapi::api::core::v1::ContainerStateRunning| {
-        running.started_at.as_ref().map_or(0, |time| now.as_second() - time.0.as_second())
+    let is_recent = |running: &ContainerStateRunning| {
+        running.started_at.as_ref().is_none_or(|time| !has_lasted(time.0, now, CRASH_WINDOW))
     };
-    let restarted_recently = state
-        .running
-        .as_ref()
-        .is_some_and(|running| !container.ready && up_for(running) < CRASH_WINDOW_SECONDS);
+    let restarted_recently =
+        state.running.as_ref().is_some_and(|running| !container.ready && is_recent(running));
     // The first exit of an agent is only a restart. The first failure of a data container counts.
     let repeatedly = container.restart_count >= 2;
     if !(backs_off || state.terminated.is_some() && (init || repeatedly) || restarted_recently && repeatedly)

@@ -8,7 +8,7 @@ use kube::{Resource as _, ResourceExt as _, core::DeserializeGuard};
 
 /// Value of `app.kubernetes.io/name` on children.
 pub const APP_NAME: &str = "datjob-trainer";
-/// Field manager of the operator, and value of `app.kubernetes.io/managed-by` on children.
+/// Field manager of the status, and value of `app.kubernetes.io/managed-by` on children.
 pub const FIELD_MANAGER: &str = "datjob-operator";
 
 /// A watched job. A job that cannot be decoded does not block the others.

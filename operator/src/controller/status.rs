@@ -1,4 +1,4 @@
-//! Stage 5: computes the new status from the previous one and the result of `apply`. Pure.
+//! Stage 6: computes the new status from the previous one and the result of `apply`. Pure.
 //!
 //! The counters (attempt, generation, restarts) are in the status and only increase. Unknown values keep their previous
 //! state, so a restarted operator or an unreadable report changes nothing.
@@ -17,10 +17,11 @@ use super::{
     observe::{Observation, pods},
     ownership::ApplyConflict,
 };
-use crate::{conditions, events::Event, reports::schedule::ReportState, text::truncate};
+use crate::{clock, conditions, events::Event, reports::schedule::ReportState, text::truncate};
 
 mod active;
 mod finish;
+mod finished;
 mod report;
 mod requeue;
 mod restarts;
@@ -47,11 +48,11 @@ pub struct Outcome {
     pub requeue: Option<Duration>,
 }
 
-/// Computes the new status of a job.
+/// Computes the new status of a job. `now` is the operator's clock, as are all times in the status.
 pub fn status(job: &DatJob, applied: &Applied, now: Timestamp) -> Outcome {
     let mut builder = StatusBuilder::new(job, now);
     match applied {
-        Applied::Finished => builder.record_generation_only(),
+        Applied::Finished => builder.keep_finished(),
         Applied::Rejected(invalid) => builder.reject(invalid),
         Applied::Active(active) => builder.update_active(active),
     }
@@ -77,23 +78,18 @@ impl<'a> StatusBuilder<'a> {
         next.observed_generation = generation;
         // Times in a status have whole seconds. With a fraction, they would differ from the stored ones.
         let now = Timestamp::from_second(now.as_second()).unwrap_or(now);
+        if !conditions::is_finished(&previous) {
+            replace_future_times(&mut next, now);
+        }
         Self { job, previous, next, events: Vec::new(), requeue: None, generation, now }
     }
 
     fn build(mut self) -> Outcome {
-        let is_finished = |status| conditions::is_true(status, conditions::FINISHED);
-        if is_finished(&self.next) && !is_finished(&self.previous) {
+        if conditions::is_finished(&self.next) && !conditions::is_finished(&self.previous) {
             // The operator's own write triggers no reconciliation.
             self.requeue = Some(RELEASE_DELAY);
         }
         Outcome { status: self.next, events: self.events, requeue: self.requeue }
-    }
-
-    /// Updates only the observed generation of a finished job.
-    fn record_generation_only(&mut self) {
-        for condition in &mut self.next.conditions {
-            condition.observed_generation = Some(self.generation);
-        }
     }
 
     fn update_active(&mut self, active: &ActiveJob) {
@@ -138,9 +134,9 @@ impl<'a> StatusBuilder<'a> {
             self.next.image = truncate(&trainer.image, MAX_IMAGE_BYTES);
             self.next.image_id = truncate(&trainer.image_id, MAX_IMAGE_BYTES);
         }
-        let first = observation.pods.iter().filter_map(|pod| pods::running_since(pod)).min();
-        if self.next.start_time.is_none() {
-            self.next.start_time = first.map(Time);
+        if self.next.start_time.is_none() && pods::count_running(&observation.pods) > 0 {
+            // Not the kubelet's time: the deadline compares it with this clock.
+            self.next.start_time = Some(Time(self.now));
         }
         let ready = if active.action == AttemptAction::Keep {
             observation.stateful_set.as_ref().map_or(0, |set| set.ready)
@@ -188,6 +184,15 @@ impl<'a> StatusBuilder<'a> {
     /// Whether a world has formed in the current attempt.
     fn has_formed(&self) -> bool {
         self.next.generation > self.next.generation_at_start
+    }
+}
+
+/// Replaces times that a leader wrote whose clock was ahead.
+fn replace_future_times(status: &mut DatJobStatus, now: Timestamp) {
+    clock::not_after(&mut status.start_time, now);
+    clock::not_after(&mut status.waiting_since, now);
+    if let Some(world) = &mut status.world {
+        world.since.0 = world.since.0.min(now);
     }
 }
 

@@ -9,33 +9,38 @@ use kube::{
     core::error_boundary::InvalidObject,
     runtime::controller::Action,
 };
-use serde_json::json;
+use serde_json::{Value, json};
 use tracing::error;
 
 use super::Context;
 use crate::{
     calls::{CallError, call},
-    conditions::{self, READY, STALLED},
+    conditions::{self, FINISHED, READY, STALLED, UNDECODABLE},
+    installation::Installation,
 };
 
 /// A separate field manager: with [`super::identity::FIELD_MANAGER`], this status would remove all other fields.
 const FIELD_MANAGER: &str = "datjob-operator-undecodable";
 
-/// The conditions of a job that cannot be decoded, and their values. All others are removed.
+/// The conditions of a job that cannot be decoded, and their values. The others, of the other field manager, stay.
 const CONDITIONS: [(&str, bool); 2] = [(READY, false), (STALLED, true)];
 
-/// Sets the conditions of a job that cannot be decoded, if they differ.
+/// Sets the conditions of a job that cannot be decoded, if they differ. Leaves finished jobs, whose outcome is final, and
+/// those of another installation.
 pub(super) async fn report(context: &Context, invalid: &InvalidObject) -> Result<Action, CallError> {
     let (name, namespace) = (invalid.metadata.name.clone(), invalid.metadata.namespace.clone());
     let (Some(name), Some(namespace)) = (name, namespace) else { return Ok(Action::await_change()) };
-    context.metrics.record_undecodable();
-    error!(job = %name, %namespace, error = %invalid.error, "Cannot decode the job; skipping it.");
     let kind = ApiResource::erase::<DatJob>(&());
     let api = Api::<DynamicObject>::namespaced_with(context.client.clone(), &namespace, &kind);
     let found = call(format!("get DatJob {namespace}/{name}"), api.get_opt(&name)).await?;
     let Some(found) = found else { return Ok(Action::await_change()) };
     let before: Vec<Condition> =
         serde_json::from_value(found.data["status"]["conditions"].clone()).unwrap_or_default();
+    if is_foreign(&context.installation, &found.data) || is_finished(&before) {
+        return Ok(Action::await_change());
+    }
+    context.metrics.record_undecodable();
+    error!(job = %name, %namespace, error = %invalid.error, "Cannot decode the job; skipping it.");
     let mut status = DatJobStatus {
         conditions: before
             .into_iter()
@@ -50,7 +55,7 @@ pub(super) async fn report(context: &Context, invalid: &InvalidObject) -> Result
     );
     let generation = found.metadata.generation.unwrap_or_default();
     for (kind, value) in CONDITIONS {
-        conditions::set(&mut status, kind, value, "Undecodable", &message, generation, Timestamp::now());
+        conditions::set(&mut status, kind, value, UNDECODABLE, &message, generation, Timestamp::now());
     }
     if status.conditions == unchanged {
         return Ok(Action::await_change());
@@ -68,4 +73,36 @@ pub(super) async fn report(context: &Context, invalid: &InvalidObject) -> Result
     )
     .await?;
     Ok(Action::await_change())
+}
+
+fn is_foreign(installation: &Installation, job: &Value) -> bool {
+    let recorded = job["status"]["managedBy"].as_str().unwrap_or_default();
+    installation.management_by(job["spec"]["managedBy"].as_str(), recorded).is_foreign()
+}
+
+fn is_finished(conditions: &[Condition]) -> bool {
+    conditions.iter().any(|condition| condition.type_ == FINISHED && condition.status == "True")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn jobs_of_other_installations_and_finished_jobs_are_left_alone() {
+        let installation = Installation::new(Some("ns"), "operator");
+        let foreign = |job: &Value| is_foreign(&installation, job);
+        assert!(!foreign(&json!({"spec": {}})));
+        assert!(!foreign(&json!({"spec": {}, "status": {"managedBy": "ns/operator"}})));
+        assert!(foreign(&json!({"spec": {}, "status": {"managedBy": "ns/other"}})));
+        assert!(foreign(&json!({"spec": {"managedBy": "example.com/queue"}})));
+        let condition = |value: &str| {
+            serde_json::from_value::<Condition>(
+                json!({"type": FINISHED, "status": value, "reason": "", "message": "",
+                "lastTransitionTime": "2026-01-01T00:00:00Z"}),
+            )
+            .unwrap()
+        };
+        assert!(is_finished(&[condition("True")]) && !is_finished(&[condition("False")]));
+    }
 }

@@ -1,4 +1,4 @@
-//! Stage 6: writes a changed status and queues its events.
+//! Stage 7: writes a changed status and queues its events.
 //!
 //! Events follow the write of their status. If the write fails, the next reconciliation finds them again.
 
@@ -9,7 +9,7 @@ use kube::{
     Api, Resource as _, ResourceExt as _,
     api::{Patch, PatchParams},
 };
-use serde_json::json;
+use serde_json::{Value, json};
 use tracing::{info, warn};
 
 use super::{
@@ -20,6 +20,7 @@ use super::{
 use crate::{
     cache::WrittenStatus,
     calls::{CallError, call},
+    conditions,
 };
 
 /// Minimum time between two writes that change only the progress of a job.
@@ -54,7 +55,10 @@ pub async fn write_status(
     outcome: &Outcome,
 ) -> Result<Written, CallError> {
     match classify_change(job.status.as_ref(), &outcome.status) {
-        Change::None => return Ok(Written::Current),
+        Change::None => {
+            publish_events(context, job, outcome);
+            return Ok(Written::Current);
+        }
         Change::ProgressOnly => {
             let since = context.cache.get(&identity.uid).progress_written_at.map(|when| when.elapsed());
             let interval = progress_interval(context.reports.jobs());
@@ -66,7 +70,7 @@ pub async fn write_status(
     }
     let before = job.status.as_ref().map_or("", |status| status.state.as_str());
     let operation = format!("write the status of DatJob {}/{}", identity.namespace, identity.name);
-    let mut written = call(&operation, patch(context, job, identity, &outcome.status)).await;
+    let mut written = call(&operation, write(context, job, identity, &outcome.status)).await;
     // A job is complete only with its results.
     if let Err(error) = &written
         && error.is_invalid()
@@ -75,7 +79,7 @@ pub async fn write_status(
         // Without this, deadlines and conditions of the job would end with an invalid report.
         warn!(job = %identity.name, namespace = %identity.namespace, %error, "The API server rejected values of the report; writing the status without them.");
         let reduced = without_new_report(job.status.as_ref(), &outcome.status);
-        written = call(&operation, patch(context, job, identity, &reduced)).await;
+        written = call(&operation, write(context, job, identity, &reduced)).await;
     }
     let written = match written {
         Ok(written) => written,
@@ -84,22 +88,58 @@ pub async fn write_status(
         Err(error) if error.is_not_found() => return Ok(Written::Current),
         Err(error) => return Err(error),
     };
-    let versions = job.resource_version().zip(written.resource_version());
+    remember(context, job, identity, written);
+    if before != outcome.status.state {
+        info!(job = %identity.name, namespace = %identity.namespace, previous = before, state = %outcome.status.state, attempt = outcome.status.attempt, generation = outcome.status.generation, "Job state changed.");
+    }
+    publish_events(context, job, outcome);
+    Ok(Written::Current)
+}
+
+/// Keeps a status that was written until the watch delivers it.
+pub(super) fn remember(context: &Context, replaced: &DatJob, identity: &Identity, written: DatJob) {
+    let versions = replaced.resource_version().zip(written.resource_version());
     let status = Box::new(written.status.unwrap_or_default());
     context.cache.update(&identity.uid, |cached| {
         cached.progress_written_at = Some(Instant::now());
         cached.written = versions.map(|(replaced, version)| WrittenStatus { replaced, version, status });
     });
-    if before != outcome.status.state {
-        info!(job = %identity.name, namespace = %identity.namespace, previous = before, state = %outcome.status.state, attempt = outcome.status.attempt, generation = outcome.status.generation, "Job state changed.");
-    }
+}
+
+fn publish_events(context: &Context, job: &DatJob, outcome: &Outcome) {
     for event in &outcome.events {
         context.events.publish(event.clone(), job.object_ref(&()));
     }
-    Ok(Written::Current)
 }
 
-async fn patch(
+/// Writes a status to the version of the job that was read.
+async fn write(
+    context: &Context,
+    job: &DatJob,
+    identity: &Identity,
+    status: &DatJobStatus,
+) -> kube::Result<DatJob> {
+    if !job.status.as_ref().is_some_and(conditions::is_finished) {
+        return apply_status(context, job, identity, status).await;
+    }
+    let api = Api::<DatJob>::namespaced(context.client.clone(), &identity.namespace);
+    let params = PatchParams { field_manager: Some(FIELD_MANAGER.to_owned()), ..PatchParams::default() };
+    api.patch_status(&identity.name, &params, &Patch::Merge(patch_of_finished(job, status))).await
+}
+
+/// The patch of a finished job. It keeps all other fields, also values of another release that were not decoded.
+fn patch_of_finished(job: &DatJob, status: &DatJobStatus) -> Value {
+    json!({
+        "metadata": {"resourceVersion": job.resource_version()},
+        "status": {"observedGeneration": status.observed_generation, "conditions": status.conditions},
+    })
+}
+
+/// Applies a status to the version of the job that was read.
+///
+/// The field manager is the same in all installations: what one of them leaves out must vanish although another one, or an
+/// older release, wrote it.
+pub(super) async fn apply_status(
     context: &Context,
     job: &DatJob,
     identity: &Identity,
@@ -180,6 +220,17 @@ mod tests {
         };
         let expected = DatJobStatus { state: "Failed".into(), attempt: 2, ..before.clone() };
         assert_eq!(without_new_report(Some(&before), &after), expected);
+    }
+
+    #[test]
+    fn a_patch_of_a_finished_job_keeps_its_results() {
+        let mut job = crate::testing::minimal();
+        job.metadata.resource_version = Some("7".into());
+        let status = DatJobStatus { observed_generation: 2, ..DatJobStatus::default() };
+        assert_eq!(
+            patch_of_finished(&job, &status),
+            json!({"metadata": {"resourceVersion": "7"}, "status": {"observedGeneration": 2, "conditions": []}})
+        );
     }
 
     #[test]

@@ -66,7 +66,7 @@ impl From<InvalidTraining> for InvalidSpec {
 /// Validates a job.
 pub fn validate<'a>(job: &'a DatJob, identity: &'a Identity) -> Validation<'a> {
     let status = job.status.as_ref();
-    if status.is_some_and(|status| conditions::is_true(status, conditions::FINISHED)) {
+    if status.is_some_and(conditions::is_finished) {
         return Validation::Finished;
     }
     // Only before the first attempt: a new rule of a newer operator must not fail a job that has started.

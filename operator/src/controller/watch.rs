@@ -38,6 +38,7 @@ use super::{
     identity::Watched,
     triggers::{JobRef, Triggers},
 };
+use crate::installation::Installation;
 
 mod index;
 pub mod objects;
@@ -73,7 +74,11 @@ impl<'a> Watcher<'a> {
     }
 
     /// Watches the jobs. Calls `deleted` with the UID of each deleted job.
-    pub fn watch_jobs(&mut self, mut deleted: impl FnMut(&str) + Send + 'static) -> Store<Watched> {
+    pub fn watch_jobs(
+        &mut self,
+        installation: Installation,
+        mut deleted: impl FnMut(&str) + Send + 'static,
+    ) -> Store<Watched> {
         let (store, mut writer) = reflector::store();
         let events = watcher::watcher(self.api::<Watched>(), watcher::Config::default());
         let triggers = self.triggers.clone();
@@ -84,7 +89,10 @@ impl<'a> Watcher<'a> {
             match &event {
                 Event::Apply(job) | Event::InitApply(job) => {
                     let Some(uid) = job.uid() else { return };
-                    let generation = (job.meta().generation, job.meta().deletion_timestamp.is_some());
+                    // A job that is handed over changes only its status.
+                    let foreign = job.0.as_ref().is_ok_and(|job| installation.management(job).is_foreign());
+                    let generation =
+                        (job.meta().generation, job.meta().deletion_timestamp.is_some(), foreign);
                     // The operator's own writes of the status do not change the generation.
                     if generations.insert(uid, generation) != Some(generation) {
                         triggers.send_ref(JobRef::from_obj(job));

@@ -4,6 +4,7 @@
 
 mod completion;
 mod data;
+mod installations;
 mod lifecycle;
 mod recovery;
 mod refusal;

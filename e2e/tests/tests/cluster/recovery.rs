@@ -163,6 +163,14 @@ fn editing_a_finished_job_starts_no_pods() {
         0 => Ok(()),
         left => Err(format!("{left} pods remain")),
     });
+    // As an operator does that cannot decode the job.
+    let conditions = before["status"]["conditions"].as_array().expect("a list");
+    let stalled = conditions.iter().position(|one| one["type"] == "Stalled").expect("the condition exists");
+    let path = format!("/status/conditions/{stalled}/status");
+    let patch = serde_json::json!([{"op": "replace", "path": path, "value": "True"}]).to_string();
+    namespace
+        .kubectl(&["patch", "datjob", "done", "--subresource=status", "--type=json", "-p", &patch])
+        .expect("an administrator may change the status");
     let patch = r#"{"spec":{"lifecycle":{"maxRestarts":20,"activeDeadlineSeconds":100000}}}"#;
     namespace
         .kubectl(&["patch", "datjob", "done", "--type=merge", "-p", patch])
@@ -178,5 +186,6 @@ fn editing_a_finished_job_starts_no_pods() {
     assert!(namespace.pods("done").is_empty());
     let after = namespace.get("datjob", "done").expect("the job exists");
     assert_eq!(after["status"]["results"], before["status"]["results"]);
+    assert_eq!(job::condition(&after, "Stalled").expect("the condition exists")["status"], "False");
     assert_eq!(after["status"]["completionTime"], before["status"]["completionTime"]);
 }

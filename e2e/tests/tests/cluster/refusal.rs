@@ -1,6 +1,8 @@
 //! Manifests that `kubectl apply` or the operator rejects.
 
-use datjob_e2e::{Namespace, job, kubectl};
+use std::{thread, time::Duration};
+
+use datjob_e2e::{Namespace, job, kubectl, wait_until};
 use serde_json::{Value, json};
 
 /// Sets the value at a path of a document.
@@ -109,6 +111,45 @@ fn change_definition(change: impl FnOnce(&mut Value)) -> Value {
     let arguments = ["apply", "--server-side", "--field-manager=helm", "--force-conflicts", "-f", "-"];
     kubectl(&arguments, &after.to_string()).expect("the definition is changed");
     before
+}
+
+#[test]
+fn a_status_of_another_release_does_not_stop_a_job() {
+    let namespace = Namespace::exclusive("status");
+    let mut document = job::small("of-another-release");
+    document["spec"]["pod"]["nodeSelector"] = json!({"datjob.io/none": "none"});
+    namespace.apply(&document).expect("the job is accepted");
+    let path =
+        "/spec/versions/0/schema/openAPIV3Schema/properties/status/properties/failure/properties/reason";
+    let before = change_definition(|definition| {
+        let reason = definition.pointer_mut(path).and_then(Value::as_object_mut).expect("the field exists");
+        reason.remove("enum").expect("the field is an enum");
+    });
+    let patch = r#"{"status":{"failure":{"reason":"OfAnotherRelease","message":"unknown here"}}}"#;
+    let arguments =
+        ["patch", "datjob", "of-another-release", "--subresource=status", "--type=merge", "-p", patch];
+    // Until the API server uses the new schema.
+    let patched = (0..60).any(|_| {
+        let accepted = namespace.kubectl(&arguments).is_ok();
+        if !accepted {
+            thread::sleep(Duration::from_secs(1));
+        }
+        accepted
+    });
+    change_definition(|definition| *definition = before);
+    assert!(patched, "the patched definition accepts it");
+    document["spec"]["lifecycle"] = json!({"maxRestarts": 7});
+    namespace.apply(&document).expect("lifecycle may change");
+    wait_until("reconciliation of the change", 60, || {
+        let object = namespace.get("datjob", "of-another-release").ok_or("the job does not exist")?;
+        let status = &object["status"];
+        let undecodable =
+            job::condition(&object, "Ready").is_some_and(|ready| ready["reason"] == "Undecodable");
+        if status["observedGeneration"] == object["metadata"]["generation"] && !undecodable {
+            return Ok(());
+        }
+        Err(format!("the status is {status}"))
+    });
 }
 
 #[test]

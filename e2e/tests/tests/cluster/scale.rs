@@ -2,23 +2,11 @@
 
 use std::{thread, time::Duration};
 
-use datjob_e2e::{Namespace, OPERATOR_NAMESPACE, job, kubectl, wait_until};
+use datjob_e2e::{Namespace, OPERATOR_NAMESPACE, job, kubectl, operator_metric, wait_until};
 use serde_json::json;
 
 const JOBS: usize = 100;
 const MAX_PEAK_BYTES: f64 = 50.0 * 1024.0 * 1024.0;
-
-/// The value of a metric of the only operator pod.
-fn operator_metric(name: &str) -> f64 {
-    let selector = "app.kubernetes.io/instance=datjob";
-    let pods =
-        kubectl(&["-n", OPERATOR_NAMESPACE, "get", "pods", "-l", selector, "-o", "name"], "").expect("pods");
-    let pod = pods.lines().next().expect("the operator runs").trim_start_matches("pod/").to_owned();
-    let path = format!("/api/v1/namespaces/{OPERATOR_NAMESPACE}/pods/{pod}:8080/proxy/metrics");
-    let text = kubectl(&["get", "--raw", &path], "").expect("the operator serves metrics");
-    let line = text.lines().find(|line| line.starts_with(&format!("{name} "))).expect("the metric exists");
-    line.rsplit(' ').next().expect("a value").parse().expect("a number")
-}
 
 /// Number of write requests for the objects of the operator, except Leases and events.
 fn write_requests() -> f64 {
@@ -63,7 +51,7 @@ fn a_hundred_idle_jobs_need_little_memory_and_no_writes() {
     let before = write_requests();
     thread::sleep(Duration::from_mins(1));
     let written = write_requests() - before;
-    let peak = operator_metric("datjob_operator_peak_memory_bytes");
+    let peak = operator_metric(OPERATOR_NAMESPACE, "datjob", "datjob_operator_peak_memory_bytes");
     println!(
         "{JOBS} jobs: peak memory {:.1} MiB, {written} writes in a minute without change",
         peak / 1_048_576.0

@@ -15,7 +15,7 @@ use crate::{
     calls::{CallError, call},
     controller::{
         Context,
-        identity::{FIELD_MANAGER, Identity},
+        identity::Identity,
         ownership::{self, Owner},
         watch::{ChildState, Index},
     },
@@ -28,7 +28,7 @@ pub(super) async fn create<K: Child>(
     desired: &K,
 ) -> Result<Option<K>, ApplyError> {
     let name = desired.name_any();
-    let params = PostParams { field_manager: Some(FIELD_MANAGER.to_owned()), ..PostParams::default() };
+    let params = PostParams { field_manager: Some(field_manager(context)), ..PostParams::default() };
     let api = api::<K>(context, identity);
     let operation = format!("create {} {}/{name}", K::kind(&()), identity.namespace);
     match call(operation, api.create(&params, desired)).await {
@@ -54,7 +54,7 @@ pub(super) async fn replace<K: Child>(
     desired.meta_mut().uid.clone_from(&found.uid);
     desired.meta_mut().resource_version.clone_from(&found.resource_version);
     let (name, namespace) = (desired.name_any(), desired.namespace().unwrap_or_default());
-    let params = PostParams { field_manager: Some(FIELD_MANAGER.to_owned()), ..PostParams::default() };
+    let params = PostParams { field_manager: Some(field_manager(context)), ..PostParams::default() };
     let api = Api::<K>::namespaced(context.client.clone(), &namespace);
     let operation = format!("replace {} {namespace}/{name}", K::kind(&()));
     match call(operation, api.replace(&name, &params, &desired)).await {
@@ -93,6 +93,11 @@ pub(super) async fn delete<K: Child>(
     }
 }
 
+/// Children name the installation that wrote them.
+fn field_manager(context: &Context) -> String {
+    context.installation.name().to_owned()
+}
+
 fn api<K: Child>(context: &Context, identity: &Identity) -> Api<K> {
     Api::namespaced(context.client.clone(), &identity.namespace)
 }
@@ -100,7 +105,7 @@ fn api<K: Child>(context: &Context, identity: &Identity) -> Api<K> {
 pub(super) async fn scale_to_zero(context: &Context, identity: &Identity) -> Result<(), CallError> {
     let api = Api::<StatefulSet>::namespaced(context.client.clone(), &identity.namespace);
     let scale = serde_json::json!({"spec": {"replicas": 0}});
-    let params = PatchParams { field_manager: Some(FIELD_MANAGER.to_owned()), ..PatchParams::default() };
+    let params = PatchParams { field_manager: Some(field_manager(context)), ..PatchParams::default() };
     let operation = format!("scale StatefulSet {}/{} to 0", identity.namespace, identity.name);
     match call(operation, api.patch_scale(&identity.name, &params, &Patch::Merge(scale))).await {
         Err(error) if !error.is_not_found() => Err(error),

@@ -3,7 +3,6 @@
 use std::{net::IpAddr, sync::Arc};
 
 use datjob_api::contract;
-use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{ContainerStatus, Pod};
 use kube::{Api, ResourceExt as _, api::ListParams};
 
@@ -53,14 +52,15 @@ pub fn trainer(pod: &Pod) -> Option<&ContainerStatus> {
     containers.iter().find(|container| container.name == contract::CONTAINER)
 }
 
-/// When the trainer container of a pod started, if it runs.
-pub fn running_since(pod: &Pod) -> Option<Timestamp> {
-    trainer(pod)?.state.as_ref()?.running.as_ref()?.started_at.as_ref().map(|time| time.0)
+/// Whether the trainer container of a pod runs.
+pub fn is_running(pod: &Pod) -> bool {
+    let state = trainer(pod).and_then(|trainer| trainer.state.as_ref());
+    state.is_some_and(|state| state.running.is_some())
 }
 
 /// Number of pods whose trainer runs.
 pub fn count_running(pods: &[Arc<Pod>]) -> usize {
-    pods.iter().filter(|pod| running_since(pod).is_some()).count()
+    pods.iter().filter(|pod| is_running(pod)).count()
 }
 
 /// The name of a pod, and its node if it has one: `job-1 on node node-7`.
@@ -71,8 +71,7 @@ pub fn name_and_node(pod: &Pod) -> String {
 
 /// The address of a pod whose trainer runs.
 pub(super) fn running_address(pod: &Pod) -> Option<IpAddr> {
-    running_since(pod)?;
-    pod.status.as_ref()?.pod_ip.as_ref()?.parse().ok()
+    pod.status.as_ref().filter(|_| is_running(pod))?.pod_ip.as_ref()?.parse().ok()
 }
 
 #[cfg(test)]

@@ -11,15 +11,16 @@ use kube::{Api, ResourceExt as _, api::ListParams};
 
 use crate::{
     calls::{CallError, call},
+    clock::{elapsed, has_lasted},
     controller::{Context, blockers::WarningEvent, identity::Identity, watch::StatefulSetState},
 };
 
-/// How long pods may be missing before the operator reads the events of their StatefulSet.
+/// How long pods may be missing before the operator reads the events of their StatefulSet, by the operator's clock.
 const MISSING_DELAY: Duration = Duration::from_secs(10);
-/// How long a scheduled pod may take to create its containers before the operator reads events.
-const DELAY_SECONDS: i64 = 20;
-/// Older events are ignored.
-const MAX_AGE_SECONDS: i64 = 600;
+/// How long a scheduled pod may take to create its containers before the operator reads events, by the kubelet's clock.
+const DELAY: Duration = Duration::from_secs(20);
+/// Older events are ignored. By the clocks of kubelets and controllers: they may differ by minutes.
+const MAX_AGE: Duration = Duration::from_mins(10);
 
 /// Finds the event that explains why a pod is missing or stuck. It lists the events of only one object.
 pub(super) async fn find_warning(
@@ -80,13 +81,13 @@ fn newest(events: Vec<Event>, reasons: &[&str], now: Timestamp) -> Option<Event>
     events
         .into_iter()
         .filter(|event| event.reason.as_deref().is_some_and(|reason| reasons.contains(&reason)))
-        .filter(|event| now.as_second() - time(event).as_second() < MAX_AGE_SECONDS)
+        .filter(|event| elapsed(time(event), now) < MAX_AGE)
         .max_by_key(|event| {
             (!event.message.as_deref().unwrap_or_default().contains("timed out"), time(event))
         })
 }
 
-/// Whether the containers of a scheduled pod have not been created for [`DELAY_SECONDS`].
+/// Whether the containers of a scheduled pod have not been created for [`DELAY`].
 fn is_stuck_creating(pod: &Pod, now: Timestamp) -> bool {
     let Some(status) = &pod.status else { return false };
     let Some(since) = &status.start_time else { return false };
@@ -107,7 +108,7 @@ fn is_stuck_creating(pod: &Pod, now: Timestamp) -> bool {
         && status.phase.as_deref() == Some("Pending")
         && is_creating(&status.container_statuses)
         && !is_running(&status.init_container_statuses)
-        && now.as_second() - since.0.as_second() > DELAY_SECONDS
+        && has_lasted(since.0, now, DELAY)
 }
 
 #[cfg(test)]

@@ -1,13 +1,13 @@
 //! Finishes a job, and abandons an attempt. Pure. The status is written before resources are released.
 
 use datjob_api::report::{Failure, FailureReason, Phase};
-use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 
 use super::{
     ActiveJob, AttemptAction, Blocker, ReportState, State, StatusBuilder, pods, restarts::RestartCause,
 };
 use crate::{
+    clock::elapsed,
     conditions::{COMPLETE, FAILED, FINISHED, READY, RECONCILING, STALLED},
     controller::validate::InvalidSpec,
     events::Event,
@@ -43,7 +43,7 @@ impl StatusBuilder<'_> {
             return true;
         }
         if let Some(limit) = self.job.spec.lifecycle.active_deadline_seconds
-            && elapsed(self.next.start_time.as_ref(), self.now) > i64::from(limit)
+            && self.has_exceeded(limit, self.next.start_time.as_ref())
         {
             self.fail(
                 "DeadlineExceeded",
@@ -136,7 +136,7 @@ impl StatusBuilder<'_> {
     /// Whether pods of this attempt have held resources too long while others do not run or do not join. Pods that prepare
     /// data, and a report that cannot be read, are no evidence of that.
     pub(super) fn exceeds_startup_deadline(&self, active: &ActiveJob) -> bool {
-        let limit = i64::from(self.job.spec.lifecycle.startup_deadline_seconds);
+        let limit = self.job.spec.lifecycle.startup_deadline_seconds;
         let does_not_form = match &active.observation.report {
             ReportState::NoPod => true,
             ReportState::Received(report) => report.phase == Phase::Forming,
@@ -144,7 +144,12 @@ impl StatusBuilder<'_> {
         };
         active.action == AttemptAction::Keep
             && does_not_form
-            && elapsed(self.next.waiting_since.as_ref(), self.now) > limit
+            && self.has_exceeded(limit, self.next.waiting_since.as_ref())
+    }
+
+    /// Whether more than `limit` seconds have passed since a time in the status. Both times are of the operator's clock.
+    fn has_exceeded(&self, limit: u32, since: Option<&Time>) -> bool {
+        since.is_some_and(|since| elapsed(since.0, self.now).as_secs() > u64::from(limit))
     }
 
     /// Abandons the attempt and makes the next one the desired attempt. The StatefulSet is then scaled to 0 and applied
@@ -210,10 +215,6 @@ impl StatusBuilder<'_> {
         }
         parts.join("; ")
     }
-}
-
-fn elapsed(since: Option<&Time>, now: Timestamp) -> i64 {
-    since.map_or(0, |since| now.as_second() - since.0.as_second())
 }
 
 fn failure_reason(reason: FailureReason) -> &'static str {

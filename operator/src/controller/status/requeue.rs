@@ -6,7 +6,7 @@ use datjob_api::datjob::DatJob;
 use kube::ResourceExt as _;
 
 use super::{ActiveJob, ApplyConflict, AttemptAction, Blocker, StatusBuilder};
-use crate::jitter;
+use crate::{clock::elapsed, jitter};
 
 /// Delay before a rejected request is retried.
 const REJECTION_RETRY_DELAY: Duration = Duration::from_secs(30);
@@ -25,17 +25,16 @@ impl StatusBuilder<'_> {
     pub(super) fn next_check(&self, active: &ActiveJob, blocker: Option<&Blocker>) -> Duration {
         let observation = &active.observation;
         let check = match (&active.conflict, &self.next.waiting_since) {
-            // An installation with GPUs is a new operator, which starts with a list of all jobs.
-            (Some(ApplyConflict::GpusDisabled), _) => RESYNC_DELAY,
             (None, None) if active.action == AttemptAction::Keep && !observation.is_complete() => {
                 INCOMPLETE_DELAY
             }
-            (None, None) => RESYNC_DELAY,
+            // An installation with GPUs is a new operator, which starts with a list of all jobs.
+            (Some(ApplyConflict::GpusDisabled), _) | (None, None) => RESYNC_DELAY,
             // The watch of the pods sees when the scheduler finds a node.
             (None, Some(_)) if blocker.is_some() && observation.waits_for_nodes() => RESYNC_DELAY,
             (Some(ApplyConflict::Rejected { .. }), _) => REJECTION_RETRY_DELAY,
             (Some(_), _) => MIN_DELAY,
-            (None, Some(since)) => (self.elapsed(since.0) / 6).clamp(MIN_DELAY, MAX_WAITING_DELAY),
+            (None, Some(since)) => (elapsed(since.0, self.now) / 6).clamp(MIN_DELAY, MAX_WAITING_DELAY),
         };
         let deadline = self.deadlines(active).into_iter().flatten().min();
         // Times in a status have whole seconds; a second later a deadline has certainly passed.
@@ -43,12 +42,12 @@ impl StatusBuilder<'_> {
         deadline.map_or(jittered(self.job, check), |deadline| deadline.min(jittered(self.job, check)))
     }
 
-    /// The time left until each deadline.
+    /// The time left until each deadline, by the operator's clock.
     fn deadlines(&self, active: &ActiveJob) -> [Option<Duration>; 3] {
         let lifecycle = &self.job.spec.lifecycle;
         // A startup deadline that has passed without evidence that no world forms is no reason to hurry.
         let left = |limit: u32, since: jiff::Timestamp| {
-            Duration::from_secs(u64::from(limit)).checked_sub(self.elapsed(since))
+            Duration::from_secs(u64::from(limit)).checked_sub(elapsed(since, self.now))
         };
         let startup = self.next.waiting_since.as_ref().filter(|_| active.action == AttemptAction::Keep);
         let started = self.next.start_time.as_ref();
@@ -56,17 +55,10 @@ impl StatusBuilder<'_> {
             startup.and_then(|since| left(lifecycle.startup_deadline_seconds, since.0)),
             lifecycle.active_deadline_seconds.zip(started).and_then(|(limit, since)| left(limit, since.0)),
             match active.action {
-                AttemptAction::BackOff(end) => Some(Duration::from_secs(
-                    end.as_second().saturating_sub(self.now.as_second()).try_into().unwrap_or(0),
-                )),
+                AttemptAction::BackOff(end) => Some(elapsed(self.now, end)),
                 _ => None,
             },
         ]
-    }
-
-    fn elapsed(&self, since: jiff::Timestamp) -> Duration {
-        let seconds = self.now.as_second().saturating_sub(since.as_second());
-        Duration::from_secs(seconds.try_into().unwrap_or(0))
     }
 }
 

@@ -23,7 +23,9 @@ use crate::{
     testing::minimal,
 };
 
+mod deadlines;
 mod evaluations;
+mod finished;
 mod requeue;
 mod restarts;
 
@@ -227,7 +229,7 @@ fn a_job_runs_from_pending_to_complete() {
         report.pods_joined = 1;
     });
     assert_eq!(status.state, "Starting");
-    assert_eq!(status.start_time.as_ref().unwrap().0.as_second(), 1_002);
+    assert_eq!(status.start_time.as_ref().unwrap().0.as_second(), 1_011);
     assert!(sim.condition(READY).2.contains("1 of 2 pods joined"));
 
     let status = sim.report(|report| {
@@ -449,18 +451,6 @@ fn final_failures_fail_the_job_with_their_message() {
         assert_eq!((sim.condition(READY).0, sim.condition(COMPLETE).0), ("False", "False"));
         assert_eq!(sim.reasons(), ["Failed"]);
     }
-}
-
-#[test]
-fn the_active_deadline_counts_from_the_first_start_of_a_pod() {
-    let mut sim = JobSimulation::new();
-    sim.job.spec.lifecycle.active_deadline_seconds = Some(60);
-    sim.start(1);
-    sim.second += 1_000;
-    // No pod has run yet.
-    assert_eq!(sim.observe(vec![unschedulable("fashion-0")], ReportState::NoPod).state, "Pending");
-    assert_eq!(sim.report(|_| {}).state, "Failed");
-    assert_eq!(sim.condition(FAILED).1, "DeadlineExceeded");
 }
 
 #[test]

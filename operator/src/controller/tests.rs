@@ -1,0 +1,140 @@
+//! Reconciliations of one job, with the requests that they make.
+
+use std::{
+    convert::Infallible,
+    sync::{Mutex, PoisonError},
+};
+
+use http::{Method, Request, Response};
+use kube::{
+    client::Body,
+    runtime::events::{Recorder, Reporter},
+};
+use serde_json::{Value, json};
+
+use super::*;
+use crate::{reports::ReportReader, testing::minimal};
+
+const OWN: &str = "datjob-system/datjob-operator";
+const CLAIM: &str = "PATCH /apis/datjob.io/v1alpha1/namespaces/team/datjobs/fashion/status";
+
+/// The requests of the operator; all are answered by one function.
+#[derive(Clone, Default)]
+struct Requests(Arc<Mutex<Vec<String>>>);
+
+impl Requests {
+    fn context(&self, answer: fn(&Method) -> (u16, Value)) -> Context {
+        let requests = self.clone();
+        let service = tower::service_fn(move |request: Request<Body>| {
+            let line = format!("{} {}", request.method(), request.uri().path());
+            requests.0.lock().unwrap_or_else(PoisonError::into_inner).push(line);
+            let (status, body) = answer(request.method());
+            let body = Body::from(serde_json::to_vec(&body).unwrap());
+            async move { Ok::<_, Infallible>(Response::builder().status(status).body(body).unwrap()) }
+        });
+        let client = Client::new(service, "team");
+        let metrics = Arc::new(Metrics::default());
+        let recorder =
+            Recorder::new(client.clone(), Reporter { controller: "operator".to_owned(), instance: None });
+        Context {
+            client,
+            installation: Installation::new(Some("datjob-system"), "datjob-operator"),
+            others: OtherInstallations::default(),
+            settings: Settings {
+                trainer_image: "trainer".to_owned(),
+                trainer_cuda_image: None,
+                operator_namespace: None,
+            },
+            children: ChildStore::default(),
+            reports: ReportPoller::new(ReportReader::new().unwrap()),
+            triggers: Triggers::default(),
+            events: EventPublisher::start(recorder, Arc::clone(&metrics), || true),
+            cache: JobCache::default(),
+            metrics,
+        }
+    }
+
+    fn made(&self) -> Vec<String> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+}
+
+fn job(assigned: Option<&str>, status: Value) -> DatJob {
+    let mut job = minimal();
+    job.metadata.resource_version = Some("7".to_owned());
+    job.spec.managed_by = assigned.map(str::to_owned);
+    job.status = serde_json::from_value(status).unwrap();
+    job
+}
+
+fn failure(code: u16, reason: &str) -> (u16, Value) {
+    (code, json!({"kind": "Status", "status": "Failure", "code": code, "reason": reason, "message": reason}))
+}
+
+#[tokio::test]
+async fn a_job_of_another_installation_costs_no_requests() {
+    for job in [
+        job(None, json!({"managedBy": "team/other"})),
+        job(Some("example.com/queue"), json!({"observedGeneration": -1})),
+        job(Some("team/other"), json!({"managedBy": OWN, "attempt": 1})),
+    ] {
+        let requests = Requests::default();
+        let context = requests.context(|_| failure(500, "InternalError"));
+        for _ in 0..2 {
+            assert_eq!(reconcile(&job, &context).await.unwrap(), Action::await_change());
+        }
+        assert_eq!(requests.made(), [""; 0]);
+    }
+}
+
+#[tokio::test]
+async fn nothing_is_created_for_a_job_that_another_installation_claims_first() {
+    for (assigned, recorded) in [(None, ""), (Some(OWN), ""), (Some(OWN), "team/other")] {
+        let requests = Requests::default();
+        let context = requests.context(|_| failure(409, "Conflict"));
+        let result = reconcile(&job(assigned, json!({"managedBy": recorded})), &context).await;
+        assert!(matches!(result, Err(ReconcileError::Apply(ApplyError::Stale))), "{result:?}");
+        assert_eq!(requests.made(), [CLAIM]);
+    }
+}
+
+#[tokio::test]
+async fn a_job_is_claimed_before_its_first_child_is_created() {
+    let requests = Requests::default();
+    let context = requests.context(|method| match *method {
+        Method::PATCH => {
+            (200, serde_json::to_value(job(None, json!({"managedBy": OWN, "state": "Pending"}))).unwrap())
+        }
+        _ => failure(403, "Forbidden"),
+    });
+    reconcile(&job(None, json!({})), &context).await.unwrap();
+    let made = requests.made();
+    assert_eq!(
+        made[..2],
+        [CLAIM.to_owned(), "POST /api/v1/namespaces/team/configmaps".to_owned()],
+        "{made:?}"
+    );
+}
+
+#[tokio::test]
+async fn a_finished_job_without_a_manager_is_not_touched() {
+    let condition = |kind: &str, value: &str| {
+        json!({"type": kind, "status": value, "reason": "Complete", "message": "", "observedGeneration": 1,
+            "lastTransitionTime": "2026-01-01T00:00:00Z"})
+    };
+    let all: Vec<Value> = [
+        ("Ready", "True"),
+        ("Reconciling", "False"),
+        ("Stalled", "False"),
+        ("Finished", "True"),
+        ("Complete", "True"),
+        ("Failed", "False"),
+    ]
+    .map(|(kind, value)| condition(kind, value))
+    .into();
+    let status = json!({"observedGeneration": 1, "state": "Complete", "conditions": all});
+    let requests = Requests::default();
+    let context = requests.context(|_| failure(500, "InternalError"));
+    reconcile(&job(None, status), &context).await.unwrap();
+    assert_eq!(requests.made(), [""; 0]);
+}
