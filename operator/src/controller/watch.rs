@@ -114,9 +114,9 @@ impl<'a> Watcher<'a> {
     /// Watches the children of jobs.
     pub fn watch_children(&mut self, children: &ChildStore) {
         let sets = watcher::watcher(self.api::<StatefulSet>(), of_jobs());
-        self.index(sets, &children.stateful_sets, |set| objects::stateful_set(&set));
+        self.index(sets, &children.stateful_sets, Creation::Triggers, |set| objects::stateful_set(&set));
         let pods = watcher::watcher(self.api::<Pod>(), of_jobs());
-        self.index(pods, &children.pods, objects::pod);
+        self.index(pods, &children.pods, Creation::Triggers, objects::pod);
         self.watch_metadata::<Service>(&children.services);
         self.watch_metadata::<PodDisruptionBudget>(&children.disruption_budgets);
         self.watch_metadata::<NetworkPolicy>(&children.network_policies);
@@ -158,7 +158,9 @@ impl<'a> Watcher<'a> {
             + 'static,
     {
         let events = watcher::watcher(self.api::<PartialObjectMeta<K>>(), of_jobs());
-        self.index(events, index, |found: PartialObjectMeta<K>| objects::child(found.meta()));
+        // The operator creates these objects.
+        let convert = |found: PartialObjectMeta<K>| objects::child(found.meta());
+        self.index(events, index, Creation::IsExpected, convert);
     }
 
     /// Keeps an index of the objects of a watch. Triggers the jobs whose objects change.
@@ -166,6 +168,7 @@ impl<'a> Watcher<'a> {
         &mut self,
         events: impl Stream<Item = Result<Event<K>, watcher::Error>> + Send + 'static,
         index: &Arc<Index<T>>,
+        creation: Creation,
         convert: fn(K) -> T,
     ) where
         K: Resource<DynamicType = ()> + Send + 'static,
@@ -173,8 +176,10 @@ impl<'a> Watcher<'a> {
     {
         let (index, triggers) = (Arc::clone(index), self.triggers.clone());
         self.spawn(events, move |event| {
-            if let Some(event) = convert_event(event, convert) {
-                for job in index.apply(event) {
+            let Some(event) = convert_event(event, convert) else { return };
+            let is_expected = creation == Creation::IsExpected && index.is_creation(&event);
+            for job in index.apply(event) {
+                if !is_expected {
                     triggers.send(&job);
                 }
             }
@@ -215,6 +220,13 @@ impl<'a> Watcher<'a> {
             }
         });
     }
+}
+
+/// Whether a new object triggers a reconciliation. Changes and deletions always do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Creation {
+    Triggers,
+    IsExpected,
 }
 
 /// Children have the label of their job's UID.

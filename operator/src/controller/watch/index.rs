@@ -53,6 +53,11 @@ impl<T: PartialEq> Index<T> {
         state.objects.get(job)?.get(name).cloned()
     }
 
+    /// Whether an event is that of an object that is not in the index.
+    pub fn is_creation(&self, event: &Event<Entry<T>>) -> bool {
+        matches!(event, Event::Apply(entry) if self.get(&entry.job, &entry.name).is_none())
+    }
+
     /// Applies an event of the watch. Returns the jobs whose objects changed.
     pub fn apply(&self, event: Event<Entry<T>>) -> Vec<Identity> {
         let mut state = self.0.write().unwrap_or_else(PoisonError::into_inner);
@@ -107,8 +112,11 @@ mod tests {
     #[test]
     fn returns_the_jobs_whose_objects_changed() {
         let index = Index::default();
-        assert_eq!(index.apply(Event::Apply(entry("a", "a-0", 1))), [job("a")]);
-        assert_eq!(index.apply(Event::Apply(entry("a", "a-0", 1))), []);
+        let created = Event::Apply(entry("a", "a-0", 1));
+        assert!(index.is_creation(&created));
+        assert_eq!(index.apply(created.clone()), [job("a")]);
+        assert!(!index.is_creation(&created) && !index.is_creation(&Event::Delete(entry("a", "a-1", 1))));
+        assert_eq!(index.apply(created), []);
         assert_eq!(index.apply(Event::Apply(entry("a", "a-0", 2))), [job("a")]);
         assert_eq!(index.apply(Event::Delete(entry("a", "a-1", 0))), []);
         assert_eq!(index.get(&job("a"), "a-0").as_deref(), Some(&2));
