@@ -1,6 +1,13 @@
 //! `crds/datjob.yaml` and `docs/reference.md` are up to date with the types.
 
 use datjob_api::datjob::{DatJob, definition};
+use serde_json::Value;
+
+/// The schema of a DatJob.
+fn schema() -> Value {
+    let definition = serde_json::to_value(definition()).unwrap();
+    definition["spec"]["versions"][0]["schema"]["openAPIV3Schema"].clone()
+}
 
 fn assert_up_to_date(file: &str, expected: &str) {
     let path = format!("{}/../{file}", env!("CARGO_MANIFEST_DIR"));
@@ -25,6 +32,25 @@ fn the_definition_fits_kubectl_apply() {
     assert!(size < 200_000, "{size} bytes");
     let written = serde_yaml::to_string(&definition()).unwrap().len();
     assert!(written < 200_000, "{written} bytes as YAML");
+}
+
+/// Items of lists with a default would differ for ever from what a person applied: tools compare lists as a whole.
+#[test]
+fn items_of_lists_have_no_defaults() {
+    fn search(path: &str, schema: &Value, in_list: bool) -> Vec<String> {
+        let mut found: Vec<String> =
+            (in_list && schema.get("default").is_some()).then(|| path.to_owned()).into_iter().collect();
+        for (name, field) in schema["properties"].as_object().into_iter().flatten() {
+            found.extend(search(&format!("{path}.{name}"), field, in_list));
+        }
+        for (keyword, suffix) in [("items", "[]"), ("additionalProperties", "{}")] {
+            if let Some(below) = schema.get(keyword) {
+                found.extend(search(&format!("{path}{suffix}"), below, in_list || keyword == "items"));
+            }
+        }
+        found
+    }
+    assert_eq!(search("", &schema(), false), Vec::<String>::new());
 }
 
 #[test]
