@@ -1,7 +1,7 @@
 //! `crds/datjob.yaml` and `docs/reference.md` are up to date with the types.
 
 use datjob_api::datjob::{DatJob, definition};
-use serde_json::Value;
+use serde_json::{Value, json};
 
 /// The schema of a DatJob.
 fn schema() -> Value {
@@ -51,6 +51,15 @@ fn items_of_lists_have_no_defaults() {
         found
     }
     assert_eq!(search("", &schema(), false), Vec::<String>::new());
+}
+
+#[test]
+fn names_in_lists_of_pods_are_unique() {
+    for (list, key) in [("env", "name"), ("volumes", "name"), ("volumeMounts", "mountPath")] {
+        let list = &schema()["properties"]["spec"]["properties"]["pod"]["properties"][list];
+        assert_eq!(list["x-kubernetes-list-type"], "map", "{list}");
+        assert_eq!(list["x-kubernetes-list-map-keys"], json!([key]), "{list}");
+    }
 }
 
 #[test]
