@@ -63,6 +63,15 @@ fn names_in_lists_of_pods_are_unique() {
 }
 
 #[test]
+fn a_teacher_has_no_initial_weights() {
+    let pointer = "/properties/spec/properties/training/properties/data/properties/additional/properties/labels/properties/\
+                   teacher/properties/model/properties";
+    let schema = schema();
+    let model = schema.pointer(pointer).unwrap();
+    assert!(model.get("architecture").is_some() && model.get("initialWeights").is_none(), "{model}");
+}
+
+#[test]
 fn fixtures_are_valid_jobs() {
     for manifest in [include_str!("fixtures/minimal.yaml"), include_str!("fixtures/full.yaml")] {
         let json: serde_json::Value = serde_yaml::from_str(manifest).unwrap();

@@ -40,7 +40,7 @@ fn rejects_invalid_manifests_and_names_the_field() {
         (
             "schedule.warmupEpochs",
             json!(1),
-            "warmupEpochs requires decay.piecewise",
+            "warmupEpochs must be at most epochs and requires decay.piecewise",
         ),
         ("optimizer.sgd.momentum", json!(1.5), "spec.training.optimizer.sgd.momentum"),
         ("evaluation.final", json!([]), "spec.training.evaluation.final"),
@@ -77,6 +77,73 @@ fn assert_refused(namespace: &Namespace, prefix: &str, changes: &[(&str, Value)]
     }
     let refusal = namespace.apply(&document).expect_err(&format!("{changes:?} is accepted"));
     assert!(refusal.contains(expected), "{changes:?}: {refusal}");
+}
+
+#[test]
+fn rejects_fields_of_the_training_that_contradict_each_other() {
+    let namespace = Namespace::new("contradictory");
+    let volume = |path: &str| json!({"volume": {"persistentVolumeClaim": {"claimName": "c"}, "path": path}});
+    let teacher = |field: &str, value: Value| {
+        let mut model = json!({"architecture": "small-cnn"});
+        model[field] = value;
+        let labels = json!({"teacher": {"model": model, "weights": volume("teacher.pt")}});
+        json!({"source": volume("edm.npz"), "labels": labels})
+    };
+    let (fgsm, pgd) = (("attack", json!({"fgsm": {}})), ("attack", json!({"pgd": {}})));
+    let n_fgsm = ("attack", json!({"nFgsm": {}}));
+    let l2 = ("threatModel", json!({"norm": "L2", "epsilon": "0.5"}));
+    let trades = ("objective", json!({"trades": {}}));
+    let mart = ("objective", json!({"mart": {}}));
+    let smoothing = ("smoothing", json!({"sigma": 0.25}));
+    let target = |name: &str| ("evaluation.target", json!({"attack": name, "accuracy": 40}));
+    let cases: [(Vec<(&str, Value)>, &str); 16] = [
+        (vec![fgsm.clone(), l2.clone()], "attack.fgsm and attack.nFgsm require threatModel.norm Linf"),
+        (vec![n_fgsm.clone(), l2], "attack.fgsm and attack.nFgsm require threatModel.norm Linf"),
+        (vec![fgsm.clone(), trades.clone()], "attack.fgsm and attack.nFgsm require threatModel.norm Linf"),
+        (vec![n_fgsm, mart], "attack.fgsm and attack.nFgsm require threatModel.norm Linf"),
+        (vec![fgsm, smoothing.clone()], "attack.fgsm and attack.nFgsm require threatModel.norm Linf"),
+        (vec![pgd.clone(), trades, smoothing], "smoothing requires objective.crossEntropy"),
+        (
+            vec![pgd, ("catastrophicOverfitting", json!({}))],
+            "catastrophicOverfitting requires attack.fgsm or attack.nFgsm",
+        ),
+        (vec![("data.imageSize", json!(64))], "imageSize requires dataset image-folder or webdataset"),
+        (
+            vec![("data.augmentation", json!({"crop": 2, "randomResizedCrop": {}}))],
+            "crop and randomResizedCrop are mutually exclusive",
+        ),
+        (
+            vec![
+                ("data.dataset", json!("webdataset")),
+                ("data.additional", json!({"source": volume("edm.npz")})),
+            ],
+            "additional is unsupported with dataset image-folder and webdataset",
+        ),
+        (
+            vec![("data.additional", teacher("stem", json!("ImageNet")))],
+            "stem requires architecture resnet18",
+        ),
+        (
+            vec![("data.additional", teacher("initialWeights", json!({"source": volume("w.pt")})))],
+            "unknown field \"spec.training.data.additional.labels.teacher.model.initialWeights\"",
+        ),
+        (vec![target("pgd-20")], "target.attack must be the name of an attack of evaluation.final"),
+        (vec![("data.source", volume("../other"))], "path must be relative to the root of the volume"),
+        (
+            vec![("model.initialWeights", json!({"source": volume("/w.pt")}))],
+            "path must be relative to the root of the volume",
+        ),
+        (
+            vec![(
+                "data.source",
+                json!({"http": {"url": "https://me:secret@host/x.tar", "sha256": "0".repeat(64)}}),
+            )],
+            "spec.training.data.source.http.url",
+        ),
+    ];
+    for (changes, expected) in cases {
+        assert_refused(&namespace, "spec.training", &changes, expected);
+    }
 }
 
 #[test]
