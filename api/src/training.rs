@@ -21,6 +21,7 @@ mod evaluation;
 pub(crate) mod model;
 mod objective;
 mod optimizer;
+mod rules;
 mod schedule;
 mod source;
 mod warnings;
@@ -45,18 +46,7 @@ pub use source::{
 
 /// What to train and how. Immutable.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
-#[schemars(extend("x-kubernetes-validations" = [
-    {
-        "rule": "self == oldSelf",
-        "message": "spec.training is immutable; create a new DatJob for another training"
-    },
-    {
-        "rule": "self.threatModel.norm != 'Linf' || [has(self.attack.pgd) && has(self.attack.pgd.stepSize) ? self.attack.pgd.stepSize : '0', has(self.attack.fgsm) && has(self.attack.fgsm.stepSize) ? self.attack.fgsm.stepSize : '0', has(self.attack.nFgsm) && has(self.attack.nFgsm.stepSize) ? self.attack.nFgsm.stepSize : '0'].all(size, !size.matches('^[0-9]{1,6}(\\\\.[0-9]{1,12})?(/[1-9][0-9]{0,5})?$') || (size.contains('/') ? double(size.split('/')[0]) / double(size.split('/')[1]) : double(size)) <= 1.0)",
-        "message": "spec.training.attack.*.stepSize must be at most 1 with norm Linf, in units of the pixel range [0, 1]; for \
-            example \"2/255\"",
-        "fieldPath": ".attack"
-    }
-]))]
+#[schemars(extend("x-kubernetes-validations" = rules::training_schema()))]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct Training {
     /// Seed of all random numbers but the validation split: initial weights, order of images, augmentation, attacks. From

@@ -128,6 +128,16 @@ fn additional_files_are_mounted_or_their_port_is_open() {
     assert!(!serde_json::to_string(&pod).unwrap().contains("initial-weights"));
 }
 
+/// The kubelet creates a missing subPath on the volume, also through a read-only mount.
+#[test]
+fn a_path_on_a_volume_is_not_created_by_its_mount() {
+    assert!(FULL.contains("path: cifar10"), "the fixture has changed");
+    let pod = children(FULL, None).stateful_set.unwrap().spec.unwrap().template.spec.unwrap();
+    let mounts = pod.containers[0].volume_mounts.clone().unwrap();
+    let data = mounts.iter().find(|mount| mount.mount_path == "/data").unwrap();
+    assert_eq!((data.read_only, data.sub_path.as_deref()), (Some(true), None));
+}
+
 #[test]
 fn a_shared_claim_for_data_and_checkpoints_is_attached_writable() {
     let children = children(&FULL.replace("claimName: datasets", "claimName: checkpoints"), None);

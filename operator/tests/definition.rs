@@ -1,6 +1,13 @@
 //! `crds/datjob.yaml` and `docs/reference.md` are up to date with the types.
 
 use datjob_api::datjob::{DatJob, definition};
+use serde_json::{Value, json};
+
+/// The schema of a DatJob.
+fn schema() -> Value {
+    let definition = serde_json::to_value(definition()).unwrap();
+    definition["spec"]["versions"][0]["schema"]["openAPIV3Schema"].clone()
+}
 
 fn assert_up_to_date(file: &str, expected: &str) {
     let path = format!("{}/../{file}", env!("CARGO_MANIFEST_DIR"));
@@ -25,6 +32,43 @@ fn the_definition_fits_kubectl_apply() {
     assert!(size < 200_000, "{size} bytes");
     let written = serde_yaml::to_string(&definition()).unwrap().len();
     assert!(written < 200_000, "{written} bytes as YAML");
+}
+
+/// Items of lists with a default would differ for ever from what a person applied: tools compare lists as a whole.
+#[test]
+fn items_of_lists_have_no_defaults() {
+    fn search(path: &str, schema: &Value, in_list: bool) -> Vec<String> {
+        let mut found: Vec<String> =
+            (in_list && schema.get("default").is_some()).then(|| path.to_owned()).into_iter().collect();
+        for (name, field) in schema["properties"].as_object().into_iter().flatten() {
+            found.extend(search(&format!("{path}.{name}"), field, in_list));
+        }
+        for (keyword, suffix) in [("items", "[]"), ("additionalProperties", "{}")] {
+            if let Some(below) = schema.get(keyword) {
+                found.extend(search(&format!("{path}{suffix}"), below, in_list || keyword == "items"));
+            }
+        }
+        found
+    }
+    assert_eq!(search("", &schema(), false), Vec::<String>::new());
+}
+
+#[test]
+fn names_in_lists_of_pods_are_unique() {
+    for (list, key) in [("env", "name"), ("volumes", "name"), ("volumeMounts", "mountPath")] {
+        let list = &schema()["properties"]["spec"]["properties"]["pod"]["properties"][list];
+        assert_eq!(list["x-kubernetes-list-type"], "map", "{list}");
+        assert_eq!(list["x-kubernetes-list-map-keys"], json!([key]), "{list}");
+    }
+}
+
+#[test]
+fn a_teacher_has_no_initial_weights() {
+    let pointer = "/properties/spec/properties/training/properties/data/properties/additional/properties/labels/properties/\
+                   teacher/properties/model/properties";
+    let schema = schema();
+    let model = schema.pointer(pointer).unwrap();
+    assert!(model.get("architecture").is_some() && model.get("initialWeights").is_none(), "{model}");
 }
 
 #[test]

@@ -34,6 +34,7 @@ pub mod config;
 pub mod http;
 pub mod metrics;
 pub mod plan;
+pub mod volumes;
 pub mod workers;
 
 pub use board::Board;
@@ -125,6 +126,7 @@ async fn prepare_training(
         board.succeeded(results);
         return Ok(None);
     }
+    config.check_volumes(&training).map_err(|e| (FailureReason::Data, e.to_string()))?;
     if config.downloads {
         fetch_data(config, board, &training).await?;
     }

@@ -30,7 +30,7 @@ pub fn definition() -> CustomResourceDefinition {
             if let Some(pod) = property(root, "spec").and_then(|spec| property(spec, "pod")) {
                 add_quantity_patterns(pod);
             }
-            root.x_kubernetes_validations.get_or_insert_default().extend(name_rules());
+            root.x_kubernetes_validations.get_or_insert_default().push(name_rule());
             if let Some(status) = property(root, "status") {
                 // kstatus treats an object without status as current. -1 marks it as not observed.
                 status.default = Some(JSON(serde_json::json!({"observedGeneration": -1})));
@@ -62,8 +62,13 @@ fn remove_descriptions(schema: &mut JSONSchemaProps) {
 }
 
 /// Adds the syntax of quantities, such as 500m and 2Gi. In `spec.pod` only they are integers or strings.
+///
+/// The description of the quantities in `resources` is 2,400 characters long.
 fn add_quantity_patterns(schema: &mut JSONSchemaProps) {
     if schema.x_kubernetes_int_or_string == Some(true) {
+        if schema.description.as_ref().is_some_and(|description| description.starts_with("Quantity is ")) {
+            schema.description = Some("Quantity, for example 500m or 2Gi.".into());
+        }
         let number = r"([0-9]+(\.[0-9]*)?|\.[0-9]+)";
         schema.pattern = Some(format!("^[+-]?{number}([KMGTPE]i|[numkMGTPE]|[eE][+-]?{number})?$"));
     }
@@ -98,18 +103,13 @@ fn add_union_rules(schema: &mut JSONSchemaProps) {
     }
 }
 
-fn name_rules() -> [ValidationRule; 2] {
-    [
-        rule(
-            "self.metadata.name.matches('^[a-z]([-a-z0-9]*[a-z0-9])?$')",
-            "metadata.name must start with a lower-case letter, end with a letter or digit, and contain only lower-case \
-             letters, digits and '-', because a Service has the same name",
+/// One rule for characters and length, because the API server evaluates it at every write.
+fn name_rule() -> ValidationRule {
+    rule(
+        format!("self.metadata.name.matches('^[a-z]([-a-z0-9]{{0,{}}}[a-z0-9])?$')", MAX_NAME_LENGTH - 2),
+        format!(
+            "metadata.name must have at most {MAX_NAME_LENGTH} lower-case letters, digits and '-', start with a letter and end \
+             with a letter or digit, because a Service and a pod label are named after it"
         ),
-        rule(
-            format!("self.metadata.name.size() <= {MAX_NAME_LENGTH}"),
-            format!(
-                "metadata.name must have at most {MAX_NAME_LENGTH} characters, because a pod label is derived from it"
-            ),
-        ),
-    ]
+    )
 }

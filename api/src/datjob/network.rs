@@ -26,12 +26,12 @@ impl Default for NetworkPolicy {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Egress {
-    /// Destinations, at most 64. All destinations if empty.
-    #[serde(default)]
+    /// Destinations, at most 64. Defaults to all destinations.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 64))]
     pub to: Vec<NetworkPolicyPeer>,
-    /// Destination ports, at most 64. All ports if empty.
-    #[serde(default)]
+    /// Destination ports, at most 64. Defaults to all ports.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 64))]
     pub ports: Vec<NetworkPolicyPort>,
 }

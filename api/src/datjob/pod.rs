@@ -14,6 +14,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::{contract, training::ClaimReference};
 
+mod schema;
+
 /// Options of the trainer pods. Each field has the meaning of the pod's or container's field of the same name.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", default)]
@@ -24,6 +26,7 @@ pub struct PodOptions {
     pub image: String,
     /// Image pull policy: Always, IfNotPresent or Never. Defaults to Always for the tag latest, otherwise IfNotPresent.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(schema_with = "schema::pull_policy")]
     pub image_pull_policy: Option<String>,
     /// Secrets with the credentials for pulling images, at most 16.
     #[schemars(length(max = 16))]
@@ -53,21 +56,26 @@ pub struct PodOptions {
     /// Name of the ServiceAccount of the pods. Its token is never mounted.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub service_account_name: Option<String>,
-    /// Environment variables of the trainer container, at most 128. Names that start with `DATJOB_` are reserved,
-    /// except `DATJOB_LOG`, which sets the log level. `OMP_NUM_THREADS` sets the CPU threads of a worker; by default the
-    /// workers of a pod share the cores of its CPU limit.
-    #[schemars(length(max = 128))]
+    /// Environment variables of the trainer container, at most 128, with distinct names. Names that start with `DATJOB_`
+    /// are reserved, except `DATJOB_LOG`, which sets the log level. `OMP_NUM_THREADS` sets the CPU threads of a worker;
+    /// by default the workers of a pod share the cores of its CPU limit.
+    #[schemars(length(max = 128), extend("x-kubernetes-validations" = [schema::env_names()]))]
+    #[schemars(extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["name"]))]
     pub env: Vec<EnvVar>,
-    /// Additional volumes of the pods, at most 32.
+    /// Additional volumes of the pods, at most 32, with distinct names.
     #[schemars(length(max = 32))]
+    #[schemars(extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["name"]))]
     pub volumes: Vec<Volume>,
-    /// Mounts of `volumes` in the trainer container, at most 32.
+    /// Mounts of `volumes` in the trainer container, at most 32, with distinct paths.
     #[schemars(length(max = 32))]
+    #[schemars(extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["mountPath"]))]
     pub volume_mounts: Vec<VolumeMount>,
-    /// Additional labels of the pods. Keys under `datjob.io`, `app.kubernetes.io`, `apps.kubernetes.io` and
+    /// Additional labels of the pods, at most 64. Keys under `datjob.io`, `app.kubernetes.io`, `apps.kubernetes.io` and
     /// `statefulset.kubernetes.io`, and the key `controller-revision-hash`, are reserved.
+    #[schemars(extend("maxProperties" = 64, "x-kubernetes-validations" = [schema::label_keys()]))]
     pub labels: BTreeMap<String, String>,
-    /// Additional annotations of the pods. Keys under `datjob.io` are reserved.
+    /// Additional annotations of the pods, at most 64. Keys under `datjob.io` are reserved.
+    #[schemars(extend("maxProperties" = 64, "x-kubernetes-validations" = [schema::annotation_keys()]))]
     pub annotations: BTreeMap<String, String>,
     /// Size limit of `/dev/shm`, for example 8Gi. Defaults to the limit of the container runtime, usually 64 MiB.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -135,10 +143,7 @@ impl Default for PodOptions {
 
 /// Volume that the pods can mount. hostPath is not supported.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
-#[schemars(extend("x-kubernetes-validations" = [{
-    "rule": "[has(self.persistentVolumeClaim), has(self.configMap), has(self.secret), has(self.emptyDir)].filter(x, x).size() == 1",
-    "message": "set exactly one of: persistentVolumeClaim, configMap, secret, emptyDir"
-}]))]
+#[schemars(extend("x-kubernetes-validations" = schema::volume()))]
 #[serde(rename_all = "camelCase")]
 pub struct Volume {
     /// Name of the volume, referenced by `volumeMounts`. Names that start with `datjob-` are reserved.

@@ -1,7 +1,8 @@
 //! `data.additional`: additional images for training.
 
-use schemars::JsonSchema;
+use schemars::{JsonSchema, Schema};
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
 
 use super::{FileSource, Model};
 
@@ -47,11 +48,19 @@ pub struct Nothing {}
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct Teacher {
-    /// Network of the teacher, without `initialWeights`.
+    /// Network of the teacher.
+    #[schemars(transform = remove_initial_weights)]
     pub model: Model,
     /// Weights of the teacher: safetensors, or a state dict from torch.save. `dat-trainer run --teacher-weights FILE`
     /// overrides it.
     pub weights: FileSource,
+}
+
+/// The weights of a teacher are [`Teacher::weights`].
+fn remove_initial_weights(model: &mut Schema) {
+    if let Some(properties) = model.get_mut("properties").and_then(Value::as_object_mut) {
+        properties.remove("initialWeights");
+    }
 }
 
 impl Default for Labels {

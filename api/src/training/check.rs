@@ -1,6 +1,9 @@
 //! Validation of the training spec: bounds of the schema, and rules that a schema cannot express. Pure.
 
-use super::{Attack, Decay, Epsilon, Norm, Objective, Training};
+use super::{
+    Attack, Epsilon, Norm, Training,
+    rules::{AUGMENTATION, DATA, EVALUATION, MODEL, Rule, SCHEDULE, TRAINING},
+};
 
 mod bounds;
 mod data;
@@ -39,33 +42,21 @@ impl Training {
     /// Checks the bounds of the schema, combinations of fields and the world size.
     pub fn check(&self, topology: Topology) -> Result<(), InvalidTraining> {
         self.check_bounds()?;
-        self.check_schedule()?;
-        self.check_data()?;
+        Rule::check(&TRAINING, self, "")?;
+        Rule::check(&MODEL, &self.model, "model.")?;
+        Rule::check(&DATA, &self.data, "data.")?;
+        Rule::check(&AUGMENTATION, &self.data.augmentation, "data.augmentation.")?;
+        Rule::check(&SCHEDULE, &self.schedule, "schedule.")?;
+        Rule::check(&EVALUATION, &self.evaluation, "evaluation.")?;
+        self.check_source()?;
+        self.check_files()?;
         self.check_epsilons()?;
         self.check_evaluation()?;
-        self.check_model()?;
-        self.check_attack()?;
         self.check_backend(topology)?;
-        self.check_exchange()?;
-        self.check_files()?;
-        self.check_additional()?;
         self.check_world(topology.world_size())?;
         // The trainer checks what depends on the user's files.
         let contents = self.data.dataset.contents();
         contents.map_or(Ok(()), |contents| self.check_contents(&contents, topology.world_size()))
-    }
-
-    fn check_model(&self) -> Result<(), InvalidTraining> {
-        if self.model.supports_stem() {
-            return Ok(());
-        }
-        let architecture = self.model.architecture;
-        refuse(
-            "model.stem",
-            &format!(
-                "{architecture} supports only the default stem; remove the field, or use resnet18, resnet34 or resnet50"
-            ),
-        )
     }
 
     fn check_backend(&self, Topology { workers, gpus, .. }: Topology) -> Result<(), InvalidTraining> {
@@ -84,39 +75,6 @@ impl Training {
         refuse("communication.backend", &problem)
     }
 
-    /// Checks options of the exchange between ranks.
-    fn check_exchange(&self) -> Result<(), InvalidTraining> {
-        if self.schedule.local_steps() == 1 {
-            return Ok(());
-        }
-        if self.communication.compression.is_some() {
-            return refuse(
-                "communication.compression",
-                "cannot be combined with schedule.localSteps, which averages weights instead of gradients; remove one of \
-                 the two",
-            );
-        }
-        if self.attack.overlap {
-            return refuse(
-                "attack.overlap",
-                "cannot be combined with schedule.localSteps, which averages weights instead of gradients; remove one of \
-                 the two",
-            );
-        }
-        Ok(())
-    }
-
-    fn check_schedule(&self) -> Result<(), InvalidTraining> {
-        let schedule = &self.schedule;
-        if matches!(schedule.decay(), Decay::Cyclic(_)) && schedule.warmup_epochs > 0 {
-            return refuse(
-                "schedule.warmupEpochs",
-                "requires decay.piecewise or decay.cosine; decay.cyclic has no separate warm-up",
-            );
-        }
-        check_at_most("schedule.warmupEpochs", schedule.warmup_epochs, schedule.epochs, "schedule.epochs")
-    }
-
     fn check_epsilons(&self) -> Result<(), InvalidTraining> {
         let max = self.max_epsilon();
         let check = |field: &str, epsilon: Option<&Epsilon>| check_size(field, epsilon, max);
@@ -132,42 +90,6 @@ impl Training {
         match self.threat_model.norm {
             Norm::Linf => 1.0,
             Norm::L2 => 100.0,
-        }
-    }
-
-    /// Checks the combination of attack, norm and objective.
-    fn check_attack(&self) -> Result<(), InvalidTraining> {
-        if self.smoothing.is_some() && !matches!(self.objective, Objective::CrossEntropy(_)) {
-            return refuse("smoothing", "requires objective.crossEntropy; use it, or remove smoothing");
-        }
-        match self.attack.method {
-            Attack::Pgd(_) => self.check_multi_step_attack(),
-            Attack::Fgsm(_) | Attack::NFgsm(_) => self.check_single_step_attack(),
-        }
-    }
-
-    fn check_multi_step_attack(&self) -> Result<(), InvalidTraining> {
-        if self.catastrophic_overfitting.is_some() {
-            return refuse(
-                "catastrophicOverfitting",
-                "requires attack.fgsm or attack.nFgsm; remove the field",
-            );
-        }
-        Ok(())
-    }
-
-    fn check_single_step_attack(&self) -> Result<(), InvalidTraining> {
-        if self.smoothing.is_some() {
-            return refuse("smoothing", "requires attack.pgd; use it, or remove smoothing");
-        }
-        if self.threat_model.norm == Norm::L2 {
-            return refuse("attack", "fgsm and nFgsm support only norm Linf; use pgd");
-        }
-        match self.objective {
-            Objective::CrossEntropy(_) => Ok(()),
-            Objective::Trades(_) | Objective::Mart(_) => {
-                refuse("attack", "objective.trades and objective.mart require pgd; use pgd")
-            }
         }
     }
 

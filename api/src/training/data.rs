@@ -3,10 +3,14 @@
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::{Additional, Dataset, Source};
+use super::{
+    Additional, Dataset, Source,
+    rules::{AUGMENTATION, DATA, Rule},
+};
 
 /// Images for training, validation and test.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[schemars(extend("x-kubernetes-validations" = Rule::schema(&DATA)))]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct Data {
     /// Data set. image-folder: JPEG files in `train/CLASS/` and `val/CLASS/` (or `test/CLASS/`). webdataset: JPEG files
@@ -51,6 +55,7 @@ fn is_zero(seed: &u64) -> bool {
 
 /// Augmentation of the training images.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[schemars(extend("x-kubernetes-validations" = Rule::schema(&AUGMENTATION)))]
 #[serde(rename_all = "camelCase", deny_unknown_fields, default)]
 pub struct Augmentation {
     /// Number of zero pixels to pad on each side before a random crop, from 0 to 16. Defaults to 4 for CIFAR, otherwise

@@ -5,11 +5,15 @@ use std::{collections::VecDeque, str::FromStr};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::Pgd;
+use super::{
+    Pgd,
+    rules::{EVALUATION, Rule},
+};
 use crate::{epsilon::Epsilon, report::Results};
 
 /// Evaluations during training and at the end.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[schemars(extend("x-kubernetes-validations" = Rule::schema(&EVALUATION)))]
 #[serde(rename_all = "camelCase", deny_unknown_fields, default)]
 pub struct Evaluation {
     /// Number of epochs between evaluations on the validation split, from 1 to 10000. Defaults to 1. The last epoch is

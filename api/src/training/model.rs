@@ -5,10 +5,14 @@ use std::{fmt, str::FromStr};
 use schemars::JsonSchema;
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de::Error as _};
 
-use super::{Dataset, FileSource};
+use super::{
+    Dataset, FileSource,
+    rules::{MODEL, Rule},
+};
 
 /// Network to train.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[schemars(extend("x-kubernetes-validations" = Rule::schema(&MODEL)))]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct Model {
     /// Architecture: small-cnn, resnet18, resnet34, resnet50, preact-resnet18 or wide-resnet-DEPTH-WIDTH, for example
@@ -48,13 +52,6 @@ pub struct InitialWeights {
 /// Whether a field has its default. The JSON then omits it, so that hashes of older specs do not change.
 fn is_default<T: Default + PartialEq>(value: &T) -> bool {
     *value == T::default()
-}
-
-impl Model {
-    /// Whether the architecture supports the stem.
-    pub fn supports_stem(&self) -> bool {
-        self.stem == Stem::default() || self.architecture.has_variable_stem()
-    }
 }
 
 impl From<Architecture> for Model {

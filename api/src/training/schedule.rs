@@ -3,20 +3,11 @@
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use super::rules::{Rule, SCHEDULE};
+
 /// Epochs, batch size and learning rate.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
-#[schemars(extend("x-kubernetes-validations" = [
-    {
-        "rule": "self.warmupEpochs == 0 || (has(self.decay) && !has(self.decay.cyclic))",
-        "message": "warmupEpochs requires decay.piecewise or decay.cosine; decay.cyclic has no separate warm-up",
-        "fieldPath": ".warmupEpochs"
-    },
-    {
-        "rule": "self.warmupEpochs <= self.epochs",
-        "message": "warmupEpochs must be at most epochs",
-        "fieldPath": ".warmupEpochs"
-    }
-]))]
+#[schemars(extend("x-kubernetes-validations" = Rule::schema(&SCHEDULE)))]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct Schedule {
     /// Number of passes over the training images, from 1 to 100000.

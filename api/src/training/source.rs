@@ -3,7 +3,10 @@
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::Training;
+use super::{
+    Training,
+    rules::{Rule, VOLUME_FILE, VOLUME_SOURCE},
+};
 
 /// Source of the data set's files. Exactly one member.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
@@ -22,6 +25,7 @@ pub enum Source {
 
 /// Directory on a volume.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[schemars(extend("x-kubernetes-validations" = Rule::schema(&VOLUME_SOURCE)))]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct VolumeSource {
     /// PersistentVolumeClaim in the job's namespace. Every pod mounts it read-only.
@@ -55,7 +59,7 @@ pub struct ImageSource {
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct HttpSource {
     /// URL of the file, without a user or a password. For a data set, the file is a tar or tar.gz archive.
-    #[schemars(length(max = 2048), regex(pattern = "^https?://"))]
+    #[schemars(length(max = 2048), regex(pattern = "^https?://[^/?#@]+([/?#]|$)"))]
     pub url: String,
     /// SHA-256 of the file, as 64 lower-case hexadecimal digits.
     #[schemars(regex(pattern = "^[0-9a-f]{64}$"))]
@@ -73,7 +77,7 @@ pub struct ObjectStoreSource {
     /// URL of a store other than AWS, for example https://minio.example.com:9000. Requests use path-style URLs.
     /// Defaults to AWS.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(length(max = 2048), regex(pattern = "^https?://"))]
+    #[schemars(length(max = 2048), regex(pattern = "^https?://[^/?#@]+([/?#]|$)"))]
     pub endpoint: Option<String>,
     /// Region of the bucket. Defaults to us-east-1.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -113,6 +117,7 @@ pub enum FileSource {
 
 /// File on a volume.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[schemars(extend("x-kubernetes-validations" = Rule::schema(&VOLUME_FILE)))]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct VolumeFile {
     /// PersistentVolumeClaim in the job's namespace. Every pod mounts it read-only.

@@ -23,7 +23,8 @@ impl FileError {
     }
 }
 
-fn advice(error: &io::Error) -> &'static str {
+/// The fix of an error, after a semicolon.
+pub(crate) fn advice(error: &io::Error) -> &'static str {
     match error.kind() {
         ErrorKind::PermissionDenied => {
             "; the trainer does not run as root: set spec.pod.fsGroup or spec.pod.runAsUser to an ID that can access \

@@ -40,6 +40,7 @@ mod soundness;
 mod split;
 mod standard_files;
 mod tally;
+pub mod volume;
 mod webdataset;
 pub mod weights;
 

@@ -47,7 +47,7 @@ pub struct Config {
     pub store_port: u16,
     /// Where the training spec is from.
     pub training: TrainingSource,
-    /// Directory of the data set's files.
+    /// Directory of the data set's files; in a cluster, the mount of a volume that has them below its path.
     pub data: PathBuf,
     /// Whether an HTTP source or the objects of a store are fetched into `data`.
     pub downloads: bool,

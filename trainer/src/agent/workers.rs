@@ -219,7 +219,7 @@ fn assignment(config: &Config, training: &Training, world: &World, local_rank: u
     Assignment {
         job_uid: config.job_uid.clone(),
         training: training.clone(),
-        data: config.data.clone(),
+        data: config.data_directory(training),
         files: config.files(training),
         checkpoints: config.job_directory(),
         checkpoints_below_volume: PathBuf::from(&config.job_uid),

@@ -1,46 +1,19 @@
-//! Validation of `data`, and of fields that depend on the numbers of images and classes. Pure.
+//! Validation of `data.source`, and of fields that depend on the numbers of images and classes. Pure.
 
 use super::{InvalidTraining, check_at_most, refuse};
-use crate::training::{Contents, FinalAttack, HttpSource, ObjectStoreSource, Objective, Source, Training};
+use crate::training::{
+    Contents, FinalAttack, HttpSource, ObjectStoreSource, Source, Training,
+    rules::{Rule, VOLUME_SOURCE},
+};
 
 impl Training {
-    pub(super) fn check_data(&self) -> Result<(), InvalidTraining> {
-        let data = &self.data;
-        if data.image_size.is_some() && !data.dataset.is_encoded() {
-            let name = data.dataset.name();
-            return refuse(
-                "data.imageSize",
-                &format!(
-                    "unsupported with {name}, whose images have a fixed size; remove the field, or use image-folder or \
-                     webdataset"
-                ),
-            );
-        }
-        self.check_augmentation()?;
-        match &data.source {
+    pub(super) fn check_source(&self) -> Result<(), InvalidTraining> {
+        match &self.data.source {
+            Source::Volume(volume) => Rule::check(&VOLUME_SOURCE, volume, "data.source.volume."),
             Source::Http(http) => check_http("data.source.http", http),
             Source::ObjectStore(store) => check_object_store(store),
-            Source::Volume(_) | Source::Image(_) => Ok(()),
+            Source::Image(_) => Ok(()),
         }
-    }
-
-    fn check_augmentation(&self) -> Result<(), InvalidTraining> {
-        let written = &self.data.augmentation;
-        let needs_one_label = matches!(self.objective, Objective::Mart(_)) || self.smoothing.is_some();
-        if written.cut_mix.is_some() && needs_one_label {
-            return refuse(
-                "data.augmentation.cutMix",
-                "requires objective.crossEntropy or objective.trades, without smoothing; objective.mart and smoothing \
-                 need one label per image",
-            );
-        }
-        if written.random_resized_crop.is_some() && written.crop.is_some() {
-            return refuse(
-                "data.augmentation",
-                "crop and randomResizedCrop are mutually exclusive; remove one of them",
-            );
-        }
-        Ok(())
     }
 
     /// Checks fields that depend on the numbers of images and classes. The trainer calls it for the user's files.

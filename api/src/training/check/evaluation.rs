@@ -15,9 +15,7 @@ impl Training {
             );
             return refuse("evaluation.final", &problem);
         }
-        self.check_sweep()?;
-        self.check_certify()?;
-        self.check_target()
+        self.check_sweep()
     }
 
     fn check_sweep(&self) -> Result<(), InvalidTraining> {
@@ -25,31 +23,6 @@ impl Training {
         radii.into_iter().try_for_each(|(index, epsilon)| {
             check_size(&format!("evaluation.sweep.epsilon[{index}]"), Some(epsilon), self.max_epsilon())
         })
-    }
-
-    fn check_certify(&self) -> Result<(), InvalidTraining> {
-        if self.evaluation.certify.is_some() && self.certified_sigma().is_none() {
-            return refuse(
-                "evaluation.certify.sigma",
-                "required without smoothing; set the standard deviation of the noise",
-            );
-        }
-        Ok(())
-    }
-
-    fn check_target(&self) -> Result<(), InvalidTraining> {
-        let Some(target) = &self.evaluation.target else { return Ok(()) };
-        let names: Vec<String> = self.evaluation.final_.iter().map(FinalAttack::name).collect();
-        match &target.attack {
-            Some(name) if !names.contains(name) => refuse(
-                "evaluation.target.attack",
-                &format!(
-                    "unknown attack {name:?}; expected one of evaluation.final ({}), or no value for the worst case",
-                    names.join(", ")
-                ),
-            ),
-            _ => Ok(()),
-        }
     }
 
     fn check_step_sizes(&self) -> Result<(), InvalidTraining> {

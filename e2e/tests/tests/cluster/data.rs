@@ -58,6 +58,24 @@ fn trains_on_a_directory_of_a_volume() {
     let source = json!({"volume": {"persistentVolumeClaim": {"claimName": "data"}, "path": "sets/fm"}});
     namespace.apply(&job_with_source("from-volume", source)).expect("the job is accepted");
     namespace.wait_for_condition("from-volume", "Complete", 600);
+
+    let missing = json!({"volume": {"persistentVolumeClaim": {"claimName": "data"}, "path": "sets/cifar"}});
+    namespace.apply(&job_with_source("missing-path", missing)).expect("the job is accepted");
+    let object = namespace.wait_for_condition("missing-path", "Failed", 300);
+    let failed = job::condition(&object, "Failed").expect("the condition exists");
+    assert_eq!(failed["reason"], "DataFailure");
+    let message = failed["message"].as_str().expect("a sentence");
+    let expected = "spec.training.data.source.volume.path: directory \"sets/cifar\" not found on the volume of \
+                    PersistentVolumeClaim \"data\"";
+    assert!(message.contains(expected), "{message}");
+    // Neither operator nor kubelet has created the directory.
+    let volume = json!({"persistentVolumeClaim": {"claimName": "data"}});
+    let script = "test -d /work/sets/fm && test ! -e /work/sets/cifar";
+    namespace.apply(&data_image_pod("check", volume, script)).expect("the pod is created");
+    wait_until("check of the volume", 120, || match namespace.get("pod", "check") {
+        Some(pod) if pod["status"]["phase"] == "Succeeded" => Ok(()),
+        other => Err(format!("the pod is {other:?}")),
+    });
 }
 
 #[test]

@@ -39,7 +39,11 @@ fn rejects_invalid_manifests_and_names_the_field() {
         ("data.dataset", json!("imagenet"), "spec.training.data.dataset"),
         ("schedule.batchSize", json!(1), "spec.training.schedule.batchSize"),
         ("schedule.epochs", json!(0), "spec.training.schedule.epochs"),
-        ("schedule.warmupEpochs", json!(1), "warmupEpochs requires decay.piecewise"),
+        (
+            "schedule.warmupEpochs",
+            json!(1),
+            "warmupEpochs must be at most epochs and requires decay.piecewise",
+        ),
         ("optimizer.sgd.momentum", json!(1.5), "spec.training.optimizer.sgd.momentum"),
         ("evaluation.final", json!([]), "spec.training.evaluation.final"),
         ("seed", json!(-1), "spec.training.seed"),
@@ -57,13 +61,141 @@ fn rejects_invalid_manifests_and_names_the_field() {
         ("spec.pod.resources.limits.memory", json!("2GB"), "spec.pod.resources.limits.memory"),
         ("spec.pod.sharedMemory", json!("1 Gi"), "spec.pod.sharedMemory"),
         ("spec.pod.volumes", json!([{"name": "x", "hostPath": {"path": "/"}}]), "hostPath"),
-        ("metadata.name", json!("1st"), "metadata.name must start with a lower-case letter"),
-        ("metadata.name", json!("a".repeat(53)), "metadata.name must have at most 52 characters"),
+        ("metadata.name", json!("1st"), "metadata.name must have at most 52 lower-case letters"),
+        ("metadata.name", json!("a".repeat(53)), "metadata.name must have at most 52 lower-case letters"),
     ] {
         let mut document = job::small("invalid");
         set(&mut document, path, value.clone());
         let refusal = namespace.apply(&document).expect_err(&format!("{path} = {value} is accepted"));
         assert!(refusal.contains(expected), "{path} = {value}: {refusal}");
+    }
+}
+
+/// Applies a small job with these changes below `prefix`, and checks that the refusal has the expected part.
+fn assert_refused(namespace: &Namespace, prefix: &str, changes: &[(&str, Value)], expected: &str) {
+    let mut document = job::small("invalid");
+    for (path, value) in changes {
+        set(&mut document, &format!("{prefix}.{path}"), value.clone());
+    }
+    let refusal = namespace.apply(&document).expect_err(&format!("{changes:?} is accepted"));
+    assert!(refusal.contains(expected), "{changes:?}: {refusal}");
+}
+
+#[test]
+fn rejects_fields_of_the_training_that_contradict_each_other() {
+    let namespace = Namespace::new("contradictory");
+    let volume = |path: &str| json!({"volume": {"persistentVolumeClaim": {"claimName": "c"}, "path": path}});
+    let teacher = |field: &str, value: Value| {
+        let mut model = json!({"architecture": "small-cnn"});
+        model[field] = value;
+        let labels = json!({"teacher": {"model": model, "weights": volume("teacher.pt")}});
+        json!({"source": volume("edm.npz"), "labels": labels})
+    };
+    let (fgsm, pgd) = (("attack", json!({"fgsm": {}})), ("attack", json!({"pgd": {}})));
+    let n_fgsm = ("attack", json!({"nFgsm": {}}));
+    let l2 = ("threatModel", json!({"norm": "L2", "epsilon": "0.5"}));
+    let trades = ("objective", json!({"trades": {}}));
+    let mart = ("objective", json!({"mart": {}}));
+    let smoothing = ("smoothing", json!({"sigma": 0.25}));
+    let target = |name: &str| ("evaluation.target", json!({"attack": name, "accuracy": 40}));
+    let cases: [(Vec<(&str, Value)>, &str); 16] = [
+        (vec![fgsm.clone(), l2.clone()], "attack.fgsm and attack.nFgsm require threatModel.norm Linf"),
+        (vec![n_fgsm.clone(), l2], "attack.fgsm and attack.nFgsm require threatModel.norm Linf"),
+        (vec![fgsm.clone(), trades.clone()], "attack.fgsm and attack.nFgsm require threatModel.norm Linf"),
+        (vec![n_fgsm, mart], "attack.fgsm and attack.nFgsm require threatModel.norm Linf"),
+        (vec![fgsm, smoothing.clone()], "attack.fgsm and attack.nFgsm require threatModel.norm Linf"),
+        (vec![pgd.clone(), trades, smoothing], "smoothing requires objective.crossEntropy"),
+        (
+            vec![pgd, ("catastrophicOverfitting", json!({}))],
+            "catastrophicOverfitting requires attack.fgsm or attack.nFgsm",
+        ),
+        (vec![("data.imageSize", json!(64))], "imageSize requires dataset image-folder or webdataset"),
+        (
+            vec![("data.augmentation", json!({"crop": 2, "randomResizedCrop": {}}))],
+            "crop and randomResizedCrop are mutually exclusive",
+        ),
+        (
+            vec![
+                ("data.dataset", json!("webdataset")),
+                ("data.additional", json!({"source": volume("edm.npz")})),
+            ],
+            "additional is unsupported with dataset image-folder and webdataset",
+        ),
+        (
+            vec![("data.additional", teacher("stem", json!("ImageNet")))],
+            "stem requires architecture resnet18",
+        ),
+        (
+            vec![("data.additional", teacher("initialWeights", json!({"source": volume("w.pt")})))],
+            "unknown field \"spec.training.data.additional.labels.teacher.model.initialWeights\"",
+        ),
+        (vec![target("pgd-20")], "target.attack must be the name of an attack of evaluation.final"),
+        (vec![("data.source", volume("../other"))], "path must be relative to the root of the volume"),
+        (
+            vec![("model.initialWeights", json!({"source": volume("/w.pt")}))],
+            "path must be relative to the root of the volume",
+        ),
+        (
+            vec![(
+                "data.source",
+                json!({"http": {"url": "https://me:secret@host/x.tar", "sha256": "0".repeat(64)}}),
+            )],
+            "spec.training.data.source.http.url",
+        ),
+    ];
+    for (changes, expected) in cases {
+        assert_refused(&namespace, "spec.training", &changes, expected);
+    }
+}
+
+#[test]
+fn rejects_reserved_and_duplicate_names_in_pods() {
+    let namespace = Namespace::new("reserved");
+    let empty_dir = |name: &str| json!({"name": name, "emptyDir": {}});
+    for (field, value, expected) in [
+        ("imagePullPolicy", json!("always"), "spec.pod.imagePullPolicy: Unsupported value: \"always\""),
+        (
+            "env",
+            json!([{"name": "A", "value": "1"}, {"name": "A", "value": "2"}]),
+            "spec.pod.env[1]: Duplicate value",
+        ),
+        (
+            "env",
+            json!([{"name": "DATJOB_ATTEMPT", "value": "7"}]),
+            "env names that start with DATJOB_ are reserved",
+        ),
+        ("labels", json!({"app.kubernetes.io/name": "x"}), "labels under datjob.io, app.kubernetes.io"),
+        ("labels", json!({"datjob.io/job-uid": "x"}), "labels under datjob.io, app.kubernetes.io"),
+        ("labels", json!({"controller-revision-hash": "x"}), "labels under datjob.io, app.kubernetes.io"),
+        ("annotations", json!({"datjob.io/attempt": "1"}), "annotations under datjob.io are reserved"),
+        ("volumes", json!([empty_dir("a"), empty_dir("a")]), "spec.pod.volumes[1]: Duplicate value"),
+        ("volumes", json!([empty_dir("datjob-data")]), "volume names that start with datjob- are reserved"),
+    ] {
+        assert_refused(&namespace, "spec.pod", &[(field, value)], expected);
+    }
+}
+
+#[test]
+fn accepts_names_that_are_not_reserved_and_all_names_of_attacks_as_targets() {
+    let namespace = Namespace::new("accepted");
+    let mut document = job::small("accepted");
+    let pod = &mut document["spec"]["pod"];
+    pod["nodeSelector"] = json!({"datjob.io/none": "none"});
+    pod["labels"] = json!({"team": "a", "example.com/datjob.io": "b"});
+    pod["annotations"] = json!({"app.kubernetes.io/x": "y"});
+    pod["env"] = json!([{"name": "DATJOB_LOG", "value": "debug"}, {"name": "A", "value": "1"}]);
+    pod["volumes"] = json!([{"name": "v", "emptyDir": {}}]);
+    pod["volumeMounts"] = json!([{"name": "v", "mountPath": "/v"}]);
+    document["spec"]["training"]["evaluation"]["final"] = json!([
+        {"pgd": {"steps": 2}}, {"pgd": {"steps": 50, "restarts": 10}}, {"cw": {"steps": 5, "restarts": 1}},
+        {"apgdCe": {}}, {"apgdT": {"targets": 1}}, {"fabT": {}}, {"square": {"queries": 7}}, {"autoAttack": {}}
+    ]);
+    let names =
+        ["pgd-2", "pgd-50-10", "cw-5", "apgd-ce-100", "apgd-t-100", "fab-t-100-9", "square-7", "autoattack"];
+    for name in names {
+        document["metadata"]["name"] = format!("accepted-{name}").into();
+        document["spec"]["training"]["evaluation"]["target"] = json!({"attack": name, "accuracy": 40});
+        namespace.apply(&document).unwrap_or_else(|refusal| panic!("{name}: {refusal}"));
     }
 }
 

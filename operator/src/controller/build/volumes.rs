@@ -64,13 +64,12 @@ pub(super) fn volumes(valid: &ValidJob<'_>) -> Vec<Volume> {
 pub(super) fn mounts(valid: &ValidJob<'_>) -> Vec<VolumeMount> {
     let spec = &valid.job.spec;
     let data = match &spec.training.data.source {
-        Source::Volume(volume) => VolumeMount {
-            sub_path: (!volume.path.is_empty()).then(|| volume.path.clone()),
-            ..mount(DATA, contract::DATA_DIR, true)
-        },
+        // Without a subPath, because the kubelet creates a missing one on the volume, also through a read-only mount. The
+        // trainer checks `volume.path` and reports a missing one. It can read the rest of the claim, as every pod of the
+        // namespace can that mounts the claim.
+        Source::Volume(_) | Source::Image(_) => mount(DATA, contract::DATA_DIR, true),
         // The agent writes the files that it downloads.
         Source::Http(_) | Source::ObjectStore(_) => mount(DATA, contract::DATA_DIR, false),
-        Source::Image(_) => mount(DATA, contract::DATA_DIR, true),
     };
     let mut mounts = vec![
         mount(TRAINING, contract::TRAINING_DIR, true),

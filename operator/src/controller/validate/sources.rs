@@ -13,22 +13,11 @@ use super::{InvalidSpec, refuse};
 /// Port of S3 on AWS.
 const HTTPS: u16 = 443;
 
-/// Checks the URLs, the path and the credentials of all sources. Messages omit URLs, which may contain secrets.
+/// Checks the URLs and the credentials of all sources. Messages omit URLs, which may contain secrets.
 pub(super) fn check(training: &Training, pod: &PodOptions) -> Result<(), InvalidSpec> {
     match &training.data.source {
         Source::Http(http) => check_url("data.source", &http.url)?,
         Source::ObjectStore(store) => check_object_store(store, pod)?,
-        Source::Volume(volume)
-            if volume.path.starts_with('/') || volume.path.split('/').any(|part| part == "..") =>
-        {
-            return refuse(
-                "spec.training.data.source.volume.path",
-                format!(
-                    "invalid path {:?}; expected a path relative to the volume's root, without \"..\"",
-                    volume.path
-                ),
-            );
-        }
         _ => {}
     }
     for (file, source) in training.files() {

@@ -1,0 +1,52 @@
+//! Rules of the schema of `spec.pod`. The API server evaluates those in CEL at every write of a DatJob.
+//!
+//! The operator checks the same, and what CEL cannot check cheaply: see `validate/pod.rs` and `validate/volumes.rs` there.
+
+use schemars::{Schema, SchemaGenerator, json_schema};
+use serde_json::{Value, json};
+
+fn rule(cel: impl Into<String>, message: &str) -> Value {
+    json!({"rule": cel.into(), "message": message})
+}
+
+pub(super) fn pull_policy(_: &mut SchemaGenerator) -> Schema {
+    json_schema!({"type": "string", "enum": ["Always", "IfNotPresent", "Never"]})
+}
+
+pub(super) fn env_names() -> Value {
+    rule(
+        "self.all(variable, !variable.name.startsWith('DATJOB_') || variable.name == 'DATJOB_LOG')",
+        "env names that start with DATJOB_ are reserved, except DATJOB_LOG; choose another name",
+    )
+}
+
+pub(super) fn label_keys() -> Value {
+    rule(
+        "self.all(key, !key.startsWith('datjob.io/') && !key.startsWith('app.kubernetes.io/') && \
+         !key.startsWith('apps.kubernetes.io/') && !key.startsWith('statefulset.kubernetes.io/') && key != \
+         'controller-revision-hash')",
+        "labels under datjob.io, app.kubernetes.io, apps.kubernetes.io and statefulset.kubernetes.io, and \
+         controller-revision-hash, are reserved for the operator and Kubernetes; choose another key",
+    )
+}
+
+pub(super) fn annotation_keys() -> Value {
+    rule(
+        "self.all(key, !key.startsWith('datjob.io/'))",
+        "annotations under datjob.io are reserved for the operator; choose another key",
+    )
+}
+
+pub(super) fn volume() -> [Value; 2] {
+    [
+        rule(
+            "[has(self.persistentVolumeClaim), has(self.configMap), has(self.secret), has(self.emptyDir)].filter(x, x).size() \
+             == 1",
+            "set exactly one of: persistentVolumeClaim, configMap, secret, emptyDir",
+        ),
+        rule(
+            "!self.name.startsWith('datjob-')",
+            "volume names that start with datjob- are reserved for the operator; choose another name",
+        ),
+    ]
+}
