@@ -34,6 +34,7 @@ pub mod config;
 pub mod http;
 pub mod metrics;
 pub mod plan;
+mod progress_log;
 pub mod workers;
 
 pub use board::Board;
@@ -215,6 +216,7 @@ impl Agent<'_> {
                 }
                 _ = ticks.tick() => {}
             }
+            workers.log_progress();
             // At every tick: the volume may not have answered at the last one.
             if workers.have_ended() {
                 self.look_for_results(&training);
@@ -256,6 +258,7 @@ impl Agent<'_> {
         }
         match results::read(&self.config.job_directory(), &self.config.job_uid, &training.hash()) {
             Ok(Some(results)) => {
+                progress_log::log_results(&results);
                 self.board.succeeded(results);
                 self.tell_success();
                 true

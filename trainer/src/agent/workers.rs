@@ -6,7 +6,7 @@ use std::{
     path::PathBuf,
     process::{ExitStatus, Stdio},
     sync::{Arc, Mutex, PoisonError},
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use datjob_api::{
@@ -21,12 +21,12 @@ use tokio::{
     time,
 };
 
-use super::{Board, Config};
+use super::{Board, Config, progress_log::ProgressLog};
 use crate::{
     failure::{classify_libtorch_error, may_be_consequence},
     placement::visible_device,
     rendezvous::{State, World},
-    worker_protocol::{Accelerator, Assignment, Event},
+    worker_protocol::{Accelerator, Assignment, Event, Part},
 };
 
 /// How many of a worker's last lines a failure carries.
@@ -69,6 +69,9 @@ pub struct Workers {
     /// Failures that workers told of themselves, by rank.
     told: BTreeMap<u32, Failure>,
     failure: Option<Failure>,
+    progress_log: ProgressLog,
+    /// The moment from which the times of `progress_log` count.
+    created: Instant,
 }
 
 impl Workers {
@@ -84,6 +87,8 @@ impl Workers {
             finished: 0,
             told: BTreeMap::new(),
             failure: None,
+            progress_log: ProgressLog::default(),
+            created: Instant::now(),
         }
     }
 
@@ -114,6 +119,7 @@ impl Workers {
         self.finished = 0;
         self.failure = None;
         self.told.clear();
+        self.progress_log = ProgressLog::default();
         for local_rank in 0..config.workers {
             let assignment = assignment(config, training, world, local_rank);
             let device = device_variable(config, local_rank);
@@ -127,6 +133,14 @@ impl Workers {
                 }
             });
             self.stops.push(stop);
+        }
+    }
+
+    /// Logs the progress of rank 0, if a line is due.
+    pub fn log_progress(&mut self) {
+        let line = self.progress_log.due(self.created.elapsed());
+        if let (State::Running(_), Some(line)) = (self.state, line) {
+            line.write();
         }
     }
 
@@ -155,6 +169,9 @@ impl Workers {
             }
             What::Told(told) => {
                 if running {
+                    if let Some(line) = self.progress_log.record(self.created.elapsed(), &told) {
+                        line.write();
+                    }
                     hear(told, board);
                 }
                 false
@@ -209,6 +226,8 @@ fn hear(event: Event, board: &Board) {
         Event::Accuracy(accuracy) => board.accuracy(accuracy),
         Event::Best(accuracy) => board.best(accuracy),
         Event::Warning(sentence) => board.warning(sentence),
+        // A validation is a part of the training.
+        Event::Evaluating { part: Part::Validation, .. } => board.phase(Phase::Training),
         Event::Evaluating { .. } => board.phase(Phase::Evaluating),
         Event::Failed(_) => {}
     }
