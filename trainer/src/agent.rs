@@ -6,7 +6,7 @@
 use std::{
     path::Path,
     sync::Arc,
-    time::{Duration, SystemTime, UNIX_EPOCH},
+    time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
 
 use datjob_api::{
@@ -19,7 +19,7 @@ use tokio::{sync::mpsc, time};
 use crate::{
     checkpoint::results,
     rendezvous::{
-        Heartbeat, Reply, Verdict,
+        Heartbeat, Reply, State, Verdict,
         client::{Client, ClientError},
         host::Host,
     },
@@ -35,12 +35,14 @@ pub mod http;
 pub mod metrics;
 pub mod plan;
 mod progress_log;
+mod restarts;
 pub mod workers;
 
 pub use board::Board;
 pub use config::{Config, Files};
 
 use plan::Action;
+use restarts::RecentFailures;
 use workers::Workers;
 
 /// How often an agent and the rendezvous talk.
@@ -57,8 +59,15 @@ pub enum Ending {
     Succeeded,
     /// The job cannot be done.
     Failed(Failure),
-    /// More worlds ended than the limit that was set.
-    TooManyRestarts(Option<Failure>),
+    /// More failures without progress than the limit that was set.
+    TooManyFailures {
+        /// Number of failures.
+        count: u32,
+        /// The limit.
+        limit: u32,
+        /// The last failure.
+        last: Option<Failure>,
+    },
 }
 
 /// Does all that an agent does until the job has ended. Everything it learns stands on the board.
@@ -206,7 +215,7 @@ impl Agent<'_> {
         let mut workers = Workers::new(events);
         let mut ticks = time::interval(HEARTBEAT);
         ticks.set_missed_tick_behavior(time::MissedTickBehavior::Delay);
-        let mut restarts = 0;
+        let (begin, mut failures) = (Instant::now(), RecentFailures::default());
         let mut silent = None;
         self.board.phase(Phase::Forming);
         loop {
@@ -217,6 +226,9 @@ impl Agent<'_> {
                 _ = ticks.tick() => {}
             }
             workers.log_progress();
+            if let State::Running(_) = workers.state() {
+                failures.record_progress(begin.elapsed(), self.board.completed_epochs());
+            }
             // At every tick: the volume may not have answered at the last one.
             if workers.have_ended() {
                 self.look_for_results(&training);
@@ -230,11 +242,9 @@ impl Agent<'_> {
                     if self.look_for_results(&training) {
                         continue;
                     }
-                    if workers.has_run() {
-                        restarts += 1;
-                        if self.config.max_restarts.is_some_and(|most| restarts > most) {
-                            return Ending::TooManyRestarts(self.board.report().failure);
-                        }
+                    let count = failures.record_world(begin.elapsed(), self.board.completed_epochs());
+                    if let Some(limit) = self.config.max_restarts.filter(|limit| count > *limit) {
+                        return Ending::TooManyFailures { count, limit, last: self.board.report().failure };
                     }
                     self.board.world(world.generation);
                     workers.start(self.config, &training, &world);
@@ -303,7 +313,7 @@ impl Agent<'_> {
         }
     }
 
-    fn heartbeat(&self, state: crate::rendezvous::State, failure: Option<Failure>) -> Heartbeat {
+    fn heartbeat(&self, state: State, failure: Option<Failure>) -> Heartbeat {
         Heartbeat {
             pod: self.config.pod_index,
             incarnation: self.incarnation,
@@ -316,7 +326,7 @@ impl Agent<'_> {
 
     /// Repeats a failure until the rendezvous has passed judgement.
     async fn tell_failure(&self, failure: &Failure) {
-        let heartbeat = self.heartbeat(crate::rendezvous::State::Idle { ended: None }, Some(failure.clone()));
+        let heartbeat = self.heartbeat(State::Idle { ended: None }, Some(failure.clone()));
         let mut silent = None;
         loop {
             match self.client.exchange(&heartbeat).await {

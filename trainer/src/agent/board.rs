@@ -83,6 +83,11 @@ impl Board {
         self.change().progress = Some(progress);
     }
 
+    /// Number of completed epochs, as far as it is known.
+    pub(super) fn completed_epochs(&self) -> u32 {
+        self.change().progress.as_ref().map_or(0, |progress| progress.epoch)
+    }
+
     pub(super) fn timing(&self, timing: Timing) {
         self.change().timing = Some(timing);
     }

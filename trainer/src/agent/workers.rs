@@ -102,11 +102,6 @@ impl Workers {
         matches!(self.state, State::Done(_) | State::Idle { ended: Some(_) })
     }
 
-    /// Whether there were any in some generation.
-    pub fn has_run(&self) -> bool {
-        self.state != State::Idle { ended: None }
-    }
-
     /// Why the last ones ended.
     pub fn failure(&self) -> Option<&Failure> {
         self.failure.as_ref()

@@ -8,6 +8,7 @@ use datjob_api::{
     Training,
     manifest::{self, Manifest, ManifestError},
     report::{Count, Failure, Phase, Report},
+    restarts::limit_exceeded,
     training::{NamedFile, Target},
 };
 use tokio::time;
@@ -167,10 +168,10 @@ fn report_outcome(
             Ok(())
         }
         Ending::Failed(failure) => Err(RunError::Training(failure_message(&failure))),
-        Ending::TooManyRestarts(failure) => {
-            let last = failure
-                .map_or_else(String::new, |failure| format!("; last failure: {}", failure_message(&failure)));
-            Err(RunError::Training(format!("more restarts than spec.lifecycle.maxRestarts allows{last}")))
+        Ending::TooManyFailures { count, limit, last } => {
+            let last = last.map_or_else(|| "a worker exited".to_owned(), |last| failure_message(&last));
+            let message = limit_exceeded(count, limit, last.trim_end_matches('.')).unwrap_or(last);
+            Err(RunError::Training(message))
         }
     }
 }

@@ -1,6 +1,9 @@
 //! Finishes a job, and abandons an attempt. Pure. The status is written before resources are released.
 
-use datjob_api::report::{Failure, FailureReason, Phase};
+use datjob_api::{
+    report::{Failure, FailureReason, Phase},
+    restarts::limit_exceeded,
+};
 use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 
@@ -117,18 +120,14 @@ impl StatusBuilder<'_> {
 
     /// Fails a job that failed too often without progress. Returns whether it did.
     fn fail_at_restart_limit(&mut self) -> bool {
-        let failures = self.next.restarts.recent_failures;
-        let limit = self.job.spec.lifecycle.max_restarts;
-        if failures <= limit {
-            return false;
-        }
         let last = self.next.failure.as_ref().map_or_else(
             || "a world lost an agent, or did not form although all pods ran".to_owned(),
             |failure| clause(&failure_message(failure)),
         );
-        let message = format!(
-            "{failures} failures without progress exceed lifecycle.maxRestarts ({limit}). Last failure: {last}."
-        );
+        let limit = self.job.spec.lifecycle.max_restarts;
+        let Some(message) = limit_exceeded(self.next.restarts.recent_failures, limit, &last) else {
+            return false;
+        };
         self.fail("RestartLimitExceeded", &message);
         true
     }

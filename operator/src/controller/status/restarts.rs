@@ -2,15 +2,15 @@
 
 use std::sync::Arc;
 
-use datjob_api::datjob::{Restarts, World};
+use datjob_api::{
+    datjob::{Restarts, World},
+    restarts::is_progress,
+};
 use k8s_openapi::{api::core::v1::Pod, apimachinery::pkg::apis::meta::v1::Time};
 use kube::ResourceExt as _;
 
 use super::StatusBuilder;
 use crate::jitter::fnv1a;
-
-/// Training for this long is progress, even within an epoch.
-const PROGRESS_SECONDS: i64 = 3600;
 
 /// Why a world had to re-form.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -54,7 +54,7 @@ impl StatusBuilder<'_> {
     pub(super) fn forget_failures_after_progress(&mut self) {
         let epochs = self.completed_epochs();
         if let Some(world) = &self.next.world
-            && (epochs > world.epochs || self.now.as_second() - world.since.0.as_second() >= PROGRESS_SECONDS)
+            && is_progress(world.epochs, epochs, self.now.duration_since(world.since.0).unsigned_abs())
         {
             self.next.restarts.recent_failures = 0;
         }
