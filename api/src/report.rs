@@ -355,6 +355,21 @@ pub struct Failure {
     /// Last lines of the failed worker's log, oldest first.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub log_tail: Vec<String>,
+    /// Path on the checkpoint volume of the worker's last 200 log lines.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub log_file: Option<String>,
+}
+
+impl Failure {
+    /// Creates a failure that is not specific to a rank.
+    pub fn new(reason: FailureReason, message: impl Into<String>) -> Self {
+        Self { reason, rank: None, message: message.into(), log_tail: Vec::new(), log_file: None }
+    }
+
+    /// Creates the failure of a rank.
+    pub fn of_rank(reason: FailureReason, rank: u32, message: impl Into<String>) -> Self {
+        Self { rank: Some(rank), ..Self::new(reason, message) }
+    }
 }
 
 /// Kind of failure, which determines whether the job fails or the world re-forms.

@@ -31,7 +31,9 @@ use datjob_data::{
 
 pub mod board;
 pub mod config;
+mod failure_log;
 pub mod http;
+mod log_tail;
 pub mod metrics;
 pub mod plan;
 mod progress_log;
@@ -97,23 +99,22 @@ type Unprepared = (Option<Client>, Failure);
 
 async fn prepare(config: &Config, board: &Arc<Board>) -> Result<(Option<Training>, Client), Unprepared> {
     let directory = config.job_directory();
-    let failed = |reason, message: String| Failure { reason, rank: None, message, log_tail: Vec::new() };
     let client = if config.pod_index == 0 {
         files::create_directory(&directory)
-            .map_err(|e| (None, failed(FailureReason::Data, e.to_string())))?;
+            .map_err(|e| (None, Failure::new(FailureReason::Data, e.to_string())))?;
         let (pods, port) = (config.replicas, config.store_port);
         let host = Host::open(&config.job_uid, config.attempt, pods, config.store_bind, port, &directory)
-            .map_err(|e| (None, failed(FailureReason::Data, e.to_string())))?;
+            .map_err(|e| (None, Failure::new(FailureReason::Data, e.to_string())))?;
         let host = Arc::new(host);
         board.host(Arc::clone(&host));
         Client::Local(host)
     } else {
         Client::remote(&config.rendezvous_host, config.rendezvous_port)
-            .map_err(|e| (None, failed(FailureReason::Configuration, e.to_string())))?
+            .map_err(|e| (None, Failure::new(FailureReason::Configuration, e.to_string())))?
     };
     match prepare_training(config, board, &directory).await {
         Ok(training) => Ok((training, client)),
-        Err((reason, message)) => Err((Some(client), failed(reason, message))),
+        Err((reason, message)) => Err((Some(client), Failure::new(reason, message))),
     }
 }
 

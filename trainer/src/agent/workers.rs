@@ -1,7 +1,7 @@
 //! The worker processes of a pod: started together, ended together.
 
 use std::{
-    collections::{BTreeMap, VecDeque},
+    collections::BTreeMap,
     os::unix::process::ExitStatusExt,
     path::PathBuf,
     process::{ExitStatus, Stdio},
@@ -14,14 +14,14 @@ use datjob_api::{
     report::{Failure, FailureReason, Phase},
 };
 use tokio::{
-    io::{AsyncBufRead, AsyncBufReadExt, AsyncRead, AsyncWriteExt, BufReader},
+    io::{AsyncBufRead, AsyncBufReadExt, AsyncRead, AsyncReadExt, AsyncWriteExt, BufReader},
     process::{Child, Command},
     sync::{mpsc, oneshot},
     task::JoinSet,
     time,
 };
 
-use super::{Board, Config, progress_log::ProgressLog};
+use super::{Board, Config, failure_log::FailedWorker, log_tail::LogTail, progress_log::ProgressLog};
 use crate::{
     failure::{classify_libtorch_error, may_be_consequence},
     placement::visible_device,
@@ -31,8 +31,10 @@ use crate::{
 
 /// How many of a worker's last lines a failure carries.
 const LOG_TAIL: usize = 20;
-/// Longest line of a log tail, in bytes: a report must stay small.
+/// Longest of these lines, in bytes: a report must stay small.
 const LOG_LINE: usize = 500;
+/// Longest piece of a line that is read at once, in bytes. Events are shorter; container runtimes split lines of logs, too.
+const MAX_LINE_BYTES: u64 = 1 << 20;
 /// How long the other workers of a pod have to say why they end, after one lost its peer.
 const LAST_WORDS: Duration = Duration::from_secs(1);
 
@@ -55,6 +57,14 @@ enum What {
 struct End {
     status: Result<ExitStatus, String>,
     log_tail: Vec<String>,
+    /// Path on the checkpoint volume of a longer end of the log, or why it is not kept.
+    log_file: Option<Result<String, String>>,
+}
+
+impl End {
+    fn is_success(&self) -> bool {
+        self.status.as_ref().is_ok_and(ExitStatus::success)
+    }
 }
 
 /// The workers of this pod, in at most one generation at a time.
@@ -119,10 +129,10 @@ impl Workers {
             let assignment = assignment(config, training, world, local_rank);
             let device = device_variable(config, local_rank);
             let (stop, stopped) = oneshot::channel();
-            let events = self.events.clone();
+            let (events, attempt) = (self.events.clone(), config.attempt);
             self.supervisors.spawn(async move {
                 let rank = assignment.rank;
-                if let Some(end) = supervise(&assignment, device, stopped, &events).await {
+                if let Some(end) = supervise(&assignment, attempt, device, stopped, &events).await {
                     // An agent that has stopped listening is ending itself.
                     let _ = events.send(WorkersEvent { generation, rank, what: What::Ended(end) });
                 }
@@ -171,7 +181,7 @@ impl Workers {
                 }
                 false
             }
-            What::Ended(End { status: Ok(status), .. }) if status.success() => {
+            What::Ended(end) if end.is_success() => {
                 self.finished += 1;
                 let all = running && self.finished == self.stops.len();
                 if all {
@@ -180,6 +190,10 @@ impl Workers {
                 all
             }
             What::Ended(end) => {
+                if let Some(Err(sentence)) = &end.log_file {
+                    tracing::warn!(rank = event.rank, "{sentence}.");
+                    board.warning(sentence.clone());
+                }
                 self.blame(event.rank, end);
                 if running {
                     self.end_the_others().await;
@@ -190,9 +204,10 @@ impl Workers {
     }
 
     /// Keeps the first failure that is not the consequence of another.
-    fn blame(&mut self, rank: u32, End { status, log_tail }: End) {
+    fn blame(&mut self, rank: u32, End { status, log_tail, log_file }: End) {
         let mut failure = self.told.remove(&rank).unwrap_or_else(|| unexplained(rank, &status, &log_tail));
         failure.log_tail = log_tail;
+        failure.log_file = log_file.and_then(Result::ok);
         if self.failure.as_ref().is_none_or(may_be_consequence) {
             self.failure = Some(failure);
         }
@@ -271,15 +286,17 @@ fn device_variable(config: &Config, local_rank: u32) -> Option<(&'static str, St
 /// Runs a worker to its end; nothing where it was stopped.
 async fn supervise(
     assignment: &Assignment,
+    attempt: u32,
     device: Option<(&'static str, String)>,
     stopped: oneshot::Receiver<()>,
     events: &mpsc::UnboundedSender<WorkersEvent>,
 ) -> Option<End> {
     match spawn(assignment, device).await {
-        Ok(child) => watch(child, assignment, stopped, events).await,
+        Ok(child) => watch(child, assignment, attempt, stopped, events).await,
         Err(error) => Some(End {
             status: Err(format!("cannot start the worker process: {error}")),
             log_tail: Vec::new(),
+            log_file: None,
         }),
     }
 }
@@ -305,10 +322,11 @@ async fn spawn(assignment: &Assignment, device: Option<(&'static str, String)>) 
 async fn watch(
     mut child: Child,
     assignment: &Assignment,
+    attempt: u32,
     stopped: oneshot::Receiver<()>,
     events: &mpsc::UnboundedSender<WorkersEvent>,
 ) -> Option<End> {
-    let tail = Arc::new(Mutex::new(VecDeque::with_capacity(LOG_TAIL)));
+    let tail = Arc::new(Mutex::new(LogTail::default()));
     let mut readers = JoinSet::new();
     // Kept open until the end: closing it tells the worker that its agent is gone.
     let stdin = child.stdin.take();
@@ -343,30 +361,43 @@ async fn watch(
     };
     while readers.join_next().await.is_some() {}
     drop(stdin);
-    let log_tail = tail.lock().unwrap_or_else(PoisonError::into_inner).drain(..).collect();
-    Some(End {
+    let tail = std::mem::take(&mut *tail.lock().unwrap_or_else(PoisonError::into_inner));
+    let mut end = End {
         status: status.map_err(|error| format!("cannot wait for the worker process: {error}")),
-        log_tail,
-    })
+        log_tail: tail.last(LOG_TAIL, LOG_LINE),
+        log_file: None,
+    };
+    let text = tail.text();
+    if !end.is_success() && !text.is_empty() {
+        let kept = failed_worker(assignment, attempt).keep(text).await;
+        end.log_file = Some(kept.map_err(|error| error.to_string()));
+    }
+    Some(end)
 }
 
-/// Passes a worker's log on and keeps its end.
-async fn pass_log(log: impl AsyncRead + Unpin, tail: Arc<Mutex<VecDeque<String>>>) {
-    let mut log = BufReader::new(log);
-    while let Some(line) = next_line(&mut log).await {
-        eprintln!("{line}");
-        let mut tail = tail.lock().unwrap_or_else(PoisonError::into_inner);
-        if tail.len() == LOG_TAIL {
-            tail.pop_front();
-        }
-        tail.push_back(line.chars().take(LOG_LINE).collect());
+fn failed_worker(assignment: &Assignment, attempt: u32) -> FailedWorker {
+    FailedWorker {
+        directory: assignment.checkpoints.clone(),
+        below_volume: assignment.checkpoints_below_volume.clone(),
+        attempt,
+        generation: assignment.generation,
+        rank: assignment.rank,
     }
 }
 
-/// The next line of what a worker writes; libraries in it may write anything.
+/// Passes a worker's log on and keeps its end.
+async fn pass_log(log: impl AsyncRead + Unpin, tail: Arc<Mutex<LogTail>>) {
+    let mut log = BufReader::new(log);
+    while let Some(line) = next_line(&mut log).await {
+        eprintln!("{line}");
+        tail.lock().unwrap_or_else(PoisonError::into_inner).push(&line);
+    }
+}
+
+/// The next line of what a worker writes, or the next piece of a very long one; libraries in it may write anything.
 async fn next_line(reader: &mut (impl AsyncBufRead + Unpin)) -> Option<String> {
     let mut line = Vec::new();
-    let read = reader.read_until(b'\n', &mut line).await;
+    let read = reader.take(MAX_LINE_BYTES).read_until(b'\n', &mut line).await;
     let line = String::from_utf8_lossy(&line).trim_end_matches(['\r', '\n']).to_owned();
     read.is_ok_and(|count| count > 0).then_some(line)
 }
@@ -389,7 +420,7 @@ fn unexplained(rank: u32, status: &Result<ExitStatus, String>, log_tail: &[Strin
             None => (FailureReason::Crash, format!("the worker exited without reporting a reason ({status}); see its log")),
         },
     };
-    Failure { reason, rank: Some(rank), message, log_tail: Vec::new() }
+    Failure::of_rank(reason, rank, message)
 }
 
 /// What a process says whose end is a C++ exception that nobody catches, as NCCL's watchdog throws it.
@@ -401,6 +432,8 @@ fn last_words(log_tail: &[String]) -> Option<(FailureReason, &str)> {
 
 #[cfg(test)]
 mod tests {
+    use std::path::Path;
+
     use super::*;
 
     fn ended_by(signal: i32, tail: &[&str]) -> Failure {
@@ -424,6 +457,73 @@ mod tests {
         );
         assert_eq!(ended_by(11, &["NCCL is fine."]).reason, FailureReason::Crash);
         assert_eq!(ended_by(9, &[]).reason, FailureReason::OutOfMemory);
+    }
+
+    /// Watches a shell script as the worker of rank 3 in generation 2.
+    async fn watch_script(script: &str, checkpoints: &Path) -> End {
+        let mut shell = Command::new("sh");
+        shell.args(["-c", script]).stdout(Stdio::piped()).stderr(Stdio::piped());
+        let manifest = serde_json::json!({
+            "model": {"architecture": "small-cnn"},
+            "data": {"dataset": "mnist", "source": {"volume": {"persistentVolumeClaim": {"claimName": "x"}}}},
+            "threatModel": {"epsilon": "0.1"}, "attack": {"fgsm": {}}, "schedule": {"epochs": 1, "batchSize": 8}
+        });
+        let assignment = Assignment {
+            job_uid: "uid".into(),
+            training: serde_json::from_value(manifest).unwrap(),
+            data: PathBuf::new(),
+            files: BTreeMap::new(),
+            checkpoints: checkpoints.to_owned(),
+            checkpoints_below_volume: "uid".into(),
+            generation: 2,
+            rank: 3,
+            world_size: 4,
+            store_host: String::new(),
+            store_port: 0,
+            address: String::new(),
+            threads: 1,
+            accelerator: Accelerator::None,
+        };
+        let (events, _inbox) = mpsc::unbounded_channel();
+        let (_stop, stopped) = oneshot::channel();
+        watch(shell.spawn().unwrap(), &assignment, 1, stopped, &events).await.unwrap()
+    }
+
+    #[tokio::test]
+    async fn a_failed_worker_leaves_the_end_of_its_log() {
+        let directory = tempfile::tempdir().unwrap();
+        let script = "i=0; while [ $i -lt 300 ]; do echo line $i >&2; i=$((i+1)); done; exit 1";
+        let end = watch_script(script, directory.path()).await;
+        assert_eq!(end.log_tail.len(), LOG_TAIL);
+        let path = end.log_file.unwrap().unwrap();
+        assert_eq!(path, "uid/logs/attempt-1-generation-0002-rank-003.log");
+        let file = directory.path().join(path.strip_prefix("uid/").unwrap());
+        let text = std::fs::read_to_string(file).unwrap();
+        assert_eq!((text.lines().next(), text.lines().last()), (Some("line 100"), Some("line 299")));
+    }
+
+    #[tokio::test]
+    async fn a_log_that_cannot_be_kept_is_a_warning() {
+        let directory = tempfile::tempdir().unwrap();
+        std::fs::write(directory.path().join("logs"), "in the way").unwrap();
+        let end = watch_script("echo out of luck >&2; exit 1", directory.path()).await;
+        assert_eq!(end.log_tail, ["out of luck"]);
+        let (events, _inbox) = mpsc::unbounded_channel();
+        let (mut workers, board) = (Workers::new(events), Board::new("uid", "pod", 1));
+        workers.state = State::Running(2);
+        assert!(workers.note(WorkersEvent { generation: 2, rank: 3, what: What::Ended(end) }, &board).await);
+        let failure = workers.failure().unwrap();
+        assert_eq!((failure.reason, &failure.log_file), (FailureReason::Crash, &None));
+        let warnings = board.report().warnings;
+        assert!(warnings[0].starts_with("the log of rank 3 is not kept: cannot create"), "{warnings:?}");
+    }
+
+    #[tokio::test]
+    async fn a_worker_that_succeeds_leaves_no_log() {
+        let directory = tempfile::tempdir().unwrap();
+        let end = watch_script("echo done >&2", directory.path()).await;
+        assert!(end.is_success() && end.log_file.is_none());
+        assert_eq!(std::fs::read_dir(directory.path()).unwrap().count(), 0);
     }
 
     #[test]

@@ -144,12 +144,7 @@ impl Host {
         match files::write_atomically(&self.generation_file, generation.to_string().as_bytes()) {
             Ok(()) => tracing::info!(generation, "World formed."),
             Err(error) => {
-                let failure = Failure {
-                    reason: FailureReason::Data,
-                    rank: None,
-                    message: error.to_string(),
-                    log_tail: Vec::new(),
-                };
+                let failure = Failure::new(FailureReason::Data, error.to_string());
                 quorum
                     .hear(self.started.elapsed(), &Heartbeat { failure: Some(failure), ..heartbeat.clone() });
                 quorum.decide(self.started.elapsed());

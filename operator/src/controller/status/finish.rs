@@ -60,12 +60,7 @@ impl StatusBuilder<'_> {
     /// Fails a job with an invalid spec, which is immutable.
     pub(super) fn reject(&mut self, invalid: &InvalidSpec) {
         let message = format!("{invalid}.");
-        self.next.failure = Some(Failure {
-            reason: FailureReason::Configuration,
-            rank: None,
-            message: message.clone(),
-            log_tail: Vec::new(),
-        });
+        self.next.failure = Some(Failure::new(FailureReason::Configuration, message.clone()));
         self.fail(
             "InvalidSpec",
             &format!("{message} No pod was created. Delete this job and create a corrected one."),
@@ -75,12 +70,7 @@ impl StatusBuilder<'_> {
     /// Fails the job because its accuracy is below the target.
     fn miss_target(&mut self, sentence: &str) {
         let message = format!("{sentence}. The results and weights are kept.");
-        self.next.failure = Some(Failure {
-            reason: FailureReason::TargetMissed,
-            rank: None,
-            message: message.clone(),
-            log_tail: Vec::new(),
-        });
+        self.next.failure = Some(Failure::new(FailureReason::TargetMissed, message.clone()));
         self.fail(failure_reason(FailureReason::TargetMissed), &message);
     }
 
@@ -155,13 +145,10 @@ impl StatusBuilder<'_> {
         let all_run = pods::count_running(&active.observation.pods) >= self.job.spec.replicas as usize;
         if all_run {
             self.count_restarts(RestartCause::Failure, 1);
-            self.next.failure.get_or_insert_with(|| Failure {
-                reason: FailureReason::Communication,
-                rank: None,
-                message: format!(
-                    "no world formed within lifecycle.startupDeadlineSeconds ({limit} s): {problem}"
-                ),
-                log_tail: Vec::new(),
+            self.next.failure.get_or_insert_with(|| {
+                let message =
+                    format!("no world formed within lifecycle.startupDeadlineSeconds ({limit} s): {problem}");
+                Failure::new(FailureReason::Communication, message)
             });
             if self.fail_at_restart_limit() {
                 return;

@@ -12,7 +12,7 @@ fn says(pod: u32, incarnation: u64, state: State) -> Heartbeat {
 }
 
 fn fails(pod: u32, generation: u32, reason: FailureReason) -> Heartbeat {
-    let failure = Failure { reason, rank: Some(pod), message: format!("{reason:?}"), log_tail: vec![] };
+    let failure = Failure::of_rank(reason, pod, format!("{reason:?}"));
     Heartbeat { failure: Some(failure), ..says(pod, 1, State::Idle { ended: Some(generation) }) }
 }
 
