@@ -29,6 +29,7 @@ use datjob_data::{
     objects::{self, Credentials},
 };
 
+mod assignment;
 pub mod board;
 pub mod config;
 mod failure_log;
@@ -38,6 +39,7 @@ pub mod metrics;
 pub mod plan;
 mod progress_log;
 mod restarts;
+pub mod worker_process;
 pub mod workers;
 
 pub use board::Board;
