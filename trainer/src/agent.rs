@@ -4,7 +4,6 @@
 //! the metrics, and parks when the job has ended, since a StatefulSet would start an ended pod again.
 
 use std::{
-    path::Path,
     sync::Arc,
     time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
@@ -12,7 +11,6 @@ use std::{
 use datjob_api::{
     Training,
     report::{Failure, FailureReason, Phase},
-    training::Source,
 };
 use tokio::{sync::mpsc, time};
 
@@ -24,19 +22,19 @@ use crate::{
         host::Host,
     },
 };
-use datjob_data::{
-    RetryPolicy, files,
-    objects::{self, Credentials},
-};
+use datjob_data::files;
 
 mod assignment;
 pub mod board;
 pub mod config;
+mod download_monitor;
 mod failure_log;
 pub mod http;
 mod log_tail;
 pub mod metrics;
 pub mod plan;
+mod preparation;
+mod preparation_log;
 mod progress_log;
 mod restarts;
 pub mod worker_process;
@@ -51,10 +49,6 @@ use workers::Workers;
 
 /// How often an agent and the rendezvous talk.
 const HEARTBEAT: Duration = Duration::from_millis(500);
-
-/// The retry policy of downloads: a quarter of an hour in all, since a failed download ends the job.
-const RETRY: RetryPolicy =
-    RetryPolicy { max_attempts: 10, initial_delay: Duration::from_secs(2), timeout: Duration::from_secs(30) };
 
 /// How an agent's work ended.
 #[derive(Clone, Debug, PartialEq)]
@@ -76,18 +70,20 @@ pub enum Ending {
 
 /// Does all that an agent does until the job has ended. Everything it learns stands on the board.
 pub async fn work(config: &Config, board: &Arc<Board>) -> Ending {
-    match prepare(config, board).await {
-        Ok((training, client)) => {
-            let agent = Agent { config, board, client, incarnation: incarnation() };
-            agent.serve_worlds(training).await
+    let client = match open_client(config, board) {
+        Ok(client) => client,
+        Err(failure) => {
+            board.failed(failure.clone());
+            return Ending::Failed(failure);
         }
-        Err((client, failure)) => {
+    };
+    let agent = Agent { config, board, client, incarnation: incarnation() };
+    match agent.prepare().await {
+        Ok(training) => agent.serve_worlds(training).await,
+        Err(failure) => {
             board.failed(failure.clone());
             // The others must hear of it: the job ends on all pods, and pod 0 has the report.
-            if let Some(client) = client {
-                let agent = Agent { config, board, client, incarnation: incarnation() };
-                agent.tell_failure(&failure).await;
-            }
+            agent.tell_failure(&failure).await;
             Ending::Failed(failure)
         }
     }
@@ -97,107 +93,21 @@ fn incarnation() -> u64 {
     SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_nanos() as u64)
 }
 
-type Unprepared = (Option<Client>, Failure);
-
-async fn prepare(config: &Config, board: &Arc<Board>) -> Result<(Option<Training>, Client), Unprepared> {
+/// The way to the rendezvous, which pod 0 hosts.
+fn open_client(config: &Config, board: &Arc<Board>) -> Result<Client, Failure> {
+    if config.pod_index != 0 {
+        return Client::remote(&config.rendezvous_host, config.rendezvous_port)
+            .map_err(|error| Failure::new(FailureReason::Configuration, error.to_string()));
+    }
     let directory = config.job_directory();
-    let client = if config.pod_index == 0 {
-        files::create_directory(&directory)
-            .map_err(|e| (None, Failure::new(FailureReason::Data, e.to_string())))?;
-        let (pods, port) = (config.replicas, config.store_port);
-        let host = Host::open(&config.job_uid, config.attempt, pods, config.store_bind, port, &directory)
-            .map_err(|e| (None, Failure::new(FailureReason::Data, e.to_string())))?;
-        let host = Arc::new(host);
-        board.host(Arc::clone(&host));
-        Client::Local(host)
-    } else {
-        Client::remote(&config.rendezvous_host, config.rendezvous_port)
-            .map_err(|e| (None, Failure::new(FailureReason::Configuration, e.to_string())))?
-    };
-    match prepare_training(config, board, &directory).await {
-        Ok(training) => Ok((training, client)),
-        Err((reason, message)) => Err((Some(client), Failure::new(reason, message))),
-    }
-}
-
-/// Reads the training spec and makes the data ready; nothing where the job has succeeded already.
-async fn prepare_training(
-    config: &Config,
-    board: &Arc<Board>,
-    directory: &Path,
-) -> Result<Option<Training>, (FailureReason, String)> {
-    let training = config.training().map_err(|e| (FailureReason::Configuration, e.to_string()))?;
-    let topology = config.topology();
-    training.check(topology).map_err(|e| (FailureReason::Configuration, e.to_string()))?;
-    board.world_size(topology.world_size());
-    training.warnings().into_iter().for_each(|warning| board.warning(warning));
-    if config.pod_index == 0
-        && let Some(results) = results::read(directory, &config.job_uid, &training.hash())
-            .map_err(|e| (FailureReason::Data, e.to_string()))?
-    {
-        board.succeeded(results);
-        return Ok(None);
-    }
-    if config.downloads {
-        fetch_data(config, board, &training).await?;
-    }
-    fetch_files(config, board, &training).await?;
-    Ok(Some(training))
-}
-
-/// Fetches the data set, where its source is one to fetch from.
-async fn fetch_data(
-    config: &Config,
-    board: &Arc<Board>,
-    training: &Training,
-) -> Result<(), (FailureReason, String)> {
-    let (source, dataset, directory) =
-        (training.data.source.clone(), training.data.dataset, config.data.clone());
-    if matches!(source, Source::Volume(_) | Source::Image(_)) {
-        return Ok(());
-    }
-    board.phase(Phase::Preparing);
-    let fetch = move || match source {
-        Source::Http(source) => datjob_data::download(dataset, &source, &directory, RETRY, &|_, _| {})
-            .map_err(|error| error.to_string()),
-        Source::ObjectStore(source) => Credentials::from_environment(&source)
-            .and_then(|keys| objects::fetch(dataset, &source, keys.as_ref(), &directory, RETRY))
-            .map_err(|error| error.to_string()),
-        Source::Volume(_) | Source::Image(_) => Ok(None),
-    };
-    let warning = tokio::task::spawn_blocking(fetch)
-        .await
-        .map_err(|error| {
-            (FailureReason::Crash, format!("spec.training.data.source: the download crashed: {error}"))
-        })?
-        .map_err(|sentence| (FailureReason::Data, sentence))?;
-    if let Some(warning) = warning {
-        board.warning(warning);
-    }
-    Ok(())
-}
-
-/// Fetches the files beside the data set's that come over HTTP.
-async fn fetch_files(
-    config: &Config,
-    board: &Arc<Board>,
-    training: &Training,
-) -> Result<(), (FailureReason, String)> {
-    for (file, source) in config.downloads(training) {
-        board.phase(Phase::Preparing);
-        let (source, directory) = (source.clone(), config.files.downloaded.clone());
-        let fetch = move || datjob_data::download_file(&source, &directory, RETRY);
-        tokio::task::spawn_blocking(fetch)
-            .await
-            .map_err(|error| {
-                (
-                    FailureReason::Crash,
-                    format!("spec.training.{}: the download crashed: {error}", file.field()),
-                )
-            })?
-            .map_err(|error| (FailureReason::Data, format!("spec.training.{}: {error}", file.field())))?;
-    }
-    Ok(())
+    files::create_directory(&directory)
+        .map_err(|error| Failure::new(FailureReason::Data, error.to_string()))?;
+    let (pods, port) = (config.replicas, config.store_port);
+    let host = Host::open(&config.job_uid, config.attempt, pods, config.store_bind, port, &directory)
+        .map_err(|error| Failure::new(FailureReason::Data, error.to_string()))?;
+    let host = Arc::new(host);
+    board.host(Arc::clone(&host));
+    Ok(Client::Local(host))
 }
 
 struct Agent<'a> {
@@ -292,8 +202,12 @@ impl Agent<'_> {
     }
 
     async fn exchange(&self, workers: &Workers, silent: &mut Option<String>) -> Option<Reply> {
-        let heartbeat = self.heartbeat(workers.state(), workers.failure().cloned());
-        match self.client.exchange(&heartbeat).await {
+        self.send(&self.heartbeat(workers.state(), workers.failure().cloned()), silent).await
+    }
+
+    /// Sends a heartbeat; `silent` is the error of the last one.
+    async fn send(&self, heartbeat: &Heartbeat, silent: &mut Option<String>) -> Option<Reply> {
+        match self.client.exchange(heartbeat).await {
             Ok(reply) => {
                 if silent.take().is_some() {
                     tracing::info!("The rendezvous is reachable again.");
@@ -323,6 +237,7 @@ impl Agent<'_> {
             attempt: self.config.attempt,
             job_uid: self.config.job_uid.clone(),
             state,
+            preparation: None,
             failure,
         }
     }

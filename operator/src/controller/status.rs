@@ -21,6 +21,7 @@ use crate::{conditions, events::Event, reports::schedule::ReportState, text::tru
 
 mod active;
 mod finish;
+mod preparation;
 mod report;
 mod requeue;
 mod restarts;
@@ -178,7 +179,14 @@ impl<'a> StatusBuilder<'a> {
             }
             _ => {}
         }
-        blockers::find(&observation.pods, observation.warning.as_ref(), self.now)
+        let found = blockers::find(&observation.pods, observation.warning.as_ref(), self.now);
+        match (&found, &observation.report) {
+            (Some(blocker), _) if !blocker.may_pass => found,
+            (_, ReportState::Received(report)) => {
+                preparation::source_error(report, &self.job.name_any()).or(found)
+            }
+            _ => found,
+        }
     }
 
     fn set(&mut self, kind: &str, value: bool, reason: &str, message: &str) {

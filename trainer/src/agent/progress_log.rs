@@ -139,8 +139,7 @@ impl Line {
 
 /// Logs the results on the test set. `robust` is the worst case over all attacks.
 pub(super) fn log_results(results: &Results) {
-    let (epoch, clean, robust) =
-        (results.best_epoch, results.clean.percent(), results.worst_case.percent());
+    let (epoch, clean, robust) = (results.best_epoch, results.clean.percent(), results.worst_case.percent());
     let attacks: Vec<String> = results
         .attacks
         .iter()

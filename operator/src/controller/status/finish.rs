@@ -122,18 +122,23 @@ impl StatusBuilder<'_> {
         true
     }
 
-    /// Whether pods of this attempt have held resources too long while others do not run or do not join. Pods that prepare
-    /// data, and a report that cannot be read, are no evidence of that.
+    /// Whether pods of this attempt have held resources too long while others do not run, do not join or make no progress in
+    /// preparing data. A report that cannot be read is no evidence of that, nor is one of an older trainer that prepares.
     pub(super) fn exceeds_startup_deadline(&self, active: &ActiveJob) -> bool {
         let limit = i64::from(self.job.spec.lifecycle.startup_deadline_seconds);
-        let does_not_form = match &active.observation.report {
-            ReportState::NoPod => true,
-            ReportState::Received(report) => report.phase == Phase::Forming,
-            ReportState::Pending | ReportState::Unreadable { .. } => false,
+        let (does_not_form, idle) = match &active.observation.report {
+            ReportState::NoPod => (true, None),
+            ReportState::Received(report) => match (report.phase, report.preparation_idle_seconds) {
+                (Phase::Forming, idle) => (true, idle),
+                (Phase::Preparing, Some(idle)) => (true, Some(idle)),
+                _ => (false, None),
+            },
+            ReportState::Pending | ReportState::Unreadable { .. } => (false, None),
         };
+        let idle = idle.map_or(i64::MAX, i64::from);
         active.action == AttemptAction::Keep
             && does_not_form
-            && elapsed(self.next.waiting_since.as_ref(), self.now) > limit
+            && elapsed(self.next.waiting_since.as_ref(), self.now).min(idle) > limit
     }
 
     /// Abandons the attempt and makes the next one the desired attempt. The StatefulSet is then scaled to 0 and applied

@@ -24,6 +24,7 @@ use crate::{
 };
 
 mod evaluations;
+mod preparation;
 mod requeue;
 mod restarts;
 
@@ -102,6 +103,8 @@ impl JobSimulation {
             phase: Phase::Training,
             world_size: 2,
             pods_joined: 2,
+            preparation: None,
+            preparation_idle_seconds: None,
             progress: None,
             timing: None,
             accuracy: None,
