@@ -136,8 +136,8 @@ pub struct Lifecycle {
     #[schemars(range(min = 0, max = 10_000))]
     pub max_restarts: u32,
     /// Number of seconds that pods may hold resources while others do not run or do not join, from 10 to 604800. Defaults
-    /// to 1800. After that, the operator scales the pods to 0 and starts a new attempt 10 to 60 seconds later. Preparing
-    /// data does not count.
+    /// to 1800. After that, the operator scales the pods to 0 and starts a new attempt 10 to 60 seconds later. Progress
+    /// in downloading or unpacking data extends it.
     #[schemars(range(min = 10, max = 604_800))]
     pub startup_deadline_seconds: u32,
     /// Maximum run time of the job in seconds, from 1 to 31536000, counted from `status.startTime`. A job that exceeds it

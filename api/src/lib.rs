@@ -3,6 +3,7 @@
 //! - [`training`]: the training spec, which is immutable, and which `dat-trainer run` reads too.
 //! - [`manifest`]: a DatJob manifest in a file.
 //! - [`report`]: the report of a trainer pod.
+//! - [`restarts`]: which failures `lifecycle.maxRestarts` counts.
 //! - [`contract`]: names of environment variables, ports, paths and labels.
 //! - [`datjob`] (feature `crd`): the custom resource DatJob, its status and its validation rules.
 //!
@@ -16,6 +17,7 @@ pub mod datjob;
 pub mod epsilon;
 pub mod manifest;
 pub mod report;
+pub mod restarts;
 mod schema;
 pub mod training;
 

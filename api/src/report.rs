@@ -22,8 +22,14 @@ pub struct Report {
     pub phase: Phase,
     /// Number of ranks in the world.
     pub world_size: u32,
-    /// Number of pods that have joined the rendezvous.
+    /// Number of pods that have joined the rendezvous and have their data.
     pub pods_joined: u32,
+    /// Preparation of the data by the pods; absent while no pod prepares data.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub preparation: Option<Preparation>,
+    /// Seconds since a pod last made progress in preparing data, in steps of 10; absent if no pod prepared data.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub preparation_idle_seconds: Option<u32>,
     /// Progress of training; absent before the first step.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub progress: Option<Progress>,
@@ -65,6 +71,51 @@ pub enum Phase {
     Succeeded,
     /// The job failed; see `failure`.
     Failed,
+}
+
+/// Preparation of the data by the pods.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Preparation {
+    /// Number of pods that prepare data.
+    pub pods: u32,
+    /// Index of the pod that `state` is of: the first one with an error, or else the one that is farthest behind.
+    pub pod: u32,
+    /// The state of this pod.
+    pub state: PreparationState,
+}
+
+/// How far a pod is in preparing data.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct PreparationState {
+    /// What the pod is doing.
+    pub step: PreparationStep,
+    /// Bytes that are done in this step.
+    pub done: u64,
+    /// Bytes of this step, if known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub total: Option<u64>,
+    /// Error of the source since the last progress: a sentence without a full stop, which ends with the time of the retry.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub error: Option<String>,
+}
+
+impl PreparationState {
+    /// Completed part of the step, in percent.
+    pub fn percent(&self) -> Option<u32> {
+        let total = self.total.filter(|total| *total > 0)?;
+        u32::try_from((u128::from(self.done) * 100 / u128::from(total)).min(100)).ok()
+    }
+}
+
+/// A step of preparing data.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub enum PreparationStep {
+    /// Downloads an archive, objects or a file.
+    Downloading,
+    /// Unpacks an archive.
+    Unpacking,
 }
 
 /// Progress of the training.
@@ -355,6 +406,21 @@ pub struct Failure {
     /// Last lines of the failed worker's log, oldest first.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub log_tail: Vec<String>,
+    /// Path on the checkpoint volume of the worker's last 200 log lines.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub log_file: Option<String>,
+}
+
+impl Failure {
+    /// Creates a failure that is not specific to a rank.
+    pub fn new(reason: FailureReason, message: impl Into<String>) -> Self {
+        Self { reason, rank: None, message: message.into(), log_tail: Vec::new(), log_file: None }
+    }
+
+    /// Creates the failure of a rank.
+    pub fn of_rank(reason: FailureReason, rank: u32, message: impl Into<String>) -> Self {
+        Self { rank: Some(rank), ..Self::new(reason, message) }
+    }
 }
 
 /// Kind of failure, which determines whether the job fails or the world re-forms.

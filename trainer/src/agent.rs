@@ -4,51 +4,52 @@
 //! the metrics, and parks when the job has ended, since a StatefulSet would start an ended pod again.
 
 use std::{
-    path::Path,
     sync::Arc,
-    time::{Duration, SystemTime, UNIX_EPOCH},
+    time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
 
 use datjob_api::{
     Training,
     report::{Failure, FailureReason, Phase},
-    training::Source,
 };
 use tokio::{sync::mpsc, time};
 
 use crate::{
     checkpoint::results,
     rendezvous::{
-        Heartbeat, Reply, Verdict,
+        Heartbeat, Reply, State, Verdict,
         client::{Client, ClientError},
         host::Host,
     },
 };
-use datjob_data::{
-    RetryPolicy, files,
-    objects::{self, Credentials},
-};
+use datjob_data::files;
 
+mod assignment;
 pub mod board;
 pub mod config;
+mod download_monitor;
+mod failure_log;
 pub mod http;
+mod log_tail;
 pub mod metrics;
 pub mod plan;
+mod preparation;
+mod preparation_log;
+mod progress_log;
+mod restarts;
 pub mod volumes;
+pub mod worker_process;
 pub mod workers;
 
 pub use board::Board;
 pub use config::{Config, Files};
 
 use plan::Action;
+use restarts::RecentFailures;
 use workers::Workers;
 
 /// How often an agent and the rendezvous talk.
 const HEARTBEAT: Duration = Duration::from_millis(500);
-
-/// The retry policy of downloads: a quarter of an hour in all, since a failed download ends the job.
-const RETRY: RetryPolicy =
-    RetryPolicy { max_attempts: 10, initial_delay: Duration::from_secs(2), timeout: Duration::from_secs(30) };
 
 /// How an agent's work ended.
 #[derive(Clone, Debug, PartialEq)]
@@ -57,24 +58,33 @@ pub enum Ending {
     Succeeded,
     /// The job cannot be done.
     Failed(Failure),
-    /// More worlds ended than the limit that was set.
-    TooManyRestarts(Option<Failure>),
+    /// More failures without progress than the limit that was set.
+    TooManyFailures {
+        /// Number of failures.
+        count: u32,
+        /// The limit.
+        limit: u32,
+        /// The last failure.
+        last: Option<Failure>,
+    },
 }
 
 /// Does all that an agent does until the job has ended. Everything it learns stands on the board.
 pub async fn work(config: &Config, board: &Arc<Board>) -> Ending {
-    match prepare(config, board).await {
-        Ok((training, client)) => {
-            let agent = Agent { config, board, client, incarnation: incarnation() };
-            agent.serve_worlds(training).await
+    let client = match open_client(config, board) {
+        Ok(client) => client,
+        Err(failure) => {
+            board.failed(failure.clone());
+            return Ending::Failed(failure);
         }
-        Err((client, failure)) => {
+    };
+    let agent = Agent { config, board, client, incarnation: incarnation() };
+    match agent.prepare().await {
+        Ok(training) => agent.serve_worlds(training).await,
+        Err(failure) => {
             board.failed(failure.clone());
             // The others must hear of it: the job ends on all pods, and pod 0 has the report.
-            if let Some(client) = client {
-                let agent = Agent { config, board, client, incarnation: incarnation() };
-                agent.tell_failure(&failure).await;
-            }
+            agent.tell_failure(&failure).await;
             Ending::Failed(failure)
         }
     }
@@ -84,109 +94,21 @@ fn incarnation() -> u64 {
     SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_nanos() as u64)
 }
 
-type Unprepared = (Option<Client>, Failure);
-
-async fn prepare(config: &Config, board: &Arc<Board>) -> Result<(Option<Training>, Client), Unprepared> {
+/// The way to the rendezvous, which pod 0 hosts.
+fn open_client(config: &Config, board: &Arc<Board>) -> Result<Client, Failure> {
+    if config.pod_index != 0 {
+        return Client::remote(&config.rendezvous_host, config.rendezvous_port)
+            .map_err(|error| Failure::new(FailureReason::Configuration, error.to_string()));
+    }
     let directory = config.job_directory();
-    let failed = |reason, message: String| Failure { reason, rank: None, message, log_tail: Vec::new() };
-    let client = if config.pod_index == 0 {
-        files::create_directory(&directory)
-            .map_err(|e| (None, failed(FailureReason::Data, e.to_string())))?;
-        let (pods, port) = (config.replicas, config.store_port);
-        let host = Host::open(&config.job_uid, config.attempt, pods, config.store_bind, port, &directory)
-            .map_err(|e| (None, failed(FailureReason::Data, e.to_string())))?;
-        let host = Arc::new(host);
-        board.host(Arc::clone(&host));
-        Client::Local(host)
-    } else {
-        Client::remote(&config.rendezvous_host, config.rendezvous_port)
-            .map_err(|e| (None, failed(FailureReason::Configuration, e.to_string())))?
-    };
-    match prepare_training(config, board, &directory).await {
-        Ok(training) => Ok((training, client)),
-        Err((reason, message)) => Err((Some(client), failed(reason, message))),
-    }
-}
-
-/// Reads the training spec and makes the data ready; nothing where the job has succeeded already.
-async fn prepare_training(
-    config: &Config,
-    board: &Arc<Board>,
-    directory: &Path,
-) -> Result<Option<Training>, (FailureReason, String)> {
-    let training = config.training().map_err(|e| (FailureReason::Configuration, e.to_string()))?;
-    let topology = config.topology();
-    training.check(topology).map_err(|e| (FailureReason::Configuration, e.to_string()))?;
-    board.world_size(topology.world_size());
-    training.warnings().into_iter().for_each(|warning| board.warning(warning));
-    if config.pod_index == 0
-        && let Some(results) = results::read(directory, &config.job_uid, &training.hash())
-            .map_err(|e| (FailureReason::Data, e.to_string()))?
-    {
-        board.succeeded(results);
-        return Ok(None);
-    }
-    config.check_volumes(&training).map_err(|e| (FailureReason::Data, e.to_string()))?;
-    if config.downloads {
-        fetch_data(config, board, &training).await?;
-    }
-    fetch_files(config, board, &training).await?;
-    Ok(Some(training))
-}
-
-/// Fetches the data set, where its source is one to fetch from.
-async fn fetch_data(
-    config: &Config,
-    board: &Arc<Board>,
-    training: &Training,
-) -> Result<(), (FailureReason, String)> {
-    let (source, dataset, directory) =
-        (training.data.source.clone(), training.data.dataset, config.data.clone());
-    if matches!(source, Source::Volume(_) | Source::Image(_)) {
-        return Ok(());
-    }
-    board.phase(Phase::Preparing);
-    let fetch = move || match source {
-        Source::Http(source) => datjob_data::download(dataset, &source, &directory, RETRY, &|_, _| {})
-            .map_err(|error| error.to_string()),
-        Source::ObjectStore(source) => Credentials::from_environment(&source)
-            .and_then(|keys| objects::fetch(dataset, &source, keys.as_ref(), &directory, RETRY))
-            .map_err(|error| error.to_string()),
-        Source::Volume(_) | Source::Image(_) => Ok(None),
-    };
-    let warning = tokio::task::spawn_blocking(fetch)
-        .await
-        .map_err(|error| {
-            (FailureReason::Crash, format!("spec.training.data.source: the download crashed: {error}"))
-        })?
-        .map_err(|sentence| (FailureReason::Data, sentence))?;
-    if let Some(warning) = warning {
-        board.warning(warning);
-    }
-    Ok(())
-}
-
-/// Fetches the files beside the data set's that come over HTTP.
-async fn fetch_files(
-    config: &Config,
-    board: &Arc<Board>,
-    training: &Training,
-) -> Result<(), (FailureReason, String)> {
-    for (file, source) in config.downloads(training) {
-        board.phase(Phase::Preparing);
-        let (source, directory) = (source.clone(), config.files.downloaded.clone());
-        let fetch = move || datjob_data::download_file(&source, &directory, RETRY);
-        tokio::task::spawn_blocking(fetch)
-            .await
-            .map_err(|error| {
-                (
-                    FailureReason::Crash,
-                    format!("spec.training.{}: the download crashed: {error}", file.field()),
-                )
-            })?
-            .map_err(|error| (FailureReason::Data, format!("spec.training.{}: {error}", file.field())))?;
-    }
-    Ok(())
+    files::create_directory(&directory)
+        .map_err(|error| Failure::new(FailureReason::Data, error.to_string()))?;
+    let (pods, port) = (config.replicas, config.store_port);
+    let host = Host::open(&config.job_uid, config.attempt, pods, config.store_bind, port, &directory)
+        .map_err(|error| Failure::new(FailureReason::Data, error.to_string()))?;
+    let host = Arc::new(host);
+    board.host(Arc::clone(&host));
+    Ok(Client::Local(host))
 }
 
 struct Agent<'a> {
@@ -207,7 +129,7 @@ impl Agent<'_> {
         let mut workers = Workers::new(events);
         let mut ticks = time::interval(HEARTBEAT);
         ticks.set_missed_tick_behavior(time::MissedTickBehavior::Delay);
-        let mut restarts = 0;
+        let (begin, mut failures) = (Instant::now(), RecentFailures::default());
         let mut silent = None;
         self.board.phase(Phase::Forming);
         loop {
@@ -216,6 +138,10 @@ impl Agent<'_> {
                     if !workers.note(event, self.board).await { continue; }
                 }
                 _ = ticks.tick() => {}
+            }
+            workers.log_progress();
+            if let State::Running(_) = workers.state() {
+                failures.record_progress(begin.elapsed(), self.board.completed_epochs());
             }
             // At every tick: the volume may not have answered at the last one.
             if workers.have_ended() {
@@ -230,11 +156,9 @@ impl Agent<'_> {
                     if self.look_for_results(&training) {
                         continue;
                     }
-                    if workers.has_run() {
-                        restarts += 1;
-                        if self.config.max_restarts.is_some_and(|most| restarts > most) {
-                            return Ending::TooManyRestarts(self.board.report().failure);
-                        }
+                    let count = failures.record_world(begin.elapsed(), self.board.completed_epochs());
+                    if let Some(limit) = self.config.max_restarts.filter(|limit| count > *limit) {
+                        return Ending::TooManyFailures { count, limit, last: self.board.report().failure };
                     }
                     self.board.world(world.generation);
                     workers.start(self.config, &training, &world);
@@ -258,6 +182,7 @@ impl Agent<'_> {
         }
         match results::read(&self.config.job_directory(), &self.config.job_uid, &training.hash()) {
             Ok(Some(results)) => {
+                progress_log::log_results(&results);
                 self.board.succeeded(results);
                 self.tell_success();
                 true
@@ -278,8 +203,12 @@ impl Agent<'_> {
     }
 
     async fn exchange(&self, workers: &Workers, silent: &mut Option<String>) -> Option<Reply> {
-        let heartbeat = self.heartbeat(workers.state(), workers.failure().cloned());
-        match self.client.exchange(&heartbeat).await {
+        self.send(&self.heartbeat(workers.state(), workers.failure().cloned()), silent).await
+    }
+
+    /// Sends a heartbeat; `silent` is the error of the last one.
+    async fn send(&self, heartbeat: &Heartbeat, silent: &mut Option<String>) -> Option<Reply> {
+        match self.client.exchange(heartbeat).await {
             Ok(reply) => {
                 if silent.take().is_some() {
                     tracing::info!("The rendezvous is reachable again.");
@@ -302,20 +231,21 @@ impl Agent<'_> {
         }
     }
 
-    fn heartbeat(&self, state: crate::rendezvous::State, failure: Option<Failure>) -> Heartbeat {
+    fn heartbeat(&self, state: State, failure: Option<Failure>) -> Heartbeat {
         Heartbeat {
             pod: self.config.pod_index,
             incarnation: self.incarnation,
             attempt: self.config.attempt,
             job_uid: self.config.job_uid.clone(),
             state,
+            preparation: None,
             failure,
         }
     }
 
     /// Repeats a failure until the rendezvous has passed judgement.
     async fn tell_failure(&self, failure: &Failure) {
-        let heartbeat = self.heartbeat(crate::rendezvous::State::Idle { ended: None }, Some(failure.clone()));
+        let heartbeat = self.heartbeat(State::Idle { ended: None }, Some(failure.clone()));
         let mut silent = None;
         loop {
             match self.client.exchange(&heartbeat).await {

@@ -10,6 +10,7 @@
 pub mod client;
 pub mod host;
 pub mod message;
+pub mod preparation;
 pub mod quorum;
 
 pub use message::{Heartbeat, Reply, State, Verdict, World};

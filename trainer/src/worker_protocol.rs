@@ -68,6 +68,28 @@ pub enum Accelerator {
     },
 }
 
+/// What an evaluation measures.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Part {
+    /// Accuracy on the validation split, after an epoch.
+    Validation,
+    /// Accuracy on the test set: the final attacks, then the sweep.
+    TestSet,
+    /// Certified accuracy on the test set.
+    Certification,
+}
+
+impl Part {
+    /// Its name in the log.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Validation => "validation split",
+            Self::TestSet => "test set",
+            Self::Certification => "test set (certification)",
+        }
+    }
+}
+
 /// A message of a worker to its agent. Only rank 0 sends the variants other than `Failed`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub enum Event {
@@ -81,8 +103,10 @@ pub enum Event {
     Best(Accuracy),
     /// A problem that does not end the job: a sentence without a full stop.
     Warning(String),
-    /// Progress of the final evaluation.
+    /// Progress of an evaluation.
     Evaluating {
+        /// What is evaluated.
+        part: Part,
         /// Number of images that this rank has evaluated.
         done: u64,
         /// Number of images that this rank evaluates in total.

@@ -10,6 +10,8 @@ use sha2::{Digest, Sha256};
 mod failures;
 #[path = "run/interruptions.rs"]
 mod interruptions;
+#[path = "run/logs.rs"]
+mod logs;
 #[path = "run/methods.rs"]
 mod methods;
 #[path = "common/processes.rs"]

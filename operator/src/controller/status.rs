@@ -22,6 +22,7 @@ use crate::{clock, conditions, events::Event, reports::schedule::ReportState, te
 mod active;
 mod finish;
 mod finished;
+mod preparation;
 mod report;
 mod requeue;
 mod restarts;
@@ -174,7 +175,14 @@ impl<'a> StatusBuilder<'a> {
             }
             _ => {}
         }
-        blockers::find(&observation.pods, observation.warning.as_ref(), self.now)
+        let found = blockers::find(&observation.pods, observation.warning.as_ref(), self.now);
+        match (&found, &observation.report) {
+            (Some(blocker), _) if !blocker.may_pass => found,
+            (_, ReportState::Received(report)) => {
+                preparation::source_error(report, &self.job.name_any()).or(found)
+            }
+            _ => found,
+        }
     }
 
     fn set(&mut self, kind: &str, value: bool, reason: &str, message: &str) {

@@ -254,12 +254,19 @@ fn interval(state: &ReportState, unchanged: Duration, silent: u32) -> Duration {
 fn differs_only_in_progress(before: &ReportState, after: &ReportState) -> bool {
     match (before, after) {
         (ReportState::Received(before), ReportState::Received(after)) => {
-            let without = |report: &Report| Report { progress: None, timing: None, ..report.clone() };
+            let without = |report: &Report| without_progress(report.clone());
             without(before) == without(after)
         }
         (ReportState::Unreadable { .. }, ReportState::Unreadable { .. }) => true,
         _ => false,
     }
+}
+
+fn without_progress(mut report: Report) -> Report {
+    if let Some(preparation) = &mut report.preparation {
+        preparation.state.done = 0;
+    }
+    Report { progress: None, timing: None, preparation_idle_seconds: None, ..report }
 }
 
 #[cfg(test)]

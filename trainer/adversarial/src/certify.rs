@@ -110,18 +110,22 @@ pub struct CertificationImages<'a> {
 }
 
 /// Certifies this rank's images. Returns the number of certified images for each of [`RADII`], then the number of images.
-/// The sum over ranks is the result; see [`certified_counts`].
+/// The sum over ranks is the result; see [`certified_counts`]. `progress` receives the number of finished images and the number
+/// of images of this rank, before each image.
 pub fn count_certified(
     classifier: &dyn Classifier,
     certification: &Certification,
     images: CertificationImages<'_>,
     seed: u64,
     shard: Shard,
+    progress: &mut dyn FnMut(usize, usize),
 ) -> Result<Vec<i64>, EvaluateError> {
     let CertificationImages { images, count, device } = images;
     let mut counts = vec![0; RADII.len() + 1];
     let mut parts = Parts::new(device, images.shape(), BATCH as usize);
-    for number in shard.select(0..count) {
+    let numbers: Vec<usize> = shard.select(0..count).collect();
+    for (done, number) in numbers.iter().enumerate() {
+        progress(done, numbers.len());
         let index = number * images.len() / count;
         let (image, _) = float_batch(&images.read(&[index], None)?, device)?;
         let mut random = Stream::certification(seed, index as u64);
@@ -298,7 +302,11 @@ mod tests {
         let linear = linear(Kind::Float, -1.0);
         let certification = Certification { sigma: 0.25, selection_samples: 10, samples: 200, alpha: 0.01 };
         let sample = CertificationImages { images: &images, count: 5, device: Device::Cpu };
-        let counts = count_certified(&linear, &certification, sample, 3, Shard::WHOLE).unwrap();
+        let mut seen = Vec::new();
+        let mut progress = |done, total| seen.push((done, total));
+        let counts =
+            count_certified(&linear, &certification, sample, 3, Shard::WHOLE, &mut progress).unwrap();
+        assert_eq!(seen, [0, 1, 2, 3, 4].map(|done| (done, 5)));
         assert_eq!(counts.last(), Some(&5));
         assert!(counts[0] > counts[11] && counts[0] < 5, "{counts:?}");
         let results = certified_counts(&counts);

@@ -10,13 +10,16 @@ use std::{
 };
 
 use backon::Retryable;
-use datjob_api::training::{Dataset, HttpSource};
+use datjob_api::{
+    report::PreparationStep,
+    training::{Dataset, HttpSource},
+};
 use reqwest::Client;
 use sha2::{Digest, Sha256};
 use tempfile::NamedTempFile;
 use tokio::runtime::Builder;
 
-use super::{RetryPolicy, dataset_files, origin};
+use super::{DownloadObserver, RetryPolicy, dataset_files, origin};
 
 mod error;
 #[cfg(test)]
@@ -28,15 +31,15 @@ pub(super) use unpack::unpack;
 
 /// Downloads the archive, verifies its SHA-256 and unpacks the files of the data set into the existing folder `dir`.
 ///
-/// Does nothing if `dir` already has the files of this archive. `progress` receives the number of bytes so far and the total
-/// size, if the server sends it. Returns a warning, if entries that may be data were skipped. Blocks: run it on a separate
+/// Does nothing if `dir` already has the files of this archive. `observer` receives the bytes that are downloaded, then those
+/// that are unpacked, and transient errors. Returns a warning, if entries that may be data were skipped. Blocks: run it on a separate
 /// thread.
 pub fn download(
     dataset: Dataset,
     source: &HttpSource,
     dir: &Path,
     retry: RetryPolicy,
-    progress: &dyn Fn(u64, Option<u64>),
+    observer: &dyn DownloadObserver,
 ) -> Result<Option<String>, DownloadError> {
     let identity = format!("{} {}", dataset.name(), source.sha256);
     if !origin::accepts_source(dir, &identity).map_err(write_error(dir))? {
@@ -50,9 +53,9 @@ pub fn download(
     let request = Request { source, limit: dataset_files::archive_limit(dataset), dir };
     // An unnamed file: nothing remains if this process is killed.
     let create = || tempfile::tempfile_in(dir);
-    let archive = fetch_with_retries(request, create, retry, progress)?;
+    let archive = fetch_with_retries(request, create, retry, observer)?;
     origin::record_source(dir, &identity).map_err(write_error(dir))?;
-    let skipped = unpack(&archive, dataset, source, dir)?;
+    let skipped = unpack(&archive, dataset, source, dir, observer)?;
     check_complete()
         .map_err(|error| DownloadError::Incomplete { url: redacted_url(source), source: error })?;
     File::create(&marker).map_err(write_error(&marker))?;
@@ -68,14 +71,19 @@ fn redacted_url(source: &HttpSource) -> String {
 const MAX_FILE_BYTES: u64 = 64 << 30;
 
 /// Downloads one file into `dir`; its name there is its SHA-256. Creates `dir`. Does nothing if the file exists.
-pub fn download_file(source: &HttpSource, dir: &Path, retry: RetryPolicy) -> Result<PathBuf, DownloadError> {
+pub fn download_file(
+    source: &HttpSource,
+    dir: &Path,
+    retry: RetryPolicy,
+    observer: &dyn DownloadObserver,
+) -> Result<PathBuf, DownloadError> {
     let path = dir.join(&source.sha256);
     if path.exists() {
         return Ok(path);
     }
     fs::create_dir_all(dir).map_err(write_error(dir))?;
     let request = Request { source, limit: MAX_FILE_BYTES, dir };
-    let file = fetch_with_retries(request, || NamedTempFile::new_in(dir), retry, &|_, _| {})?;
+    let file = fetch_with_retries(request, || NamedTempFile::new_in(dir), retry, observer)?;
     file.persist(&path).map_err(|error| write_error(&path)(error.error))?;
     Ok(path)
 }
@@ -99,7 +107,7 @@ fn fetch_with_retries<F: Write>(
     request: Request<'_>,
     create: impl Fn() -> io::Result<F>,
     retry: RetryPolicy,
-    progress: &dyn Fn(u64, Option<u64>),
+    observer: &dyn DownloadObserver,
 ) -> Result<F, DownloadError> {
     crate::http::install_tls_provider();
     let runtime = Builder::new_current_thread().enable_all().build().map_err(DownloadError::Runtime)?;
@@ -107,12 +115,15 @@ fn fetch_with_retries<F: Write>(
         Client::builder().connect_timeout(retry.timeout).read_timeout(retry.timeout).build().map_err(
             |error| DownloadError::Request { url: redacted_url(request.source), source: error.without_url() },
         )?;
-    let attempt = || fetch(&client, request, &create, progress);
+    let attempt = || fetch(&client, request, &create, observer);
     runtime.block_on(async {
         attempt
             .retry(retry.backoff())
             .when(DownloadError::is_transient)
-            .notify(|error, retry_in| tracing::warn!(%error, ?retry_in, "Download failed; retrying."))
+            .notify(|error, retry_in| {
+                tracing::warn!(%error, ?retry_in, "Download failed; retrying.");
+                observer.retrying(error, retry_in);
+            })
             .await
     })
 }
@@ -122,7 +133,7 @@ async fn fetch<F: Write>(
     client: &Client,
     Request { source, limit, dir }: Request<'_>,
     create: impl Fn() -> io::Result<F>,
-    progress: &dyn Fn(u64, Option<u64>),
+    observer: &dyn DownloadObserver,
 ) -> Result<F, DownloadError> {
     let url = || redacted_url(source);
     let response = client.get(&source.url).send().await;
@@ -151,7 +162,7 @@ async fn fetch<F: Write>(
         }
         hash.update(&block);
         file.write_all(&block).map_err(write_error(dir))?;
-        progress(received, size);
+        observer.progress(PreparationStep::Downloading, received, size);
     }
     let found = hex::encode(hash.finalize());
     if found != source.sha256 {

@@ -38,7 +38,7 @@ pub fn unpack(dataset: Dataset, bytes: &[u8], dir: &Path) -> Result<(), Download
     let mut archive = tempfile::tempfile().expect("a temporary file");
     archive.write_all(bytes).expect("a temporary file can be written");
     let source = HttpSource { url: "http://127.0.0.1/".to_owned(), sha256: String::new() };
-    download::unpack(&archive, dataset, &source, dir).map(drop)
+    download::unpack(&archive, dataset, &source, dir, &()).map(drop)
 }
 
 /// Parses a file in the format of `sha256sum` into names and checksums.

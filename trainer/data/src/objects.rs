@@ -22,11 +22,13 @@ use sha2::{Digest, Sha256};
 mod bucket;
 pub(super) mod checksums;
 mod error;
+mod progress;
 
 pub use error::ObjectsError;
 
-use super::{RetryPolicy, dataset_files, origin};
+use super::{DownloadObserver, RetryPolicy, dataset_files, origin};
 use bucket::Bucket;
+use progress::TotalProgress;
 
 /// Maximum number of concurrent downloads.
 const CONCURRENT_DOWNLOADS: usize = 16;
@@ -59,13 +61,14 @@ impl Credentials {
 
 /// Downloads the objects of the data set below the prefix into the existing folder `dir`. Requests are signed if there are
 /// credentials. Does nothing if an earlier download is complete. Returns a warning, if objects that may be data were skipped.
-/// Blocks: run it on a separate thread.
+/// `observer` receives the bytes on disk and transient errors. Blocks: run it on a separate thread.
 pub fn fetch(
     dataset: Dataset,
     source: &ObjectStoreSource,
     credentials: Option<&Credentials>,
     dir: &Path,
     retry: RetryPolicy,
+    observer: Arc<dyn DownloadObserver>,
 ) -> Result<Option<String>, ObjectsError> {
     let identity = source_id(dataset, source);
     if !origin::accepts_source(dir, &identity).map_err(write_error(dir))? {
@@ -75,7 +78,7 @@ pub fn fetch(
     if marker.exists() && dataset_files::check_complete(dataset, dir).is_ok() {
         return Ok(None);
     }
-    let bucket = Arc::new(Bucket::new(source, credentials, dir, retry)?);
+    let bucket = Arc::new(Bucket::new(source, credentials, dir, retry, TotalProgress::new(observer))?);
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .thread_name("objects")
         .worker_threads(4)
@@ -86,6 +89,7 @@ pub fn fetch(
         let (objects, skipped) = bucket.with_retries(|| bucket.list_objects(dataset)).await?;
         let bytes: u64 = objects.iter().map(|object| object.size).sum();
         tracing::info!(objects = objects.len(), bytes, "Downloading the data set.");
+        bucket.progress.begin(bytes);
         if !objects.is_empty() {
             origin::record_source(dir, &identity).map_err(write_error(dir))?;
         }

@@ -1,14 +1,19 @@
 //! Downloads a data set from an S3 server in the test process.
 
 use std::{
+    fmt::Display,
     fs,
     path::{Path, PathBuf},
+    sync::{Arc, Mutex},
     time::Duration,
 };
 
-use datjob_api::training::{Dataset, ObjectStoreSource};
+use datjob_api::{
+    report::PreparationStep,
+    training::{Dataset, ObjectStoreSource},
+};
 use datjob_data::{
-    RetryPolicy,
+    DownloadObserver, RetryPolicy,
     objects::{Credentials, ObjectsError, fetch},
 };
 use s3s::auth::SimpleAuth;
@@ -60,7 +65,8 @@ fn downloads_only_the_objects_of_the_data_set_and_only_once() {
     let server = Server::new(None);
     cifar100(&server);
     let dir = tempfile::tempdir().unwrap();
-    let get = || fetch(Dataset::Cifar100, &server.source("/data/cifar/"), None, dir.path(), RETRY);
+    let get =
+        || fetch(Dataset::Cifar100, &server.source("/data/cifar/"), None, dir.path(), RETRY, Arc::new(()));
     get().unwrap();
     assert_eq!(files(dir.path()), [Path::new("test.bin"), Path::new("train.bin")]);
     assert_eq!(fs::read(dir.path().join("train.bin")).unwrap(), [1; 5000]);
@@ -81,7 +87,8 @@ fn downloads_only_the_objects_of_the_data_set_and_only_once() {
     get().unwrap();
     assert_eq!(server.take_object_requests(), ["/bucket/data/cifar/test.bin"]);
     // Files with the same names and sizes may have different content.
-    let other = fetch(Dataset::Cifar100, &server.source("/data/other"), None, dir.path(), RETRY);
+    let other =
+        fetch(Dataset::Cifar100, &server.source("/data/other"), None, dir.path(), RETRY, Arc::new(()));
     assert!(message(other).contains("contains data from another source; use another folder"));
 }
 
@@ -92,14 +99,14 @@ fn folders_and_shards_keep_their_names() {
         server.put(name, name.as_bytes());
     }
     let dir = tempfile::tempdir().unwrap();
-    fetch(Dataset::ImageFolder, &server.source(""), None, dir.path(), RETRY).unwrap();
+    fetch(Dataset::ImageFolder, &server.source(""), None, dir.path(), RETRY, Arc::new(())).unwrap();
     let expected = ["train/a/1.jpg", "train/b/1 ö.JPEG", "val/a/2.jpeg"].map(PathBuf::from);
     assert_eq!(files(dir.path()), expected);
     assert_eq!(fs::read(dir.path().join(&expected[1])).unwrap(), "train/b/1 ö.JPEG".as_bytes());
 
     server.put("val/a/notes.txt", b"none");
     let empty = tempfile::tempdir().unwrap();
-    let refused = fetch(Dataset::ImageFolder, &server.source(""), None, empty.path(), RETRY);
+    let refused = fetch(Dataset::ImageFolder, &server.source(""), None, empty.path(), RETRY, Arc::new(()));
     assert_eq!(
         message(refused),
         "s3://bucket/val/a/notes.txt: unexpected file among the images; names must end in .jpg or .jpeg"
@@ -108,8 +115,26 @@ fn folders_and_shards_keep_their_names() {
     server.put("web/val-00.tar", &[]);
     server.put("web/classes.txt", b"a\nb\n");
     let dir = tempfile::tempdir().unwrap();
-    fetch(Dataset::Webdataset, &server.source("/web"), None, dir.path(), RETRY).unwrap();
+    fetch(Dataset::Webdataset, &server.source("/web"), None, dir.path(), RETRY, Arc::new(())).unwrap();
     assert_eq!(files(dir.path()), ["classes.txt", "train-00.tar", "val-00.tar"].map(PathBuf::from));
+}
+
+/// Records the bytes that are done, of 100,000, and the errors.
+#[derive(Default)]
+struct Recorder {
+    progress: Mutex<Vec<u64>>,
+    errors: Mutex<Vec<String>>,
+}
+
+impl DownloadObserver for Recorder {
+    fn progress(&self, _: PreparationStep, done: u64, total: Option<u64>) {
+        assert_eq!(total, Some(100_000));
+        self.progress.lock().unwrap().push(done);
+    }
+
+    fn retrying(&self, error: &dyn Display, _: Duration) {
+        self.errors.lock().unwrap().push(error.to_string());
+    }
 }
 
 #[test]
@@ -123,8 +148,18 @@ fn resumes_an_interrupted_download() {
     // More faults than attempts: an attempt with progress resets the retries.
     *server.faults.lock().unwrap() =
         vec![Fault::Interrupt, Fault::Unavailable, Fault::Interrupt, Fault::Interrupt, Fault::Unavailable];
-    fetch(Dataset::Cifar100, &server.source("/data/cifar"), None, dir.path(), RETRY).unwrap();
+    let recorder = Arc::new(Recorder::default());
+    let observer = Arc::clone(&recorder);
+    fetch(Dataset::Cifar100, &server.source("/data/cifar"), None, dir.path(), RETRY, observer).unwrap();
     assert_eq!(fs::read(dir.path().join("train.bin")).unwrap(), content);
+    // Bytes that an attempt received are counted once.
+    let progress = recorder.progress.lock().unwrap();
+    assert!(progress.is_sorted() && progress.first() == Some(&0) && progress.last() == Some(&100_000));
+    let errors = recorder.errors.lock().unwrap();
+    assert!(
+        errors.len() == 5 && errors.iter().all(|error| error.contains("/data/cifar/train.bin")),
+        "{errors:?}"
+    );
     let train = "/bucket/data/cifar/train.bin";
     let ranges = ["", "", " bytes=50000-", " bytes=75000-", " bytes=75000-", " bytes=87500-"];
     assert_eq!(server.take_object_requests(), ranges.map(|range| format!("{train}{range}")));
@@ -137,7 +172,8 @@ fn a_restarted_process_resumes_the_download() {
     cifar100(&server);
     server.put("data/cifar/test.bin", &[]);
     let dir = tempfile::tempdir().unwrap();
-    let get = || fetch(Dataset::Cifar100, &server.source("/data/cifar"), None, dir.path(), RETRY);
+    let get =
+        || fetch(Dataset::Cifar100, &server.source("/data/cifar"), None, dir.path(), RETRY, Arc::new(()));
     *server.faults.lock().unwrap() = vec![Fault::Unavailable, Fault::Unavailable, Fault::Interrupt];
     assert!(message(get()).contains("503"));
     server.take_object_requests();
@@ -151,7 +187,7 @@ fn verifies_checksums() {
     let server = Server::new(None);
     cifar100(&server);
     let get = |dir: &tempfile::TempDir| {
-        fetch(Dataset::Cifar100, &server.source("/data/cifar"), None, dir.path(), RETRY)
+        fetch(Dataset::Cifar100, &server.source("/data/cifar"), None, dir.path(), RETRY, Arc::new(()))
     };
     let list = |train: &[u8]| {
         format!(
@@ -199,7 +235,14 @@ fn signs_requests_with_the_credentials() {
         let dir = tempfile::tempdir().unwrap();
         let keys = keys
             .map(|(key, secret)| Credentials { access_key_id: key.into(), secret_access_key: secret.into() });
-        fetch(Dataset::Cifar100, &server.source("/data/cifar"), keys.as_ref(), dir.path(), RETRY)
+        fetch(
+            Dataset::Cifar100,
+            &server.source("/data/cifar"),
+            keys.as_ref(),
+            dir.path(),
+            RETRY,
+            Arc::new(()),
+        )
     };
     get(Some(("key", "secret"))).unwrap();
     for keys in [None, Some(("key", "guess"))] {
@@ -219,7 +262,9 @@ fn errors_name_the_url_and_the_cause() {
     let server = Server::new(None);
     cifar100(&server);
     let dir = tempfile::tempdir().unwrap();
-    let get = |dataset, source: &ObjectStoreSource| message(fetch(dataset, source, None, dir.path(), RETRY));
+    let get = |dataset, source: &ObjectStoreSource| {
+        message(fetch(dataset, source, None, dir.path(), RETRY, Arc::new(())))
+    };
     let nothing = get(Dataset::ImageFolder, &server.source("/data/cifar"));
     assert!(
         nothing.starts_with("s3://bucket/data/cifar: the data set is incomplete: ")

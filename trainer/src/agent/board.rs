@@ -1,6 +1,9 @@
 //! What an agent knows of the job, for its report and its metrics.
 
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::{
+    sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError},
+    time::Duration,
+};
 
 use datjob_api::report::{Accuracy, Failure, Phase, Progress, Report, Results, Timing};
 
@@ -30,6 +33,8 @@ impl Board {
             phase: Phase::Preparing,
             world_size: 0,
             pods_joined: 0,
+            preparation: None,
+            preparation_idle_seconds: None,
             progress: None,
             timing: None,
             accuracy: None,
@@ -50,6 +55,8 @@ impl Board {
             report.phase = phase_of_world(report.phase, report.generation, snapshot.running);
             report.generation = snapshot.generation;
             report.pods_joined = snapshot.joined;
+            report.preparation = snapshot.preparation;
+            report.preparation_idle_seconds = snapshot.preparation_idle.map(in_steps_of_ten);
             report.failure = report.failure.or(snapshot.failure);
         }
         report
@@ -81,6 +88,11 @@ impl Board {
 
     pub(super) fn progress(&self, progress: Progress) {
         self.change().progress = Some(progress);
+    }
+
+    /// Number of completed epochs, as far as it is known.
+    pub(super) fn completed_epochs(&self) -> u32 {
+        self.change().progress.as_ref().map_or(0, |progress| progress.epoch)
     }
 
     pub(super) fn timing(&self, timing: Timing) {
@@ -135,6 +147,11 @@ impl Board {
     }
 }
 
+/// Whole seconds in steps of 10, so that the report does not change all the time.
+fn in_steps_of_ten(idle: Duration) -> u32 {
+    u32::try_from(idle.as_secs() / 10 * 10).unwrap_or(u32::MAX)
+}
+
 /// The phase, given the world that this agent last started and the one that the rendezvous runs. The agent learns of a new
 /// world, or of the end of one, only with its next heartbeat.
 fn phase_of_world(phase: Phase, started: u32, running: Option<u32>) -> Phase {
@@ -150,6 +167,12 @@ fn phase_of_world(phase: Phase, started: u32, running: Option<u32>) -> Phase {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn idle_seconds_come_in_steps_of_ten() {
+        assert_eq!([0, 9, 10, 1_809].map(|s| in_steps_of_ten(Duration::from_secs(s))), [0, 0, 10, 1_800]);
+        assert_eq!(in_steps_of_ten(Duration::MAX), u32::MAX);
+    }
 
     #[test]
     fn the_phase_is_that_of_the_running_world() {

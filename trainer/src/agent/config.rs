@@ -55,7 +55,7 @@ pub struct Config {
     pub files: Files,
     /// The checkpoint volume.
     pub checkpoints: PathBuf,
-    /// How many worlds may end before the agent itself gives up; in a cluster the operator counts.
+    /// Maximum number of failures without progress, if the agent counts them; in a cluster the operator does.
     pub max_restarts: Option<u32>,
 }
 

@@ -20,7 +20,11 @@ pub fn encode(report: &Report, is_host: bool) -> Result<String, fmt::Error> {
     gauge("generation", "Worlds formed for this job", f64::from(report.generation));
     gauge("world_size", "Ranks in the world", f64::from(report.world_size));
     if is_host {
-        gauge("pods_joined", "Pods with a recent heartbeat at the rendezvous", f64::from(report.pods_joined));
+        gauge(
+            "pods_joined",
+            "Pods that have joined the rendezvous and have their data",
+            f64::from(report.pods_joined),
+        );
     }
     if let Some(progress) = &report.progress {
         gauge("epoch", "Completed epochs", f64::from(progress.epoch));

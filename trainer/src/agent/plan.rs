@@ -27,7 +27,7 @@ pub fn plan(state: State, reply: Option<Reply>) -> Action {
         (State::Idle { ended: Some(ended) }, Some(world)) if ended >= world.generation => Action::Nothing,
         (_, Some(world)) => Action::Start(world),
         (State::Running(_), None) => Action::Stop,
-        (State::Idle { .. } | State::Done(_), None) => Action::Nothing,
+        (State::Preparing | State::Idle { .. } | State::Done(_), None) => Action::Nothing,
     }
 }
 

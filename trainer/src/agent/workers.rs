@@ -1,61 +1,34 @@
 //! The worker processes of a pod: started together, ended together.
 
 use std::{
-    collections::{BTreeMap, VecDeque},
-    os::unix::process::ExitStatusExt,
-    path::PathBuf,
-    process::{ExitStatus, Stdio},
-    sync::{Arc, Mutex, PoisonError},
-    time::Duration,
+    collections::BTreeMap,
+    time::{Duration, Instant},
 };
 
 use datjob_api::{
     Training,
-    report::{Failure, FailureReason, Phase},
+    report::{Failure, Phase},
 };
 use tokio::{
-    io::{AsyncBufRead, AsyncBufReadExt, AsyncRead, AsyncWriteExt, BufReader},
-    process::{Child, Command},
     sync::{mpsc, oneshot},
     task::JoinSet,
     time,
 };
 
-use super::{Board, Config};
+use super::{
+    Board, Config,
+    assignment::{assignment, device_variable},
+    progress_log::ProgressLog,
+    worker_process::{End, What, WorkersEvent, supervise, unexplained},
+};
 use crate::{
-    failure::{classify_libtorch_error, may_be_consequence},
-    placement::visible_device,
+    failure::may_be_consequence,
     rendezvous::{State, World},
-    worker_protocol::{Accelerator, Assignment, Event},
+    worker_protocol::{Event, Part},
 };
 
-/// How many of a worker's last lines a failure carries.
-const LOG_TAIL: usize = 20;
-/// Longest line of a log tail, in bytes: a report must stay small.
-const LOG_LINE: usize = 500;
 /// How long the other workers of a pod have to say why they end, after one lost its peer.
 const LAST_WORDS: Duration = Duration::from_secs(1);
-
-/// Something that happened to a worker of some generation.
-#[derive(Debug)]
-pub struct WorkersEvent {
-    generation: u32,
-    rank: u32,
-    what: What,
-}
-
-#[derive(Debug)]
-enum What {
-    Told(Event),
-    /// It ended by itself.
-    Ended(End),
-}
-
-#[derive(Debug)]
-struct End {
-    status: Result<ExitStatus, String>,
-    log_tail: Vec<String>,
-}
 
 /// The workers of this pod, in at most one generation at a time.
 #[derive(Debug)]
@@ -69,6 +42,9 @@ pub struct Workers {
     /// Failures that workers told of themselves, by rank.
     told: BTreeMap<u32, Failure>,
     failure: Option<Failure>,
+    progress_log: ProgressLog,
+    /// The moment from which the times of `progress_log` count.
+    created: Instant,
 }
 
 impl Workers {
@@ -84,6 +60,8 @@ impl Workers {
             finished: 0,
             told: BTreeMap::new(),
             failure: None,
+            progress_log: ProgressLog::default(),
+            created: Instant::now(),
         }
     }
 
@@ -95,11 +73,6 @@ impl Workers {
     /// Whether there were any and all have ended.
     pub fn have_ended(&self) -> bool {
         matches!(self.state, State::Done(_) | State::Idle { ended: Some(_) })
-    }
-
-    /// Whether there were any in some generation.
-    pub fn has_run(&self) -> bool {
-        self.state != State::Idle { ended: None }
     }
 
     /// Why the last ones ended.
@@ -114,19 +87,28 @@ impl Workers {
         self.finished = 0;
         self.failure = None;
         self.told.clear();
+        self.progress_log = ProgressLog::default();
         for local_rank in 0..config.workers {
             let assignment = assignment(config, training, world, local_rank);
             let device = device_variable(config, local_rank);
             let (stop, stopped) = oneshot::channel();
-            let events = self.events.clone();
+            let (events, attempt) = (self.events.clone(), config.attempt);
             self.supervisors.spawn(async move {
                 let rank = assignment.rank;
-                if let Some(end) = supervise(&assignment, device, stopped, &events).await {
+                if let Some(end) = supervise(&assignment, attempt, device, stopped, &events).await {
                     // An agent that has stopped listening is ending itself.
                     let _ = events.send(WorkersEvent { generation, rank, what: What::Ended(end) });
                 }
             });
             self.stops.push(stop);
+        }
+    }
+
+    /// Logs the progress of rank 0, if a line is due.
+    pub fn log_progress(&mut self) {
+        let line = self.progress_log.due(self.created.elapsed());
+        if let (State::Running(_), Some(line)) = (self.state, line) {
+            line.write();
         }
     }
 
@@ -155,11 +137,14 @@ impl Workers {
             }
             What::Told(told) => {
                 if running {
+                    if let Some(line) = self.progress_log.record(self.created.elapsed(), &told) {
+                        line.write();
+                    }
                     hear(told, board);
                 }
                 false
             }
-            What::Ended(End { status: Ok(status), .. }) if status.success() => {
+            What::Ended(end) if end.is_success() => {
                 self.finished += 1;
                 let all = running && self.finished == self.stops.len();
                 if all {
@@ -168,6 +153,10 @@ impl Workers {
                 all
             }
             What::Ended(end) => {
+                if let Some(Err(sentence)) = &end.log_file {
+                    tracing::warn!(rank = event.rank, "{sentence}.");
+                    board.warning(sentence.clone());
+                }
                 self.blame(event.rank, end);
                 if running {
                     self.end_the_others().await;
@@ -178,9 +167,10 @@ impl Workers {
     }
 
     /// Keeps the first failure that is not the consequence of another.
-    fn blame(&mut self, rank: u32, End { status, log_tail }: End) {
+    fn blame(&mut self, rank: u32, End { status, log_tail, log_file }: End) {
         let mut failure = self.told.remove(&rank).unwrap_or_else(|| unexplained(rank, &status, &log_tail));
         failure.log_tail = log_tail;
+        failure.log_file = log_file.and_then(Result::ok);
         if self.failure.as_ref().is_none_or(may_be_consequence) {
             self.failure = Some(failure);
         }
@@ -209,215 +199,45 @@ fn hear(event: Event, board: &Board) {
         Event::Accuracy(accuracy) => board.accuracy(accuracy),
         Event::Best(accuracy) => board.best(accuracy),
         Event::Warning(sentence) => board.warning(sentence),
+        // A validation is a part of the training.
+        Event::Evaluating { part: Part::Validation, .. } => board.phase(Phase::Training),
         Event::Evaluating { .. } => board.phase(Phase::Evaluating),
         Event::Failed(_) => {}
     }
 }
 
-fn assignment(config: &Config, training: &Training, world: &World, local_rank: u32) -> Assignment {
-    let cores = std::thread::available_parallelism().map_or(1, usize::from) as u32;
-    Assignment {
-        job_uid: config.job_uid.clone(),
-        training: training.clone(),
-        data: config.data_directory(training),
-        files: config.files(training),
-        checkpoints: config.job_directory(),
-        checkpoints_below_volume: PathBuf::from(&config.job_uid),
-        generation: world.generation,
-        rank: config.pod_index * config.workers + local_rank,
-        world_size: config.replicas * config.workers,
-        store_host: config.rendezvous_host.clone(),
-        store_port: world.store_port,
-        address: config.address.clone(),
-        threads: threads(std::env::var("OMP_NUM_THREADS").ok().as_deref(), cores, config.workers),
-        accelerator: match config.gpus {
-            0 => Accelerator::None,
-            // Asking for NCCL where it cannot be was refused before.
-            gpus => Accelerator::Cuda {
-                nccl: training.communication.backend.uses_nccl(config.workers, gpus).unwrap_or(false),
-            },
-        },
-    }
-}
-
-/// Number of threads of a worker: the customary variable, or a share of the cores.
-fn threads(omp_num_threads: Option<&str>, cores: u32, workers: u32) -> u32 {
-    let chosen = omp_num_threads.and_then(|number| number.trim().parse().ok()).filter(|number| *number > 0);
-    chosen.unwrap_or_else(|| (cores / workers).max(1))
-}
-
-/// The environment variable that shows a worker its GPU and hides the others.
-fn device_variable(config: &Config, local_rank: u32) -> Option<(&'static str, String)> {
-    let gpu = local_rank.checked_rem(config.gpus)?;
-    let list = |name| std::env::var(name).ok();
-    let (cuda, nvidia) = (list("CUDA_VISIBLE_DEVICES"), list("NVIDIA_VISIBLE_DEVICES"));
-    Some(("CUDA_VISIBLE_DEVICES", visible_device(gpu, cuda.as_deref(), nvidia.as_deref())))
-}
-
-/// Runs a worker to its end; nothing where it was stopped.
-async fn supervise(
-    assignment: &Assignment,
-    device: Option<(&'static str, String)>,
-    stopped: oneshot::Receiver<()>,
-    events: &mpsc::UnboundedSender<WorkersEvent>,
-) -> Option<End> {
-    match spawn(assignment, device).await {
-        Ok(child) => watch(child, assignment, stopped, events).await,
-        Err(error) => Some(End {
-            status: Err(format!("cannot start the worker process: {error}")),
-            log_tail: Vec::new(),
-        }),
-    }
-}
-
-async fn spawn(assignment: &Assignment, device: Option<(&'static str, String)>) -> std::io::Result<Child> {
-    let mut child = Command::new(std::env::current_exe()?)
-        .arg("worker")
-        .envs(device)
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .kill_on_drop(true)
-        .spawn()?;
-    let mut line = serde_json::to_vec(assignment)?;
-    line.push(b'\n');
-    if let Some(stdin) = child.stdin.as_mut() {
-        stdin.write_all(&line).await?;
-        stdin.flush().await?;
-    }
-    Ok(child)
-}
-
-async fn watch(
-    mut child: Child,
-    assignment: &Assignment,
-    stopped: oneshot::Receiver<()>,
-    events: &mpsc::UnboundedSender<WorkersEvent>,
-) -> Option<End> {
-    let tail = Arc::new(Mutex::new(VecDeque::with_capacity(LOG_TAIL)));
-    let mut readers = JoinSet::new();
-    // Kept open until the end: closing it tells the worker that its agent is gone.
-    let stdin = child.stdin.take();
-    if let Some(stderr) = child.stderr.take() {
-        readers.spawn(pass_log(stderr, Arc::clone(&tail)));
-    }
-    if let Some(stdout) = child.stdout.take() {
-        let (events, generation, rank) = (events.clone(), assignment.generation, assignment.rank);
-        readers.spawn(async move {
-            let mut stdout = BufReader::new(stdout);
-            while let Some(line) = next_line(&mut stdout).await {
-                let Ok(event) = serde_json::from_str(&line) else {
-                    // The worker keeps it for events, but for the moment before it does.
-                    tracing::info!(rank, line, "Unexpected output of a worker.");
-                    continue;
-                };
-                if events.send(WorkersEvent { generation, rank, what: What::Told(event) }).is_err() {
-                    return;
-                }
-            }
-        });
-    }
-    let status = tokio::select! {
-        status = child.wait() => status,
-        _ = stopped => {
-            // Nothing is lost with SIGKILL: what must last is written atomically.
-            if let Err(error) = child.kill().await {
-                tracing::warn!(rank = assignment.rank, %error, "Cannot kill a worker.");
-            }
-            return None;
-        }
-    };
-    while readers.join_next().await.is_some() {}
-    drop(stdin);
-    let log_tail = tail.lock().unwrap_or_else(PoisonError::into_inner).drain(..).collect();
-    Some(End {
-        status: status.map_err(|error| format!("cannot wait for the worker process: {error}")),
-        log_tail,
-    })
-}
-
-/// Passes a worker's log on and keeps its end.
-async fn pass_log(log: impl AsyncRead + Unpin, tail: Arc<Mutex<VecDeque<String>>>) {
-    let mut log = BufReader::new(log);
-    while let Some(line) = next_line(&mut log).await {
-        eprintln!("{line}");
-        let mut tail = tail.lock().unwrap_or_else(PoisonError::into_inner);
-        if tail.len() == LOG_TAIL {
-            tail.pop_front();
-        }
-        tail.push_back(line.chars().take(LOG_LINE).collect());
-    }
-}
-
-/// The next line of what a worker writes; libraries in it may write anything.
-async fn next_line(reader: &mut (impl AsyncBufRead + Unpin)) -> Option<String> {
-    let mut line = Vec::new();
-    let read = reader.read_until(b'\n', &mut line).await;
-    let line = String::from_utf8_lossy(&line).trim_end_matches(['\r', '\n']).to_owned();
-    read.is_ok_and(|count| count > 0).then_some(line)
-}
-
-/// The failure of a worker that could not say why it ended.
-fn unexplained(rank: u32, status: &Result<ExitStatus, String>, log_tail: &[String]) -> Failure {
-    let (reason, message) = match status {
-        Err(problem) => (FailureReason::Crash, problem.clone()),
-        Ok(status) => match status.signal() {
-            Some(9) => (
-                FailureReason::OutOfMemory,
-                "the worker was killed by signal 9 (SIGKILL): the container probably exceeded its memory limit; raise \
-                 spec.pod.resources.limits.memory or lower spec.training.schedule.batchSize"
-                    .to_owned(),
-            ),
-            Some(signal) => match last_words(log_tail) {
-                Some((reason, words)) => (reason, format!("the worker was killed by signal {signal}: {words}")),
-                None => (FailureReason::Crash, format!("the worker was killed by signal {signal}; see its log")),
-            },
-            None => (FailureReason::Crash, format!("the worker exited without reporting a reason ({status}); see its log")),
-        },
-    };
-    Failure { reason, rank: Some(rank), message, log_tail: Vec::new() }
-}
-
-/// What a process says whose end is a C++ exception that nobody catches, as NCCL's watchdog throws it.
-fn last_words(log_tail: &[String]) -> Option<(FailureReason, &str)> {
-    let words = log_tail.iter().rev().find_map(|line| line.trim_start().strip_prefix("what():"))?.trim();
-    let reason = classify_libtorch_error(words);
-    (reason != FailureReason::Crash).then_some((reason, words))
-}
-
 #[cfg(test)]
 mod tests {
+    use std::{os::unix::process::ExitStatusExt, process::ExitStatus};
+
+    use datjob_api::report::FailureReason;
+
     use super::*;
 
-    fn ended_by(signal: i32, tail: &[&str]) -> Failure {
-        let tail: Vec<String> = tail.iter().map(|&line| line.to_owned()).collect();
-        unexplained(1, &Ok(ExitStatus::from_raw(signal)), &tail)
+    #[tokio::test]
+    async fn a_log_that_is_not_kept_is_a_warning() {
+        let end = End {
+            status: Ok(ExitStatus::from_raw(1 << 8)),
+            log_tail: vec!["out of luck".into()],
+            log_file: Some(Err("the log of rank 3 is not kept: the volume is full".into())),
+        };
+        let (events, _inbox) = mpsc::unbounded_channel();
+        let (mut workers, board) = (Workers::new(events), Board::new("uid", "pod", 1));
+        workers.state = State::Running(2);
+        assert!(workers.note(WorkersEvent { generation: 2, rank: 3, what: What::Ended(end) }, &board).await);
+        let failure = workers.failure().unwrap();
+        assert_eq!((failure.reason, &failure.log_file), (FailureReason::Crash, &None));
+        assert_eq!(failure.log_tail, ["out of luck"]);
+        assert_eq!(board.report().warnings, ["the log of rank 3 is not kept: the volume is full"]);
     }
 
     #[test]
-    fn the_watchdogs_last_words_name_the_failure() {
-        let terminate = "terminate called after throwing an instance of 'c10::DistBackendError'";
-        let timeout = "  what():  [PG ID 0 PG GUID 0 Rank 1] Process group watchdog thread terminated with exception: \
-                       [Rank 1] Watchdog caught collective operation timeout: WorkNCCL(SeqNum=12)";
-        let failure = ended_by(6, &["Epoch 3.", terminate, timeout]);
-        assert_eq!(failure.reason, FailureReason::Communication);
-        assert!(failure.message.contains("Watchdog caught"), "{}", failure.message);
-        let lost = "  what():  CUDA error: unspecified launch failure";
-        assert_eq!(ended_by(6, &[terminate, lost]).reason, FailureReason::Device);
-        assert_eq!(
-            ended_by(6, &[terminate, "  what():  vector::_M_range_check"]).reason,
-            FailureReason::Crash
-        );
-        assert_eq!(ended_by(11, &["NCCL is fine."]).reason, FailureReason::Crash);
-        assert_eq!(ended_by(9, &[]).reason, FailureReason::OutOfMemory);
-    }
-
-    #[test]
-    fn the_variable_sets_the_threads_of_a_worker() {
-        assert_eq!([threads(None, 16, 4), threads(None, 2, 4)], [4, 1]);
-        assert_eq!([threads(Some("3"), 16, 4), threads(Some(" 8 "), 2, 4)], [3, 8]);
-        for invalid in ["", "0", "-1", "many"] {
-            assert_eq!(threads(Some(invalid), 16, 4), 4, "{invalid}");
-        }
+    fn a_validation_is_a_part_of_the_training() {
+        let board = Board::new("uid", "pod", 1);
+        let evaluating = |part| Event::Evaluating { part, done: 0, total: 1 };
+        hear(evaluating(Part::Validation), &board);
+        assert_eq!(board.report().phase, Phase::Training);
+        hear(evaluating(Part::Certification), &board);
+        assert_eq!(board.report().phase, Phase::Evaluating);
     }
 }

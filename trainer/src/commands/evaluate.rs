@@ -154,7 +154,14 @@ impl TestMeasurements for LocalMeasurements<'_> {
     ) -> Result<Vec<CertifiedCount>, EvaluateError> {
         let images =
             CertificationImages { images: self.images, count: images, device: self.placement.device() };
-        let counts = certify::count_certified(self.network, certification, images, self.seed, Shard::WHOLE)?;
+        let counts = certify::count_certified(
+            self.network,
+            certification,
+            images,
+            self.seed,
+            Shard::WHOLE,
+            &mut |_, _| {},
+        )?;
         Ok(certify::certified_counts(&counts))
     }
 }

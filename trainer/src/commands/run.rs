@@ -7,7 +7,8 @@ use std::{env, net::Ipv4Addr, path::Path, process::ExitCode, sync::Arc, time::Du
 use datjob_api::{
     Training,
     manifest::{self, Manifest, ManifestError},
-    report::{Count, Failure, Phase, Report},
+    report::{Count, Failure, Phase, PreparationState, PreparationStep, Report},
+    restarts::limit_exceeded,
     training::{NamedFile, Target},
 };
 use tokio::time;
@@ -167,10 +168,10 @@ fn report_outcome(
             Ok(())
         }
         Ending::Failed(failure) => Err(RunError::Training(failure_message(&failure))),
-        Ending::TooManyRestarts(failure) => {
-            let last = failure
-                .map_or_else(String::new, |failure| format!("; last failure: {}", failure_message(&failure)));
-            Err(RunError::Training(format!("more restarts than spec.lifecycle.maxRestarts allows{last}")))
+        Ending::TooManyFailures { count, limit, last } => {
+            let last = last.map_or_else(|| "a worker exited".to_owned(), |last| failure_message(&last));
+            let message = limit_exceeded(count, limit, last.trim_end_matches('.')).unwrap_or(last);
+            Err(RunError::Training(message))
         }
     }
 }
@@ -196,11 +197,25 @@ fn failure_message(failure: &Failure) -> String {
     }
 }
 
+/// How far a download is.
+fn preparation_line(state: &PreparationState) -> String {
+    let verb = match state.step {
+        PreparationStep::Downloading => "downloaded",
+        PreparationStep::Unpacking => "unpacked",
+    };
+    match state.percent() {
+        Some(percent) => format!("{verb} {percent} %"),
+        None => format!("{verb} {} MiB", state.done >> 20),
+    }
+}
+
 /// Prints what changed since the last report, one line per change.
 #[derive(Debug, Default)]
 struct ProgressPrinter {
     /// Epoch and time of the last line of progress.
     progress: Option<(u32, time::Instant)>,
+    /// Time of the last line about the preparation of data.
+    preparation: Option<time::Instant>,
     /// Epoch of the last printed evaluation.
     evaluated_epoch: u32,
     phase: Option<Phase>,
@@ -210,7 +225,7 @@ struct ProgressPrinter {
 }
 
 impl ProgressPrinter {
-    /// Minimum time between two lines of progress within an epoch.
+    /// Minimum time between two lines of progress within an epoch, or of a download.
     const INTERVAL: Duration = Duration::from_secs(10);
 
     fn print(&mut self, report: &Report) {
@@ -224,6 +239,12 @@ impl ProgressPrinter {
             println!("warning          {warning}");
         }
         self.warnings = report.warnings.len();
+        if let Some(preparation) = &report.preparation
+            && self.preparation.is_none_or(|time| time.elapsed() > Self::INTERVAL)
+        {
+            println!("data             {}", preparation_line(&preparation.state));
+            self.preparation = Some(time::Instant::now());
+        }
         if let Some(progress) = &report.progress
             && progress.step > 0
             && self

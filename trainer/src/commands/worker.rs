@@ -29,12 +29,7 @@ pub fn main() -> ExitCode {
     let assignment = match read_assignment() {
         Ok(assignment) => assignment,
         Err(message) => {
-            events.send(&Event::Failed(Failure {
-                reason: FailureReason::Configuration,
-                rank: None,
-                message,
-                log_tail: Vec::new(),
-            }));
+            events.send(&Event::Failed(Failure::new(FailureReason::Configuration, message)));
             return ExitCode::FAILURE;
         }
     };
@@ -46,12 +41,8 @@ pub fn main() -> ExitCode {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             tracing::error!(rank = assignment.rank, generation = assignment.generation, %error, "Worker failed.");
-            events.send(&Event::Failed(Failure {
-                reason: error.reason(),
-                rank: Some(assignment.rank),
-                message: error.to_string(),
-                log_tail: Vec::new(),
-            }));
+            let failure = Failure::of_rank(error.reason(), assignment.rank, error.to_string());
+            events.send(&Event::Failed(failure));
             ExitCode::FAILURE
         }
     }

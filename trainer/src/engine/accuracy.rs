@@ -6,7 +6,8 @@ use datjob_api::report::{Accuracy, AttackCount, CertifiedCount, RawAndAveraged, 
 use datjob_c10d::{ProcessGroup, ReduceOp};
 use tch::Tensor;
 
-use super::TrainError;
+use super::{Tell, TrainError};
+use crate::worker_protocol::{Event, Part};
 use datjob_adversarial::{
     certify::{self, Certification, CertificationImages},
     evaluate::{self, Counts, Evaluation},
@@ -30,16 +31,26 @@ pub(super) fn measure(
     Ok(counts)
 }
 
-/// Certifies a number of images, each on one rank.
+/// Certifies a number of images, each on one rank. `progress` is that of [`measure`].
 pub(super) fn certify(
     network: &Network,
     certification: &Certification,
     images: CertificationImages<'_>,
     seed: u64,
     group: &ProcessGroup,
+    progress: &mut dyn FnMut(usize, usize),
 ) -> Result<Vec<CertifiedCount>, TrainError> {
-    let counts = certify::count_certified(network, certification, images, seed, shard(group))?;
+    let counts = certify::count_certified(network, certification, images, seed, shard(group), progress)?;
     Ok(certify::certified_counts(&summed(&counts, group)?))
+}
+
+/// Reports the progress of an evaluation: the images of this rank that are done, and all of them. Only rank 0 reports.
+pub(super) fn reporter<'a>(is_first: bool, part: Part, tell: Tell<'a>) -> impl FnMut(usize, usize) + use<'a> {
+    move |done, total| {
+        if is_first {
+            tell(Event::Evaluating { part, done: done as u64, total: total as u64 });
+        }
+    }
 }
 
 /// This rank's shard of the images.

@@ -11,7 +11,7 @@ use crate::{
         LAST_FILE,
         results::{Accuracies, Document, LastWeights, Time},
     },
-    worker_protocol::{Assignment, Event},
+    worker_protocol::{Assignment, Part},
 };
 use datjob_adversarial::{
     certify::{Certification, CertificationImages},
@@ -117,12 +117,8 @@ impl TestMeasurements for Rank<'_> {
             attacks,
             device: self.placement.device(),
         };
-        let (first, tell) = (self.group.rank() == 0, &mut *self.tell);
-        accuracy::measure(&self.state.network, &evaluation, &self.evaluation, &mut |done, total| {
-            if first {
-                tell(Event::Evaluating { done: done as u64, total: total as u64 });
-            }
-        })
+        let mut progress = accuracy::reporter(self.group.rank() == 0, Part::TestSet, &mut *self.tell);
+        accuracy::measure(&self.state.network, &evaluation, &self.evaluation, &mut progress)
     }
 
     fn certified(
@@ -132,7 +128,8 @@ impl TestMeasurements for Rank<'_> {
     ) -> Result<Vec<CertifiedCount>, TrainError> {
         let images =
             CertificationImages { images: &self.data.test, count: images, device: self.placement.device() };
-        let network = &self.state.network;
-        accuracy::certify(network, certification, images, self.training.seed, &self.evaluation)
+        let (network, seed) = (&self.state.network, self.training.seed);
+        let mut progress = accuracy::reporter(self.group.rank() == 0, Part::Certification, &mut *self.tell);
+        accuracy::certify(network, certification, images, seed, &self.evaluation, &mut progress)
     }
 }

@@ -10,12 +10,9 @@ use datjob_api::{
 use super::{Rank, TrainError, accuracy, overfitting};
 use crate::{
     checkpoint::{Best, OverfittingReference},
-    worker_protocol::Event,
+    worker_protocol::{Event, Part},
 };
-use datjob_adversarial::{
-    evaluate::{Counts, EvalAttack, Evaluation},
-    model::Network,
-};
+use datjob_adversarial::evaluate::{Counts, EvalAttack, Evaluation};
 use datjob_data::weights::WeightsCard;
 
 impl Rank<'_> {
@@ -28,9 +25,11 @@ impl Rank<'_> {
         let attacks: Vec<EvalAttack> = std::iter::once(attack)
             .chain(overfitting::single_step(self.training, self.state.step_scale))
             .collect();
-        let raw = self.measure(&self.state.network, &attacks)?;
-        let average = self.state.average.as_ref();
-        let averaged = average.map(|average| self.measure(&average.network, &attacks)).transpose()?;
+        let raw = self.measure(false, &attacks)?;
+        let averaged = match self.state.average {
+            Some(_) => Some(self.measure(true, &attacks)?),
+            None => None,
+        };
         let name = attacks.first().map_or("", |attack| &attack.name);
         let mut accuracy = accuracy::on_validation(&raw, averaged.as_ref(), name, self.state.epoch);
         let best = self.state.best.as_ref();
@@ -82,7 +81,10 @@ impl Rank<'_> {
         None
     }
 
-    fn measure(&self, network: &Network, attacks: &[EvalAttack]) -> Result<Counts, TrainError> {
+    /// Measures the averaged weights, if there are any and they are asked for, or those that are trained.
+    fn measure(&mut self, averaged: bool, attacks: &[EvalAttack]) -> Result<Counts, TrainError> {
+        let average = self.state.average.as_ref().filter(|_| averaged);
+        let network = average.map_or(&self.state.network, |average| &average.network);
         let evaluation = Evaluation {
             images: &self.data.train,
             indices: &self.split.validation,
@@ -91,7 +93,8 @@ impl Rank<'_> {
             attacks,
             device: self.placement.device(),
         };
-        accuracy::measure(network, &evaluation, &self.evaluation, &mut |_, _| {})
+        let mut progress = accuracy::reporter(self.group.rank() == 0, Part::Validation, &mut *self.tell);
+        accuracy::measure(network, &evaluation, &self.evaluation, &mut progress)
     }
 
     /// Writes the weights that are the best so far: the averaged ones, or those that are trained.

@@ -7,11 +7,12 @@ use std::{
     time::{Duration, Instant},
 };
 
-use datjob_api::report::{Failure, FailureReason};
+use datjob_api::report::{Failure, FailureReason, Preparation};
 use datjob_c10d::{C10dError, TcpStore};
 
 use super::{
     message::{Heartbeat, Reply, Verdict, World},
+    preparation::Preparations,
     quorum::{Decision, Quorum},
 };
 use datjob_data::files::{self, FileError};
@@ -26,7 +27,9 @@ const GENERATION_FILE: &str = "generation";
 pub struct Host {
     job_uid: String,
     attempt: u32,
+    pods: u32,
     quorum: Mutex<Quorum>,
+    preparations: Mutex<Preparations>,
     started: Instant,
     generation_file: PathBuf,
     store: TcpStore,
@@ -79,8 +82,12 @@ pub struct Snapshot {
     pub generation: u32,
     /// The generation that runs now.
     pub running: Option<u32>,
-    /// How many pods were heard of lately.
+    /// How many pods were heard of lately and have their data.
     pub joined: u32,
+    /// Preparation of data by the pods.
+    pub preparation: Option<Preparation>,
+    /// Time since a pod last made progress in it.
+    pub preparation_idle: Option<Duration>,
     /// Why the last world ended.
     pub failure: Option<Failure>,
     /// How the job ended.
@@ -111,7 +118,9 @@ impl Host {
         Ok(Self {
             job_uid: job_uid.to_owned(),
             attempt,
+            pods,
             quorum: Mutex::new(Quorum::new(pods, generation)),
+            preparations: Mutex::default(),
             started: Instant::now(),
             generation_file,
             store: TcpStore::host(bind, store_port, STORE_TIMEOUT)?,
@@ -128,6 +137,10 @@ impl Host {
             return Err(Refused::OtherAttempt { ours: self.attempt, theirs: heartbeat.attempt });
         }
         let now = self.started.elapsed();
+        let Heartbeat { pod, incarnation, .. } = *heartbeat;
+        if pod < self.pods {
+            self.preparations().record(now, pod, incarnation, heartbeat.preparation.as_ref());
+        }
         let mut quorum = self.quorum();
         quorum.hear(now, heartbeat);
         match quorum.decide(now) {
@@ -144,12 +157,7 @@ impl Host {
         match files::write_atomically(&self.generation_file, generation.to_string().as_bytes()) {
             Ok(()) => tracing::info!(generation, "World formed."),
             Err(error) => {
-                let failure = Failure {
-                    reason: FailureReason::Data,
-                    rank: None,
-                    message: error.to_string(),
-                    log_tail: Vec::new(),
-                };
+                let failure = Failure::new(FailureReason::Data, error.to_string());
                 quorum
                     .hear(self.started.elapsed(), &Heartbeat { failure: Some(failure), ..heartbeat.clone() });
                 quorum.decide(self.started.elapsed());
@@ -164,14 +172,26 @@ impl Host {
 
     /// What the rendezvous knows now.
     pub fn snapshot(&self) -> Snapshot {
+        let now = self.started.elapsed();
+        let (preparation, last_progress) = {
+            let preparations = self.preparations();
+            (preparations.summary(now), preparations.last_progress())
+        };
         let quorum = self.quorum();
         Snapshot {
             generation: quorum.generation(),
             running: quorum.running(),
-            joined: quorum.joined(self.started.elapsed()),
+            joined: quorum.joined(now),
+            preparation,
+            preparation_idle: last_progress.map(|moment| now.saturating_sub(moment)),
             failure: quorum.last_failure().cloned(),
             verdict: quorum.verdict().cloned(),
         }
+    }
+
+    fn preparations(&self) -> MutexGuard<'_, Preparations> {
+        // Every record is whole.
+        self.preparations.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn quorum(&self) -> MutexGuard<'_, Quorum> {

@@ -1,6 +1,6 @@
 //! What agents and the rendezvous tell each other.
 
-use datjob_api::report::Failure;
+use datjob_api::report::{Failure, PreparationState};
 use serde::{Deserialize, Serialize};
 
 /// Path of the rendezvous on the agent's port of pod 0.
@@ -19,6 +19,9 @@ pub struct Heartbeat {
     pub job_uid: String,
     /// What the pod's workers are doing.
     pub state: State,
+    /// How far the pod is in preparing data, if `state` is [`State::Preparing`].
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub preparation: Option<PreparationState>,
     /// Why the workers ended, or why they cannot start.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub failure: Option<Failure>,
@@ -27,6 +30,8 @@ pub struct Heartbeat {
 /// What the workers of a pod are doing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum State {
+    /// There are none: the pod prepares its data.
+    Preparing,
     /// There are none; `ended` is the last generation in which there were.
     Idle {
         /// The last generation that ended here.

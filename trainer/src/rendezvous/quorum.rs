@@ -91,6 +91,7 @@ impl Quorum {
         let generation = match heartbeat.state {
             State::Running(generation) | State::Done(generation) => generation,
             State::Idle { ended } => ended.unwrap_or(0),
+            State::Preparing => 0,
         };
         self.generation = self.generation.max(generation);
         if let Some(failure) = &heartbeat.failure {
@@ -133,9 +134,10 @@ impl Quorum {
         self.generation
     }
 
-    /// How many pods were heard of lately.
+    /// How many pods were heard of lately and have their data.
     pub fn joined(&self, now: Instant) -> u32 {
-        self.members.values().filter(|member| is_fresh(member, now)).count() as u32
+        let joined = |member: &&Member| is_fresh(member, now) && member.state != State::Preparing;
+        self.members.values().filter(joined).count() as u32
     }
 
     /// Why the last world ended, or could not begin.
@@ -161,9 +163,9 @@ impl Quorum {
             return Decision::End { generation, reason };
         }
         let ready = |pod: &u32| {
-            self.members
-                .get(pod)
-                .is_some_and(|member| is_fresh(member, now) && !matches!(member.state, State::Running(_)))
+            self.members.get(pod).is_some_and(|member| {
+                is_fresh(member, now) && !matches!(member.state, State::Preparing | State::Running(_))
+            })
         };
         let missing: Vec<u32> = (0..self.pods).filter(|pod| !ready(pod)).collect();
         if !missing.is_empty() || now < self.not_before {

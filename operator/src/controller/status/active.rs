@@ -2,7 +2,11 @@
 
 use datjob_api::{datjob::DatJob, report::Phase};
 
-use super::{ActiveJob, ApplyConflict, AttemptAction, Blocker, ReportState, State, StatusBuilder, pods};
+use kube::ResourceExt as _;
+
+use super::{
+    ActiveJob, ApplyConflict, AttemptAction, Blocker, ReportState, State, StatusBuilder, pods, preparation,
+};
 use crate::{
     conditions::{self, COMPLETE, FAILED, FINISHED, READY, RECONCILING, STALLED},
     events::Event,
@@ -117,8 +121,10 @@ impl StatusBuilder<'_> {
                     report.generation, report.world_size
                 )
             }
-            (ReportState::Received(report), _) if report.phase == Phase::Preparing => {
-                "The pods are preparing the data.".to_owned()
+            (ReportState::Received(report), _)
+                if report.phase == Phase::Preparing || report.preparation.is_some() =>
+            {
+                preparation::message(report.preparation.as_ref(), &self.job.name_any(), replicas)
             }
             (ReportState::Received(report), _) => {
                 format!("The world is forming: {} of {replicas} pods joined.", report.pods_joined)

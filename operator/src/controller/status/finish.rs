@@ -1,6 +1,9 @@
 //! Finishes a job, and abandons an attempt. Pure. The status is written before resources are released.
 
-use datjob_api::report::{Failure, FailureReason, Phase};
+use datjob_api::{
+    report::{Failure, FailureReason, Phase},
+    restarts::limit_exceeded,
+};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 
 use super::{
@@ -57,12 +60,7 @@ impl StatusBuilder<'_> {
     /// Fails a job with an invalid spec, which is immutable.
     pub(super) fn reject(&mut self, invalid: &InvalidSpec) {
         let message = format!("{invalid}.");
-        self.next.failure = Some(Failure {
-            reason: FailureReason::Configuration,
-            rank: None,
-            message: message.clone(),
-            log_tail: Vec::new(),
-        });
+        self.next.failure = Some(Failure::new(FailureReason::Configuration, message.clone()));
         self.fail(
             "InvalidSpec",
             &format!("{message} No pod was created. Delete this job and create a corrected one."),
@@ -72,12 +70,7 @@ impl StatusBuilder<'_> {
     /// Fails the job because its accuracy is below the target.
     fn miss_target(&mut self, sentence: &str) {
         let message = format!("{sentence}. The results and weights are kept.");
-        self.next.failure = Some(Failure {
-            reason: FailureReason::TargetMissed,
-            rank: None,
-            message: message.clone(),
-            log_tail: Vec::new(),
-        });
+        self.next.failure = Some(Failure::new(FailureReason::TargetMissed, message.clone()));
         self.fail(failure_reason(FailureReason::TargetMissed), &message);
     }
 
@@ -117,34 +110,35 @@ impl StatusBuilder<'_> {
 
     /// Fails a job that failed too often without progress. Returns whether it did.
     fn fail_at_restart_limit(&mut self) -> bool {
-        let failures = self.next.restarts.recent_failures;
-        let limit = self.job.spec.lifecycle.max_restarts;
-        if failures <= limit {
-            return false;
-        }
         let last = self.next.failure.as_ref().map_or_else(
             || "a world lost an agent, or did not form although all pods ran".to_owned(),
             |failure| clause(&failure_message(failure)),
         );
-        let message = format!(
-            "{failures} failures without progress exceed lifecycle.maxRestarts ({limit}). Last failure: {last}."
-        );
+        let limit = self.job.spec.lifecycle.max_restarts;
+        let Some(message) = limit_exceeded(self.next.restarts.recent_failures, limit, &last) else {
+            return false;
+        };
         self.fail("RestartLimitExceeded", &message);
         true
     }
 
-    /// Whether pods of this attempt have held resources too long while others do not run or do not join. Pods that prepare
-    /// data, and a report that cannot be read, are no evidence of that.
+    /// Whether pods of this attempt have held resources too long while others do not run, do not join or make no progress in
+    /// preparing data. A report that cannot be read is no evidence of that, nor is one of an older trainer that prepares.
     pub(super) fn exceeds_startup_deadline(&self, active: &ActiveJob) -> bool {
         let limit = self.job.spec.lifecycle.startup_deadline_seconds;
-        let does_not_form = match &active.observation.report {
-            ReportState::NoPod => true,
-            ReportState::Received(report) => report.phase == Phase::Forming,
-            ReportState::Pending | ReportState::Unreadable { .. } => false,
+        let (does_not_form, idle) = match &active.observation.report {
+            ReportState::NoPod => (true, None),
+            ReportState::Received(report) => match (report.phase, report.preparation_idle_seconds) {
+                (Phase::Forming, idle) => (true, idle),
+                (Phase::Preparing, Some(idle)) => (true, Some(idle)),
+                _ => (false, None),
+            },
+            ReportState::Pending | ReportState::Unreadable { .. } => (false, None),
         };
         active.action == AttemptAction::Keep
             && does_not_form
             && self.has_exceeded(limit, self.next.waiting_since.as_ref())
+            && idle.is_none_or(|idle| idle > limit)
     }
 
     /// Whether more than `limit` seconds have passed since a time in the status. Both times are of the operator's clock.
@@ -161,13 +155,10 @@ impl StatusBuilder<'_> {
         let all_run = pods::count_running(&active.observation.pods) >= self.job.spec.replicas as usize;
         if all_run {
             self.count_restarts(RestartCause::Failure, 1);
-            self.next.failure.get_or_insert_with(|| Failure {
-                reason: FailureReason::Communication,
-                rank: None,
-                message: format!(
-                    "no world formed within lifecycle.startupDeadlineSeconds ({limit} s): {problem}"
-                ),
-                log_tail: Vec::new(),
+            self.next.failure.get_or_insert_with(|| {
+                let message =
+                    format!("no world formed within lifecycle.startupDeadlineSeconds ({limit} s): {problem}");
+                Failure::new(FailureReason::Communication, message)
             });
             if self.fail_at_restart_limit() {
                 return;

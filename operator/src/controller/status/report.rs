@@ -278,5 +278,6 @@ fn truncate_failure(failure: &Failure) -> Failure {
         rank: failure.rank,
         message: truncate(&failure.message, MAX_MESSAGE_BYTES),
         log_tail: lines.map(|line| truncate(line, MAX_LINE_BYTES)).collect(),
+        log_file: failure.log_file.as_deref().map(|path| truncate(path, MAX_LINE_BYTES)),
     }
 }

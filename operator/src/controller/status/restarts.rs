@@ -1,16 +1,16 @@
 //! Counts restarts: those after a failure are limited, those after a disruption are not. Pure.
 
-use std::{sync::Arc, time::Duration};
+use std::sync::Arc;
 
-use datjob_api::datjob::{Restarts, World};
+use datjob_api::{
+    datjob::{Restarts, World},
+    restarts::is_progress,
+};
 use k8s_openapi::{api::core::v1::Pod, apimachinery::pkg::apis::meta::v1::Time};
 use kube::ResourceExt as _;
 
 use super::StatusBuilder;
 use crate::{clock::elapsed, jitter::fnv1a};
-
-/// Training for this long is progress, even within an epoch.
-const PROGRESS_TIME: Duration = Duration::from_hours(1);
 
 /// Why a world had to re-form.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -54,7 +54,7 @@ impl StatusBuilder<'_> {
     pub(super) fn forget_failures_after_progress(&mut self) {
         let epochs = self.completed_epochs();
         if let Some(world) = &self.next.world
-            && (epochs > world.epochs || elapsed(world.since.0, self.now) >= PROGRESS_TIME)
+            && is_progress(world.epochs, epochs, elapsed(world.since.0, self.now))
         {
             self.next.restarts.recent_failures = 0;
         }

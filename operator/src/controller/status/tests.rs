@@ -26,6 +26,7 @@ use crate::{
 mod deadlines;
 mod evaluations;
 mod finished;
+mod preparation;
 mod requeue;
 mod restarts;
 
@@ -104,6 +105,8 @@ impl JobSimulation {
             phase: Phase::Training,
             world_size: 2,
             pods_joined: 2,
+            preparation: None,
+            preparation_idle_seconds: None,
             progress: None,
             timing: None,
             accuracy: None,
@@ -179,7 +182,7 @@ fn unread(failures: u32) -> ReportState {
 }
 
 fn failure(reason: FailureReason) -> Failure {
-    Failure { reason, rank: Some(1), message: "what happened.".into(), log_tail: vec![] }
+    Failure::of_rank(reason, 1, "what happened.")
 }
 
 fn results() -> Results {
@@ -479,12 +482,14 @@ fn truncates_texts_of_reports() {
         report.failure = Some(Failure {
             message: "x".repeat(60_000),
             log_tail: vec!["y".repeat(1_000); 200],
+            log_file: Some("z".repeat(1_000)),
             ..failure(FailureReason::Crash)
         });
         report.generation = u32::MAX;
     });
     let failure = status.failure.as_ref().unwrap();
     assert!(failure.message.len() <= 4096 && failure.log_tail.len() == 50);
+    assert!(failure.log_file.as_ref().is_some_and(|path| path.starts_with('z') && path.len() <= 512));
     assert_eq!(status.state, "Failed");
     assert!(sim.condition(FAILED).2.len() <= 4096);
 }

@@ -1,4 +1,4 @@
-use datjob_api::report::{Phase, Progress};
+use datjob_api::report::{Phase, Preparation, PreparationState, PreparationStep, Progress};
 
 use super::*;
 
@@ -25,6 +25,8 @@ fn report(step: u64, remaining_seconds: u64) -> Report {
         phase: Phase::Training,
         world_size: 1,
         pods_joined: 1,
+        preparation: None,
+        preparation_idle_seconds: None,
         progress: Some(Progress {
             epoch: 0,
             epochs: 9,
@@ -65,6 +67,27 @@ fn a_job_is_read_rarely_while_only_its_progress_changes() {
     let evaluating = Report { phase: Phase::Evaluating, ..report(3, 0) };
     assert_eq!(read(&mut schedule, Ok(evaluating), at(800)), (true, 5));
     assert_eq!((schedule.jobs(), schedule.oldest(at(803))), (1, Duration::from_secs(3)));
+}
+
+#[test]
+fn a_job_is_read_rarely_while_its_pods_only_download() {
+    let (mut schedule, start) = (Schedule::default(), Instant::now());
+    let at = |seconds| start + Duration::from_secs(seconds);
+    schedule.set_target(&job("a", "x"), target("pod"), start);
+    let downloading = |done, error: Option<&str>| {
+        let (step, error) = (PreparationStep::Downloading, error.map(str::to_owned));
+        let state = PreparationState { step, done, total: None, error };
+        Report {
+            phase: Phase::Preparing,
+            progress: None,
+            preparation: Some(Preparation { pods: 1, pod: 0, state }),
+            preparation_idle_seconds: Some(done as u32),
+            ..report(0, 0)
+        }
+    };
+    assert_eq!(read(&mut schedule, Ok(downloading(1, None)), at(0)), (true, 5));
+    assert_eq!(read(&mut schedule, Ok(downloading(2, None)), at(60)), (true, 10));
+    assert_eq!(read(&mut schedule, Ok(downloading(3, Some("refused"))), at(120)), (true, 5));
 }
 
 #[test]

@@ -1,7 +1,6 @@
 //! Tests of downloads from a server in the test process.
 
 use std::{
-    cell::Cell,
     io::{BufRead, BufReader},
     net::{TcpListener, TcpStream},
     sync::{Arc, Mutex},
@@ -91,7 +90,29 @@ fn names(dir: &Path) -> Vec<String> {
 }
 
 fn fetch_cifar100(source: &HttpSource, dir: &Path) -> Result<Option<String>, DownloadError> {
-    download(Dataset::Cifar100, source, dir, RETRY, &|_, _| {})
+    download(Dataset::Cifar100, source, dir, RETRY, &())
+}
+
+/// Records progress and errors. No file may be in `dir` before the download is complete.
+#[derive(Default)]
+struct Recorder {
+    dir: PathBuf,
+    progress: Mutex<Vec<(PreparationStep, u64, Option<u64>)>>,
+    errors: Mutex<Vec<(String, Duration)>>,
+}
+
+impl DownloadObserver for Recorder {
+    fn progress(&self, step: PreparationStep, done: u64, total: Option<u64>) {
+        if step == PreparationStep::Downloading {
+            let files = fs::read_dir(&self.dir).unwrap().count();
+            assert_eq!(files, 0, "a killed process would leave a partial file");
+        }
+        self.progress.lock().unwrap().push((step, done, total));
+    }
+
+    fn retrying(&self, error: &dyn std::fmt::Display, retry_in: Duration) {
+        self.errors.lock().unwrap().push((error.to_string(), retry_in));
+    }
 }
 
 #[test]
@@ -101,12 +122,12 @@ fn downloads_a_file_once_and_names_it_by_its_hash() {
     let files = dir.path().join("files");
     let weights = source(&url, b"weights");
     for _ in 0..2 {
-        let path = download_file(&weights, &files, RETRY).unwrap();
+        let path = download_file(&weights, &files, RETRY, &()).unwrap();
         assert_eq!(path, files.join(&weights.sha256));
         assert_eq!(fs::read(path).unwrap(), b"weights");
     }
     assert_eq!(requests.lock().unwrap().len(), 1);
-    let message = download_file(&source(&url, b"more"), &files, RETRY).unwrap_err().to_string();
+    let message = download_file(&source(&url, b"more"), &files, RETRY, &()).unwrap_err().to_string();
     assert!(message.contains("SHA-256 mismatch: expected "), "{message}");
     assert_eq!(fs::read_dir(&files).unwrap().count(), 1, "a file with another hash is not kept");
 }
@@ -116,17 +137,19 @@ fn unpacks_only_the_standard_files() {
     for archive in [cifar100(), gzip(&cifar100())] {
         let (url, _) = serve(vec![ok(&archive)]);
         let dir = tempfile::tempdir().unwrap();
-        let last_progress = Cell::new((0, None));
         let source = source(&url, &archive);
-        let progress = &|bytes, size| {
-            last_progress.set((bytes, size));
-            let files = fs::read_dir(dir.path()).unwrap().count();
-            assert_eq!(files, 0, "a killed process would leave a partial file");
-        };
-        download(Dataset::Cifar100, &source, dir.path(), RETRY, progress).unwrap();
+        let observer = Recorder { dir: dir.path().to_owned(), ..Recorder::default() };
+        download(Dataset::Cifar100, &source, dir.path(), RETRY, &observer).unwrap();
         assert_eq!(names(dir.path()), ["test.bin", "train.bin"]);
         assert_eq!(fs::read(dir.path().join("train.bin")).unwrap(), b"training");
-        assert_eq!(last_progress.get(), (archive.len() as u64, Some(archive.len() as u64)));
+        let size = archive.len() as u64;
+        let ends =
+            [PreparationStep::Downloading, PreparationStep::Unpacking].map(|step| (step, size, Some(size)));
+        let seen = observer.progress.into_inner().unwrap();
+        assert_eq!(
+            [seen[seen.iter().position(|one| one.0 != ends[0].0).unwrap() - 1], seen[seen.len() - 1]],
+            ends
+        );
         // The server is gone: the second call needs no request.
         fetch_cifar100(&source, dir.path()).unwrap();
     }
@@ -169,7 +192,7 @@ fn unpacks_image_folders_and_shards() {
     ]);
     let (url, _) = serve(vec![ok(&archive)]);
     let dir = tempfile::tempdir().unwrap();
-    let fetch = |source: &HttpSource| download(Dataset::ImageFolder, source, dir.path(), RETRY, &|_, _| {});
+    let fetch = |source: &HttpSource| download(Dataset::ImageFolder, source, dir.path(), RETRY, &());
     fetch(&source(&url, &archive)).unwrap();
     assert_eq!(names(dir.path()), ["train", "val"]);
     assert_eq!(fs::read(dir.path().join("train/n02/b.jpg")).unwrap(), b"b");
@@ -179,7 +202,7 @@ fn unpacks_image_folders_and_shards() {
     let (url, _) = serve(vec![ok(&shards)]);
     let dir = tempfile::tempdir().unwrap();
     let source = source(&url, &shards);
-    let error = download(Dataset::Webdataset, &source, dir.path(), RETRY, &|_, _| {}).unwrap_err();
+    let error = download(Dataset::Webdataset, &source, dir.path(), RETRY, &()).unwrap_err();
     assert!(error.to_string().contains("training or test images are missing"), "{error}");
     assert_eq!(names(dir.path()), ["classes.txt", "train-0.tar"]);
 }
@@ -211,7 +234,7 @@ fn unpacks_archives_that_were_joined() {
     for archive in [[one.clone(), two.clone()].concat(), [gzip(&one), gzip(&two)].concat()] {
         let (url, _) = serve(vec![ok(&archive)]);
         let dir = tempfile::tempdir().unwrap();
-        download(Dataset::ImageFolder, &source(&url, &archive), dir.path(), RETRY, &|_, _| {}).unwrap();
+        download(Dataset::ImageFolder, &source(&url, &archive), dir.path(), RETRY, &()).unwrap();
         assert!(dir.path().join("train/a/1.jpg").exists() && dir.path().join("val/b/1.jpg").exists());
     }
 }
@@ -239,7 +262,7 @@ fn links_within_the_archive_become_files() {
         let (url, _) = serve(vec![ok(&archive)]);
         let dir = tempfile::tempdir().unwrap();
         let warning =
-            download(Dataset::ImageFolder, &source(&url, &archive), dir.path(), RETRY, &|_, _| {}).unwrap();
+            download(Dataset::ImageFolder, &source(&url, &archive), dir.path(), RETRY, &()).unwrap();
         assert_eq!(warning, None);
         for (name, contents) in
             [("a/1", "one"), ("a/2", "one"), ("a/3", "two"), ("a/4", "two"), ("b/5", "four"), ("b/6", "four")]
@@ -282,7 +305,7 @@ fn refuses_entries_that_would_leave_out_data() {
         let archive = tar_with_links(&files, &[(name, kind, target)]);
         let (url, _) = serve(vec![ok(&archive)]);
         let dir = tempfile::tempdir().unwrap();
-        let error = download(Dataset::ImageFolder, &source(&url, &archive), dir.path(), RETRY, &|_, _| {});
+        let error = download(Dataset::ImageFolder, &source(&url, &archive), dir.path(), RETRY, &());
         let error = error.unwrap_err().to_string();
         assert!(error.contains(expected), "{error}");
     }
@@ -298,7 +321,7 @@ fn warns_of_images_that_are_not_part_of_the_data_set() {
     ]);
     let (url, _) = serve(vec![ok(&archive)]);
     let dir = tempfile::tempdir().unwrap();
-    let warning = download(Dataset::ImageFolder, &source(&url, &archive), dir.path(), RETRY, &|_, _| {});
+    let warning = download(Dataset::ImageFolder, &source(&url, &archive), dir.path(), RETRY, &());
     let warning = warning.unwrap().unwrap();
     assert!(
         warning.contains("skipped 1 file or folder that may be data")
@@ -312,7 +335,7 @@ fn rejects_a_non_image_among_the_images() {
     let archive = tar_of(&[("x/train/n01/a.JPEG", b"a"), ("x/train/n01/b.png", b"b")]);
     let (url, _) = serve(vec![ok(&archive)]);
     let dir = tempfile::tempdir().unwrap();
-    let error = download(Dataset::ImageFolder, &source(&url, &archive), dir.path(), RETRY, &|_, _| {});
+    let error = download(Dataset::ImageFolder, &source(&url, &archive), dir.path(), RETRY, &());
     let expected = format!(
         "{url}: train/n01/b.png in the archive: unexpected file among the images; names must end in .jpg or .jpeg"
     );
@@ -342,7 +365,7 @@ fn rejects_an_archive_with_two_data_sets() {
     let (url, _) = serve(vec![ok(&archive)]);
     let dir = tempfile::tempdir().unwrap();
     let source = HttpSource { url: format!("{url}/x.tar?signature=secret"), ..source(&url, &archive) };
-    let error = download(Dataset::ImageFolder, &source, dir.path(), RETRY, &|_, _| {});
+    let error = download(Dataset::ImageFolder, &source, dir.path(), RETRY, &());
     let message = error.unwrap_err().to_string();
     assert!(message.contains(r#"/x.tar: train is in both "photo/" and "sketch/""#), "{message}");
     assert!(!message.contains("secret"), "{message}");
@@ -363,8 +386,18 @@ fn retries_transient_errors() {
     let cut_short = ok(&archive)[..200].to_vec();
     let (url, requests) = serve(vec![response("503 Service Unavailable", "", b""), cut_short, ok(&archive)]);
     let dir = tempfile::tempdir().unwrap();
-    fetch_cifar100(&source(&url, &archive), dir.path()).unwrap();
+    let source = HttpSource { url: format!("{url}/x.tar?signature=secret"), ..source(&url, &archive) };
+    let observer = Recorder { dir: dir.path().to_owned(), ..Recorder::default() };
+    download(Dataset::Cifar100, &source, dir.path(), RETRY, &observer).unwrap();
     assert_eq!(requests.lock().unwrap().len(), 3);
+    let errors = observer.errors.into_inner().unwrap();
+    let unavailable = format!("cannot download {url}/x.tar: HTTP status 503 Service Unavailable");
+    assert_eq!(errors[0], (unavailable, Duration::from_millis(1)));
+    assert!(
+        errors[1].0.contains("interrupted after") && errors[1].1 == Duration::from_millis(2),
+        "{errors:?}"
+    );
+    assert_eq!(errors.len(), 2);
 }
 
 #[test]
@@ -373,7 +406,7 @@ fn times_out_on_a_silent_server() {
     let url = format!("http://{}", listener.local_addr().unwrap());
     let dir = tempfile::tempdir().unwrap();
     let retry = RetryPolicy { max_attempts: 1, timeout: Duration::from_millis(50), ..RETRY };
-    let error = download(Dataset::Cifar100, &source(&url, b""), dir.path(), retry, &|_, _| {});
+    let error = download(Dataset::Cifar100, &source(&url, b""), dir.path(), retry, &());
     let error = error.unwrap_err();
     assert!(matches!(error, DownloadError::Request { .. }) && error.is_transient(), "{error}");
 }

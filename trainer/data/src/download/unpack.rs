@@ -8,14 +8,17 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use datjob_api::training::{Dataset, HttpSource};
+use datjob_api::{
+    report::PreparationStep,
+    training::{Dataset, HttpSource},
+};
 use flate2::read::MultiGzDecoder;
 use tar::{Entry, EntryType};
 use tempfile::NamedTempFile;
 
 use super::{DownloadError, redacted_url, write_error};
 use crate::{
-    Tally,
+    DownloadObserver, Tally,
     archive_path::{self, LinkKind},
     dataset_files, files, image_folder,
     skipped::SkippedFiles,
@@ -34,11 +37,13 @@ pub(crate) fn unpack(
     dataset: Dataset,
     source: &HttpSource,
     dir: &Path,
+    observer: &dyn DownloadObserver,
 ) -> Result<SkippedFiles, DownloadError> {
     let mut unpacking = Unpacking {
         dataset,
         source,
         dir,
+        observer,
         parents: HashMap::new(),
         links: BTreeMap::new(),
         copied: 0,
@@ -54,6 +59,7 @@ struct Unpacking<'a> {
     dataset: Dataset,
     source: &'a HttpSource,
     dir: &'a Path,
+    observer: &'a dyn DownloadObserver,
     /// The parent folder in the archive of each subset (train, val, test) or standard file.
     parents: HashMap<PathBuf, String>,
     /// Links by their path in the archive.
@@ -72,15 +78,32 @@ struct Link {
     points_to: Option<String>,
 }
 
-type ArchiveReader = io::Take<Box<dyn Read>>;
+type ArchiveReader<'a> = io::Take<Box<dyn Read + 'a>>;
 
-impl Unpacking<'_> {
+/// Reads the archive and reports how much of it was read.
+struct ObservedArchive<'a> {
+    file: File,
+    read: u64,
+    size: Option<u64>,
+    observer: &'a dyn DownloadObserver,
+}
+
+impl Read for ObservedArchive<'_> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let count = self.file.read(buffer)?;
+        self.read += count as u64;
+        self.observer.progress(PreparationStep::Unpacking, self.read, self.size);
+        Ok(count)
+    }
+}
+
+impl<'a> Unpacking<'a> {
     fn for_each_entry(
         &mut self,
         archive: &File,
-        mut visit: impl FnMut(&mut Self, &mut Entry<'_, ArchiveReader>) -> Result<(), DownloadError>,
+        mut visit: impl FnMut(&mut Self, &mut Entry<'_, ArchiveReader<'a>>) -> Result<(), DownloadError>,
     ) -> Result<(), DownloadError> {
-        let reader = open_archive(archive).map_err(|error| self.invalid(error))?;
+        let reader = open_archive(archive, self.observer).map_err(|error| self.invalid(error))?;
         let mut tar = tar::Archive::new(reader.take(dataset_files::archive_limit(self.dataset)));
         // Archives may be joined (`cat a.tar b.tar`): the end of the first is not the end of the file.
         tar.set_ignore_zeros(true);
@@ -90,7 +113,7 @@ impl Unpacking<'_> {
         Ok(())
     }
 
-    fn unpack_entry(&mut self, entry: &mut Entry<'_, ArchiveReader>) -> Result<(), DownloadError> {
+    fn unpack_entry(&mut self, entry: &mut Entry<'_, ArchiveReader<'a>>) -> Result<(), DownloadError> {
         let kind = entry.header().entry_type();
         let bytes = entry.path_bytes().into_owned();
         let path = String::from_utf8_lossy(&bytes).into_owned();
@@ -163,7 +186,11 @@ impl Unpacking<'_> {
         Err(DownloadError::DuplicatePart { url: self.url(), part, first, second })
     }
 
-    fn write_entry(&self, entry: &mut Entry<'_, ArchiveReader>, file: &Path) -> Result<(), DownloadError> {
+    fn write_entry(
+        &self,
+        entry: &mut Entry<'_, ArchiveReader<'a>>,
+        file: &Path,
+    ) -> Result<(), DownloadError> {
         let (size, limit) = (entry.size(), dataset_files::file_limit(self.dataset));
         if size > limit {
             let (url, file) = (self.url(), file.display().to_string());
@@ -299,7 +326,7 @@ fn is_file(kind: EntryType) -> bool {
 }
 
 /// A reader of the archive from its start; decompresses gzip, which is detected by its magic number.
-fn open_archive(file: &File) -> io::Result<Box<dyn Read>> {
+fn open_archive<'a>(file: &File, observer: &'a dyn DownloadObserver) -> io::Result<Box<dyn Read + 'a>> {
     let mut file = file.try_clone()?;
     file.rewind()?;
     let mut magic = [0; 2];
@@ -309,7 +336,8 @@ fn open_archive(file: &File) -> io::Result<Box<dyn Read>> {
         Err(error) => return Err(error),
     };
     file.rewind()?;
-    let file = BufReader::with_capacity(1 << 16, file);
+    let size = file.metadata().ok().map(|file| file.len());
+    let file = BufReader::with_capacity(1 << 16, ObservedArchive { file, read: 0, size, observer });
     Ok(if gzipped { Box::new(MultiGzDecoder::new(file)) } else { Box::new(file) })
 }
 

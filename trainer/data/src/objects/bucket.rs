@@ -16,7 +16,7 @@ use object_store::{
 };
 use sha2::{Digest, Sha256};
 
-use super::{Credentials, ObjectsError, PARTIAL_PREFIX, write_error};
+use super::{Credentials, ObjectsError, PARTIAL_PREFIX, TotalProgress, write_error};
 use crate::RetryPolicy;
 
 mod list;
@@ -43,6 +43,7 @@ pub(super) struct Bucket {
     prefix: Location,
     dir: PathBuf,
     retry: RetryPolicy,
+    pub(super) progress: TotalProgress,
 }
 
 impl Bucket {
@@ -51,6 +52,7 @@ impl Bucket {
         credentials: Option<&Credentials>,
         dir: &Path,
         retry: RetryPolicy,
+        progress: TotalProgress,
     ) -> Result<Self, ObjectsError> {
         crate::http::install_tls_provider();
         let client_error = |error| ObjectsError::Client { url: source.url.clone(), source: error };
@@ -83,7 +85,7 @@ impl Bucket {
         let prefix = Location::parse(prefix)
             .map_err(|error| client_error(object_store::Error::InvalidPath { source: error }))?;
         let store = builder.build().map_err(client_error)?;
-        Ok(Self { store, name: bucket.to_owned(), prefix, dir: dir.to_owned(), retry })
+        Ok(Self { store, name: bucket.to_owned(), prefix, dir: dir.to_owned(), retry, progress })
     }
 
     fn url(&self, object: &Location) -> String {
@@ -102,9 +104,10 @@ impl Bucket {
         request
             .retry(self.retry.backoff())
             .when(ObjectsError::is_transient)
-            .notify(
-                |error, retry_in| tracing::warn!(%error, ?retry_in, "Object store request failed; retrying."),
-            )
+            .notify(|error, retry_in| {
+                tracing::warn!(%error, ?retry_in, "Object store request failed; retrying.");
+                self.progress.retrying(error, retry_in);
+            })
             .await
     }
 
@@ -116,7 +119,7 @@ impl Bucket {
                 Err(ObjectsError::HashMismatch { .. }) => {
                     fs::remove_file(&path).map_err(write_error(&path))?;
                 }
-                result => return result,
+                result => return result.inspect(|()| self.progress.advance(object.size)),
             }
         }
         if let Some(parent) = path.parent() {
@@ -137,6 +140,7 @@ impl Bucket {
             OpenOptions::new().create(true).append(true).open(partial).map_err(write_error(partial))?;
         let length = |file: &File| file.metadata().map(|file| file.len()).map_err(write_error(partial));
         let mut delays = self.retry.backoff().build();
+        self.progress.advance(length(&file)?.min(object.size));
         loop {
             let offset = length(&file)?;
             if offset >= object.size {
@@ -150,6 +154,7 @@ impl Bucket {
                     }
                     let Some(retry_in) = delays.next() else { return Err(error) };
                     tracing::warn!(%error, ?retry_in, "Download of an object failed; retrying.");
+                    self.progress.retrying(&error, retry_in);
                     tokio::time::sleep(retry_in).await;
                 }
                 Err(error) => return Err(error),
@@ -189,6 +194,7 @@ impl Bucket {
                 return Err(ObjectsError::Size { url, size, received });
             }
             file.write_all(&bytes).map_err(write_error(path))?;
+            self.progress.advance(bytes.len() as u64);
         }
         if received < object.size {
             let (url, size) = (self.url(&object.location), object.size);

@@ -8,11 +8,11 @@ fn at(seconds: u64) -> Instant {
 }
 
 fn says(pod: u32, incarnation: u64, state: State) -> Heartbeat {
-    Heartbeat { pod, incarnation, attempt: 1, job_uid: "uid".into(), state, failure: None }
+    Heartbeat { pod, incarnation, attempt: 1, job_uid: "uid".into(), state, preparation: None, failure: None }
 }
 
 fn fails(pod: u32, generation: u32, reason: FailureReason) -> Heartbeat {
-    let failure = Failure { reason, rank: Some(pod), message: format!("{reason:?}"), log_tail: vec![] };
+    let failure = Failure::of_rank(reason, pod, format!("{reason:?}"));
     Heartbeat { failure: Some(failure), ..says(pod, 1, State::Idle { ended: Some(generation) }) }
 }
 
@@ -36,6 +36,20 @@ fn a_world_waits_for_every_pod() {
     quorum.hear(at(1), &says(1, 1, IDLE));
     assert_eq!(quorum.decide(at(1)), Decision::Form(1));
     assert_eq!(quorum.decide(at(2)), Decision::Keep(1));
+}
+
+#[test]
+fn a_world_waits_for_pods_that_prepare_their_data() {
+    let mut quorum = Quorum::new(2, 0);
+    quorum.hear(at(0), &says(0, 1, IDLE));
+    quorum.hear(at(0), &says(1, 1, State::Preparing));
+    assert_eq!(quorum.decide(at(0)), Decision::Wait { missing: vec![1] });
+    assert_eq!(quorum.joined(at(0)), 1);
+    quorum.hear(at(1), &says(1, 1, IDLE));
+    assert_eq!(quorum.decide(at(1)), Decision::Form(1));
+    // A replaced pod prepares its data again: the others need not wait for its silence.
+    quorum.hear(at(2), &says(1, 2, State::Preparing));
+    assert!(matches!(quorum.decide(at(2)), Decision::End { generation: 1, .. }));
 }
 
 #[test]

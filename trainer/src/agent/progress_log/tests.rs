@@ -1,0 +1,102 @@
+use datjob_api::report::{AttackCount, Count, Timing};
+
+use super::*;
+
+fn at(seconds: u64) -> Duration {
+    Duration::from_secs(seconds)
+}
+
+fn progress(epoch: u32, step: u64) -> Progress {
+    Progress {
+        epoch,
+        epochs: 3,
+        step,
+        percent: 1,
+        images_per_second: 10.0,
+        remaining_seconds: 600,
+        loss: 2.5,
+        learning_rate: 0.1,
+    }
+}
+
+fn trained(epoch: u32, step: u64) -> Event {
+    Event::Progress(progress(epoch, step))
+}
+
+fn timing(epoch_seconds: f64) -> Event {
+    Event::Timing(Timing {
+        epoch_seconds,
+        attack_seconds: 0.0,
+        communication_seconds: 0.0,
+        bytes_per_step: 0,
+        data_seconds: 0.0,
+        peak_gpu_memory_bytes: None,
+    })
+}
+
+fn evaluating(part: Part, done: u64) -> Event {
+    Event::Evaluating { part, done, total: 100 }
+}
+
+#[test]
+fn training_has_a_line_a_minute_and_one_at_the_end_of_an_epoch() {
+    let mut log = ProgressLog::default();
+    assert_eq!(log.due(at(1_000)), None, "nothing is known");
+    // An event every second, as workers send them.
+    let mut lines = Vec::new();
+    for second in 1..=150 {
+        lines.extend(log.record(at(second), &trained(0, second)).map(|line| (second, line)));
+        lines.extend(log.due(at(second)).map(|line| (second, line)));
+    }
+    let expected = [61, 121].map(|second| (second, Line::Training(progress(0, second))));
+    assert_eq!(lines, expected);
+    assert_eq!(log.record(at(151), &trained(1, 151)), None);
+    assert_eq!(log.record(at(151), &timing(150.0)), Some(Line::Epoch(progress(1, 151), 150.0)));
+    assert_eq!(log.due(at(210)), None, "the line of the epoch counts");
+    // Steps that hang are seen by a step that does not change.
+    assert_eq!(log.due(at(211)), Some(Line::Training(progress(1, 151))));
+    assert_eq!(log.due(at(271)), Some(Line::Training(progress(1, 151))));
+}
+
+#[test]
+fn a_validation_has_a_line_at_its_end_and_every_minute() {
+    let mut log = ProgressLog::default();
+    log.record(at(0), &trained(1, 9));
+    assert_eq!(log.record(at(1), &evaluating(Part::Validation, 0)), None);
+    assert_eq!(log.record(at(31), &evaluating(Part::Validation, 25)), None);
+    let line = |done, remaining| Line::Evaluating { part: Part::Validation, done, total: 100, remaining };
+    assert_eq!(log.due(at(61)), Some(line(25, Some(at(180)))));
+    let accuracy = Accuracy {
+        epoch: 1,
+        split: Split::Validation,
+        clean: Count { correct: 9, total: 10 },
+        robust: AttackCount { attack: "pgd-20".into(), correct: 5, total: 10 },
+        averaging: None,
+        single_step: None,
+        overfitting: None,
+    };
+    let event = Event::Accuracy(accuracy.clone());
+    assert_eq!(log.record(at(70), &event), Some(Line::Accuracy(accuracy)));
+    assert_eq!(log.due(at(130)), Some(Line::Training(progress(1, 9))));
+}
+
+#[test]
+fn each_part_of_the_final_evaluation_has_a_line_at_its_begin() {
+    let mut log = ProgressLog::default();
+    let begin = |part| Some(Line::Evaluating { part, done: 0, total: 100, remaining: None });
+    assert_eq!(log.record(at(0), &evaluating(Part::TestSet, 0)), begin(Part::TestSet));
+    assert_eq!(log.record(at(1), &evaluating(Part::TestSet, 50)), None);
+    // The sweep takes the test set once more.
+    assert_eq!(log.record(at(2), &evaluating(Part::TestSet, 0)), begin(Part::TestSet));
+    assert_eq!(log.record(at(3), &evaluating(Part::Certification, 0)), begin(Part::Certification));
+}
+
+#[test]
+fn the_time_left_follows_from_what_is_done() {
+    assert_eq!(remaining(0, 10, at(5)), None);
+    assert_eq!(remaining(4, 10, at(8)), Some(at(12)));
+    assert_eq!(remaining(11, 10, at(8)), Some(at(0)));
+    let texts = [0, 59, 60, 3_599, 3_600, 86_399, 86_400, 2 * 86_400 + 4 * 3_600].map(|s| eta(Some(at(s))));
+    assert_eq!(texts, ["0s", "59s", "1m00s", "59m59s", "1h00m", "23h59m", "1d00h", "2d04h"]);
+    assert_eq!(eta(None), "unknown");
+}

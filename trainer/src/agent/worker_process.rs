@@ -1,0 +1,215 @@
+//! A worker process: its start, its events, its log and its end.
+
+use std::{
+    os::unix::process::ExitStatusExt,
+    process::{ExitStatus, Stdio},
+    sync::{Arc, Mutex, PoisonError},
+};
+
+use datjob_api::report::{Failure, FailureReason};
+use tokio::{
+    io::{AsyncBufRead, AsyncBufReadExt, AsyncRead, AsyncReadExt, AsyncWriteExt, BufReader},
+    process::{Child, Command},
+    sync::{mpsc, oneshot},
+    task::JoinSet,
+};
+
+use super::{failure_log::FailedWorker, log_tail::LogTail};
+use crate::{
+    failure::classify_libtorch_error,
+    worker_protocol::{Assignment, Event},
+};
+
+/// How many of a worker's last lines a failure carries.
+const LOG_TAIL: usize = 20;
+/// Longest of these lines, in bytes: a report must stay small.
+const LOG_LINE: usize = 500;
+/// Longest piece of a line that is read at once, in bytes. Events are shorter; container runtimes split lines of logs, too.
+const MAX_LINE_BYTES: u64 = 1 << 20;
+
+/// Something that happened to a worker of some generation.
+#[derive(Debug)]
+pub struct WorkersEvent {
+    /// The generation.
+    pub(super) generation: u32,
+    /// The rank.
+    pub(super) rank: u32,
+    /// What happened.
+    pub(super) what: What,
+}
+
+/// What happened to a worker.
+#[derive(Debug)]
+pub(super) enum What {
+    /// It sent an event.
+    Told(Event),
+    /// It ended by itself.
+    Ended(End),
+}
+
+/// The end of a worker.
+#[derive(Debug)]
+pub(super) struct End {
+    /// Its exit status, or why there is none.
+    pub(super) status: Result<ExitStatus, String>,
+    /// The last lines of its log, for the report.
+    pub(super) log_tail: Vec<String>,
+    /// Path on the checkpoint volume of a longer end of the log, or why it is not kept.
+    pub(super) log_file: Option<Result<String, String>>,
+}
+
+impl End {
+    pub(super) fn is_success(&self) -> bool {
+        self.status.as_ref().is_ok_and(ExitStatus::success)
+    }
+}
+
+/// Runs a worker to its end; nothing where it was stopped.
+pub(super) async fn supervise(
+    assignment: &Assignment,
+    attempt: u32,
+    device: Option<(&'static str, String)>,
+    stopped: oneshot::Receiver<()>,
+    events: &mpsc::UnboundedSender<WorkersEvent>,
+) -> Option<End> {
+    match spawn(assignment, device).await {
+        Ok(child) => watch(child, assignment, attempt, stopped, events).await,
+        Err(error) => Some(End {
+            status: Err(format!("cannot start the worker process: {error}")),
+            log_tail: Vec::new(),
+            log_file: None,
+        }),
+    }
+}
+
+async fn spawn(assignment: &Assignment, device: Option<(&'static str, String)>) -> std::io::Result<Child> {
+    let mut child = Command::new(std::env::current_exe()?)
+        .arg("worker")
+        .envs(device)
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .kill_on_drop(true)
+        .spawn()?;
+    let mut line = serde_json::to_vec(assignment)?;
+    line.push(b'\n');
+    if let Some(stdin) = child.stdin.as_mut() {
+        stdin.write_all(&line).await?;
+        stdin.flush().await?;
+    }
+    Ok(child)
+}
+
+async fn watch(
+    mut child: Child,
+    assignment: &Assignment,
+    attempt: u32,
+    stopped: oneshot::Receiver<()>,
+    events: &mpsc::UnboundedSender<WorkersEvent>,
+) -> Option<End> {
+    let tail = Arc::new(Mutex::new(LogTail::default()));
+    let mut readers = JoinSet::new();
+    // Kept open until the end: closing it tells the worker that its agent is gone.
+    let stdin = child.stdin.take();
+    if let Some(stderr) = child.stderr.take() {
+        readers.spawn(pass_log(stderr, Arc::clone(&tail)));
+    }
+    if let Some(stdout) = child.stdout.take() {
+        let (events, generation, rank) = (events.clone(), assignment.generation, assignment.rank);
+        readers.spawn(async move {
+            let mut stdout = BufReader::new(stdout);
+            while let Some(line) = next_line(&mut stdout).await {
+                let Ok(event) = serde_json::from_str(&line) else {
+                    // The worker keeps it for events, but for the moment before it does.
+                    tracing::info!(rank, line, "Unexpected output of a worker.");
+                    continue;
+                };
+                if events.send(WorkersEvent { generation, rank, what: What::Told(event) }).is_err() {
+                    return;
+                }
+            }
+        });
+    }
+    let status = tokio::select! {
+        status = child.wait() => status,
+        _ = stopped => {
+            // Nothing is lost with SIGKILL: what must last is written atomically.
+            if let Err(error) = child.kill().await {
+                tracing::warn!(rank = assignment.rank, %error, "Cannot kill a worker.");
+            }
+            return None;
+        }
+    };
+    while readers.join_next().await.is_some() {}
+    drop(stdin);
+    let tail = std::mem::take(&mut *tail.lock().unwrap_or_else(PoisonError::into_inner));
+    let mut end = End {
+        status: status.map_err(|error| format!("cannot wait for the worker process: {error}")),
+        log_tail: tail.last(LOG_TAIL, LOG_LINE),
+        log_file: None,
+    };
+    let text = tail.text();
+    if !end.is_success() && !text.is_empty() {
+        let kept = failed_worker(assignment, attempt).keep(text).await;
+        end.log_file = Some(kept.map_err(|error| error.to_string()));
+    }
+    Some(end)
+}
+
+fn failed_worker(assignment: &Assignment, attempt: u32) -> FailedWorker {
+    FailedWorker {
+        directory: assignment.checkpoints.clone(),
+        below_volume: assignment.checkpoints_below_volume.clone(),
+        attempt,
+        generation: assignment.generation,
+        rank: assignment.rank,
+    }
+}
+
+/// Passes a worker's log on and keeps its end.
+async fn pass_log(log: impl AsyncRead + Unpin, tail: Arc<Mutex<LogTail>>) {
+    let mut log = BufReader::new(log);
+    while let Some(line) = next_line(&mut log).await {
+        eprintln!("{line}");
+        tail.lock().unwrap_or_else(PoisonError::into_inner).push(&line);
+    }
+}
+
+/// The next line of what a worker writes, or the next piece of a very long one; libraries in it may write anything.
+async fn next_line(reader: &mut (impl AsyncBufRead + Unpin)) -> Option<String> {
+    let mut line = Vec::new();
+    let read = reader.take(MAX_LINE_BYTES).read_until(b'\n', &mut line).await;
+    let line = String::from_utf8_lossy(&line).trim_end_matches(['\r', '\n']).to_owned();
+    read.is_ok_and(|count| count > 0).then_some(line)
+}
+
+/// The failure of a worker that could not say why it ended.
+pub(super) fn unexplained(rank: u32, status: &Result<ExitStatus, String>, log_tail: &[String]) -> Failure {
+    let (reason, message) = match status {
+        Err(problem) => (FailureReason::Crash, problem.clone()),
+        Ok(status) => match status.signal() {
+            Some(9) => (
+                FailureReason::OutOfMemory,
+                "the worker was killed by signal 9 (SIGKILL): the container probably exceeded its memory limit; raise \
+                 spec.pod.resources.limits.memory or lower spec.training.schedule.batchSize"
+                    .to_owned(),
+            ),
+            Some(signal) => match last_words(log_tail) {
+                Some((reason, words)) => (reason, format!("the worker was killed by signal {signal}: {words}")),
+                None => (FailureReason::Crash, format!("the worker was killed by signal {signal}; see its log")),
+            },
+            None => (FailureReason::Crash, format!("the worker exited without reporting a reason ({status}); see its log")),
+        },
+    };
+    Failure::of_rank(reason, rank, message)
+}
+
+/// What a process says whose end is a C++ exception that nobody catches, as NCCL's watchdog throws it.
+fn last_words(log_tail: &[String]) -> Option<(FailureReason, &str)> {
+    let words = log_tail.iter().rev().find_map(|line| line.trim_start().strip_prefix("what():"))?.trim();
+    let reason = classify_libtorch_error(words);
+    (reason != FailureReason::Crash).then_some((reason, words))
+}
+
+#[cfg(test)]
+mod tests;
