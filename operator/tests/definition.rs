@@ -78,3 +78,17 @@ fn fixtures_are_valid_jobs() {
         serde_json::from_value::<DatJob>(json).unwrap();
     }
 }
+
+#[test]
+fn a_new_status_has_only_the_mark_of_an_unobserved_job() {
+    fn defaults(path: &str, schema: &Value) -> Vec<String> {
+        let own = schema.get("default").map(|_| path.to_owned());
+        let below = schema["properties"].as_object().into_iter().flatten();
+        own.into_iter()
+            .chain(below.flat_map(|(name, field)| defaults(&format!("{path}.{name}"), field)))
+            .collect()
+    }
+    let status = &schema()["properties"]["status"];
+    assert_eq!(status["default"], json!({"observedGeneration": -1}));
+    assert_eq!(defaults("status", status), ["status"]);
+}

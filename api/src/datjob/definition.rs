@@ -32,6 +32,7 @@ pub fn definition() -> CustomResourceDefinition {
             }
             root.x_kubernetes_validations.get_or_insert_default().push(name_rule());
             if let Some(status) = property(root, "status") {
+                remove_defaults(status);
                 // kstatus treats an object without status as current. -1 marks it as not observed.
                 status.default = Some(JSON(serde_json::json!({"observedGeneration": -1})));
             }
@@ -58,6 +59,14 @@ fn remove_descriptions(schema: &mut JSONSchemaProps) {
     for below in schema.properties.iter_mut().flat_map(|all| all.values_mut()).chain(items) {
         below.description = None;
         remove_descriptions(below);
+    }
+}
+
+/// Removes the defaults below a field. Otherwise the API server would add them to every status, at each write.
+fn remove_defaults(schema: &mut JSONSchemaProps) {
+    for below in schema.properties.iter_mut().flat_map(|properties| properties.values_mut()) {
+        below.default = None;
+        remove_defaults(below);
     }
 }
 
