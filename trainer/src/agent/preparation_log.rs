@@ -32,7 +32,13 @@ impl PreparationLog {
             return None;
         }
         self.last_line = now;
-        let left = |total: u64| remaining(state.done - first, total.saturating_sub(first), now - began);
+        let left = |total: u64| {
+            remaining(
+                state.done.saturating_sub(first),
+                total.saturating_sub(first),
+                now.saturating_sub(began),
+            )
+        };
         let remaining = state.total.and_then(left);
         Some(PreparationLine { state, remaining })
     }

@@ -60,7 +60,7 @@ mod tests {
     use super::*;
     use crate::agent::{self, Board, Ending, Files, config::TrainingSource};
 
-    fn training(source: serde_json::Value) -> Training {
+    fn training(source: &serde_json::Value) -> Training {
         serde_json::from_value(serde_json::json!({
             "model": {"architecture": "small-cnn"},
             "data": {"dataset": "mnist", "source": source},
@@ -106,11 +106,11 @@ mod tests {
         let data = |config: &Config, path: &str| {
             let claim = serde_json::json!({"claimName": "datasets"});
             let source = serde_json::json!({"volume": {"persistentVolumeClaim": claim, "path": path}});
-            config.data_directory(&training(source))
+            config.data_directory(&training(&source))
         };
         assert_eq!(data(&config, "sets/mnist"), root.path().join("data/sets/mnist"));
         assert_eq!(data(&config, ""), root.path().join("data"));
-        let image = training(serde_json::json!({"image": {"reference": "a"}}));
+        let image = training(&serde_json::json!({"image": {"reference": "a"}}));
         assert_eq!(config.data_directory(&image), root.path().join("data"));
         config.files.mounted = None;
         assert_eq!(data(&config, "sets/mnist"), root.path().join("data"), "a folder on a workstation");
@@ -122,7 +122,7 @@ mod tests {
         let config = in_pod(root.path());
         fs::create_dir_all(root.path().join("data")).unwrap();
         let volume = serde_json::json!({"persistentVolumeClaim": {"claimName": "datasets"}, "path": "cifar"});
-        let spec = training(serde_json::json!({"volume": volume}));
+        let spec = training(&serde_json::json!({"volume": volume}));
         fs::write(root.path().join("training.json"), spec.to_json()).unwrap();
         let board = Arc::new(Board::new(&config.job_uid, &config.pod_uid, config.attempt));
         let ending = agent::work(&config, &board).await;
@@ -140,13 +140,13 @@ mod tests {
         fs::create_dir_all(root.path().join("files/initial-weights")).unwrap();
         let on = |claim: &str, path: &str| serde_json::json!({"volume": {"persistentVolumeClaim": {"claimName": claim}, "path": path}});
         let refusal = |training: &Training| config.check_volumes(training).map_err(|error| error.to_string());
-        let sentence = refusal(&training(on("datasets", "cifar"))).unwrap_err();
+        let sentence = refusal(&training(&on("datasets", "cifar"))).unwrap_err();
         assert!(
             sentence.starts_with("spec.training.data.source.volume.path: directory \"cifar\" not found")
                 && sentence.contains("PersistentVolumeClaim \"datasets\""),
             "{sentence}"
         );
-        let mut weights = training(on("datasets", "sets"));
+        let mut weights = training(&on("datasets", "sets"));
         refusal(&weights).unwrap();
         let source = serde_json::json!({"source": on("models", "best.pt")});
         weights.model.initial_weights = Some(serde_json::from_value(source).unwrap());

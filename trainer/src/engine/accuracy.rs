@@ -45,7 +45,7 @@ pub(super) fn certify(
 }
 
 /// Reports the progress of an evaluation: the images of this rank that are done, and all of them. Only rank 0 reports.
-pub(super) fn reporter<'a>(is_first: bool, part: Part, tell: Tell<'a>) -> impl FnMut(usize, usize) + use<'a> {
+pub(super) fn reporter(is_first: bool, part: Part, tell: Tell<'_>) -> impl FnMut(usize, usize) + use<'_> {
     move |done, total| {
         if is_first {
             tell(Event::Evaluating { part, done: done as u64, total: total as u64 });

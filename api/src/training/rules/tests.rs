@@ -9,7 +9,7 @@ use super::*;
 fn descend<'a>(schema: &'a Value, name: &str) -> Option<&'a Value> {
     schema["properties"].get(name).or_else(|| {
         let alternatives =
-            ["oneOf", "anyOf", "allOf"].into_iter().flat_map(|keyword| schema[keyword].as_array());
+            ["oneOf", "anyOf", "allOf"].into_iter().filter_map(|keyword| schema[keyword].as_array());
         alternatives.flatten().find_map(|alternative| descend(alternative, name))
     })
 }

@@ -4,14 +4,14 @@ use datjob_api::report::{Preparation, PreparationState, PreparationStep};
 
 use super::*;
 
-fn preparation(done: u64, error: Option<&str>) -> Option<Preparation> {
+fn preparation(done: u64, error: Option<&str>) -> Preparation {
     let state = PreparationState {
         step: PreparationStep::Downloading,
         done,
         total: Some(100),
         error: error.map(str::to_owned),
     };
-    Some(Preparation { pods: 1, pod: 1, state })
+    Preparation { pods: 1, pod: 1, state }
 }
 
 /// Pod 0 has its data, and pod 1 downloads.
@@ -28,7 +28,7 @@ fn the_error_of_a_source_is_in_the_conditions_until_it_passes() {
     sim.report(|report| {
         forming(report);
         report.phase = Phase::Preparing;
-        report.preparation = preparation(25, None);
+        report.preparation = Some(preparation(25, None));
     });
     let expected = "1 of 2 pods is preparing the data; fashion-1 has downloaded 20 % of 100 bytes.";
     assert_eq!(sim.condition(READY), ("False", "Starting", expected));
@@ -38,7 +38,7 @@ fn the_error_of_a_source_is_in_the_conditions_until_it_passes() {
     let failing = |error: &'static str| {
         move |report: &mut Report| {
             forming(report);
-            report.preparation = preparation(25, Some(error));
+            report.preparation = Some(preparation(25, Some(error)));
         }
     };
     sim.report(failing(refused));
@@ -54,10 +54,10 @@ fn the_error_of_a_source_is_in_the_conditions_until_it_passes() {
 
     sim.report(|report| {
         forming(report);
-        report.preparation = preparation(90, None);
+        report.preparation = Some(preparation(90, None));
     });
     assert_eq!(sim.condition(READY).1, "Starting");
-    sim.report(|report| report.preparation = preparation(90, Some("late")));
+    sim.report(|report| report.preparation = Some(preparation(90, Some("late"))));
     assert_eq!(sim.condition(READY).1, "Training", "a world has formed");
 }
 
@@ -68,7 +68,7 @@ fn a_problem_for_a_person_comes_before_the_error_of_a_source() {
     sim.start(1);
     sim.report(|report| {
         forming(report);
-        report.preparation = preparation(0, Some("refused"));
+        report.preparation = Some(preparation(0, Some("refused")));
     });
     assert_eq!(sim.condition(STALLED).1, "VolumeClaimMissing");
 }
@@ -79,7 +79,7 @@ fn an_error_is_bounded_and_on_one_line() {
     sim.start(1);
     sim.report(|report| {
         forming(report);
-        report.preparation = preparation(0, Some(&"x\n".repeat(5_000)));
+        report.preparation = Some(preparation(0, Some(&"x\n".repeat(5_000))));
     });
     let message = sim.condition(READY).2;
     assert!(message.len() < 600 && !message.contains('\n'), "{message}");
@@ -94,7 +94,7 @@ fn the_startup_deadline_counts_from_the_last_progress_of_a_preparation() {
             move |report: &mut Report| {
                 forming(report);
                 report.phase = phase;
-                report.preparation = preparation(3, Some("connection refused"));
+                report.preparation = Some(preparation(3, Some("connection refused")));
                 report.preparation_idle_seconds = Some(idle);
             }
         };
