@@ -14,6 +14,7 @@ use crate::epsilon::Epsilon;
 mod additional;
 mod attack;
 mod check;
+mod combinations;
 mod communication;
 mod data;
 mod defaults;
@@ -46,7 +47,7 @@ pub use source::{
 
 /// What to train and how. Immutable.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
-#[schemars(extend("x-kubernetes-validations" = rules::training_schema()))]
+#[schemars(extend("x-kubernetes-validations" = combinations::schema()))]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct Training {
     /// Seed of all random numbers but the validation split: initial weights, order of images, augmentation, attacks. From

@@ -1,9 +1,6 @@
 //! Validation of the training spec: bounds of the schema, and rules that a schema cannot express. Pure.
 
-use super::{
-    Attack, Epsilon, Norm, Training,
-    rules::{AUGMENTATION, DATA, EVALUATION, MODEL, Rule, SCHEDULE, TRAINING},
-};
+use super::{Attack, Epsilon, Norm, Training, rules::Rule};
 
 mod bounds;
 mod data;
@@ -18,6 +15,13 @@ pub struct InvalidTraining {
     pub field: String,
     /// What is wrong with it and what to write.
     pub problem: String,
+}
+
+/// Checks rules; the first violation is the error. `prefix` is the path of the value below `spec.training`.
+fn check_rules<T>(rules: &[Rule<T>], value: &T, prefix: &str) -> Result<(), InvalidTraining> {
+    Rule::violated(rules, value).map_or(Ok(()), |rule| {
+        Err(InvalidTraining { field: format!("{prefix}{}", rule.field), problem: rule.problem.to_owned() })
+    })
 }
 
 /// Pods of a world, and workers and GPUs in each.
@@ -42,12 +46,12 @@ impl Training {
     /// Checks the bounds of the schema, combinations of fields and the world size.
     pub fn check(&self, topology: Topology) -> Result<(), InvalidTraining> {
         self.check_bounds()?;
-        Rule::check(&TRAINING, self, "")?;
-        Rule::check(&MODEL, &self.model, "model.")?;
-        Rule::check(&DATA, &self.data, "data.")?;
-        Rule::check(&AUGMENTATION, &self.data.augmentation, "data.augmentation.")?;
-        Rule::check(&SCHEDULE, &self.schedule, "schedule.")?;
-        Rule::check(&EVALUATION, &self.evaluation, "evaluation.")?;
+        check_rules(&super::combinations::RULES, self, "")?;
+        check_rules(&super::model::RULES, &self.model, "model.")?;
+        check_rules(&super::data::RULES, &self.data, "data.")?;
+        check_rules(&super::data::AUGMENTATION_RULES, &self.data.augmentation, "data.augmentation.")?;
+        check_rules(&super::schedule::RULES, &self.schedule, "schedule.")?;
+        check_rules(&super::evaluation::RULES, &self.evaluation, "evaluation.")?;
         self.check_source()?;
         self.check_files()?;
         self.check_epsilons()?;

@@ -3,14 +3,11 @@
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::{
-    Additional, Dataset, Source,
-    rules::{AUGMENTATION, DATA, Rule},
-};
+use super::{Additional, Dataset, Source, rules::Rule};
 
 /// Images for training, validation and test.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
-#[schemars(extend("x-kubernetes-validations" = Rule::schema(&DATA)))]
+#[schemars(extend("x-kubernetes-validations" = Rule::schema(&RULES)))]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct Data {
     /// Data set. image-folder: JPEG files in `train/CLASS/` and `val/CLASS/` (or `test/CLASS/`). webdataset: JPEG files
@@ -55,7 +52,7 @@ fn is_zero(seed: &u64) -> bool {
 
 /// Augmentation of the training images.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
-#[schemars(extend("x-kubernetes-validations" = Rule::schema(&AUGMENTATION)))]
+#[schemars(extend("x-kubernetes-validations" = Rule::schema(&AUGMENTATION_RULES)))]
 #[serde(rename_all = "camelCase", deny_unknown_fields, default)]
 pub struct Augmentation {
     /// Number of zero pixels to pad on each side before a random crop, from 0 to 16. Defaults to 4 for CIFAR, otherwise
@@ -116,3 +113,29 @@ pub struct Variation {
     /// CutMix, if enabled.
     pub cut_mix: Option<CutMix>,
 }
+
+/// Rules of the data.
+pub(super) const RULES: [Rule<Data>; 2] = [
+    Rule {
+        field: "imageSize",
+        problem: "imageSize requires dataset image-folder or webdataset, because the images of other data sets have a fixed \
+                  size; remove the field",
+        cel: Some("!has(self.imageSize) || self.dataset in ['image-folder', 'webdataset']"),
+        holds: |data| data.image_size.is_none() || data.dataset.is_encoded(),
+    },
+    Rule {
+        field: "additional",
+        problem: "additional is unsupported with dataset image-folder and webdataset; add the images to the folders or shards \
+                  of the data set",
+        cel: Some("!has(self.additional) || !(self.dataset in ['image-folder', 'webdataset'])"),
+        holds: |data| data.additional.is_none() || !data.dataset.is_encoded(),
+    },
+];
+
+/// Rules of the augmentation.
+pub(super) const AUGMENTATION_RULES: [Rule<Augmentation>; 1] = [Rule {
+    field: "crop",
+    problem: "crop and randomResizedCrop are mutually exclusive; remove one of them",
+    cel: Some("!has(self.crop) || !has(self.randomResizedCrop)"),
+    holds: |augmentation| augmentation.crop.is_none() || augmentation.random_resized_crop.is_none(),
+}];

@@ -5,15 +5,12 @@ use std::{collections::VecDeque, str::FromStr};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::{
-    Pgd,
-    rules::{EVALUATION, Rule},
-};
+use super::{Pgd, rules::Rule};
 use crate::{epsilon::Epsilon, report::Results};
 
 /// Evaluations during training and at the end.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
-#[schemars(extend("x-kubernetes-validations" = Rule::schema(&EVALUATION)))]
+#[schemars(extend("x-kubernetes-validations" = Rule::schema(&RULES)))]
 #[serde(rename_all = "camelCase", deny_unknown_fields, default)]
 pub struct Evaluation {
     /// Number of epochs between evaluations on the validation split, from 1 to 10000. Defaults to 1. The last epoch is
@@ -331,6 +328,30 @@ impl FinalPgd {
         self.restarts.unwrap_or(1)
     }
 }
+
+/// Rules of the evaluation.
+pub(super) const RULES: [Rule<Evaluation>; 1] = [Rule {
+    field: "target.attack",
+    problem: "target.attack must be the name of an attack of evaluation.final in the results, for example \"pgd-20\", \
+                  \"pgd-50-10\" for 10 restarts, or \"autoattack\"; remove the field for the worst case",
+    // Lists instead of strings, because the API server cannot estimate the length of a number as text.
+    cel: Some(
+        "!has(self.target) || !has(self.target.attack) || self.final.map(a, \
+              has(a.pgd) ? ['pgd', string(a.pgd.steps), string(a.pgd.?restarts.orValue(1))] : \
+              has(a.cw) ? ['cw', string(a.cw.steps), string(a.cw.?restarts.orValue(1))] : \
+              has(a.apgdCe) ? ['apgd', 'ce', string(a.apgdCe.?steps.orValue(100)), string(a.apgdCe.?restarts.orValue(1))] : \
+              has(a.apgdT) ? ['apgd', 't', string(a.apgdT.?steps.orValue(100)), string(a.apgdT.?targets.orValue(9))] : \
+              has(a.fabT) ? ['fab', 't', string(a.fabT.?steps.orValue(100)), string(a.fabT.?targets.orValue(9))] : \
+              has(a.square) ? ['square', string(a.square.?queries.orValue(5000)), string(a.square.?restarts.orValue(1))] : \
+              ['autoattack', '1']).exists(name, self.target.attack.split('-') + (name[name.size() - 1] == '1' ? \
+              ['1'] : []) == name)",
+    ),
+    holds: |evaluation| {
+        let wanted = evaluation.target.as_ref().and_then(|target| target.attack.as_ref());
+        wanted
+            .is_none_or(|wanted| evaluation.final_.iter().map(FinalAttack::name).any(|name| name == *wanted))
+    },
+}];
 
 #[cfg(test)]
 mod tests {

@@ -5,14 +5,11 @@ use std::{fmt, str::FromStr};
 use schemars::JsonSchema;
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de::Error as _};
 
-use super::{
-    Dataset, FileSource,
-    rules::{MODEL, Rule},
-};
+use super::{Dataset, FileSource, rules::Rule};
 
 /// Network to train.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[schemars(extend("x-kubernetes-validations" = Rule::schema(&MODEL)))]
+#[schemars(extend("x-kubernetes-validations" = Rule::schema(&RULES)))]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct Model {
     /// Architecture: small-cnn, resnet18, resnet34, resnet50, preact-resnet18 or wide-resnet-DEPTH-WIDTH, for example
@@ -212,6 +209,16 @@ impl Normalization {
         }
     }
 }
+
+/// Rules of a network. A teacher is one too.
+pub(super) const RULES: [Rule<Model>; 1] = [Rule {
+    field: "stem",
+    problem: "stem requires architecture resnet18, resnet34 or resnet50; use one of them, or remove stem",
+    cel: Some(
+        "!has(self.stem) || self.stem == 'Cifar' || self.architecture in ['resnet18', 'resnet34', 'resnet50']",
+    ),
+    holds: |model| model.stem == Stem::default() || model.architecture.has_variable_stem(),
+}];
 
 #[cfg(test)]
 mod tests {

@@ -3,11 +3,11 @@
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::rules::{Rule, SCHEDULE};
+use super::rules::Rule;
 
 /// Epochs, batch size and learning rate.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
-#[schemars(extend("x-kubernetes-validations" = Rule::schema(&SCHEDULE)))]
+#[schemars(extend("x-kubernetes-validations" = Rule::schema(&RULES)))]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct Schedule {
     /// Number of passes over the training images, from 1 to 100000.
@@ -117,3 +117,17 @@ impl Default for Cyclic {
         Self { peak: 0.4 }
     }
 }
+
+/// Rules of the schedule.
+pub(super) const RULES: [Rule<Schedule>; 1] = [Rule {
+    field: "warmupEpochs",
+    problem: "warmupEpochs must be at most epochs and requires decay.piecewise or decay.cosine, because decay.cyclic has no \
+              separate warm-up",
+    cel: Some(
+        "self.warmupEpochs == 0 || (self.warmupEpochs <= self.epochs && has(self.decay) && !has(self.decay.cyclic))",
+    ),
+    holds: |schedule| {
+        schedule.warmup_epochs == 0
+            || (schedule.warmup_epochs <= schedule.epochs && !matches!(schedule.decay(), Decay::Cyclic(_)))
+    },
+}];

@@ -3,10 +3,7 @@
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::{
-    Training,
-    rules::{Rule, VOLUME_FILE, VOLUME_SOURCE},
-};
+use super::{Training, rules::Rule};
 
 /// Source of the data set's files. Exactly one member.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
@@ -25,7 +22,7 @@ pub enum Source {
 
 /// Directory on a volume.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[schemars(extend("x-kubernetes-validations" = Rule::schema(&VOLUME_SOURCE)))]
+#[schemars(extend("x-kubernetes-validations" = Rule::schema(&VOLUME_RULES)))]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct VolumeSource {
     /// PersistentVolumeClaim in the job's namespace. Every pod mounts it read-only.
@@ -117,7 +114,7 @@ pub enum FileSource {
 
 /// File on a volume.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[schemars(extend("x-kubernetes-validations" = Rule::schema(&VOLUME_FILE)))]
+#[schemars(extend("x-kubernetes-validations" = Rule::schema(&VOLUME_FILE_RULES)))]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct VolumeFile {
     /// PersistentVolumeClaim in the job's namespace. Every pod mounts it read-only.
@@ -172,4 +169,27 @@ impl Training {
         }
         files
     }
+}
+
+const PATH_PROBLEM: &str = "path must be relative to the root of the volume, without \"..\"";
+const PATH_CEL: &str = "!self.path.startsWith('/') && !('/' + self.path + '/').contains('/../')";
+
+/// Rules of a directory on a volume.
+pub(super) const VOLUME_RULES: [Rule<VolumeSource>; 1] = [Rule {
+    field: "path",
+    problem: PATH_PROBLEM,
+    cel: Some(PATH_CEL),
+    holds: |source| is_relative(&source.path),
+}];
+
+/// Rules of a file on a volume.
+pub(super) const VOLUME_FILE_RULES: [Rule<VolumeFile>; 1] = [Rule {
+    field: "path",
+    problem: PATH_PROBLEM,
+    cel: Some(PATH_CEL),
+    holds: |file| is_relative(&file.path),
+}];
+
+pub(super) fn is_relative(path: &str) -> bool {
+    !path.starts_with('/') && !path.split('/').any(|part| part == "..")
 }

@@ -1,15 +1,12 @@
 //! Validation of `data.source`, and of fields that depend on the numbers of images and classes. Pure.
 
-use super::{InvalidTraining, check_at_most, refuse};
-use crate::training::{
-    Contents, FinalAttack, HttpSource, ObjectStoreSource, Source, Training,
-    rules::{Rule, VOLUME_SOURCE},
-};
+use super::{InvalidTraining, check_at_most, check_rules, refuse};
+use crate::training::{Contents, FinalAttack, HttpSource, ObjectStoreSource, Source, Training, source};
 
 impl Training {
     pub(super) fn check_source(&self) -> Result<(), InvalidTraining> {
         match &self.data.source {
-            Source::Volume(volume) => Rule::check(&VOLUME_SOURCE, volume, "data.source.volume."),
+            Source::Volume(volume) => check_rules(&source::VOLUME_RULES, volume, "data.source.volume."),
             Source::Http(http) => check_http("data.source.http", http),
             Source::ObjectStore(store) => check_object_store(store),
             Source::Image(_) => Ok(()),

@@ -1,10 +1,7 @@
 //! Validation of additional files and of the network of a teacher. Pure.
 
-use super::{InvalidTraining, data::check_http, refuse};
-use crate::training::{
-    FileSource, Labels, Training,
-    rules::{MODEL, Rule, VOLUME_FILE},
-};
+use super::{InvalidTraining, check_rules, data::check_http, refuse};
+use crate::training::{FileSource, Labels, Training, model, source as sources};
 
 impl Training {
     pub(super) fn check_files(&self) -> Result<(), InvalidTraining> {
@@ -12,7 +9,9 @@ impl Training {
             let field = file.field();
             match source {
                 FileSource::Http(source) => check_http(&format!("{field}.http"), source),
-                FileSource::Volume(source) => Rule::check(&VOLUME_FILE, source, &format!("{field}.volume.")),
+                FileSource::Volume(source) => {
+                    check_rules(&sources::VOLUME_FILE_RULES, source, &format!("{field}.volume."))
+                }
             }
         })?;
         let labels = self.data.additional.as_ref().map(|additional| &additional.labels);
@@ -23,6 +22,6 @@ impl Training {
                 "unsupported for a teacher, whose weights are labels.teacher.weights; remove the field",
             );
         }
-        Rule::check(&MODEL, &teacher.model, "data.additional.labels.teacher.model.")
+        check_rules(&model::RULES, &teacher.model, "data.additional.labels.teacher.model.")
     }
 }

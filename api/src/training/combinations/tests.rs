@@ -3,7 +3,10 @@
 
 use schemars::{JsonSchema, generate::SchemaSettings};
 
-use super::*;
+use super::{
+    super::{data, evaluation, model, schedule, source},
+    *,
+};
 
 /// The schema of a field, also in a member of a union or in an optional object.
 fn descend<'a>(schema: &'a Value, name: &str) -> Option<&'a Value> {
@@ -42,22 +45,22 @@ fn assert_reads_the_schema<T: JsonSchema>(rules: &[Rule<T>]) {
 
 #[test]
 fn rules_read_fields_of_the_schema() {
-    assert_reads_the_schema(&TRAINING);
-    assert_reads_the_schema(&MODEL);
-    assert_reads_the_schema(&DATA);
-    assert_reads_the_schema(&AUGMENTATION);
-    assert_reads_the_schema(&SCHEDULE);
-    assert_reads_the_schema(&EVALUATION);
-    assert_reads_the_schema(&VOLUME_SOURCE);
-    assert_reads_the_schema(&VOLUME_FILE);
+    assert_reads_the_schema(&RULES);
+    assert_reads_the_schema(&model::RULES);
+    assert_reads_the_schema(&data::RULES);
+    assert_reads_the_schema(&data::AUGMENTATION_RULES);
+    assert_reads_the_schema(&schedule::RULES);
+    assert_reads_the_schema(&evaluation::RULES);
+    assert_reads_the_schema(&source::VOLUME_RULES);
+    assert_reads_the_schema(&source::VOLUME_FILE_RULES);
 }
 
 #[test]
 fn paths_stay_on_the_volume() {
     for path in ["", "a", "a/b", ".a/..b/c..", "..."] {
-        assert!(is_relative(path), "{path}");
+        assert!(source::is_relative(path), "{path}");
     }
     for path in ["/", "/a", "..", "../a", "a/../b", "a/.."] {
-        assert!(!is_relative(path), "{path}");
+        assert!(!source::is_relative(path), "{path}");
     }
 }
