@@ -406,7 +406,7 @@ pub struct Failure {
     /// Last lines of the failed worker's log, oldest first.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub log_tail: Vec<String>,
-    /// Path on the checkpoint volume of the worker's last 200 log lines.
+    /// Path on the checkpoint volume of the worker's last log lines.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub log_file: Option<String>,
 }

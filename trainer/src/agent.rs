@@ -94,7 +94,7 @@ fn incarnation() -> u64 {
     SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_nanos() as u64)
 }
 
-/// The way to the rendezvous, which pod 0 hosts.
+/// Connects to the rendezvous, or opens it in pod 0.
 fn open_client(config: &Config, board: &Arc<Board>) -> Result<Client, Failure> {
     if config.pod_index != 0 {
         return Client::remote(&config.rendezvous_host, config.rendezvous_port)
@@ -156,6 +156,8 @@ impl Agent<'_> {
                     if self.look_for_results(&training) {
                         continue;
                     }
+                    // An epoch may have been completed since the last tick.
+                    failures.record_progress(begin.elapsed(), self.board.completed_epochs());
                     let count = failures.record_world(begin.elapsed(), self.board.completed_epochs());
                     if let Some(limit) = self.config.max_restarts.filter(|limit| count > *limit) {
                         return Ending::TooManyFailures { count, limit, last: self.board.report().failure };

@@ -6,7 +6,7 @@ use datjob_api::report::PreparationStep;
 
 /// Receives the progress of a download. The calls come from any thread.
 pub trait DownloadObserver: Send + Sync {
-    /// So many bytes of a step are done, of `total` if that is known.
+    /// `done` bytes of a step are done, of `total` if that is known.
     fn progress(&self, step: PreparationStep, done: u64, total: Option<u64>);
 
     /// The source has a transient error; the next attempt begins after `retry_in`.

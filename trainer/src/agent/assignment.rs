@@ -1,4 +1,4 @@
-//! What a worker is told: its rank, its share of the cores and its GPU.
+//! The assignment of a worker: its rank, its share of the cores and its GPU.
 
 use std::path::PathBuf;
 

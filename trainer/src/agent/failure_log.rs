@@ -38,6 +38,8 @@ pub(super) enum FailureLogError {
         WRITE_TIMEOUT.as_secs()
     )]
     Timeout { rank: u32 },
+    #[error("the log of rank {rank} is not kept: {error}")]
+    Panic { rank: u32, error: task::JoinError },
 }
 
 impl FailedWorker {
@@ -47,8 +49,8 @@ impl FailedWorker {
         let written = time::timeout(WRITE_TIMEOUT, task::spawn_blocking(move || self.write(&text))).await;
         match written {
             Ok(Ok(written)) => written.map_err(|error| FailureLogError::File { rank, error }),
-            // A task that panicked has not written either.
-            Ok(Err(_)) | Err(_) => Err(FailureLogError::Timeout { rank }),
+            Ok(Err(error)) => Err(FailureLogError::Panic { rank, error }),
+            Err(_) => Err(FailureLogError::Timeout { rank }),
         }
     }
 

@@ -27,7 +27,7 @@ const RETRY: RetryPolicy = RetryPolicy {
 };
 
 impl Agent<'_> {
-    /// Reads the training spec and makes the data ready; nothing where the job has succeeded already.
+    /// Reads the training spec and prepares the data; `None` if the job has already succeeded.
     pub(super) async fn prepare(&self) -> Result<Option<Training>, Failure> {
         let (config, board) = (self.config, self.board);
         let invalid = |message: String| Failure::new(FailureReason::Configuration, message);

@@ -10,8 +10,11 @@ use super::progress_log::{INTERVAL, eta, remaining};
 #[derive(Debug, Default)]
 pub(super) struct PreparationLog {
     last_line: Duration,
-    /// The running step, when it began, and the bytes that were done then.
-    step: Option<(PreparationStep, Duration, u64)>,
+    /// The last state: a download that begins again has fewer bytes than before.
+    last: Option<(PreparationStep, u64)>,
+    /// When the last line of this step was due, and the bytes that were done then. The speed before includes bytes that were
+    /// on disk already.
+    last_of_step: Option<(Duration, u64)>,
 }
 
 /// A line of the log.
@@ -24,20 +27,18 @@ pub(super) struct PreparationLine {
 impl PreparationLog {
     /// The line that is due because the last one is a minute old.
     pub(super) fn due(&mut self, now: Duration, state: PreparationState) -> Option<PreparationLine> {
-        // A download that begins again has fewer bytes than before.
-        let same_step = |(step, _, first): &(_, _, u64)| *step == state.step && *first <= state.done;
-        let (step, began, first) = self.step.filter(same_step).unwrap_or((state.step, now, state.done));
-        self.step = Some((step, began, first));
+        if self.last.is_none_or(|(step, done)| step != state.step || state.done < done) {
+            self.last_of_step = None;
+        }
+        self.last = Some((state.step, state.done));
         if now.saturating_sub(self.last_line) < INTERVAL {
             return None;
         }
         self.last_line = now;
+        let since = self.last_of_step.replace((now, state.done));
         let left = |total: u64| {
-            remaining(
-                state.done.saturating_sub(first),
-                total.saturating_sub(first),
-                now.saturating_sub(began),
-            )
+            let (at, done) = since?;
+            remaining(state.done.saturating_sub(done), total.saturating_sub(done), now.saturating_sub(at))
         };
         let remaining = state.total.and_then(left);
         Some(PreparationLine { state, remaining })
@@ -65,14 +66,19 @@ mod tests {
         let mut lines = Vec::new();
         // Resumes a download of which 400 bytes were on disk.
         for second in 0..=130 {
-            lines.extend(log.due(at(second), state(PreparationStep::Downloading, 400 + 2 * second)));
+            let done = if second == 0 { 0 } else { 400 + 2 * second };
+            lines.extend(log.due(at(second), state(PreparationStep::Downloading, done)));
         }
         assert_eq!(lines.len(), 2);
-        assert_eq!((lines[0].state.done, lines[0].remaining), (520, Some(at(240))));
+        assert_eq!((lines[0].state.done, lines[0].remaining), (520, None));
         assert_eq!((lines[1].state.done, lines[1].remaining), (640, Some(at(180))));
-        // The next step has its own speed.
-        assert_eq!(log.due(at(170), state(PreparationStep::Unpacking, 0)), None);
-        let line = log.due(at(180), state(PreparationStep::Unpacking, 100)).unwrap();
-        assert_eq!(line.remaining, Some(at(90)));
+        // It is interrupted and begins again.
+        let mut due = |second, step, done| log.due(at(second), state(step, done)).map(|line| line.remaining);
+        assert_eq!(due(170, PreparationStep::Downloading, 0), None);
+        assert_eq!(due(180, PreparationStep::Downloading, 100), Some(None));
+        assert_eq!(due(240, PreparationStep::Downloading, 400), Some(Some(at(120))));
+        // The next step has another speed.
+        assert_eq!(due(300, PreparationStep::Unpacking, 100), Some(None));
+        assert_eq!(due(360, PreparationStep::Unpacking, 200), Some(Some(at(480))));
     }
 }

@@ -144,7 +144,10 @@ impl Host {
         let mut quorum = self.quorum();
         quorum.hear(now, heartbeat);
         match quorum.decide(now) {
-            Decision::Form(generation) => self.record(&mut quorum, generation, heartbeat),
+            Decision::Form(generation) => {
+                self.preparations().clear();
+                self.record(&mut quorum, generation, heartbeat);
+            }
             Decision::End { generation, reason } => tracing::warn!(generation, reason, "World ended."),
             Decision::Keep(_) | Decision::Wait { .. } | Decision::Over => {}
         }

@@ -19,7 +19,10 @@ type Mark = (PreparationStep, u64);
 #[derive(Debug)]
 struct PreparingPod {
     incarnation: u64,
-    heard: Instant,
+    /// When its last heartbeat was received.
+    received: Instant,
+    /// Whether its data has been ready since the last world formed.
+    was_ready: bool,
     /// `None` once its data is ready.
     state: Option<PreparationState>,
     /// The farthest mark of this incarnation.
@@ -34,6 +37,7 @@ impl Preparations {
         let Some(state) = state else {
             if let Some(known) = self.pods.get_mut(&pod)
                 && known.state.take().is_some()
+                && !std::mem::replace(&mut known.was_ready, true)
             {
                 self.last_progress = Some(now);
             }
@@ -41,8 +45,13 @@ impl Preparations {
         };
         let mark = (state.step, state.done);
         let known = self.pods.get(&pod);
+        let was_ready = known.is_some_and(|known| known.was_ready);
         let (reached, reached_before, changed) = match known {
             None => (mark, None, true),
+            // The pod begins its next download.
+            Some(known) if known.incarnation == incarnation && state.step < known.reached.0 => {
+                (mark, None, true)
+            }
             Some(known) if known.incarnation == incarnation => {
                 let before = known.state.as_ref().map(|state| (state.step, state.done));
                 (known.reached.max(mark), known.reached_before, before != Some(mark))
@@ -55,7 +64,14 @@ impl Preparations {
             self.last_progress = Some(now);
         }
         let state = Some(state.clone());
-        self.pods.insert(pod, PreparingPod { incarnation, heard: now, state, reached, reached_before });
+        let pod_state =
+            PreparingPod { incarnation, received: now, was_ready, state, reached, reached_before };
+        self.pods.insert(pod, pod_state);
+    }
+
+    /// Forgets all pods: their data is ready. A pod that replaces one of them may begin anew.
+    pub fn clear(&mut self) {
+        *self = Self::default();
     }
 
     /// When a pod last made progress.
@@ -68,7 +84,7 @@ impl Preparations {
         let preparing: Vec<(u32, &PreparationState)> = self
             .pods
             .iter()
-            .filter(|(_, known)| now.saturating_sub(known.heard) <= LOST_AFTER)
+            .filter(|(_, known)| now.saturating_sub(known.received) <= LOST_AFTER)
             .filter_map(|(pod, known)| Some((*pod, known.state.as_ref()?)))
             .collect();
         let behind = |(_, state): &&(u32, &PreparationState)| {
@@ -135,5 +151,29 @@ mod tests {
         assert_eq!(progress(8, 3, Some(&downloaded(51))), Some(at(8)));
         assert_eq!(progress(9, 3, None), Some(at(9)), "the data is ready");
         assert_eq!(progress(10, 3, None), Some(at(9)));
+        // Its data is on disk, and its agent restarts over and over.
+        assert_eq!(progress(11, 4, Some(&downloaded(0))), Some(at(9)));
+        assert_eq!(progress(12, 4, None), Some(at(9)));
+    }
+
+    #[test]
+    fn the_next_download_of_a_restarted_pod_is_progress() {
+        let mut preparations = Preparations::default();
+        let unpacked = PreparationState { step: PreparationStep::Unpacking, ..downloaded(100) };
+        for (second, incarnation, state) in [(0, 1, &unpacked), (1, 2, &unpacked), (2, 2, &downloaded(3))] {
+            preparations.record(at(second), 1, incarnation, Some(state));
+        }
+        assert_eq!(preparations.last_progress(), Some(at(2)));
+    }
+
+    #[test]
+    fn a_pod_that_is_replaced_after_a_world_begins_anew() {
+        let mut preparations = Preparations::default();
+        preparations.record(at(0), 1, 1, Some(&downloaded(100)));
+        preparations.record(at(1), 1, 1, None);
+        preparations.clear();
+        assert_eq!(preparations.last_progress(), None);
+        preparations.record(at(900), 1, 2, Some(&downloaded(1)));
+        assert_eq!(preparations.last_progress(), Some(at(900)));
     }
 }

@@ -2,8 +2,6 @@
 
 use datjob_api::{datjob::DatJob, report::Phase};
 
-use kube::ResourceExt as _;
-
 use super::{
     ActiveJob, ApplyConflict, AttemptAction, Blocker, ReportState, State, StatusBuilder, pods, preparation,
 };
@@ -124,7 +122,7 @@ impl StatusBuilder<'_> {
             (ReportState::Received(report), _)
                 if report.phase == Phase::Preparing || report.preparation.is_some() =>
             {
-                preparation::message(report.preparation.as_ref(), &self.job.name_any(), replicas)
+                preparation::message(report.preparation.as_ref(), replicas)
             }
             (ReportState::Received(report), _) => {
                 format!("The world is forming: {} of {replicas} pods joined.", report.pods_joined)

@@ -16,9 +16,9 @@ pub(super) fn source_error(report: &Report, job: &str) -> Option<Blocker> {
     Some(Blocker { may_pass: true, ..Blocker::new("DataSourceUnavailable", summary, &error) })
 }
 
-/// The message of a job whose pods prepare data. It is coarse, because each change is a write to the API server.
-pub(super) fn message(preparation: Option<&Preparation>, job: &str, replicas: u32) -> String {
-    let Some(Preparation { pods, pod, state }) = preparation else {
+/// The message of a job whose pods prepare data. It is coarse, and does not name the slowest pod, because each change is a write to the API server.
+pub(super) fn message(preparation: Option<&Preparation>, replicas: u32) -> String {
+    let Some(Preparation { pods, state, .. }) = preparation else {
         return "The pods are preparing the data.".to_owned();
     };
     let who = match pods {
@@ -27,7 +27,7 @@ pub(super) fn message(preparation: Option<&Preparation>, job: &str, replicas: u3
     };
     match clause(&progress(state)) {
         progress if progress.is_empty() => format!("{who}."),
-        progress => format!("{who}; {job}-{pod} has {progress}."),
+        progress => format!("{who}; the slowest has {progress}."),
     }
 }
 
@@ -66,19 +66,19 @@ mod tests {
         let half = preparation(3, Downloading, 5 << 29, Some(11 << 29));
         for (preparation, expected) in [
             (None, "The pods are preparing the data."),
-            (Some(half), "3 of 4 pods are preparing the data; job-1 has downloaded 40 % of 5.5 GiB."),
+            (Some(half), "3 of 4 pods are preparing the data; the slowest has downloaded 40 % of 5.5 GiB."),
             (
                 Some(preparation(1, Unpacking, 9, Some(3 << 19))),
-                "1 of 4 pods is preparing the data; job-1 has unpacked 0 % of 1.5 MiB.",
+                "1 of 4 pods is preparing the data; the slowest has unpacked 0 % of 1.5 MiB.",
             ),
             (
                 Some(preparation(2, Downloading, 7 << 29, None)),
-                "2 of 4 pods are preparing the data; job-1 has downloaded 3 GiB.",
+                "2 of 4 pods are preparing the data; the slowest has downloaded 3 GiB.",
             ),
             (Some(preparation(2, Downloading, 7 << 20, None)), "2 of 4 pods are preparing the data."),
             (Some(preparation(2, Downloading, 0, Some(0))), "2 of 4 pods are preparing the data."),
         ] {
-            assert_eq!(message(preparation.as_ref(), "job", 4), expected);
+            assert_eq!(message(preparation.as_ref(), 4), expected);
         }
     }
 }

@@ -50,16 +50,18 @@ impl StatusBuilder<'_> {
     }
 
     fn apply_report(&mut self, report: &Report, pods: &[Arc<Pod>]) {
+        if report.generation > self.next.generation && self.next.world.is_some() {
+            // Epochs that the earlier world has completed count as its progress, before its failure is counted.
+            self.record_progress(report);
+            self.forget_failures_after_progress();
+        }
         self.record_generation(report, pods);
         if is_formed(report.phase) {
             self.next.waiting_since = None;
         } else {
             self.start_waiting();
         }
-        if let Some(progress) = &report.progress {
-            self.next.epoch = format!("{}/{}", progress.epoch, progress.epochs);
-            self.next.progress = Some(progress.clone());
-        }
+        self.record_progress(report);
         if is_formed(report.phase) {
             self.forget_failures_after_progress();
         }
@@ -75,6 +77,13 @@ impl StatusBuilder<'_> {
         }
         if let Some(failure) = &report.failure {
             self.next.failure = Some(truncate_failure(failure));
+        }
+    }
+
+    fn record_progress(&mut self, report: &Report) {
+        if let Some(progress) = &report.progress {
+            self.next.epoch = format!("{}/{}", progress.epoch, progress.epochs);
+            self.next.progress = Some(progress.clone());
         }
     }
 

@@ -2,10 +2,7 @@
 
 use std::{
     fmt::Display,
-    sync::{
-        Arc,
-        atomic::{AtomicU64, Ordering},
-    },
+    sync::{Arc, Mutex, PoisonError},
     time::Duration,
 };
 
@@ -16,31 +13,37 @@ use crate::DownloadObserver;
 /// Adds up the bytes of all objects for an observer.
 pub(super) struct TotalProgress {
     observer: Arc<dyn DownloadObserver>,
-    done: AtomicU64,
-    total: AtomicU64,
+    bytes: Mutex<Bytes>,
+}
+
+#[derive(Default)]
+struct Bytes {
+    done: u64,
+    total: u64,
 }
 
 impl TotalProgress {
     pub(super) fn new(observer: Arc<dyn DownloadObserver>) -> Self {
-        Self { observer, done: AtomicU64::new(0), total: AtomicU64::new(0) }
+        Self { observer, bytes: Mutex::default() }
     }
 
-    /// The objects have so many bytes.
+    /// Sets the number of bytes of all objects.
     pub(super) fn begin(&self, total: u64) {
-        self.total.store(total, Ordering::Relaxed);
-        self.report(0);
+        self.change(|bytes| *bytes = Bytes { done: 0, total });
     }
 
-    /// So many more bytes of an object are on disk.
-    pub(super) fn advance(&self, bytes: u64) {
-        if bytes > 0 {
-            self.report(self.done.fetch_add(bytes, Ordering::Relaxed) + bytes);
+    /// Adds bytes of an object that are on disk.
+    pub(super) fn advance(&self, added: u64) {
+        if added > 0 {
+            self.change(|bytes| bytes.done += added);
         }
     }
 
-    fn report(&self, done: u64) {
-        let total = self.total.load(Ordering::Relaxed);
-        self.observer.progress(PreparationStep::Downloading, done, Some(total));
+    /// Changes the numbers and reports them, one call at a time, so that they never go backwards.
+    fn change(&self, change: impl FnOnce(&mut Bytes)) {
+        let mut bytes = self.bytes.lock().unwrap_or_else(PoisonError::into_inner);
+        change(&mut bytes);
+        self.observer.progress(PreparationStep::Downloading, bytes.done, Some(bytes.total));
     }
 
     pub(super) fn retrying(&self, error: &dyn Display, retry_in: Duration) {

@@ -62,12 +62,11 @@ async fn the_report_has_the_progress_of_a_download_and_the_error_of_its_source()
     let watch = async {
         let failing = wait_until(&board, |one| one.state.error.is_some()).await;
         assert_eq!((failing.pods, failing.pod, failing.state.percent()), (1, 0, Some(10)));
-        let expected = "cannot read s3://a/b: connection refused; retrying in 2 s";
+        let expected = "cannot read s3://a/b: connection refused";
         assert_eq!(failing.state.error.as_deref(), Some(expected));
         assert_eq!((board.report().phase, board.report().pods_joined), (Phase::Preparing, 0));
         next.send(()).unwrap();
-        let continuing = wait_until(&board, |one| one.state.error.is_none()).await;
-        assert_eq!(continuing.state.percent(), Some(60));
+        wait_until(&board, |one| one.state.percent() == Some(60)).await;
         next.send(()).unwrap();
     };
     let (result, ()) = tokio::join!(agent.download("data.source", fetch), watch);
