@@ -17,7 +17,7 @@ export DATJOB_E2E_KUBECTL="$cluster kubectl" DATJOB_E2E_HELM="$cluster helm"
 export DATJOB_E2E_REGISTRY="${REGISTRY:-localhost/datjob}"
 # Two at a time: one test trains while the other creates or removes its pods.
 cargo test --release -p datjob-e2e -- --test-threads=2 "$@"
-# Only the cluster of this machine has an audit log. The limits are a tenth above the calls of today.
+# Only the cluster of this machine has an audit log. A job needs nine calls: five children, two events, two statuses.
 if [ $# = 0 ] && [ -z "$external" ] && [ -n "${SCALE:-}" ]; then
-  "$SCALE" check --cluster "$cluster" --jobs 300 --max-calls-per-job 30 --max-idle-calls 10
+  "$SCALE" check --cluster "$cluster" --jobs 300 --max-calls-per-job 13 --max-idle-calls 10
 fi

@@ -32,8 +32,11 @@ impl StatusBuilder<'_> {
         };
         self.count_restarts(cause, restarts);
         let epochs = self.completed_epochs();
+        // The new world may have resumed from an earlier epoch.
+        let known = self.previous.progress.as_ref().map_or(0, |progress| progress.epoch);
         let before = self.previous.world.as_ref().map_or(0, |world| world.epochs);
-        self.next.world = Some(World { since: Time(self.now), pods, epochs: epochs.max(before) });
+        let epochs = epochs.max(known).max(before);
+        self.next.world = Some(World { since: Time(self.now), pods, epochs });
         cause
     }
 

@@ -213,8 +213,9 @@ fn the_startup_deadline_applies_to_worlds_that_do_not_re_form() {
 
 #[test]
 fn an_epoch_before_a_failure_does_not_excuse_it() {
-    let mut sim = JobSimulation::training();
+    let mut sim = JobSimulation::new();
     sim.job.spec.lifecycle.max_restarts = 0;
+    sim.start(1);
     sim.world(1, ["a", "b"], |report| report.progress = Some(progress(3)));
     // Between two reports the first world completes an epoch, fails, and the second one forms.
     let status = sim.world(2, ["a", "b"], |report| report.progress = Some(progress(4)));
