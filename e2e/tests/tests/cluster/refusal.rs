@@ -295,6 +295,8 @@ fn an_undecodable_job_is_stalled() {
     });
     let mut document = job::small("of-another-release");
     document["spec"]["training"]["threatModel"]["norm"] = "L7".into();
+    // FGSM requires Linf.
+    document["spec"]["training"]["attack"] = json!({"pgd": {"steps": 1}});
     let accepted = namespace.apply(&document);
     change_definition(|definition| *definition = before);
     accepted.expect("the patched definition accepts it");
