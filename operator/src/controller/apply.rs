@@ -111,7 +111,7 @@ pub async fn apply(
                 Ok(()) => None,
                 Err(ApplyError::Conflict(conflict)) => Some(conflict),
                 // The spec is immutable: a job that never started never will.
-                Err(ApplyError::Call(error)) if error.is_invalid() && is_new(job) => {
+                Err(ApplyError::Call(error)) if error.is_invalid() && never_started(job) => {
                     return Ok(Applied::Rejected(InvalidSpec::new("spec", error.to_string())));
                 }
                 Err(ApplyError::Call(error)) => Some(ApplyConflict::from_rejection(error)?),
@@ -159,9 +159,16 @@ async fn apply_children(
     Ok(())
 }
 
-/// Whether no attempt of the job has started.
-fn is_new(job: &DatJob) -> bool {
+/// Whether nothing has been created for the job. Its claim is part of its first reconciliation.
+pub(super) fn is_new(job: &DatJob) -> bool {
     job.status.as_ref().is_none_or(|status| status.attempt == 0)
+}
+
+/// Whether no pod of the job has run. Its children may not have been created at the first try.
+fn never_started(job: &DatJob) -> bool {
+    job.status
+        .as_ref()
+        .is_none_or(|status| status.attempt <= 1 && status.generation == 0 && status.start_time.is_none())
 }
 
 /// Whether a pod cannot start because the ConfigMap is missing. ConfigMaps are not watched.
@@ -254,5 +261,26 @@ async fn ensure<K: Child>(
         replace(context, desired, &found).await
     } else {
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use datjob_api::datjob::DatJobStatus;
+
+    use super::*;
+    use crate::testing::minimal;
+
+    #[test]
+    fn a_job_whose_first_creation_failed_has_not_started() {
+        let mut job = minimal();
+        assert!(is_new(&job) && never_started(&job));
+        job.status = Some(DatJobStatus { attempt: 1, ..DatJobStatus::default() });
+        assert!(!is_new(&job) && never_started(&job));
+        let formed = DatJobStatus { attempt: 1, generation: 1, ..DatJobStatus::default() };
+        for status in [formed, DatJobStatus { attempt: 2, ..DatJobStatus::default() }] {
+            job.status = Some(status);
+            assert!(!never_started(&job));
+        }
     }
 }

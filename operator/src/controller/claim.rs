@@ -14,7 +14,7 @@ use tracing::{debug, info};
 
 use super::{
     Context,
-    apply::{ActiveJob, Applied, ApplyError},
+    apply::{self, ActiveJob, Applied, ApplyError},
     attempt::AttemptAction,
     identity::Identity,
     observe::Observation,
@@ -91,7 +91,9 @@ fn claimed_status(
     action: AttemptAction,
     now: Timestamp,
 ) -> DatJobStatus {
-    if let AttemptAction::Start(_) = action {
+    if let AttemptAction::Start(_) = action
+        && apply::is_new(job)
+    {
         let started = ActiveJob { observation: observation.clone(), action, conflict: None };
         return status::status(job, &Applied::Active(Box::new(started)), now).status;
     }
@@ -124,7 +126,7 @@ mod tests {
     use crate::testing::minimal;
 
     #[test]
-    fn a_claim_of_a_running_job_changes_nothing_else_in_the_status() {
+    fn a_claim_of_a_job_that_is_not_new_changes_nothing_else_in_the_status() {
         let mut job = minimal();
         let status = |job: &DatJob, action| {
             claimed_status(job, &Observation::default(), action, Timestamp::UNIX_EPOCH)
@@ -132,7 +134,9 @@ mod tests {
         assert_eq!(status(&job, AttemptAction::Keep).observed_generation, -1);
         let before = DatJobStatus { attempt: 2, state: "Running".into(), ..DatJobStatus::default() };
         job.status = Some(before.clone());
-        assert_eq!(status(&job, AttemptAction::Keep), before);
+        for action in [AttemptAction::Keep, AttemptAction::Start(2)] {
+            assert_eq!(status(&job, action), before);
+        }
     }
 
     #[test]

@@ -71,6 +71,7 @@ pub async fn observe(
     let Some(set) = current else {
         // Between two attempts, only the number of remaining pods matters.
         context.reports.set_target(identity, None);
+        context.cache.update(&identity.uid, |job| job.pods_missing_since = None);
         return Ok(observation);
     };
     observation.pods.retain(|pod| pods::is_owned_by(pod, &set.uid));

@@ -117,7 +117,7 @@ async fn a_job_is_claimed_before_its_first_child_is_created() {
 }
 
 #[tokio::test]
-async fn a_finished_job_without_a_manager_is_not_touched() {
+async fn a_consistent_finished_job_without_children_costs_no_requests() {
     let condition = |kind: &str, value: &str| {
         json!({"type": kind, "status": value, "reason": "Complete", "message": "", "observedGeneration": 1,
             "lastTransitionTime": "2026-01-01T00:00:00Z"})

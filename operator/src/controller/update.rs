@@ -1,6 +1,7 @@
 //! Stage 7: writes a changed status and queues its events.
 //!
-//! Events follow the write of their status. If the write fails, the next reconciliation finds them again.
+//! Events follow the write of their status. If the write fails, the next reconciliation finds them again. The event Created
+//! follows the creation of the children, and is lost if that fails after the claim.
 
 use std::time::{Duration, Instant};
 

@@ -14,6 +14,7 @@ fn encodes_all_metrics() {
         ..Gauges::default()
     });
     metrics.record_report_read("read");
+    metrics.record_dropped_event();
     metrics.set_leader(true);
     let text = metrics.encode();
     for line in [
@@ -25,6 +26,7 @@ fn encodes_all_metrics() {
         "datjob_operator_jobs{state=\"Running\"} 2",
         "datjob_operator_stalled_jobs 4",
         "datjob_operator_foreign_jobs 5",
+        "datjob_operator_dropped_events_total 1",
         "datjob_operator_leader 1",
     ] {
         assert!(text.contains(line), "{line} is not in\n{text}");

@@ -265,6 +265,7 @@ fn differs_only_in_progress(before: &ReportState, after: &ReportState) -> bool {
 fn without_progress(mut report: Report) -> Report {
     if let Some(preparation) = &mut report.preparation {
         preparation.state.done = 0;
+        preparation.pods = 0;
         if preparation.state.error.is_none() {
             // Pods of about the same speed take turns as the slowest.
             preparation.pod = 0;

@@ -53,7 +53,7 @@ impl StatusBuilder<'_> {
         if report.generation > self.next.generation && self.next.world.is_some() {
             // Epochs that the earlier world has completed count as its progress, before its failure is counted.
             self.record_progress(report);
-            self.forget_failures_after_progress();
+            self.forget_failures_after_epoch();
         }
         self.record_generation(report, pods);
         if is_formed(report.phase) {

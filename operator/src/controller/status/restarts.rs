@@ -1,6 +1,6 @@
 //! Counts restarts: those after a failure are limited, those after a disruption are not. Pure.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use datjob_api::{
     datjob::{Restarts, World},
@@ -58,6 +58,17 @@ impl StatusBuilder<'_> {
         let epochs = self.completed_epochs();
         if let Some(world) = &self.next.world
             && is_progress(world.epochs, epochs, elapsed(world.since.0, self.now))
+        {
+            self.next.restarts.recent_failures = 0;
+        }
+    }
+
+    /// Starts the count of failures anew if the earlier world completed an epoch. Its time says nothing: the pods may have
+    /// waited most of it.
+    pub(super) fn forget_failures_after_epoch(&mut self) {
+        let epochs = self.completed_epochs();
+        if let Some(world) = &self.next.world
+            && is_progress(world.epochs, epochs, Duration::ZERO)
         {
             self.next.restarts.recent_failures = 0;
         }

@@ -221,3 +221,16 @@ fn an_epoch_before_a_failure_does_not_excuse_it() {
     let status = sim.world(2, ["a", "b"], |report| report.progress = Some(progress(4)));
     assert_eq!((status.state.as_str(), status.restarts.recent_failures), ("Failed", 1));
 }
+
+#[test]
+fn an_hour_without_a_world_is_not_progress() {
+    let mut sim = JobSimulation::new();
+    sim.job.spec.lifecycle.max_restarts = 1;
+    sim.start(1);
+    let same = ["a", "b"];
+    sim.world(1, same, |_| {});
+    sim.world(2, same, |report| report.phase = Phase::Forming);
+    sim.second += 7_200;
+    sim.world(3, same, |_| {});
+    assert_eq!((sim.restarts(), sim.status().state.as_str()), ((2, 2, 0, 2), "Failed"));
+}
