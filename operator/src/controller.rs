@@ -184,11 +184,9 @@ async fn reconcile(job: &DatJob, context: &Context) -> Result<Action, ReconcileE
         _ => None,
     };
     let newest = claimed.as_ref().unwrap_or(job);
-    let applied = {
-        // The status of a new job says already that it has started.
-        let job = if apply::is_new(job) { job } else { newest };
-        apply::apply(context, job, &identity, plan, observation).await?
-    };
+    // The claim of a new job says already that it has started.
+    let before = if apply::is_new(job) { job } else { newest };
+    let applied = apply::apply(context, before, &identity, plan, observation).await?;
     let job = newest;
     let mut outcome = status::status(job, &applied, now);
     if !finished {

@@ -1,6 +1,6 @@
 //! An installation of the operator, and which installation manages a job. Pure.
 //!
-//! `spec.managedBy` assigns a job to an installation for good. Without it, the first installation that finds the job
+//! `spec.managedBy` assigns a job to an installation permanently. Without it, the first installation that finds the job
 //! records itself in `status.managedBy`, and all others respect that.
 
 use std::fmt;

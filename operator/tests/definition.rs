@@ -34,7 +34,7 @@ fn the_definition_fits_kubectl_apply() {
     assert!(written < 200_000, "{written} bytes as YAML");
 }
 
-/// Items of lists with a default would differ for ever from what a person applied: tools compare lists as a whole.
+/// Items of lists with a default would always differ from what a person applied: tools compare lists as a whole.
 #[test]
 fn items_of_lists_have_no_defaults() {
     fn search(path: &str, schema: &Value, in_list: bool) -> Vec<String> {

@@ -1,4 +1,4 @@
-//! What an agent is told by its pod's environment, or by the command line on a workstation.
+//! The configuration of an agent: from its pod's environment, or from the command line on a workstation.
 
 use std::{
     collections::BTreeMap,

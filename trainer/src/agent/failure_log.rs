@@ -1,4 +1,4 @@
-//! Keeps the end of a failed worker's log beside the checkpoints, for the newest failures.
+//! Keeps the end of a failed worker's log next to the checkpoints, for the newest failures.
 
 use std::{
     fs,

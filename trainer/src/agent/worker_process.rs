@@ -42,7 +42,7 @@ pub struct WorkersEvent {
 #[derive(Debug)]
 pub(super) enum What {
     /// It sent an event.
-    Told(Event),
+    Sent(Event),
     /// It ended by itself.
     Ended(End),
 }
@@ -50,7 +50,7 @@ pub(super) enum What {
 /// The end of a worker.
 #[derive(Debug)]
 pub(super) struct End {
-    /// Its exit status, or why there is none.
+    /// Its exit status, or why it is unknown.
     pub(super) status: Result<ExitStatus, String>,
     /// The last lines of its log, for the report.
     pub(super) log_tail: Vec<String>,
@@ -64,7 +64,7 @@ impl End {
     }
 }
 
-/// Runs a worker to its end; nothing where it was stopped.
+/// Runs a worker to its end; `None` if it was stopped.
 pub(super) async fn supervise(
     assignment: &Assignment,
     attempt: u32,
@@ -109,7 +109,7 @@ async fn watch(
 ) -> Option<End> {
     let tail = Arc::new(Mutex::new(LogTail::default()));
     let mut readers = JoinSet::new();
-    // Kept open until the end: closing it tells the worker that its agent is gone.
+    // Kept open until the end: a worker whose input is closed has lost its agent and exits.
     let stdin = child.stdin.take();
     if let Some(stderr) = child.stderr.take() {
         readers.spawn(pass_log(stderr, Arc::clone(&tail)));
@@ -124,7 +124,7 @@ async fn watch(
                     tracing::info!(rank, line, "Unexpected output of a worker.");
                     continue;
                 };
-                if events.send(WorkersEvent { generation, rank, what: What::Told(event) }).is_err() {
+                if events.send(WorkersEvent { generation, rank, what: What::Sent(event) }).is_err() {
                     return;
                 }
             }
@@ -175,7 +175,7 @@ async fn pass_log(log: impl AsyncRead + Unpin, tail: Arc<Mutex<LogTail>>) {
     }
 }
 
-/// The next line of what a worker writes, or the next piece of a very long one; libraries in it may write anything.
+/// The next line of a worker's output, or the next piece of a very long one; libraries in it may write anything.
 async fn next_line(reader: &mut (impl AsyncBufRead + Unpin)) -> Option<String> {
     let mut line = Vec::new();
     let read = reader.take(MAX_LINE_BYTES).read_until(b'\n', &mut line).await;
@@ -183,7 +183,7 @@ async fn next_line(reader: &mut (impl AsyncBufRead + Unpin)) -> Option<String> {
     read.is_ok_and(|count| count > 0).then_some(line)
 }
 
-/// The failure of a worker that could not say why it ended.
+/// The failure of a worker that ended without reporting a reason.
 pub(super) fn unexplained(rank: u32, status: &Result<ExitStatus, String>, log_tail: &[String]) -> Failure {
     let (reason, message) = match status {
         Err(problem) => (FailureReason::Crash, problem.clone()),
@@ -194,8 +194,8 @@ pub(super) fn unexplained(rank: u32, status: &Result<ExitStatus, String>, log_ta
                  spec.pod.resources.limits.memory or lower spec.training.schedule.batchSize"
                     .to_owned(),
             ),
-            Some(signal) => match last_words(log_tail) {
-                Some((reason, words)) => (reason, format!("the worker was killed by signal {signal}: {words}")),
+            Some(signal) => match uncaught_exception(log_tail) {
+                Some((reason, message)) => (reason, format!("the worker was killed by signal {signal}: {message}")),
                 None => (FailureReason::Crash, format!("the worker was killed by signal {signal}; see its log")),
             },
             None => (FailureReason::Crash, format!("the worker exited without reporting a reason ({status}); see its log")),
@@ -204,11 +204,11 @@ pub(super) fn unexplained(rank: u32, status: &Result<ExitStatus, String>, log_ta
     Failure::of_rank(reason, rank, message)
 }
 
-/// What a process says whose end is a C++ exception that nobody catches, as NCCL's watchdog throws it.
-fn last_words(log_tail: &[String]) -> Option<(FailureReason, &str)> {
-    let words = log_tail.iter().rev().find_map(|line| line.trim_start().strip_prefix("what():"))?.trim();
-    let reason = classify_libtorch_error(words);
-    (reason != FailureReason::Crash).then_some((reason, words))
+/// The message of an uncaught C++ exception, which ends a process; NCCL's watchdog throws one.
+fn uncaught_exception(log_tail: &[String]) -> Option<(FailureReason, &str)> {
+    let message = log_tail.iter().rev().find_map(|line| line.trim_start().strip_prefix("what():"))?.trim();
+    let reason = classify_libtorch_error(message);
+    (reason != FailureReason::Crash).then_some((reason, message))
 }
 
 #[cfg(test)]

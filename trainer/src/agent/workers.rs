@@ -39,8 +39,8 @@ pub struct Workers {
     stops: Vec<oneshot::Sender<()>>,
     supervisors: JoinSet<()>,
     finished: usize,
-    /// Failures that workers told of themselves, by rank.
-    told: BTreeMap<u32, Failure>,
+    /// Failures that workers reported, by rank.
+    reported: BTreeMap<u32, Failure>,
     failure: Option<Failure>,
     progress_log: ProgressLog,
     /// The moment from which the times of `progress_log` count.
@@ -58,7 +58,7 @@ impl Workers {
             stops: Vec::new(),
             supervisors: JoinSet::new(),
             finished: 0,
-            told: BTreeMap::new(),
+            reported: BTreeMap::new(),
             failure: None,
             progress_log: ProgressLog::default(),
             created: Instant::now(),
@@ -86,7 +86,7 @@ impl Workers {
         self.state = State::Running(generation);
         self.finished = 0;
         self.failure = None;
-        self.told.clear();
+        self.reported.clear();
         self.progress_log = ProgressLog::default();
         for local_rank in 0..config.workers {
             let assignment = assignment(config, training, world, local_rank);
@@ -124,23 +124,23 @@ impl Workers {
         }
     }
 
-    /// Takes note of an event; says whether the rendezvous should hear of it at once.
+    /// Records an event; returns whether the next heartbeat is due at once.
     pub async fn note(&mut self, event: WorkersEvent, board: &Board) -> bool {
         let running = self.state == State::Running(event.generation);
         if !running && self.state != (State::Idle { ended: Some(event.generation) }) {
             return false;
         }
         match event.what {
-            What::Told(Event::Failed(failure)) => {
-                self.told.insert(event.rank, failure);
+            What::Sent(Event::Failed(failure)) => {
+                self.reported.insert(event.rank, failure);
                 false
             }
-            What::Told(told) => {
+            What::Sent(sent) => {
                 if running {
-                    if let Some(line) = self.progress_log.record(self.created.elapsed(), &told) {
+                    if let Some(line) = self.progress_log.record(self.created.elapsed(), &sent) {
                         line.write();
                     }
-                    hear(told, board);
+                    apply_event(sent, board);
                 }
                 false
             }
@@ -157,7 +157,7 @@ impl Workers {
                     tracing::warn!(rank = event.rank, "{sentence}.");
                     board.warning(sentence.clone());
                 }
-                self.blame(event.rank, end);
+                self.record_failure(event.rank, end);
                 if running {
                     self.end_the_others().await;
                 }
@@ -167,8 +167,9 @@ impl Workers {
     }
 
     /// Keeps the first failure that is not the consequence of another.
-    fn blame(&mut self, rank: u32, End { status, log_tail, log_file }: End) {
-        let mut failure = self.told.remove(&rank).unwrap_or_else(|| unexplained(rank, &status, &log_tail));
+    fn record_failure(&mut self, rank: u32, End { status, log_tail, log_file }: End) {
+        let mut failure =
+            self.reported.remove(&rank).unwrap_or_else(|| unexplained(rank, &status, &log_tail));
         failure.log_tail = log_tail;
         failure.log_file = log_file.and_then(Result::ok);
         if self.failure.as_ref().is_none_or(may_be_consequence) {
@@ -188,8 +189,8 @@ impl Workers {
     }
 }
 
-/// Puts what rank 0 tells on the board.
-fn hear(event: Event, board: &Board) {
+/// Applies an event of rank 0 to the board.
+fn apply_event(event: Event, board: &Board) {
     match event {
         Event::Progress(progress) => {
             board.phase(Phase::Training);
@@ -235,9 +236,9 @@ mod tests {
     fn a_validation_is_a_part_of_the_training() {
         let board = Board::new("uid", "pod", 1);
         let evaluating = |part| Event::Evaluating { part, done: 0, total: 1 };
-        hear(evaluating(Part::Validation), &board);
+        apply_event(evaluating(Part::Validation), &board);
         assert_eq!(board.report().phase, Phase::Training);
-        hear(evaluating(Part::Certification), &board);
+        apply_event(evaluating(Part::Certification), &board);
         assert_eq!(board.report().phase, Phase::Evaluating);
     }
 }

@@ -82,7 +82,7 @@ pub struct Snapshot {
     pub generation: u32,
     /// The generation that runs now.
     pub running: Option<u32>,
-    /// How many pods were heard of lately and have their data.
+    /// Number of pods with a recent heartbeat that have their data.
     pub joined: u32,
     /// Preparation of data by the pods.
     pub preparation: Option<Preparation>,

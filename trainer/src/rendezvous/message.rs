@@ -30,7 +30,7 @@ pub struct Heartbeat {
 /// What the workers of a pod are doing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum State {
-    /// There are none: the pod prepares its data.
+    /// The pod prepares its data and has no workers.
     Preparing,
     /// There are none; `ended` is the last generation in which there were.
     Idle {

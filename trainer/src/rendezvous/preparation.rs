@@ -27,7 +27,7 @@ struct PreparingPod {
     state: Option<PreparationState>,
     /// The farthest mark of this incarnation.
     reached: Mark,
-    /// The farthest mark of earlier incarnations. To reach it again is no progress.
+    /// The farthest mark of earlier incarnations. Reaching it again does not count as progress.
     reached_before: Option<Mark>,
 }
 

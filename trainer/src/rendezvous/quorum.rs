@@ -61,7 +61,7 @@ pub enum Decision {
     Form(u32),
     /// There is no world yet.
     Wait {
-        /// Pods that were not heard of lately.
+        /// Pods without a recent heartbeat.
         missing: Vec<u32>,
     },
     /// The job has ended.
@@ -95,14 +95,14 @@ impl Quorum {
         };
         self.generation = self.generation.max(generation);
         if let Some(failure) = &heartbeat.failure {
-            self.blame(generation, failure);
+            self.record_failure(generation, failure);
         }
         let Heartbeat { pod, incarnation, state, .. } = *heartbeat;
         self.members.insert(pod, Member { incarnation, heard: now, state });
     }
 
     /// Keeps, of the failures of one generation, the first that is not the consequence of another.
-    fn blame(&mut self, generation: u32, failure: &Failure) {
+    fn record_failure(&mut self, generation: u32, failure: &Failure) {
         if failure.reason.is_final() && self.verdict.is_none() {
             self.verdict = Some(Verdict::Failed(failure.clone()));
         }
@@ -134,7 +134,7 @@ impl Quorum {
         self.generation
     }
 
-    /// How many pods were heard of lately and have their data.
+    /// Number of pods with a recent heartbeat that have their data.
     pub fn joined(&self, now: Instant) -> u32 {
         let joined = |member: &&Member| is_fresh(member, now) && member.state != State::Preparing;
         self.members.values().filter(joined).count() as u32

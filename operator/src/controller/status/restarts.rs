@@ -55,21 +55,20 @@ impl StatusBuilder<'_> {
 
     /// Starts the count of failures anew after a completed epoch or an hour of training.
     pub(super) fn forget_failures_after_progress(&mut self) {
-        let epochs = self.completed_epochs();
-        if let Some(world) = &self.next.world
-            && is_progress(world.epochs, epochs, elapsed(world.since.0, self.now))
-        {
-            self.next.restarts.recent_failures = 0;
+        if let Some(world) = &self.next.world {
+            self.forget_failures(elapsed(world.since.0, self.now));
         }
     }
 
     /// Starts the count of failures anew if the earlier world completed an epoch. Its time says nothing: the pods may have
     /// waited most of it.
     pub(super) fn forget_failures_after_epoch(&mut self) {
+        self.forget_failures(Duration::ZERO);
+    }
+
+    fn forget_failures(&mut self, trained: Duration) {
         let epochs = self.completed_epochs();
-        if let Some(world) = &self.next.world
-            && is_progress(world.epochs, epochs, Duration::ZERO)
-        {
+        if self.next.world.as_ref().is_some_and(|world| is_progress(world.epochs, epochs, trained)) {
             self.next.restarts.recent_failures = 0;
         }
     }

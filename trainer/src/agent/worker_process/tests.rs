@@ -12,7 +12,7 @@ fn ended_by(signal: i32, tail: &[&str]) -> Failure {
 }
 
 #[test]
-fn the_watchdogs_last_words_name_the_failure() {
+fn an_uncaught_exception_names_the_failure() {
     let terminate = "terminate called after throwing an instance of 'c10::DistBackendError'";
     let timeout = "  what():  [PG ID 0 PG GUID 0 Rank 1] Process group watchdog thread terminated with exception: \
                    [Rank 1] Watchdog caught collective operation timeout: WorkNCCL(SeqNum=12)";
