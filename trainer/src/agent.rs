@@ -83,8 +83,8 @@ pub async fn work(config: &Config, board: &Arc<Board>) -> Ending {
         Ok(training) => agent.serve_worlds(training).await,
         Err(failure) => {
             board.failed(failure.clone());
-            // The others must hear of it: the job ends on all pods, and pod 0 has the report.
-            agent.tell_failure(&failure).await;
+            // The failure ends the job on all pods, and pod 0 serves the report.
+            agent.send_failure(&failure).await;
             Ending::Failed(failure)
         }
     }
@@ -121,8 +121,8 @@ struct Agent<'a> {
 impl Agent<'_> {
     async fn serve_worlds(&self, training: Option<Training>) -> Ending {
         let Some(training) = training else {
-            // The results were there already; the other pods, which may have been replaced too, hear it from here.
-            self.tell_success();
+            // The results already existed; the other pods, which may have been replaced too, learn it from this pod.
+            self.announce_success();
             return Ending::Succeeded;
         };
         let (events, mut inbox) = mpsc::unbounded_channel();
@@ -130,7 +130,7 @@ impl Agent<'_> {
         let mut ticks = time::interval(HEARTBEAT);
         ticks.set_missed_tick_behavior(time::MissedTickBehavior::Delay);
         let (begin, mut failures) = (Instant::now(), RecentFailures::default());
-        let mut silent = None;
+        let mut last_error = None;
         self.board.phase(Phase::Forming);
         loop {
             tokio::select! {
@@ -147,7 +147,7 @@ impl Agent<'_> {
             if workers.have_ended() {
                 self.look_for_results(&training);
             }
-            let reply = self.exchange(&workers, &mut silent).await;
+            let reply = self.exchange(&workers, &mut last_error).await;
             match plan::plan(workers.state(), reply) {
                 Action::Nothing => {}
                 Action::Stop => workers.stop().await,
@@ -186,7 +186,7 @@ impl Agent<'_> {
             Ok(Some(results)) => {
                 progress_log::log_results(&results);
                 self.board.succeeded(results);
-                self.tell_success();
+                self.announce_success();
                 true
             }
             Ok(None) => false,
@@ -198,38 +198,38 @@ impl Agent<'_> {
     }
 
     /// Only pod 0 has results, and it hosts the rendezvous.
-    fn tell_success(&self) {
+    fn announce_success(&self) {
         if let Client::Local(host) = &self.client {
             host.succeed();
         }
     }
 
-    async fn exchange(&self, workers: &Workers, silent: &mut Option<String>) -> Option<Reply> {
-        self.send(&self.heartbeat(workers.state(), workers.failure().cloned()), silent).await
+    async fn exchange(&self, workers: &Workers, last_error: &mut Option<String>) -> Option<Reply> {
+        self.send(&self.heartbeat(workers.state(), workers.failure().cloned()), last_error).await
     }
 
-    /// Sends a heartbeat; `silent` is the error of the last one.
-    async fn send(&self, heartbeat: &Heartbeat, silent: &mut Option<String>) -> Option<Reply> {
+    /// Sends a heartbeat; `last_error` is the error of the last one.
+    async fn send(&self, heartbeat: &Heartbeat, last_error: &mut Option<String>) -> Option<Reply> {
         match self.client.exchange(heartbeat).await {
             Ok(reply) => {
-                if silent.take().is_some() {
+                if last_error.take().is_some() {
                     tracing::info!("The rendezvous is reachable again.");
                 }
                 Some(reply)
             }
             Err(error) => {
-                self.complain(silent, &error);
+                self.log_unanswered(last_error, &error);
                 None
             }
         }
     }
 
     /// Logs an unanswered heartbeat once for each reason: twice a second would bury all else.
-    fn complain(&self, silent: &mut Option<String>, error: &ClientError) {
+    fn log_unanswered(&self, last_error: &mut Option<String>, error: &ClientError) {
         let message = error.to_string();
-        if silent.as_ref() != Some(&message) {
+        if last_error.as_ref() != Some(&message) {
             tracing::warn!(pod = self.config.pod_index, %error, "Heartbeat to the rendezvous failed; retrying.");
-            *silent = Some(message);
+            *last_error = Some(message);
         }
     }
 
@@ -246,14 +246,14 @@ impl Agent<'_> {
     }
 
     /// Repeats a failure until the rendezvous has passed judgement.
-    async fn tell_failure(&self, failure: &Failure) {
+    async fn send_failure(&self, failure: &Failure) {
         let heartbeat = self.heartbeat(State::Idle { ended: None }, Some(failure.clone()));
-        let mut silent = None;
+        let mut last_error = None;
         loop {
             match self.client.exchange(&heartbeat).await {
                 Ok(Reply { verdict: Some(_), .. }) => return,
                 Ok(_) => {}
-                Err(error) => self.complain(&mut silent, &error),
+                Err(error) => self.log_unanswered(&mut last_error, &error),
             }
             time::sleep(HEARTBEAT).await;
         }

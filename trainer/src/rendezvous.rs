@@ -1,7 +1,7 @@
 //! Who is in the world, and in which generation.
 //!
-//! Pod 0 hosts the rendezvous: every agent tells it twice a second what its workers are doing and hears what they
-//! should be doing. What is decided, and when, is the pure state machine [`quorum::Quorum`]; [`host`] and [`client`]
+//! Pod 0 hosts the rendezvous: every agent sends it a heartbeat twice a second with the state of its workers, and the reply is
+//! what they should be doing. What is decided, and when, is the pure state machine [`quorum::Quorum`]; [`host`] and [`client`]
 //! carry it over HTTP.
 //!
 //! A *generation* is a membership: it ends when one of its pods or workers is lost, and the next one has a higher

@@ -96,10 +96,8 @@ pub struct Check {
 /// What to measure.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum Subject {
-    /// DatJobs, children by POST and statuses, without an operator.
-    BareCreate,
-    /// DatJobs, children by server-side apply and statuses, without an operator.
-    BareApply,
+    /// DatJobs, children and statuses, without an operator.
+    BareClient,
     /// The operator with pods that no node can run.
     Operator,
     /// LeaderWorkerSet with pods that no node can run.
@@ -112,8 +110,8 @@ pub enum Subject {
 
 impl Subject {
     /// All subjects, in the order of a run.
-    pub const ALL: [Self; 6] =
-        [Self::BareCreate, Self::BareApply, Self::Operator, Self::Lws, Self::Reporting, Self::ForeignPods];
+    pub const ALL: [Self; 5] =
+        [Self::BareClient, Self::Operator, Self::Lws, Self::Reporting, Self::ForeignPods];
 
     /// Its name on the command line.
     pub fn name(self) -> String {
@@ -123,8 +121,7 @@ impl Subject {
     /// Its name in the tables.
     pub fn title(self) -> &'static str {
         match self {
-            Self::BareCreate => "bare client, create",
-            Self::BareApply => "bare client, server-side apply",
+            Self::BareClient => "bare client",
             Self::Operator => "DatJob",
             Self::Lws => "LeaderWorkerSet 0.7.0",
             Self::Reporting => "DatJob, reporting jobs",

@@ -6,7 +6,6 @@ use crate::{
     bench::Bench,
     cli::Subject,
     figures::{Figures, Round, seconds},
-    rounds::bare_client::Method,
 };
 
 pub mod bare_client;
@@ -35,8 +34,7 @@ pub async fn run(bench: &Bench, subject: Subject, objects: usize) -> Round {
 
 async fn measure(bench: &Bench, subject: Subject, jobs: usize) -> anyhow::Result<Figures> {
     Ok(match subject {
-        Subject::BareCreate => Figures::BareClient(bare_client::run(bench, jobs, Method::Create).await?),
-        Subject::BareApply => Figures::BareClient(bare_client::run(bench, jobs, Method::Apply).await?),
+        Subject::BareClient => Figures::BareClient(bare_client::run(bench, jobs).await?),
         Subject::Operator => Figures::Operator(Box::new(operator::run(bench, jobs).await?)),
         Subject::Lws => Figures::LeaderWorkerSet(leader_worker_set::run(bench, jobs).await?),
         Subject::Reporting => Figures::Reporting(Box::new(reporting::run(bench, jobs).await?)),

@@ -45,6 +45,37 @@ pub fn small(name: &str) -> Value {
     })
 }
 
+/// A pod of the data image that runs a script with /bin/sh, with the volume at /work.
+pub fn script_pod(name: &str, mut volume: Value, script: &str) -> Value {
+    volume["name"] = "work".into();
+    json!({
+        "apiVersion": "v1",
+        "kind": "Pod",
+        "metadata": {"name": name, "labels": {"app": name}},
+        "spec": {
+            "restartPolicy": "Never",
+            "terminationGracePeriodSeconds": 0,
+            "automountServiceAccountToken": false,
+            "securityContext": {
+                "runAsNonRoot": true,
+                "fsGroup": 65532,
+                "seccompProfile": {"type": "RuntimeDefault"}
+            },
+            "volumes": [volume],
+            "containers": [{
+                "name": "main",
+                "image": format!("{}/fashion-mnist:0.1.0", registry()),
+                "command": ["/bin/sh", "-euc", script],
+                "securityContext": {
+                    "allowPrivilegeEscalation": false,
+                    "capabilities": {"drop": ["ALL"]}
+                },
+                "volumeMounts": [{"name": "work", "mountPath": "/work"}]
+            }]
+        }
+    })
+}
+
 /// The condition of this type.
 pub fn condition<'a>(job: &'a Value, kind: &str) -> Option<&'a Value> {
     job["status"]["conditions"].as_array()?.iter().find(|condition| condition["type"] == kind)

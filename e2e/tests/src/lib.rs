@@ -140,6 +140,11 @@ impl Namespace {
         kubectl(&arguments, "").expect("the namespace is deleted");
     }
 
+    /// Its name.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
     /// Runs kubectl in this namespace.
     pub fn kubectl(&self, arguments: &[&str]) -> Result<String, String> {
         kubectl(&[&["-n", self.name.as_str()], arguments].concat(), "")
@@ -203,6 +208,25 @@ impl Namespace {
             let object = self.get("datjob", job).ok_or("the job does not exist")?;
             match object["status"]["restarts"]["total"].as_u64() {
                 Some(total) if total >= restarts => Ok(object),
+                _ => Err(format!("the status is {}", object["status"])),
+            }
+        })
+    }
+
+    /// Waits until a pod has succeeded.
+    pub fn wait_for_success(&self, pod: &str) {
+        wait_until(&format!("success of pod {pod}"), 120, || match self.get("pod", pod) {
+            Some(object) if object["status"]["phase"] == "Succeeded" => Ok(()),
+            other => Err(format!("the pod is {other:?}")),
+        });
+    }
+
+    /// Waits until the condition Ready of a job has a reason; returns the job.
+    pub fn wait_for_reason(&self, job: &str, reason: &str, seconds: u64) -> Value {
+        wait_until(&format!("reason {reason} of {job}"), seconds, || {
+            let object = self.get("datjob", job).ok_or("the job does not exist")?;
+            match job::condition(&object, "Ready") {
+                Some(ready) if ready["reason"] == reason => Ok(object),
                 _ => Err(format!("the status is {}", object["status"])),
             }
         })

@@ -1,4 +1,4 @@
-//! What an agent does about what it heard: a pure decision.
+//! Decides what an agent does after the reply to a heartbeat. Pure.
 
 use crate::rendezvous::{Reply, State, Verdict, World};
 
@@ -39,7 +39,7 @@ mod tests {
         World { generation, store_port: 1 }
     }
 
-    fn hears(world: Option<World>) -> Reply {
+    fn with_world(world: Option<World>) -> Reply {
         Reply { world, verdict: None }
     }
 
@@ -48,15 +48,15 @@ mod tests {
         use Action::{Nothing, Start, Stop};
         let idle = |ended| State::Idle { ended };
         for (state, reply, action) in [
-            (idle(None), Some(hears(None)), Nothing),
-            (idle(None), Some(hears(Some(world(1)))), Start(world(1))),
-            (State::Running(1), Some(hears(Some(world(1)))), Nothing),
-            (State::Done(1), Some(hears(Some(world(1)))), Nothing),
-            (State::Running(1), Some(hears(None)), Stop),
-            (State::Running(1), Some(hears(Some(world(2)))), Start(world(2))),
-            (State::Done(1), Some(hears(Some(world(2)))), Start(world(2))),
-            (idle(Some(1)), Some(hears(Some(world(1)))), Nothing),
-            (idle(Some(1)), Some(hears(Some(world(2)))), Start(world(2))),
+            (idle(None), Some(with_world(None)), Nothing),
+            (idle(None), Some(with_world(Some(world(1)))), Start(world(1))),
+            (State::Running(1), Some(with_world(Some(world(1)))), Nothing),
+            (State::Done(1), Some(with_world(Some(world(1)))), Nothing),
+            (State::Running(1), Some(with_world(None)), Stop),
+            (State::Running(1), Some(with_world(Some(world(2)))), Start(world(2))),
+            (State::Done(1), Some(with_world(Some(world(2)))), Start(world(2))),
+            (idle(Some(1)), Some(with_world(Some(world(1)))), Nothing),
+            (idle(Some(1)), Some(with_world(Some(world(2)))), Start(world(2))),
             (State::Running(1), None, Nothing),
         ] {
             assert_eq!(plan(state, reply.clone()), action, "{state:?} receives {reply:?}");

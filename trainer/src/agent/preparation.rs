@@ -99,7 +99,7 @@ impl Agent<'_> {
         let mut thread = task::spawn_blocking(move || fetch(of_thread));
         let mut ticks = time::interval(HEARTBEAT);
         ticks.set_missed_tick_behavior(time::MissedTickBehavior::Delay);
-        let (begin, mut log, mut silent) = (Instant::now(), PreparationLog::default(), None);
+        let (begin, mut log, mut last_error) = (Instant::now(), PreparationLog::default(), None);
         loop {
             tokio::select! {
                 result = &mut thread => {
@@ -113,7 +113,7 @@ impl Agent<'_> {
                     if let Some(line) = log.due(begin.elapsed(), state.clone()) {
                         line.write();
                     }
-                    self.send(&self.preparing(state), &mut silent).await;
+                    self.send(&self.preparing(state), &mut last_error).await;
                 }
             }
         }

@@ -16,7 +16,7 @@ use datjob_adversarial::{
 };
 
 /// Evaluates, each image on one rank. The counts are integers, summed over the ranks and divided nowhere; they do not
-/// depend on the world. `progress` hears how many of this rank's images are done, of how many.
+/// depend on the world. `progress` receives how many of this rank's images are done, of how many.
 pub(super) fn measure(
     network: &Network,
     evaluation: &Evaluation<'_>,

@@ -18,7 +18,7 @@ pub(super) struct Meter {
     images_per_epoch: usize,
     steps_per_epoch: usize,
     started: Instant,
-    told: Option<Instant>,
+    last_report: Option<Instant>,
     images: usize,
     /// Steps of which loss and attack are known.
     measured: usize,
@@ -35,7 +35,7 @@ impl Meter {
             images_per_epoch,
             steps_per_epoch,
             started: Instant::now(),
-            told: None,
+            last_report: None,
             images: 0,
             measured: 0,
             loss: 0.0,
@@ -56,17 +56,17 @@ impl Meter {
         self.attack += attack;
     }
 
-    /// The progress after `steps` steps of this epoch, unless it was told just now.
+    /// The progress after `steps` steps of this epoch, unless it was reported just now.
     pub(super) fn progress(&mut self, step: u64, steps: usize, rate: f64) -> Option<Progress> {
         self.rate = rate;
         // The first loss is known a step late.
         if self.measured == 0
             || steps == self.steps_per_epoch
-            || self.told.is_some_and(|told| told.elapsed() < INTERVAL)
+            || self.last_report.is_some_and(|at| at.elapsed() < INTERVAL)
         {
             return None;
         }
-        self.told = Some(Instant::now());
+        self.last_report = Some(Instant::now());
         Some(self.at(step, self.epoch, steps))
     }
 
@@ -118,7 +118,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn nothing_is_told_before_a_loss_is_known() {
+    fn nothing_is_reported_before_a_loss_is_known() {
         let mut meter = Meter::new(2, 0, 100, 10);
         meter.stepped(10);
         assert_eq!(meter.progress(1, 1, 0.1), None);
@@ -127,7 +127,7 @@ mod tests {
         let progress = meter.progress(2, 2, 0.2).unwrap();
         assert_eq!((progress.step, progress.percent, progress.epochs), (2, 10, 2));
         assert!((progress.loss - 2.5).abs() < 1e-12 && (progress.learning_rate - 0.2).abs() < 1e-12);
-        // It was told just now.
+        // It was reported just now.
         meter.stepped(10);
         assert_eq!(meter.progress(3, 3, 0.2), None);
     }

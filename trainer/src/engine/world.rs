@@ -129,15 +129,15 @@ mod tests {
     }
 
     #[test]
-    fn ranks_that_read_other_images_are_told_everywhere() {
-        let told = |fingerprints: [&str; 3]| {
+    fn every_rank_names_those_that_read_other_images() {
+        let results = |fingerprints: [&str; 3]| {
             ranks::run_ranks(3, |group| {
                 let own = fingerprints[group.rank()];
                 require_same_data(&group, own).map_err(|error| error.to_string())
             })
         };
-        assert_eq!(told(["a", "a", "a"]), [Ok(()), Ok(()), Ok(())]);
-        for sentence in told(["a", "a", "b"]) {
+        assert_eq!(results(["a", "a", "a"]), [Ok(()), Ok(()), Ok(())]);
+        for sentence in results(["a", "a", "b"]) {
             assert!(sentence.unwrap_err().starts_with("rank 2 reads different images than rank 0"));
         }
     }

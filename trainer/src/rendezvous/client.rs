@@ -56,7 +56,7 @@ impl Client {
         Ok(Self::Remote { url, http })
     }
 
-    /// Tells and hears.
+    /// Sends a heartbeat and returns the reply.
     pub async fn exchange(&self, heartbeat: &Heartbeat) -> Result<Reply, ClientError> {
         match self {
             Self::Local(host) => Ok(host.exchange(heartbeat)?),

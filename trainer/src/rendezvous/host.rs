@@ -127,7 +127,7 @@ impl Host {
         })
     }
 
-    /// Takes a heartbeat and says what the pod's workers should be doing.
+    /// Records a heartbeat and returns what the pod's workers should be doing.
     pub fn exchange(&self, heartbeat: &Heartbeat) -> Result<Reply, Refused> {
         if heartbeat.job_uid != self.job_uid {
             let (ours, theirs) = (self.job_uid.clone(), heartbeat.job_uid.clone());
@@ -142,7 +142,7 @@ impl Host {
             self.preparations().record(now, pod, incarnation, heartbeat.preparation.as_ref());
         }
         let mut quorum = self.quorum();
-        quorum.hear(now, heartbeat);
+        quorum.record_heartbeat(now, heartbeat);
         match quorum.decide(now) {
             Decision::Form(generation) => {
                 self.preparations().clear();
@@ -155,14 +155,16 @@ impl Host {
         Ok(Reply { world, verdict: quorum.verdict().cloned() })
     }
 
-    /// Makes the generation durable before anyone hears of it.
+    /// Makes the generation durable before any pod receives it.
     fn record(&self, quorum: &mut Quorum, generation: u32, heartbeat: &Heartbeat) {
         match files::write_atomically(&self.generation_file, generation.to_string().as_bytes()) {
             Ok(()) => tracing::info!(generation, "World formed."),
             Err(error) => {
                 let failure = Failure::new(FailureReason::Data, error.to_string());
-                quorum
-                    .hear(self.started.elapsed(), &Heartbeat { failure: Some(failure), ..heartbeat.clone() });
+                quorum.record_heartbeat(
+                    self.started.elapsed(),
+                    &Heartbeat { failure: Some(failure), ..heartbeat.clone() },
+                );
                 quorum.decide(self.started.elapsed());
             }
         }

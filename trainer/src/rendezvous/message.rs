@@ -43,7 +43,7 @@ pub enum State {
     Done(u32),
 }
 
-/// What an agent hears.
+/// The reply to a heartbeat.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Reply {
     /// The world that workers should be running in; none means that none should be running.

@@ -1,4 +1,4 @@
-//! The decision who is in the world: a pure function of what was heard and of the time.
+//! The decision who is in the world: a pure function of the heartbeats and of the time.
 
 use std::{collections::BTreeMap, time::Duration};
 
@@ -10,7 +10,7 @@ use crate::failure::may_be_consequence;
 /// Time since some fixed moment; the quorum never asks a clock.
 pub type Instant = Duration;
 
-/// A pod that was not heard of for so long is lost.
+/// A pod without a heartbeat for so long is lost.
 pub const LOST_AFTER: Duration = Duration::from_secs(10);
 /// A world that lived for so long starts the backoff anew.
 const STABLE_AFTER: Duration = Duration::from_mins(5);
@@ -34,7 +34,7 @@ pub struct Quorum {
 #[derive(Clone, Debug, PartialEq)]
 struct Member {
     incarnation: u64,
-    heard: Instant,
+    last_heartbeat: Instant,
     state: State,
 }
 
@@ -83,8 +83,8 @@ impl Quorum {
         }
     }
 
-    /// Takes note of what a pod said.
-    pub fn hear(&mut self, now: Instant, heartbeat: &Heartbeat) {
+    /// Records the state and the failure that a pod sent.
+    pub fn record_heartbeat(&mut self, now: Instant, heartbeat: &Heartbeat) {
         if heartbeat.pod >= self.pods {
             return;
         }
@@ -98,7 +98,7 @@ impl Quorum {
             self.record_failure(generation, failure);
         }
         let Heartbeat { pod, incarnation, state, .. } = *heartbeat;
-        self.members.insert(pod, Member { incarnation, heard: now, state });
+        self.members.insert(pod, Member { incarnation, last_heartbeat: now, state });
     }
 
     /// Keeps, of the failures of one generation, the first that is not the consequence of another.
@@ -200,7 +200,7 @@ impl Quorum {
 }
 
 fn is_fresh(member: &Member, now: Instant) -> bool {
-    now.saturating_sub(member.heard) <= LOST_AFTER
+    now.saturating_sub(member.last_heartbeat) <= LOST_AFTER
 }
 
 fn backoff(short_lives: u32) -> Duration {

@@ -21,10 +21,12 @@ pub(super) fn env_names() -> Value {
 }
 
 pub(super) fn label_keys() -> Value {
+    let under: Vec<String> =
+        ["datjob.io", "app.kubernetes.io", "apps.kubernetes.io", "statefulset.kubernetes.io"]
+            .map(not_under)
+            .into();
     rule(
-        "self.all(key, !key.startsWith('datjob.io/') && !key.startsWith('app.kubernetes.io/') && \
-         !key.startsWith('apps.kubernetes.io/') && !key.startsWith('statefulset.kubernetes.io/') && key != \
-         'controller-revision-hash')",
+        format!("self.all(key, {} && key != 'controller-revision-hash')", under.join(" && ")),
         "labels under datjob.io, app.kubernetes.io, apps.kubernetes.io and statefulset.kubernetes.io, and \
          controller-revision-hash, are reserved for the operator and Kubernetes; choose another key",
     )
@@ -32,9 +34,14 @@ pub(super) fn label_keys() -> Value {
 
 pub(super) fn annotation_keys() -> Value {
     rule(
-        "self.all(key, !key.startsWith('datjob.io/'))",
+        format!("self.all(key, {})", not_under("datjob.io")),
         "annotations under datjob.io are reserved for the operator; choose another key",
     )
+}
+
+/// Whether the prefix of a key is neither a domain nor below it.
+fn not_under(domain: &str) -> String {
+    format!("!key.startsWith('{domain}/') && !key.contains('.{domain}/')")
 }
 
 pub(super) fn volume() -> [Value; 2] {

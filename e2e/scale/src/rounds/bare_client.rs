@@ -32,17 +32,8 @@ use crate::{
 /// Number of tasks that write children, as many as the operator's concurrent reconciliations.
 const WRITERS: usize = 16;
 
-/// How children are written.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Method {
-    /// By POST.
-    Create,
-    /// By server-side apply.
-    Apply,
-}
-
 /// Creates jobs, then writes the children and the status of each.
-pub async fn run(bench: &Bench, jobs: usize, method: Method) -> anyhow::Result<BareClient> {
+pub async fn run(bench: &Bench, jobs: usize) -> anyhow::Result<BareClient> {
     let program = bench.install_operator().await?;
     let creators = bench.creators().await?;
     let cpu_start = bench.cluster.server_cpu_seconds()?;
@@ -66,7 +57,7 @@ pub async fn run(bench: &Bench, jobs: usize, method: Method) -> anyhow::Result<B
         let (next, objects) = (&next, &objects);
         async move {
             while let Some(job) = objects.get(next.fetch_add(1, Ordering::Relaxed)) {
-                write_job(client, job, method).await?;
+                write_job(client, job).await?;
             }
             anyhow::Ok(())
         }
@@ -94,16 +85,16 @@ pub async fn run(bench: &Bench, jobs: usize, method: Method) -> anyhow::Result<B
 }
 
 /// Writes children and status of one job, in the operator's order.
-async fn write_job(client: &Client, job: &DatJob, method: Method) -> anyhow::Result<()> {
+async fn write_job(client: &Client, job: &DatJob) -> anyhow::Result<()> {
     let children = children(job)?;
-    write(client, &children.config_map, method).await?;
-    write(client, &children.service, method).await?;
-    write(client, &children.disruption_budget, method).await?;
+    create(client, &children.config_map).await?;
+    create(client, &children.service).await?;
+    create(client, &children.disruption_budget).await?;
     if let Some(policy) = &children.network_policy {
-        write(client, policy, method).await?;
+        create(client, policy).await?;
     }
     let set = children.stateful_set.context("the operator builds no StatefulSet for a new job")?;
-    write(client, set.as_ref(), method).await?;
+    create(client, set.as_ref()).await?;
     let api = Api::<DatJob>::namespaced(client.clone(), NAMESPACE);
     let params = PatchParams::apply(FIELD_MANAGER).force();
     let body = Patch::Apply(first_status(job, Timestamp::now()));
@@ -113,7 +104,7 @@ async fn write_job(client: &Client, job: &DatJob, method: Method) -> anyhow::Res
     Ok(())
 }
 
-async fn write<K>(client: &Client, object: &K, method: Method) -> anyhow::Result<()>
+async fn create<K>(client: &Client, object: &K) -> anyhow::Result<()>
 where
     K: Resource<DynamicType = (), Scope = NamespaceResourceScope>
         + Clone
@@ -121,13 +112,9 @@ where
         + Serialize
         + DeserializeOwned,
 {
-    let api = Api::<K>::namespaced(client.clone(), NAMESPACE);
-    let name = object.name_any();
-    let written = match method {
-        Method::Create => api.create(&PostParams::default(), object).await,
-        Method::Apply => {
-            api.patch(&name, &PatchParams::apply(FIELD_MANAGER).force(), &Patch::Apply(object)).await
-        }
-    };
-    written.map(drop).with_context(|| format!("cannot write {} {name}", K::kind(&())))
+    Api::<K>::namespaced(client.clone(), NAMESPACE)
+        .create(&PostParams::default(), object)
+        .await
+        .map(drop)
+        .with_context(|| format!("cannot create {} {}", K::kind(&()), object.name_any()))
 }

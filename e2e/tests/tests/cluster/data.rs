@@ -1,38 +1,7 @@
 //! Data from a volume and from an archive over HTTP. The other tests use a data image.
 
-use datjob_e2e::{Namespace, job, registry, wait_until};
+use datjob_e2e::{Namespace, job, wait_until};
 use serde_json::{Value, json};
-
-/// A pod of the data image that runs a script, with the volume at /work.
-fn data_image_pod(name: &str, mut volume: Value, script: &str) -> Value {
-    volume["name"] = "work".into();
-    json!({
-        "apiVersion": "v1",
-        "kind": "Pod",
-        "metadata": {"name": name, "labels": {"app": name}},
-        "spec": {
-            "restartPolicy": "Never",
-            "terminationGracePeriodSeconds": 0,
-            "automountServiceAccountToken": false,
-            "securityContext": {
-                "runAsNonRoot": true,
-                "fsGroup": 65532,
-                "seccompProfile": {"type": "RuntimeDefault"}
-            },
-            "volumes": [volume],
-            "containers": [{
-                "name": "main",
-                "image": format!("{}/fashion-mnist:0.1.0", registry()),
-                "command": ["/bin/sh", "-euc", script],
-                "securityContext": {
-                    "allowPrivilegeEscalation": false,
-                    "capabilities": {"drop": ["ALL"]}
-                },
-                "volumeMounts": [{"name": "work", "mountPath": "/work"}]
-            }]
-        }
-    })
-}
 
 /// A job of one epoch with this data source.
 fn job_with_source(name: &str, source: Value) -> Value {
@@ -49,12 +18,9 @@ fn trains_on_a_directory_of_a_volume() {
         namespace.apply(&job::claim(claim)).expect("the claim is created");
     }
     let volume = json!({"persistentVolumeClaim": {"claimName": "data"}});
-    let fill = data_image_pod("fill", volume, "DATJOB_DATA=/work/sets/fm /bin/sh /bin/copy-data");
+    let fill = job::script_pod("fill", volume, "DATJOB_DATA=/work/sets/fm /bin/sh /bin/copy-data");
     namespace.apply(&fill).expect("the pod is created");
-    wait_until("filled volume", 120, || match namespace.get("pod", "fill") {
-        Some(pod) if pod["status"]["phase"] == "Succeeded" => Ok(()),
-        other => Err(format!("the pod is {other:?}")),
-    });
+    namespace.wait_for_success("fill");
     let source = json!({"volume": {"persistentVolumeClaim": {"claimName": "data"}, "path": "sets/fm"}});
     namespace.apply(&job_with_source("from-volume", source)).expect("the job is accepted");
     namespace.wait_for_condition("from-volume", "Complete", 600);
@@ -71,11 +37,8 @@ fn trains_on_a_directory_of_a_volume() {
     // Neither operator nor kubelet has created the directory.
     let volume = json!({"persistentVolumeClaim": {"claimName": "data"}});
     let script = "test -d /work/sets/fm && test ! -e /work/sets/cifar";
-    namespace.apply(&data_image_pod("check", volume, script)).expect("the pod is created");
-    wait_until("check of the volume", 120, || match namespace.get("pod", "check") {
-        Some(pod) if pod["status"]["phase"] == "Succeeded" => Ok(()),
-        other => Err(format!("the pod is {other:?}")),
-    });
+    namespace.apply(&job::script_pod("check", volume, script)).expect("the pod is created");
+    namespace.wait_for_success("check");
 }
 
 #[test]
@@ -84,7 +47,7 @@ fn verifies_and_trains_on_an_archive_over_http() {
     namespace.apply(&job::claim("checkpoints")).expect("the claim is created");
     let script = "/bin/busybox tar -cf /work/fm.tar -C /fashion-mnist . && \
         /bin/busybox sha256sum /work/fm.tar && exec /bin/busybox httpd -f -p 8000 -h /work";
-    let server = data_image_pod("server", json!({"emptyDir": {}}), script);
+    let server = job::script_pod("server", json!({"emptyDir": {}}), script);
     namespace.apply(&server).expect("the pod is created");
     let service = json!({
         "apiVersion": "v1",

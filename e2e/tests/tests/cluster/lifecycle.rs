@@ -50,6 +50,12 @@ fn a_job_with_missing_data_fails_and_names_the_file() {
     let message = failed["message"].as_str().expect("a sentence");
     assert!(message.contains("train-images-idx3-ubyte"), "{message}");
     assert_eq!(job::condition(&object, "Finished").expect("the condition exists")["status"], "True");
+    // The end of the log is still there when the pods are gone.
+    let log = object["status"]["failure"]["logFile"].as_str().expect("the log is kept");
+    let volume = serde_json::json!({"persistentVolumeClaim": {"claimName": "checkpoints"}});
+    let script = format!("/bin/busybox grep train-images-idx3-ubyte '/work/{log}'");
+    namespace.apply(&job::script_pod("read-log", volume, &script)).expect("the pod is created");
+    namespace.wait_for_success("read-log");
     let events = namespace.events("no-data");
     assert!(
         events.iter().any(|(reason, note)| reason == "Failed" && note.contains("train-images-idx3-ubyte")),

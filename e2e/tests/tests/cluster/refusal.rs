@@ -166,8 +166,10 @@ fn rejects_reserved_and_duplicate_names_in_pods() {
         ),
         ("labels", json!({"app.kubernetes.io/name": "x"}), "labels under datjob.io, app.kubernetes.io"),
         ("labels", json!({"datjob.io/job-uid": "x"}), "labels under datjob.io, app.kubernetes.io"),
+        ("labels", json!({"team.datjob.io/x": "x"}), "labels under datjob.io, app.kubernetes.io"),
         ("labels", json!({"controller-revision-hash": "x"}), "labels under datjob.io, app.kubernetes.io"),
         ("annotations", json!({"datjob.io/attempt": "1"}), "annotations under datjob.io are reserved"),
+        ("annotations", json!({"team.datjob.io/x": "1"}), "annotations under datjob.io are reserved"),
         ("volumes", json!([empty_dir("a"), empty_dir("a")]), "spec.pod.volumes[1]: Duplicate value"),
         ("volumes", json!([empty_dir("datjob-data")]), "volume names that start with datjob- are reserved"),
     ] {
@@ -181,7 +183,8 @@ fn accepts_names_that_are_not_reserved_and_all_names_of_attacks_as_targets() {
     let mut document = job::small("accepted");
     let pod = &mut document["spec"]["pod"];
     pod["nodeSelector"] = json!({"datjob.io/none": "none"});
-    pod["labels"] = json!({"team": "a", "example.com/datjob.io": "b"});
+    pod["labels"] =
+        json!({"team": "a", "example.com/datjob.io": "b", "notdatjob.io/x": "c", "datjob.io": "d"});
     pod["annotations"] = json!({"app.kubernetes.io/x": "y"});
     pod["env"] = json!([{"name": "DATJOB_LOG", "value": "debug"}, {"name": "A", "value": "1"}]);
     pod["volumes"] = json!([{"name": "v", "emptyDir": {}}]);

@@ -4,19 +4,18 @@ use datjob_api::{contract, datjob::PodOptions};
 
 use super::{InvalidSpec, check_unique, refuse};
 
-const RESERVED_PREFIXES: [&str; 5] = [
-    "datjob.io",
-    "app.kubernetes.io",
-    "apps.kubernetes.io",
-    "statefulset.kubernetes.io",
-    "controller-revision-hash",
-];
+/// Domains whose keys are reserved, also below subdomains. Annotations: the first one.
+const RESERVED_DOMAINS: [&str; 4] =
+    ["datjob.io", "app.kubernetes.io", "apps.kubernetes.io", "statefulset.kubernetes.io"];
+/// A reserved label without a domain.
+const RESERVED_LABEL: &str = "controller-revision-hash";
 
 pub(super) fn check(pod: &PodOptions) -> Result<(), InvalidSpec> {
     check_pull_policy(pod)?;
     check_env(pod)?;
-    check_keys("spec.pod.labels", pod.labels.keys(), &RESERVED_PREFIXES)?;
-    check_keys("spec.pod.annotations", pod.annotations.keys(), &RESERVED_PREFIXES[..1])
+    let is_reserved = |key: &str| key == RESERVED_LABEL || is_under(&RESERVED_DOMAINS, key);
+    check_keys("spec.pod.labels", pod.labels.keys(), is_reserved)?;
+    check_keys("spec.pod.annotations", pod.annotations.keys(), |key| is_under(&RESERVED_DOMAINS[..1], key))
 }
 
 fn check_pull_policy(pod: &PodOptions) -> Result<(), InvalidSpec> {
@@ -45,16 +44,19 @@ fn check_env(pod: &PodOptions) -> Result<(), InvalidSpec> {
 fn check_keys<'a>(
     field: &str,
     mut keys: impl Iterator<Item = &'a String>,
-    reserved: &[&str],
+    is_reserved: impl Fn(&str) -> bool,
 ) -> Result<(), InvalidSpec> {
-    let is_reserved = |key: &str| {
-        let prefix = key.split('/').next().unwrap_or_default();
-        reserved.iter().any(|name| prefix == *name || prefix.ends_with(&format!(".{name}")))
-    };
     match keys.find(|key| is_reserved(key)) {
         Some(key) => {
             refuse(field, format!("{key:?} is reserved for the operator or Kubernetes; choose another key"))
         }
         None => Ok(()),
     }
+}
+
+/// Whether the prefix of a key is one of the domains or a subdomain of one.
+fn is_under(domains: &[&str], key: &str) -> bool {
+    key.split_once('/').is_some_and(|(prefix, _)| {
+        domains.iter().any(|domain| prefix == *domain || prefix.ends_with(&format!(".{domain}")))
+    })
 }

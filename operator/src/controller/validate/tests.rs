@@ -140,7 +140,7 @@ fn messages_omit_urls() {
 fn accepts_unreserved_prefixes() {
     let mut job = minimal();
     job.spec.pod = serde_json::from_value(serde_json::json!({
-        "labels": {"team": "a", "example.com/app": "b", "notdatjob.io/x": "c"},
+        "labels": {"team": "a", "example.com/app": "b", "notdatjob.io/x": "c", "datjob.io": "d"},
         "annotations": {"app.kubernetes.io/x": "y"},
         "volumes": [{"name": "v", "emptyDir": {}}],
         "volumeMounts": [{"name": "v", "mountPath": "/database"}],

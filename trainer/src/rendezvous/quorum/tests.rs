@@ -7,13 +7,13 @@ fn at(seconds: u64) -> Instant {
     Duration::from_secs(seconds)
 }
 
-fn says(pod: u32, incarnation: u64, state: State) -> Heartbeat {
+fn heartbeat(pod: u32, incarnation: u64, state: State) -> Heartbeat {
     Heartbeat { pod, incarnation, attempt: 1, job_uid: "uid".into(), state, preparation: None, failure: None }
 }
 
-fn fails(pod: u32, generation: u32, reason: FailureReason) -> Heartbeat {
+fn failing(pod: u32, generation: u32, reason: FailureReason) -> Heartbeat {
     let failure = Failure::of_rank(reason, pod, format!("{reason:?}"));
-    Heartbeat { failure: Some(failure), ..says(pod, 1, State::Idle { ended: Some(generation) }) }
+    Heartbeat { failure: Some(failure), ..heartbeat(pod, 1, State::Idle { ended: Some(generation) }) }
 }
 
 const IDLE: State = State::Idle { ended: None };
@@ -21,7 +21,7 @@ const IDLE: State = State::Idle { ended: None };
 fn formed(pods: u32) -> Quorum {
     let mut quorum = Quorum::new(pods, 0);
     for pod in 0..pods {
-        quorum.hear(at(0), &says(pod, 1, IDLE));
+        quorum.record_heartbeat(at(0), &heartbeat(pod, 1, IDLE));
     }
     assert_eq!(quorum.decide(at(0)), Decision::Form(1));
     quorum
@@ -30,10 +30,10 @@ fn formed(pods: u32) -> Quorum {
 #[test]
 fn a_world_waits_for_every_pod() {
     let mut quorum = Quorum::new(3, 0);
-    quorum.hear(at(0), &says(0, 1, IDLE));
-    quorum.hear(at(0), &says(2, 1, IDLE));
+    quorum.record_heartbeat(at(0), &heartbeat(0, 1, IDLE));
+    quorum.record_heartbeat(at(0), &heartbeat(2, 1, IDLE));
     assert_eq!(quorum.decide(at(0)), Decision::Wait { missing: vec![1] });
-    quorum.hear(at(1), &says(1, 1, IDLE));
+    quorum.record_heartbeat(at(1), &heartbeat(1, 1, IDLE));
     assert_eq!(quorum.decide(at(1)), Decision::Form(1));
     assert_eq!(quorum.decide(at(2)), Decision::Keep(1));
 }
@@ -41,40 +41,40 @@ fn a_world_waits_for_every_pod() {
 #[test]
 fn a_world_waits_for_pods_that_prepare_their_data() {
     let mut quorum = Quorum::new(2, 0);
-    quorum.hear(at(0), &says(0, 1, IDLE));
-    quorum.hear(at(0), &says(1, 1, State::Preparing));
+    quorum.record_heartbeat(at(0), &heartbeat(0, 1, IDLE));
+    quorum.record_heartbeat(at(0), &heartbeat(1, 1, State::Preparing));
     assert_eq!(quorum.decide(at(0)), Decision::Wait { missing: vec![1] });
     assert_eq!(quorum.joined(at(0)), 1);
-    quorum.hear(at(1), &says(1, 1, IDLE));
+    quorum.record_heartbeat(at(1), &heartbeat(1, 1, IDLE));
     assert_eq!(quorum.decide(at(1)), Decision::Form(1));
     // A replaced pod prepares its data again: the others need not wait for its silence.
-    quorum.hear(at(2), &says(1, 2, State::Preparing));
+    quorum.record_heartbeat(at(2), &heartbeat(1, 2, State::Preparing));
     assert!(matches!(quorum.decide(at(2)), Decision::End { generation: 1, .. }));
 }
 
 #[test]
 fn pods_that_have_not_started_yet_do_not_end_it() {
     let mut quorum = formed(2);
-    quorum.hear(at(1), &says(0, 1, State::Running(1)));
-    quorum.hear(at(1), &says(1, 1, IDLE));
+    quorum.record_heartbeat(at(1), &heartbeat(0, 1, State::Running(1)));
+    quorum.record_heartbeat(at(1), &heartbeat(1, 1, IDLE));
     assert_eq!(quorum.decide(at(1)), Decision::Keep(1));
 }
 
 #[test]
 fn a_dead_worker_ends_it_and_the_next_waits_for_the_other_pods_to_stop() {
     let mut quorum = formed(2);
-    quorum.hear(at(1), &says(0, 1, State::Running(1)));
-    quorum.hear(at(1), &says(1, 1, State::Idle { ended: Some(1) }));
+    quorum.record_heartbeat(at(1), &heartbeat(0, 1, State::Running(1)));
+    quorum.record_heartbeat(at(1), &heartbeat(1, 1, State::Idle { ended: Some(1) }));
     assert!(matches!(quorum.decide(at(1)), Decision::End { generation: 1, .. }));
     assert_eq!(quorum.decide(at(1)), Decision::Wait { missing: vec![0] });
-    quorum.hear(at(2), &says(0, 1, State::Idle { ended: Some(1) }));
+    quorum.record_heartbeat(at(2), &heartbeat(0, 1, State::Idle { ended: Some(1) }));
     assert_eq!(quorum.decide(at(2)), Decision::Form(2));
 }
 
 #[test]
 fn a_replaced_pod_ends_it() {
     let mut quorum = formed(2);
-    quorum.hear(at(1), &says(1, 2, IDLE));
+    quorum.record_heartbeat(at(1), &heartbeat(1, 2, IDLE));
     assert_eq!(
         quorum.decide(at(1)),
         Decision::End { generation: 1, reason: "pod 1 was replaced or restarted".into() }
@@ -84,7 +84,7 @@ fn a_replaced_pod_ends_it() {
 #[test]
 fn a_silent_pod_ends_it() {
     let mut quorum = formed(2);
-    quorum.hear(at(11), &says(0, 1, State::Running(1)));
+    quorum.record_heartbeat(at(11), &heartbeat(0, 1, State::Running(1)));
     assert!(
         matches!(quorum.decide(at(11)), Decision::End { reason, .. } if reason.contains("no heartbeat from pod 1 for 10 s"))
     );
@@ -93,9 +93,9 @@ fn a_silent_pod_ends_it() {
 #[test]
 fn a_rank_that_is_done_does_not_end_it_but_can_start_again() {
     let mut quorum = formed(2);
-    quorum.hear(at(1), &says(1, 1, State::Done(1)));
+    quorum.record_heartbeat(at(1), &heartbeat(1, 1, State::Done(1)));
     assert_eq!(quorum.decide(at(1)), Decision::Keep(1));
-    quorum.hear(at(2), &says(0, 2, IDLE));
+    quorum.record_heartbeat(at(2), &heartbeat(0, 2, IDLE));
     assert!(matches!(quorum.decide(at(2)), Decision::End { .. }));
     assert_eq!(quorum.decide(at(2)), Decision::Form(2));
 }
@@ -103,20 +103,20 @@ fn a_rank_that_is_done_does_not_end_it_but_can_start_again() {
 #[test]
 fn the_generation_never_falls() {
     let mut quorum = Quorum::new(2, 0);
-    quorum.hear(at(0), &says(0, 1, IDLE));
-    quorum.hear(at(0), &says(1, 1, State::Idle { ended: Some(7) }));
+    quorum.record_heartbeat(at(0), &heartbeat(0, 1, IDLE));
+    quorum.record_heartbeat(at(0), &heartbeat(1, 1, State::Idle { ended: Some(7) }));
     assert_eq!(quorum.decide(at(0)), Decision::Form(8));
     let mut restarted = Quorum::new(1, 12);
-    restarted.hear(at(0), &says(0, 1, IDLE));
+    restarted.record_heartbeat(at(0), &heartbeat(0, 1, IDLE));
     assert_eq!(restarted.decide(at(0)), Decision::Form(13));
 }
 
 #[test]
 fn the_cause_is_kept_and_not_what_the_others_saw_of_it() {
     let mut quorum = formed(3);
-    quorum.hear(at(1), &fails(0, 1, FailureReason::Communication));
-    quorum.hear(at(1), &fails(1, 1, FailureReason::OutOfMemory));
-    quorum.hear(at(1), &fails(2, 1, FailureReason::Communication));
+    quorum.record_heartbeat(at(1), &failing(0, 1, FailureReason::Communication));
+    quorum.record_heartbeat(at(1), &failing(1, 1, FailureReason::OutOfMemory));
+    quorum.record_heartbeat(at(1), &failing(2, 1, FailureReason::Communication));
     assert_eq!(quorum.last_failure().unwrap().reason, FailureReason::OutOfMemory);
     assert!(matches!(quorum.decide(at(1)), Decision::End { .. }));
 }
@@ -124,12 +124,12 @@ fn the_cause_is_kept_and_not_what_the_others_saw_of_it() {
 #[test]
 fn a_failure_of_an_earlier_world_is_not_the_cause() {
     let mut quorum = formed(2);
-    quorum.hear(at(1), &fails(0, 1, FailureReason::OutOfMemory));
-    quorum.hear(at(1), &says(1, 1, State::Idle { ended: Some(1) }));
+    quorum.record_heartbeat(at(1), &failing(0, 1, FailureReason::OutOfMemory));
+    quorum.record_heartbeat(at(1), &heartbeat(1, 1, State::Idle { ended: Some(1) }));
     assert!(matches!(quorum.decide(at(1)), Decision::End { generation: 1, .. }));
     assert_eq!(quorum.decide(at(5)), Decision::Form(2));
     assert_eq!(quorum.last_failure().unwrap().reason, FailureReason::OutOfMemory);
-    quorum.hear(at(3600), &says(0, 1, State::Running(2)));
+    quorum.record_heartbeat(at(3600), &heartbeat(0, 1, State::Running(2)));
     assert!(matches!(quorum.decide(at(3600)), Decision::End { generation: 2, .. }), "pod 1 is silent");
     assert_eq!(quorum.last_failure(), None);
 }
@@ -137,7 +137,7 @@ fn a_failure_of_an_earlier_world_is_not_the_cause() {
 #[test]
 fn a_final_failure_ends_the_job() {
     let mut quorum = formed(2);
-    quorum.hear(at(1), &fails(1, 1, FailureReason::Data));
+    quorum.record_heartbeat(at(1), &failing(1, 1, FailureReason::Data));
     assert_eq!(quorum.decide(at(1)), Decision::Over);
     assert!(
         matches!(quorum.verdict(), Some(Verdict::Failed(failure)) if failure.reason == FailureReason::Data)
@@ -151,12 +151,12 @@ fn worlds_that_die_young_are_retried_ever_more_slowly() {
     let mut waits = Vec::new();
     for generation in 1..9 {
         now += at(1);
-        quorum.hear(now, &says(0, 1, State::Idle { ended: Some(generation) }));
+        quorum.record_heartbeat(now, &heartbeat(0, 1, State::Idle { ended: Some(generation) }));
         assert!(matches!(quorum.decide(now), Decision::End { .. }));
         let ended = now;
         while quorum.decide(now) != Decision::Form(generation + 1) {
             now += at(1);
-            quorum.hear(now, &says(0, 1, State::Idle { ended: Some(generation) }));
+            quorum.record_heartbeat(now, &heartbeat(0, 1, State::Idle { ended: Some(generation) }));
         }
         waits.push(now.saturating_sub(ended).as_secs());
     }
@@ -166,7 +166,7 @@ fn worlds_that_die_young_are_retried_ever_more_slowly() {
 #[test]
 fn a_pod_beyond_the_job_is_ignored() {
     let mut quorum = Quorum::new(1, 0);
-    quorum.hear(at(0), &says(5, 1, IDLE));
+    quorum.record_heartbeat(at(0), &heartbeat(5, 1, IDLE));
     assert_eq!(quorum.joined(at(0)), 0);
 }
 
@@ -189,7 +189,7 @@ proptest! {
                 1 => State::Running(generation),
                 _ => State::Done(generation),
             };
-            quorum.hear(now, &says(pod, incarnation, state));
+            quorum.record_heartbeat(now, &heartbeat(pod, incarnation, state));
             if pod < pods {
                 members.insert(pod, (now, state));
             }
@@ -197,8 +197,8 @@ proptest! {
                 prop_assert!(generation > last);
                 last = generation;
                 prop_assert_eq!(members.len() as u32, pods);
-                for (heard, state) in members.values() {
-                    prop_assert!(now.saturating_sub(*heard) <= LOST_AFTER && !matches!(state, State::Running(_)));
+                for (last_heartbeat, state) in members.values() {
+                    prop_assert!(now.saturating_sub(*last_heartbeat) <= LOST_AFTER && !matches!(state, State::Running(_)));
                 }
             }
         }
