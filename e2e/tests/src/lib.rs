@@ -180,14 +180,16 @@ impl Namespace {
         serde_json::from_str(&kubectl(&["get", "--raw", &path], "").ok()?).ok()
     }
 
-    /// Waits until a condition of a job is true; returns the job.
+    /// Waits until a condition of a job is true; returns the job. A finished job has no other conditions any more.
     pub fn wait_for_condition(&self, job: &str, condition: &str, seconds: u64) -> Value {
         wait_until(&format!("condition {condition} of {job}"), seconds, || {
             let object = self.get("datjob", job).ok_or("the job does not exist")?;
-            match job::condition(&object, condition) {
-                Some(found) if found["status"] == "True" => Ok(object),
-                _ => Err(format!("the status is {}", object["status"])),
+            let is_true = |kind| job::condition(&object, kind).is_some_and(|found| found["status"] == "True");
+            if is_true(condition) {
+                return Ok(object);
             }
+            assert!(!is_true("Finished"), "{job} finished without {condition}: {}", object["status"]);
+            Err(format!("the status is {}", object["status"]))
         })
     }
 

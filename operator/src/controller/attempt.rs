@@ -93,7 +93,7 @@ mod tests {
                     uid: "set".into(),
                     attempt,
                     replicas,
-                    created: 0,
+                    created: Some(0),
                     ready: 0,
                 })
             }),

@@ -30,7 +30,8 @@ pub(super) async fn find_warning(
     pods: &[Arc<Pod>],
 ) -> Result<Option<WarningEvent>, CallError> {
     let now = Timestamp::now();
-    let is_missing = set.created < set.replicas && (pods.len() as i32) < set.replicas;
+    // A list reads all events of the namespace. It says nothing while the controller of StatefulSets is behind.
+    let is_missing = set.lacks_pods() && (pods.len() as i32) < set.replicas;
     let missing_for = missing_for(context, identity, is_missing);
     let stuck = pods.iter().find(|pod| is_stuck_creating(pod, now));
     let (uid, object, reasons) = match stuck {
@@ -39,7 +40,6 @@ pub(super) async fn find_warning(
             pod.name_any(),
             &["FailedMount", "FailedAttachVolume", "FailedCreatePodSandBox"][..],
         ),
-        // The controller of StatefulSets has run and could not create all pods.
         None if missing_for.is_some_and(|missing| missing >= MISSING_DELAY) => {
             (set.uid.clone(), identity.name.clone(), &["FailedCreate"][..])
         }

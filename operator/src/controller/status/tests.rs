@@ -146,7 +146,7 @@ fn observation(attempt: u32, pods: Vec<Pod>, report: ReportState) -> Observation
             uid: "set".into(),
             attempt,
             replicas: 2,
-            created: pods.len() as i32,
+            created: Some(pods.len() as i32),
             ready: pods.len() as i32,
         })),
         pods: pods.into_iter().map(Arc::new).collect(),

@@ -41,8 +41,8 @@ pub struct StatefulSetState {
     pub attempt: u32,
     /// Desired number of pods.
     pub replicas: i32,
-    /// Number of pods that its controller has created.
-    pub created: i32,
+    /// Number of pods that its controller has created; `None` until it has seen this version.
+    pub created: Option<i32>,
     /// Number of ready pods.
     pub ready: i32,
 }
@@ -68,16 +68,25 @@ pub fn child(metadata: &ObjectMeta) -> ChildState {
     }
 }
 
+impl StatefulSetState {
+    /// Whether its controller tried to create all pods and could not.
+    pub fn lacks_pods(&self) -> bool {
+        self.created.is_some_and(|created| created < self.replicas)
+    }
+}
+
 /// Keeps the numbers of a StatefulSet.
 pub fn stateful_set(set: &StatefulSet) -> StatefulSetState {
     let status = set.status.as_ref();
+    // The API server sets a status without an observed generation before the controller runs.
+    let observed = status.filter(|status| status.observed_generation >= set.metadata.generation);
     let annotation = set.annotations().get(contract::ANNOTATION_ATTEMPT);
     StatefulSetState {
         owner: Owner::of(&set.metadata),
         uid: set.uid().unwrap_or_default(),
         attempt: annotation.and_then(|attempt| attempt.parse().ok()).unwrap_or_default(),
         replicas: set.spec.as_ref().and_then(|spec| spec.replicas).unwrap_or_default(),
-        created: status.map_or(0, |status| status.replicas),
+        created: observed.map(|status| status.replicas),
         ready: status.and_then(|status| status.ready_replicas).unwrap_or_default(),
     }
 }
@@ -152,6 +161,20 @@ mod tests {
             ("job", "uid", "job-0")
         );
         assert_eq!(entry(pod(json!({contract::LABEL_JOB_NAME: "job"})), |_| ()), None);
+    }
+
+    #[test]
+    fn pods_are_lacking_only_after_the_controller_of_stateful_sets_has_run() {
+        let lacks_pods = |status: serde_json::Value| {
+            let set = json!({"metadata": {"generation": 2}, "spec": {
+                "replicas": 2, "serviceName": "s", "selector": {}, "template": {}
+            }, "status": status});
+            stateful_set(&serde_json::from_value(set).unwrap()).lacks_pods()
+        };
+        assert!(!lacks_pods(json!({"replicas": 0})));
+        assert!(!lacks_pods(json!({"replicas": 0, "observedGeneration": 1})));
+        assert!(lacks_pods(json!({"replicas": 1, "observedGeneration": 2})));
+        assert!(!lacks_pods(json!({"replicas": 2, "observedGeneration": 2})));
     }
 
     #[test]
