@@ -15,7 +15,7 @@ use crate::{
     cluster::{Cluster, client},
     create::{CREATORS, clients},
     installation::{create_namespace, install_operator},
-    job::NAMESPACE,
+    job::namespaces,
     operator::OperatorProgram,
 };
 
@@ -53,13 +53,21 @@ impl Bench {
         clients(&self.cluster.kubeconfig(), CREATORS).await
     }
 
-    /// Starts a new cluster with the namespace of the jobs. Returns the time it took.
-    pub async fn new_cluster(&self) -> anyhow::Result<Duration> {
+    /// Starts a new cluster with the namespaces of this number of jobs. Returns the time it took.
+    pub async fn new_cluster(&self, jobs: usize) -> anyhow::Result<Duration> {
         let start = Instant::now();
         fs::create_dir_all(&self.work).with_context(|| format!("cannot create {}", self.work.display()))?;
         self.cluster.restart().await?;
-        create_namespace(&self.cluster, NAMESPACE).await?;
+        self.create_namespaces(jobs).await?;
         Ok(start.elapsed())
+    }
+
+    /// Creates the namespaces of this number of jobs.
+    pub async fn create_namespaces(&self, jobs: usize) -> anyhow::Result<()> {
+        for (namespace, _) in namespaces(jobs) {
+            create_namespace(&self.cluster, &namespace).await?;
+        }
+        Ok(())
     }
 
     /// Installs the operator's definition and permissions. Returns how to start it.

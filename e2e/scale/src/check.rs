@@ -13,8 +13,7 @@ use crate::{
     bench::{Bench, progress},
     cli,
     cluster::{CONTROLLER_NAMESPACE, Cluster},
-    installation::create_namespace,
-    job::{NAMESPACE, Placement, REPLICAS, manifest, name},
+    job::{Placement, REPLICAS, indexed, namespaces},
     measure::create_and_wait,
     operator::{Operator, START_TIMEOUT},
     process::Usage,
@@ -36,9 +35,9 @@ pub async fn run(options: cli::Check) -> anyhow::Result<()> {
         operator = Some(started);
     }
     wait_for_operator(&bench).await?;
-    create_namespace(&bench.cluster, NAMESPACE).await?;
+    bench.create_namespaces(options.jobs as usize).await?;
     let counted = count_calls(&bench, operator.as_mut(), options.jobs as usize).await;
-    delete_namespace(&bench, options.jobs as usize).await?;
+    delete_namespaces(&bench, options.jobs as usize).await?;
     if let Some(operator) = operator {
         operator.stop().await?;
     }
@@ -102,8 +101,8 @@ async fn count_calls(
     let creation = create_and_wait(
         bench,
         jobs,
-        |client| Api::<DatJob>::namespaced(client, NAMESPACE),
-        |index| manifest(&name(index), REPLICAS, Placement::Nowhere),
+        Api::<DatJob>::namespaced,
+        |index| indexed(index, REPLICAS, Placement::Nowhere),
         &mut sample,
     )
     .await?;
@@ -117,16 +116,21 @@ async fn count_calls(
     Ok((bench.count(created)?, bench.count(idle)?))
 }
 
-async fn delete_namespace(bench: &Bench, jobs: usize) -> anyhow::Result<()> {
+async fn delete_namespaces(bench: &Bench, jobs: usize) -> anyhow::Result<()> {
     let api: Api<Namespace> = Api::all(bench.administrator().await?);
-    let failed = || format!("cannot delete namespace {NAMESPACE}");
-    api.delete(NAMESPACE, &DeleteParams::default()).await.with_context(failed)?;
-    let what = format!("the deletion of namespace {NAMESPACE}");
-    wait_until(&what, deadline(120, jobs, 0.5), Duration::from_secs(1), async || {
-        let found = api.get_opt(NAMESPACE).await.with_context(failed)?;
-        Ok(found.map_or(Seen::Done(()), |_| Seen::Waiting("it exists".to_owned())))
-    })
-    .await
+    for (name, _) in namespaces(jobs) {
+        let failed = || format!("cannot delete namespace {name}");
+        api.delete(&name, &DeleteParams::default()).await.with_context(failed)?;
+    }
+    for (name, _) in namespaces(jobs) {
+        let what = format!("the deletion of namespace {name}");
+        wait_until(&what, deadline(120, jobs, 0.5), Duration::from_secs(1), async || {
+            let found = api.get_opt(&name).await.with_context(|| format!("cannot read namespace {name}"))?;
+            Ok(found.map_or(Seen::Done(()), |_| Seen::Waiting("it exists".to_owned())))
+        })
+        .await?;
+    }
+    Ok(())
 }
 
 fn list(calls: &Calls) -> String {

@@ -48,11 +48,11 @@ pub fn first_status(job: &DatJob, now: Timestamp) -> Value {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::job::{Placement, manifest};
+    use crate::job::{Placement, indexed};
 
     #[test]
     fn a_new_job_has_five_children_and_a_status() {
-        let mut job = manifest("job-1", 2, Placement::Nowhere).unwrap();
+        let mut job = indexed(1, 2, Placement::Nowhere).unwrap();
         job.metadata.uid = Some("uid".into());
         job.metadata.resource_version = Some("7".into());
         let children = children(&job).unwrap();

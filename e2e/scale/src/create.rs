@@ -43,11 +43,11 @@ pub async fn clients(kubeconfig: &Path, count: usize) -> anyhow::Result<Vec<Clie
     try_join_all((0..count).map(|_| client(kubeconfig))).await
 }
 
-/// Creates `count` objects with one task per client.
+/// Creates `count` objects with one task per client. `api` is that of an object's namespace.
 pub async fn create_all<K>(
     clients: &[Client],
     count: usize,
-    api: impl Fn(Client) -> Api<K>,
+    api: impl Fn(Client, &str) -> Api<K>,
     object: impl Fn(usize) -> anyhow::Result<K>,
 ) -> anyhow::Result<Created<K>>
 where
@@ -56,8 +56,7 @@ where
     let next = AtomicUsize::new(0);
     let start = Instant::now();
     let workers = clients.iter().map(|client| {
-        let api = api(client.clone());
-        let (next, object) = (&next, &object);
+        let (next, object, api) = (&next, &object, &api);
         async move {
             let mut created = Vec::new();
             loop {
@@ -67,7 +66,7 @@ where
                 }
                 let object = object(index)?;
                 let name = object.name_any();
-                let stored = api
+                let stored = api(client.clone(), &object.namespace().unwrap_or_default())
                     .create(&PostParams::default(), &object)
                     .await
                     .with_context(|| format!("cannot create {name}, object {index} of {count}"))?;

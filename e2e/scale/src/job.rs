@@ -5,8 +5,9 @@ use datjob_api::datjob::{DatJob, DatJobSpec};
 use kube::{Resource as _, core::ObjectMeta};
 use serde_json::json;
 
-/// Namespace of the jobs.
-pub const NAMESPACE: &str = "datjob-scale";
+/// Number of jobs in a namespace, like those of a team. For each change of a pod, controllers of Kubernetes read all
+/// PodDisruptionBudgets and Services of its namespace: with thousands in one, they would take most of the processor.
+pub const JOBS_PER_NAMESPACE: usize = 100;
 /// Pods per job whose pods run nowhere.
 pub const REPLICAS: u32 = 2;
 /// Label of the simulated node.
@@ -28,8 +29,25 @@ pub fn name(index: usize) -> String {
     format!("job-{index}")
 }
 
+/// Namespace of the job with this index.
+pub fn namespace(index: usize) -> String {
+    format!("datjob-scale-{}", index / JOBS_PER_NAMESPACE)
+}
+
+/// The namespaces of this number of jobs, each with its number of jobs.
+pub fn namespaces(jobs: usize) -> impl Iterator<Item = (String, usize)> {
+    (0..jobs)
+        .step_by(JOBS_PER_NAMESPACE)
+        .map(move |first| (namespace(first), JOBS_PER_NAMESPACE.min(jobs - first)))
+}
+
+/// The job with this index.
+pub fn indexed(index: usize, replicas: u32, placement: Placement) -> anyhow::Result<DatJob> {
+    manifest(&name(index), &namespace(index), replicas, placement)
+}
+
 /// A job with a typical manifest.
-pub fn manifest(name: &str, replicas: u32, placement: Placement) -> anyhow::Result<DatJob> {
+pub fn manifest(name: &str, namespace: &str, replicas: u32, placement: Placement) -> anyhow::Result<DatJob> {
     let selector = match placement {
         Placement::Nowhere => json!({"datjob.io/none": "none"}),
         Placement::Simulated => json!({SIMULATED_LABEL: "true"}),
@@ -60,7 +78,7 @@ pub fn manifest(name: &str, replicas: u32, placement: Placement) -> anyhow::Resu
     let mut job = DatJob::new(name, spec);
     *job.meta_mut() = ObjectMeta {
         name: Some(name.to_owned()),
-        namespace: Some(NAMESPACE.to_owned()),
+        namespace: Some(namespace.to_owned()),
         ..ObjectMeta::default()
     };
     Ok(job)
@@ -72,8 +90,17 @@ mod tests {
 
     #[test]
     fn the_manifest_matches_the_types() {
-        let job = manifest("job-1", 2, Placement::Nowhere).unwrap();
+        let job = indexed(1, 2, Placement::Nowhere).unwrap();
         assert_eq!(job.spec.pod.node_selector["datjob.io/none"], "none");
-        assert_eq!(manifest("job-1", 1, Placement::Simulated).unwrap().spec.replicas, 1);
+        assert_eq!(indexed(1, 1, Placement::Simulated).unwrap().spec.replicas, 1);
+    }
+
+    #[test]
+    fn every_namespace_has_its_jobs() {
+        let found: Vec<_> = namespaces(250).collect();
+        let expected = [("datjob-scale-0", 100), ("datjob-scale-1", 100), ("datjob-scale-2", 50)];
+        assert_eq!(found, expected.map(|(name, jobs)| (name.to_owned(), jobs)));
+        assert_eq!(indexed(249, 1, Placement::Nowhere).unwrap().metadata.namespace, Some(found[2].0.clone()));
+        assert_eq!(namespaces(100).count(), 1);
     }
 }

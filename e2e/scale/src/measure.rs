@@ -16,7 +16,6 @@ use crate::{
     bench::{Bench, Span, progress},
     create::create_all,
     figures::{Creation, Interval, seconds},
-    job::NAMESPACE,
     observe::watch_appearance,
     operator::Operator,
     process::Usage,
@@ -50,7 +49,7 @@ impl UncountedCreation {
 pub async fn create_and_wait<K>(
     bench: &Bench,
     count: usize,
-    api: impl Fn(Client) -> Api<K>,
+    api: impl Fn(Client, &str) -> Api<K>,
     object: impl Fn(usize) -> anyhow::Result<K>,
     mut sample: impl FnMut() -> anyhow::Result<Usage>,
 ) -> anyhow::Result<UncountedCreation>
@@ -58,7 +57,7 @@ where
     K: Resource + Clone + Debug + Serialize + DeserializeOwned,
 {
     let creators = bench.creators().await?;
-    let sets: Api<PartialObjectMeta<StatefulSet>> = Api::namespaced(bench.administrator().await?, NAMESPACE);
+    let sets: Api<PartialObjectMeta<StatefulSet>> = Api::all(bench.administrator().await?);
     let (seen, _watch) = watch_appearance(sets);
     // The watch must be established.
     sleep(Duration::from_secs(1)).await;

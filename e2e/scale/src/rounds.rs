@@ -18,7 +18,8 @@ pub mod takeover;
 /// Runs a round. A failure is part of the result, so that the other rounds run.
 pub async fn run(bench: &Bench, subject: Subject, objects: usize) -> Round {
     let start = Instant::now();
-    let (cluster_seconds, figures) = match bench.new_cluster().await {
+    let jobs = if subject == Subject::ForeignPods { 0 } else { objects };
+    let (cluster_seconds, figures) = match bench.new_cluster(jobs).await {
         Ok(duration) => (seconds(duration), measure(bench, subject, objects).await),
         Err(error) => (0.0, Err(error)),
     };

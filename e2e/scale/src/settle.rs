@@ -9,7 +9,7 @@ use kube::{Api, Client, ResourceExt as _, runtime::watcher};
 use crate::{
     bench::count_pods,
     figures::seconds,
-    job::{NAMESPACE, REPLICAS},
+    job::{REPLICAS, namespaces},
     observe::{Change, States, watch},
     wait::{Seen, deadline, wait_until},
 };
@@ -37,18 +37,22 @@ pub async fn wait_until_settled(
     start: Instant,
     mut check: impl FnMut() -> anyhow::Result<()>,
 ) -> anyhow::Result<SettledTimes> {
-    let expected = jobs * REPLICAS as usize;
     let interval = Duration::from_millis(500);
-    wait_until(&format!("{expected} pods"), deadline(120, jobs, 0.2), interval, async || {
-        check()?;
-        let pods = count_pods(&client, NAMESPACE).await?;
-        Ok(if pods >= expected { Seen::Done(()) } else { Seen::Waiting(format!("{pods} pods")) })
-    })
-    .await?;
+    // One namespace after the other, so that few requests are necessary.
+    for (namespace, jobs_of_namespace) in namespaces(jobs) {
+        let expected = jobs_of_namespace * REPLICAS as usize;
+        let what = format!("{expected} pods in namespace {namespace}");
+        wait_until(&what, deadline(120, jobs, 0.2), interval, async || {
+            check()?;
+            let pods = count_pods(&client, &namespace).await?;
+            Ok(if pods >= expected { Seen::Done(()) } else { Seen::Waiting(format!("{pods} pods")) })
+        })
+        .await?;
+    }
     let pods = seconds(start.elapsed());
     let states = States::default();
     let record = states.clone();
-    let api = Api::<DatJob>::namespaced(client, NAMESPACE);
+    let api = Api::<DatJob>::all(client);
     let _watch = watch(api, watcher::Config::default(), move |change| {
         if let Change::Applied(job) = change {
             let ready = job.status.as_ref().and_then(|status| conditions::find(status, READY));

@@ -24,7 +24,7 @@ use crate::{
     children::{children, first_status},
     create::{clients, create_all},
     figures::{BareClient, seconds},
-    job::{NAMESPACE, Placement, manifest, name},
+    job::{Placement, REPLICAS, indexed},
     statistics::per_second,
     wait::deadline,
 };
@@ -37,12 +37,9 @@ pub async fn run(bench: &Bench, jobs: usize) -> anyhow::Result<BareClient> {
     let program = bench.install_operator().await?;
     let creators = bench.creators().await?;
     let cpu_start = bench.cluster.server_cpu_seconds()?;
-    let created = create_all(
-        &creators,
-        jobs,
-        |client| Api::<DatJob>::namespaced(client, NAMESPACE),
-        |index| manifest(&name(index), 2, Placement::Nowhere),
-    )
+    let created = create_all(&creators, jobs, Api::<DatJob>::namespaced, |index| {
+        indexed(index, REPLICAS, Placement::Nowhere)
+    })
     .await?;
     let cpu_created = bench.cluster.server_cpu_seconds()?;
     progress(&format!("{jobs} DatJobs created in {:.1} s", seconds(created.duration)));
@@ -95,7 +92,7 @@ async fn write_job(client: &Client, job: &DatJob) -> anyhow::Result<()> {
     }
     let set = children.stateful_set.context("the operator builds no StatefulSet for a new job")?;
     create(client, set.as_ref()).await?;
-    let api = Api::<DatJob>::namespaced(client.clone(), NAMESPACE);
+    let api = Api::<DatJob>::namespaced(client.clone(), &job.namespace().unwrap_or_default());
     let params = PatchParams::apply(FIELD_MANAGER).force();
     let body = Patch::Apply(first_status(job, Timestamp::now()));
     api.patch_status(&job.name_any(), &params, &body)
@@ -112,7 +109,7 @@ where
         + Serialize
         + DeserializeOwned,
 {
-    Api::<K>::namespaced(client.clone(), NAMESPACE)
+    Api::<K>::namespaced(client.clone(), &object.namespace().unwrap_or_default())
         .create(&PostParams::default(), object)
         .await
         .map(drop)

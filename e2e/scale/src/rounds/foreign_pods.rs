@@ -27,12 +27,9 @@ pub async fn run(bench: &Bench, count: usize) -> anyhow::Result<ForeignPods> {
     let program = bench.install_operator().await?;
     create_namespace(&bench.cluster, FOREIGN).await?;
     let without = start_and_measure(&program, "operator-1").await?;
-    let created = create_all(
-        &bench.creators().await?,
-        count,
-        |client| Api::<Pod>::namespaced(client, FOREIGN),
-        |index| pod(&format!("pod-{index}")),
-    )
+    let created = create_all(&bench.creators().await?, count, Api::<Pod>::namespaced, |index| {
+        pod(&format!("pod-{index}"))
+    })
     .await?;
     progress(&format!("{count} pods created in {:.1} s", seconds(created.duration)));
     let with = start_and_measure(&program, "operator-2").await?;
@@ -51,7 +48,7 @@ async fn start_and_measure(program: &OperatorProgram, identity: &str) -> anyhow:
 /// A pod that no scheduler binds.
 fn pod(name: &str) -> anyhow::Result<Pod> {
     serde_json::from_value(json!({
-        "metadata": {"name": name, "labels": {"app": "foreign", "app.kubernetes.io/name": "foreign"}},
+        "metadata": {"name": name, "namespace": FOREIGN, "labels": {"app": "foreign", "app.kubernetes.io/name": "foreign"}},
         "spec": {
             "schedulerName": "none",
             "containers": [{

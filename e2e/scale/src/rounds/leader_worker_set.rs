@@ -14,7 +14,7 @@ use crate::{
     bench::Bench,
     figures::Creation,
     installation::install_other,
-    job::{NAMESPACE, name},
+    job::{name, namespace},
     measure::create_and_wait,
     process::Process,
     wait::{Seen, wait_until},
@@ -58,8 +58,8 @@ pub async fn run(bench: &Bench, count: usize) -> anyhow::Result<Creation> {
     let creation = create_and_wait(
         bench,
         count,
-        |client| Api::<DynamicObject>::namespaced_with(client, NAMESPACE, &resource),
-        |index| Ok(DynamicObject::new(&name(index), &resource).data(spec())),
+        |client, namespace| Api::<DynamicObject>::namespaced_with(client, namespace, &resource),
+        |index| Ok(DynamicObject::new(&name(index), &resource).within(&namespace(index)).data(spec())),
         || process.sample(),
     )
     .await?;

@@ -9,7 +9,7 @@ use super::takeover;
 use crate::{
     bench::{Bench, progress},
     figures::{ColdStart, OperatorFigures, Settled, seconds},
-    job::{NAMESPACE, Placement, REPLICAS, manifest, name},
+    job::{Placement, REPLICAS, indexed},
     measure::{UncountedInterval, create_and_wait, observe_interval, observe_since},
     operator::{Operator, OperatorProgram, START_TIMEOUT},
     process::Usage,
@@ -24,8 +24,8 @@ pub async fn run(bench: &Bench, jobs: usize) -> anyhow::Result<OperatorFigures> 
     let creation = create_and_wait(
         bench,
         jobs,
-        |client| Api::<DatJob>::namespaced(client, NAMESPACE),
-        |index| manifest(&name(index), REPLICAS, Placement::Nowhere),
+        Api::<DatJob>::namespaced,
+        |index| indexed(index, REPLICAS, Placement::Nowhere),
         || operator.sample(),
     )
     .await?;

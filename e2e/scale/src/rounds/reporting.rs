@@ -14,7 +14,7 @@ use crate::{
     bench::{Bench, progress},
     create::create_all,
     figures::{Reporting, Restarts, seconds},
-    job::{NAMESPACE, Placement, manifest, name},
+    job::{Placement, indexed},
     measure::observe_interval,
     namespace::Namespace,
     observe::{Change, FirstSeen, States, Watch, watch},
@@ -42,7 +42,7 @@ pub async fn run(bench: &Bench, jobs: usize) -> anyhow::Result<Reporting> {
     let namespace = Namespace::create(bench.cluster.api_server()?).await?;
     let mut program = bench.install_operator().await?;
     program.namespace = Some(namespace.clone());
-    node::create_claim(&client).await?;
+    node::create_claims(&client, jobs).await?;
     let _heartbeat = node::register(&client, jobs + 100).await?;
     let pods = Pods::default();
     let _server = server::start(&namespace, pods.clone())?;
@@ -79,24 +79,15 @@ async fn create_running_jobs(
 ) -> anyhow::Result<f64> {
     let states = States::default();
     let record = states.clone();
-    let _watch = watch(
-        Api::<DatJob>::namespaced(client.clone(), NAMESPACE),
-        watcher::Config::default(),
-        move |change| {
-            if let Change::Applied(job) = change {
-                record.record(
-                    &job.name_any(),
-                    job.status.as_ref().is_some_and(|status| status.state == "Running"),
-                );
-            }
-        },
-    );
-    let created = create_all(
-        &bench.creators().await?,
-        jobs,
-        |client| Api::<DatJob>::namespaced(client, NAMESPACE),
-        |index| manifest(&name(index), 1, Placement::Simulated),
-    )
+    let _watch = watch(Api::<DatJob>::all(client.clone()), watcher::Config::default(), move |change| {
+        if let Change::Applied(job) = change {
+            record
+                .record(&job.name_any(), job.status.as_ref().is_some_and(|status| status.state == "Running"));
+        }
+    });
+    let created = create_all(&bench.creators().await?, jobs, Api::<DatJob>::namespaced, |index| {
+        indexed(index, 1, Placement::Simulated)
+    })
     .await?;
     let what = format!("state Running of {jobs} jobs");
     wait_until(&what, deadline(120, jobs, 0.5), Duration::from_millis(200), async || {
@@ -118,7 +109,7 @@ struct Observed {
 fn observe_restarts(client: &Client) -> Observed {
     let (restarting, counted) = (FirstSeen::default(), FirstSeen::default());
     let (record_restarting, record_counted) = (restarting.clone(), counted.clone());
-    let api = Api::<DatJob>::namespaced(client.clone(), NAMESPACE);
+    let api = Api::<DatJob>::all(client.clone());
     let watch = watch(api, watcher::Config::default(), move |change| {
         let Change::Applied(job) = change else { return };
         let Some(status) = &job.status else { return };
@@ -172,7 +163,7 @@ async fn fail_pods(
 /// Number of jobs whose restarts differ from their pod's failures.
 async fn wrong_counts(client: &Client, failed: &[SimulatedPod]) -> anyhow::Result<usize> {
     let expected: HashMap<&str, u32> = failed.iter().map(|pod| (pod.job.as_str(), 1)).collect();
-    let api = Api::<DatJob>::namespaced(client.clone(), NAMESPACE);
+    let api = Api::<DatJob>::all(client.clone());
     let jobs = api.list(&ListParams::default()).await.context("cannot list DatJobs")?;
     let is_wrong = |job: &&DatJob| {
         let counted = job.status.as_ref().map_or(0, |status| status.restarts.total);

@@ -13,7 +13,7 @@ use crate::{
     cluster::CONTROLLER_NAMESPACE,
     figures::{Takeover, seconds},
     installation::OPERATOR,
-    job::{NAMESPACE, Placement, REPLICAS, manifest},
+    job::{Placement, REPLICAS, manifest, namespace},
     operator::{Operator, OperatorProgram, START_TIMEOUT},
     wait::{Seen, deadline, wait_until},
 };
@@ -63,9 +63,10 @@ async fn measure(
     jobs: usize,
 ) -> anyhow::Result<Takeover> {
     let client = bench.administrator().await?;
-    let api = Api::<DatJob>::namespaced(client.clone(), NAMESPACE);
+    let namespace = namespace(0);
+    let api = Api::<DatJob>::namespaced(client.clone(), &namespace);
     let leases = Api::<Lease>::namespaced(client, CONTROLLER_NAMESPACE);
-    let manifest = manifest(job, REPLICAS, Placement::Nowhere)?;
+    let manifest = manifest(job, &namespace, REPLICAS, Placement::Nowhere)?;
     api.create(&PostParams::default(), &manifest)
         .await
         .with_context(|| format!("cannot create DatJob {job}"))?;

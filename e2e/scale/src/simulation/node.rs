@@ -20,7 +20,7 @@ use serde_json::json;
 use tokio::{task::JoinHandle, time::sleep};
 
 use crate::{
-    job::{CLAIM, NAMESPACE, SIMULATED_LABEL},
+    job::{CLAIM, SIMULATED_LABEL, namespaces},
     wait::{Seen, wait_until},
 };
 
@@ -118,22 +118,29 @@ async fn renew(leases: Api<Lease>) {
     }
 }
 
-/// Creates the claim for checkpoints and a volume that any node can mount. Nothing mounts it.
-pub async fn create_claim(client: &Client) -> anyhow::Result<()> {
+/// Creates the claim for checkpoints in each namespace, and a volume for it that any node can mount. Nothing mounts it.
+pub async fn create_claims(client: &Client, jobs: usize) -> anyhow::Result<()> {
+    for (namespace, _) in namespaces(jobs) {
+        create_claim(client, &namespace).await?;
+    }
+    Ok(())
+}
+
+async fn create_claim(client: &Client, namespace: &str) -> anyhow::Result<()> {
     let volume: PersistentVolume = serde_json::from_value(json!({
-        "metadata": {"name": CLAIM},
+        "metadata": {"name": namespace},
         "spec": {
             "capacity": {"storage": "1Gi"}, "accessModes": ["ReadWriteMany"], "storageClassName": "",
             "persistentVolumeReclaimPolicy": "Retain",
             "nfs": {"server": "nfs.example", "path": "/"},
-            "claimRef": {"namespace": NAMESPACE, "name": CLAIM}
+            "claimRef": {"namespace": namespace, "name": CLAIM}
         }
     }))
     .context("invalid PersistentVolume")?;
     let claim: PersistentVolumeClaim = serde_json::from_value(json!({
         "metadata": {"name": CLAIM},
         "spec": {
-            "accessModes": ["ReadWriteMany"], "storageClassName": "", "volumeName": CLAIM,
+            "accessModes": ["ReadWriteMany"], "storageClassName": "", "volumeName": namespace,
             "resources": {"requests": {"storage": "1Gi"}}
         }
     }))
@@ -143,7 +150,7 @@ pub async fn create_claim(client: &Client) -> anyhow::Result<()> {
         .create(&params, &volume)
         .await
         .context("cannot create the volume")?;
-    let claims: Api<PersistentVolumeClaim> = Api::namespaced(client.clone(), NAMESPACE);
+    let claims: Api<PersistentVolumeClaim> = Api::namespaced(client.clone(), namespace);
     claims.create(&params, &claim).await.context("cannot create the claim")?;
     wait_until("the claim to be bound", Duration::from_mins(1), Duration::from_millis(200), async || {
         let claim = claims.get(CLAIM).await.context("cannot read the claim")?;
