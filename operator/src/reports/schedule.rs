@@ -14,6 +14,8 @@ use crate::controller::identity::Identity;
 
 /// Interval while a job changes, and after the first failed read.
 pub const MIN_INTERVAL: Duration = Duration::from_secs(5);
+/// Shortest pause between two reads of a job whose pods change.
+const MIN_PAUSE: Duration = Duration::from_secs(1);
 /// Interval while only the progress of a job changes.
 const MAX_INTERVAL: Duration = Duration::from_secs(30);
 /// Longest interval between failed reads.
@@ -37,11 +39,13 @@ pub struct Target {
     pub attempt: u32,
     /// Whether the pod is ready. A pod that is not may not serve yet.
     pub ready: bool,
+    /// Hash of the states of the job's pods. When it changes, a world has often ended or formed.
+    pub pods: u64,
 }
 
 impl Target {
     fn is_same_pod(&self, other: &Self) -> bool {
-        Self { ready: other.ready, ..self.clone() } == *other
+        Self { ready: other.ready, pods: other.pods, ..self.clone() } == *other
     }
 }
 
@@ -72,6 +76,8 @@ struct Entry {
     state: ReportState,
     /// When something other than the progress changed.
     changed: Instant,
+    /// When the last read ended.
+    read: Option<Instant>,
     /// When the last report was received.
     received: Option<Instant>,
     /// Number of consecutive failed reads.
@@ -92,24 +98,33 @@ pub struct Schedule {
 }
 
 impl Schedule {
-    /// Sets the pod that serves the report of a job. Its first read is due at once.
+    /// Sets the pod that serves the report of a job. Its first read is due at once, and the next one soon when pods of the job
+    /// change.
     pub fn set_target(&mut self, job: &Identity, target: Target, now: Instant) {
         if let Some(entry) = self.entries.get_mut(job)
             && entry.target.is_same_pod(&target)
         {
-            let becomes_ready = target.ready && !entry.target.ready;
-            entry.target.ready = target.ready;
-            if becomes_ready && let Some(due) = entry.due.take() {
+            let before = std::mem::replace(&mut entry.target, target);
+            if entry.target == before {
+                return;
+            }
+            entry.changed = now;
+            if entry.target.ready && !before.ready {
                 entry.silent = 0;
-                entry.due = Some(now);
+            }
+            // During a read there is no due time; after it, the next one is due soon, because something has changed.
+            if let Some(due) = entry.due {
+                let soonest = entry.read.map_or(now, |read| now.max(read + MIN_PAUSE));
+                entry.due = Some(due.min(soonest));
                 self.due.remove(&(due, job.clone()));
-                self.due.insert((now, job.clone()));
+                self.due.insert((due.min(soonest), job.clone()));
             }
             return;
         }
         self.remove(job);
         let state = ReportState::Pending;
-        let entry = Entry { target, state, changed: now, received: None, silent: 0, due: Some(now) };
+        let entry =
+            Entry { target, state, changed: now, read: None, received: None, silent: 0, due: Some(now) };
         self.entries.insert(job.clone(), entry);
         self.due.insert((now, job.clone()));
     }
@@ -172,6 +187,7 @@ impl Schedule {
             // A read of an earlier pod.
             return false;
         }
+        entry.read = Some(now);
         let state = match result {
             Ok(report) => {
                 entry.received = Some(now);

@@ -1,6 +1,10 @@
 //! The pods of a job and their states.
 
-use std::{net::IpAddr, sync::Arc};
+use std::{
+    hash::{DefaultHasher, Hash as _, Hasher as _},
+    net::IpAddr,
+    sync::Arc,
+};
 
 use datjob_api::contract;
 use k8s_openapi::api::core::v1::{ContainerStatus, Pod};
@@ -61,6 +65,15 @@ pub fn is_running(pod: &Pod) -> bool {
 /// Number of pods whose trainer runs.
 pub fn count_running(pods: &[Arc<Pod>]) -> usize {
     pods.iter().filter(|pod| is_running(pod)).count()
+}
+
+/// A hash of what changes when a pod of a job fails, is replaced or becomes ready.
+pub(super) fn hash_states(pods: &[Arc<Pod>]) -> u64 {
+    let mut hasher = DefaultHasher::new();
+    for pod in pods {
+        (pod.uid(), is_ready(pod), trainer(pod).map(|trainer| trainer.restart_count)).hash(&mut hasher);
+    }
+    hasher.finish()
 }
 
 /// The name of a pod, and its node if it has one: `job-1 on node node-7`.

@@ -13,6 +13,7 @@ fn target(pod_uid: &str) -> Target {
         address: [10, 0, 0, 1].into(),
         attempt: 1,
         ready: true,
+        pods: 0,
     }
 }
 
@@ -117,6 +118,28 @@ fn a_silent_pod_is_read_more_and_more_rarely() {
     let pause = Duration::from_secs(5);
     assert_eq!(read(&mut schedule, Err("refused".into()), now + pause).1, 10);
     assert_eq!(failures(&schedule), 3);
+}
+
+#[test]
+fn a_job_whose_pods_change_is_read_at_once() {
+    let (mut schedule, start) = (Schedule::default(), Instant::now());
+    let at = |seconds| start + Duration::from_secs(seconds);
+    let job = job("a", "x");
+    let with_pods = |pods| Target { pods, ..target("pod") };
+    schedule.set_target(&job, with_pods(1), start);
+    read(&mut schedule, Ok(report(1, 9_999)), at(0));
+    assert_eq!(read(&mut schedule, Ok(report(2, 9_999)), at(600)), (true, 30));
+    schedule.set_target(&job, with_pods(1), at(610));
+    assert_eq!(schedule.next_due(), Some(at(630)), "nothing has changed");
+    schedule.set_target(&job, with_pods(2), at(610));
+    assert_eq!(
+        read(&mut schedule, Ok(report(3, 9_999)), at(610)),
+        (true, 5),
+        "and again soon: worlds end later than pods"
+    );
+    // Thousands of pods that start one after the other cause a read a second.
+    schedule.set_target(&job, with_pods(3), at(610));
+    assert_eq!(schedule.next_due(), Some(at(611)));
 }
 
 #[test]
