@@ -5,7 +5,6 @@
 mod completion;
 mod data;
 mod installations;
-mod interruptions;
 mod lifecycle;
 mod recovery;
 mod refusal;
