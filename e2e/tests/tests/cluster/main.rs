@@ -5,6 +5,7 @@
 mod completion;
 mod data;
 mod installations;
+mod interruptions;
 mod lifecycle;
 mod recovery;
 mod refusal;
