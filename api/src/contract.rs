@@ -26,6 +26,13 @@ pub const ENV_LOG: &str = "DATJOB_LOG";
 /// Reserved prefix of environment variables: `pod.env` may only set [`ENV_LOG`].
 pub const ENV_PREFIX: &str = "DATJOB_";
 
+/// Domains whose label keys are reserved for the operator and Kubernetes, also below subdomains. The first one is the
+/// operator's: its annotation keys are reserved, too.
+pub const RESERVED_DOMAINS: [&str; 4] =
+    ["datjob.io", "app.kubernetes.io", "apps.kubernetes.io", "statefulset.kubernetes.io"];
+/// A reserved label without a domain.
+pub const RESERVED_LABEL: &str = "controller-revision-hash";
+
 /// Credentials of an object store, and their keys in the Secret `data.source.objectStore.secretName`.
 pub const ENV_AWS: [&str; 2] = ["AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"];
 

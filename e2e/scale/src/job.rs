@@ -5,8 +5,8 @@ use datjob_api::datjob::{DatJob, DatJobSpec};
 use kube::{Resource as _, core::ObjectMeta};
 use serde_json::json;
 
-/// Number of jobs in a namespace, like those of a team. For each change of a pod, controllers of Kubernetes read all
-/// PodDisruptionBudgets and Services of its namespace: with thousands in one, they would take most of the processor.
+/// Number of jobs in a namespace, like those of a team. For each change of a pod, the disruption controller of
+/// Kubernetes matches all PodDisruptionBudgets of its namespace: with thousands in one, it would take most of the processor.
 pub const JOBS_PER_NAMESPACE: usize = 100;
 /// Pods per job whose pods run nowhere.
 pub const REPLICAS: u32 = 2;

@@ -76,6 +76,16 @@ pub fn script_pod(name: &str, mut volume: Value, script: &str) -> Value {
     })
 }
 
+/// A service at port 8000 of the pods with the label `app` of its name.
+pub fn service(name: &str) -> Value {
+    json!({
+        "apiVersion": "v1",
+        "kind": "Service",
+        "metadata": {"name": name},
+        "spec": {"selector": {"app": name}, "ports": [{"port": 8000}]}
+    })
+}
+
 /// The condition of this type.
 pub fn condition<'a>(job: &'a Value, kind: &str) -> Option<&'a Value> {
     job["status"]["conditions"].as_array()?.iter().find(|condition| condition["type"] == kind)

@@ -180,7 +180,7 @@ impl Namespace {
         serde_json::from_str(&kubectl(&["get", "--raw", &path], "").ok()?).ok()
     }
 
-    /// Waits until a condition of a job is true; returns the job. A finished job has no other conditions any more.
+    /// Waits until a condition of a job is true; returns the job. Fails at once if the job has finished without it.
     pub fn wait_for_condition(&self, job: &str, condition: &str, seconds: u64) -> Value {
         wait_until(&format!("condition {condition} of {job}"), seconds, || {
             let object = self.get("datjob", job).ok_or("the job does not exist")?;

@@ -89,7 +89,7 @@ fn target(identity: &Identity, set: &StatefulSetState, pods: &[Arc<Pod>]) -> Opt
         address: pods::running_address(pod)?,
         attempt: set.attempt,
         ready: pods::is_ready(pod),
-        pods: pods::hash_states(pods),
+        pods_hash: pods::hash_states(pods),
         pod: first,
     })
 }

@@ -40,12 +40,12 @@ pub struct Target {
     /// Whether the pod is ready. A pod that is not may not serve yet.
     pub ready: bool,
     /// Hash of the states of the job's pods. When it changes, a world has often ended or formed.
-    pub pods: u64,
+    pub pods_hash: u64,
 }
 
 impl Target {
     fn is_same_pod(&self, other: &Self) -> bool {
-        Self { ready: other.ready, pods: other.pods, ..self.clone() } == *other
+        Self { ready: other.ready, pods_hash: other.pods_hash, ..self.clone() } == *other
     }
 }
 

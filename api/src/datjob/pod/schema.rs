@@ -5,6 +5,8 @@
 use schemars::{Schema, SchemaGenerator, json_schema};
 use serde_json::{Value, json};
 
+use crate::contract;
+
 fn rule(cel: impl Into<String>, message: &str) -> Value {
     json!({"rule": cel.into(), "message": message})
 }
@@ -21,12 +23,9 @@ pub(super) fn env_names() -> Value {
 }
 
 pub(super) fn label_keys() -> Value {
-    let under: Vec<String> =
-        ["datjob.io", "app.kubernetes.io", "apps.kubernetes.io", "statefulset.kubernetes.io"]
-            .map(not_under)
-            .into();
+    let domains = contract::RESERVED_DOMAINS.map(not_under).join(" && ");
     rule(
-        format!("self.all(key, {} && key != 'controller-revision-hash')", under.join(" && ")),
+        format!("self.all(key, {domains} && key != '{}')", contract::RESERVED_LABEL),
         "labels under datjob.io, app.kubernetes.io, apps.kubernetes.io and statefulset.kubernetes.io, and \
          controller-revision-hash, are reserved for the operator and Kubernetes; choose another key",
     )
@@ -34,7 +33,7 @@ pub(super) fn label_keys() -> Value {
 
 pub(super) fn annotation_keys() -> Value {
     rule(
-        format!("self.all(key, {})", not_under("datjob.io")),
+        format!("self.all(key, {})", not_under(contract::RESERVED_DOMAINS[0])),
         "annotations under datjob.io are reserved for the operator; choose another key",
     )
 }

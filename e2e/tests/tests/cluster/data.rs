@@ -49,13 +49,7 @@ fn verifies_and_trains_on_an_archive_over_http() {
         /bin/busybox sha256sum /work/fm.tar && exec /bin/busybox httpd -f -p 8000 -h /work";
     let server = job::script_pod("server", json!({"emptyDir": {}}), script);
     namespace.apply(&server).expect("the pod is created");
-    let service = json!({
-        "apiVersion": "v1",
-        "kind": "Service",
-        "metadata": {"name": "server"},
-        "spec": {"selector": {"app": "server"}, "ports": [{"port": 8000}]}
-    });
-    namespace.apply(&service).expect("the service is created");
+    namespace.apply(&job::service("server")).expect("the service is created");
     let sha256 = wait_until("checksum", 120, || {
         let logs = namespace.kubectl(&["logs", "server"])?;
         logs.split_whitespace().next().map(str::to_owned).ok_or("the log is empty".to_owned())

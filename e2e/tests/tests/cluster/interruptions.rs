@@ -17,6 +17,13 @@ fn message_of(object: &Value, condition: &str) -> String {
     found["message"].as_str().expect("a sentence").to_owned()
 }
 
+/// The message of a job that waits and is neither stalled nor finished.
+fn message_of_waiting(object: &Value) -> String {
+    let conditions = ["Reconciling", "Stalled", "Finished"].map(|kind| status_of(object, kind));
+    assert_eq!(conditions, ["True", "False", "False"], "{object}");
+    message_of(object, "Reconciling")
+}
+
 #[test]
 fn a_job_that_waits_for_capacity_is_reconciling() {
     let namespace = Namespace::new("capacity");
@@ -28,9 +35,7 @@ fn a_job_that_waits_for_capacity_is_reconciling() {
     namespace.wait_for_reason("large", "WaitingForCapacity", 60);
     thread::sleep(WATCHED);
     let object = namespace.get("datjob", "large").expect("the job exists");
-    let conditions = ["Reconciling", "Stalled", "Finished"].map(|kind| status_of(&object, kind));
-    assert_eq!(conditions, ["True", "False", "False"], "{object}");
-    let message = message_of(&object, "Reconciling");
+    let message = message_of_waiting(&object);
     assert!(message.contains("Pod large-0 is unschedulable") && message.contains("cpu"), "{message}");
     assert_eq!(object["status"]["attempt"], 1);
 }
@@ -109,19 +114,11 @@ fn a_source_that_cannot_be_reached_is_named_while_the_job_waits() {
     namespace.apply(&job::claim("checkpoints")).expect("the claim is created");
     let mut document = job::small("waits");
     // The service has no pods.
-    let service = json!({
-        "apiVersion": "v1",
-        "kind": "Service",
-        "metadata": {"name": "nobody"},
-        "spec": {"selector": {"app": "nobody"}, "ports": [{"port": 8000}]}
-    });
-    namespace.apply(&service).expect("the service is created");
+    namespace.apply(&job::service("nobody")).expect("the service is created");
     document["spec"]["training"]["data"]["source"] =
         json!({"http": {"url": "http://nobody:8000/fm.tar", "sha256": "0".repeat(64)}});
     namespace.apply(&document).expect("the job is accepted");
     let object = namespace.wait_for_reason("waits", "DataSourceUnavailable", 180);
-    let conditions = ["Reconciling", "Stalled", "Finished"].map(|kind| status_of(&object, kind));
-    assert_eq!(conditions, ["True", "False", "False"], "{object}");
-    let message = message_of(&object, "Reconciling");
+    let message = message_of_waiting(&object);
     assert!(message.contains("http://nobody:8000/fm.tar"), "{message}");
 }

@@ -125,6 +125,30 @@ mod tests {
     }
 
     #[test]
+    fn the_hash_changes_when_a_pod_fails_is_replaced_or_becomes_ready() {
+        let hash = |uid: &str, ready: &str, restarts: i32, phase: &str| {
+            hash_states(&[
+                Arc::default(),
+                Arc::new(pod(json!({
+                    "metadata": {"name": "job-1", "uid": uid},
+                    "status": {"phase": phase, "conditions": [{"type": "Ready", "status": ready}], "containerStatuses": [
+                        {"name": "trainer", "image": "", "imageID": "", "ready": true, "restartCount": restarts}
+                    ]}
+                }))),
+            ])
+        };
+        let before = hash("a", "True", 0, "Running");
+        assert_eq!(before, hash("a", "True", 0, "Pending"));
+        for after in [
+            hash("a", "True", 1, "Running"),
+            hash("b", "True", 0, "Running"),
+            hash("a", "False", 0, "Running"),
+        ] {
+            assert_ne!(before, after);
+        }
+    }
+
+    #[test]
     fn sorts_pods_by_ordinal() {
         let mut names = vec!["job-10", "job-2", "job-0"];
         names.sort_by_key(|name| ordinal(name));

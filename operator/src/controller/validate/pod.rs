@@ -4,18 +4,15 @@ use datjob_api::{contract, datjob::PodOptions};
 
 use super::{InvalidSpec, check_unique, refuse};
 
-/// Domains whose keys are reserved, also below subdomains. Annotations: the first one.
-const RESERVED_DOMAINS: [&str; 4] =
-    ["datjob.io", "app.kubernetes.io", "apps.kubernetes.io", "statefulset.kubernetes.io"];
-/// A reserved label without a domain.
-const RESERVED_LABEL: &str = "controller-revision-hash";
-
 pub(super) fn check(pod: &PodOptions) -> Result<(), InvalidSpec> {
     check_pull_policy(pod)?;
     check_env(pod)?;
-    let is_reserved = |key: &str| key == RESERVED_LABEL || is_under(&RESERVED_DOMAINS, key);
+    let is_reserved =
+        |key: &str| key == contract::RESERVED_LABEL || is_under(&contract::RESERVED_DOMAINS, key);
     check_keys("spec.pod.labels", pod.labels.keys(), is_reserved)?;
-    check_keys("spec.pod.annotations", pod.annotations.keys(), |key| is_under(&RESERVED_DOMAINS[..1], key))
+    check_keys("spec.pod.annotations", pod.annotations.keys(), |key| {
+        is_under(&contract::RESERVED_DOMAINS[..1], key)
+    })
 }
 
 fn check_pull_policy(pod: &PodOptions) -> Result<(), InvalidSpec> {

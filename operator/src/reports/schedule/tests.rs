@@ -13,7 +13,7 @@ fn target(pod_uid: &str) -> Target {
         address: [10, 0, 0, 1].into(),
         attempt: 1,
         ready: true,
-        pods: 0,
+        pods_hash: 0,
     }
 }
 
@@ -125,7 +125,7 @@ fn a_job_whose_pods_change_is_read_at_once() {
     let (mut schedule, start) = (Schedule::default(), Instant::now());
     let at = |seconds| start + Duration::from_secs(seconds);
     let job = job("a", "x");
-    let with_pods = |pods| Target { pods, ..target("pod") };
+    let with_pods = |pods_hash| Target { pods_hash, ..target("pod") };
     schedule.set_target(&job, with_pods(1), start);
     read(&mut schedule, Ok(report(1, 9_999)), at(0));
     assert_eq!(read(&mut schedule, Ok(report(2, 9_999)), at(600)), (true, 30));
