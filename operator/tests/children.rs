@@ -128,6 +128,20 @@ fn additional_files_are_mounted_or_their_port_is_open() {
     assert!(!serde_json::to_string(&pod).unwrap().contains("initial-weights"));
 }
 
+/// A ResourceQuota for CPU or memory refuses a pod in which one container has none.
+#[test]
+fn the_data_container_has_the_resources_of_the_trainer_without_devices() {
+    let manifest = MINIMAL.replace(
+        "  replicas: 2\n",
+        "  replicas: 2\n  pod:\n    resources:\n      requests: {cpu: 200m}\n      limits: {memory: 2Gi, nvidia.com/gpu: 4}\n",
+    );
+    assert_ne!(manifest, MINIMAL, "the fixture has changed");
+    let pod = children(&manifest, None).stateful_set.unwrap().spec.unwrap().template.spec.unwrap();
+    let data = pod.init_containers.unwrap()[0].resources.clone();
+    let expected = serde_json::json!({"requests": {"cpu": "200m"}, "limits": {"memory": "2Gi"}});
+    assert_eq!(serde_json::to_value(data).unwrap(), expected);
+}
+
 /// The kubelet creates a missing subPath on the volume, also through a read-only mount.
 #[test]
 fn a_path_on_a_volume_is_not_created_by_its_mount() {
