@@ -11,6 +11,8 @@ use std::{
 use datjob_api::datjob::{DatJob, DatJobStatus};
 use kube::ResourceExt as _;
 
+use crate::controller::blockers::WarningEvent;
+
 /// Cached state of one job.
 #[derive(Clone, Debug, Default)]
 pub struct CachedJob {
@@ -22,8 +24,21 @@ pub struct CachedJob {
     pub errors: u32,
     /// Since when pods are missing.
     pub pods_missing_since: Option<Instant>,
+    /// The warning event that was found last.
+    pub warning: Option<ListedWarning>,
     /// Whether the operator has left the job to another installation.
     pub left: bool,
+}
+
+/// A warning event that explains why pods are missing or do not start.
+#[derive(Clone, Debug)]
+pub struct ListedWarning {
+    /// UID of the object whose events were listed.
+    pub object: String,
+    /// When they were listed.
+    pub at: Instant,
+    /// The event, if there was one.
+    pub warning: Option<WarningEvent>,
 }
 
 /// A status that was written.
@@ -63,6 +78,15 @@ impl JobCache {
                 cached.written = None;
                 None
             }
+        }
+    }
+
+    /// The watch has delivered a version of a job. Drops the written status if it is this version.
+    pub fn deliver(&self, uid: &str, version: Option<&str>) {
+        if let Some(cached) = self.lock().get_mut(uid)
+            && cached.written.as_ref().is_some_and(|written| Some(written.version.as_str()) == version)
+        {
+            cached.written = None;
         }
     }
 
@@ -110,6 +134,18 @@ mod tests {
         assert!(cache.newer(&watched).is_none());
         watched.metadata.resource_version = Some("1".into());
         assert!(cache.newer(&watched).is_none(), "it is dropped");
+    }
+
+    #[test]
+    fn a_written_status_is_dropped_when_the_watch_delivers_it() {
+        let cache = JobCache::default();
+        let written = WrittenStatus { replaced: "1".into(), version: "2".into(), status: Box::default() };
+        cache.update("a", |job| job.written = Some(written));
+        cache.deliver("a", Some("1"));
+        cache.deliver("b", Some("2"));
+        assert!(cache.get("a").written.is_some());
+        cache.deliver("a", Some("2"));
+        assert!(cache.get("a").written.is_none());
     }
 
     #[test]

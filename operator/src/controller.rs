@@ -23,11 +23,12 @@ use self::{
     apply::{ApplyError, Plan},
     build::Settings,
     claim::{Claim, OtherInstallations},
-    identity::{Identity, Watched},
+    identity::Identity,
+    observe::event_lists::EventLists,
     triggers::{JobRef, Triggers},
     update::Written,
     validate::Validation,
-    watch::ChildStore,
+    watch::{ChildStore, Watched},
 };
 use crate::{
     cache::JobCache, calls::CallError, conditions, events::EventPublisher, installation::Installation,
@@ -76,6 +77,8 @@ pub struct Context {
     pub events: EventPublisher,
     /// Cached state of all jobs.
     pub cache: JobCache,
+    /// Bounds the lists of events.
+    pub event_lists: EventLists,
     /// Metrics.
     pub metrics: Arc<Metrics>,
 }

@@ -29,10 +29,10 @@ use crate::{
         self, Context,
         build::Settings,
         claim::OtherInstallations,
-        identity::Watched,
+        observe::event_lists::EventLists,
         status::State,
         triggers::Triggers,
-        watch::{ChildStore, Watcher},
+        watch::{ChildStore, Watched, Watcher},
     },
     events::EventPublisher,
     installation::Installation,
@@ -107,6 +107,7 @@ pub async fn run(options: Run) -> anyhow::Result<()> {
         triggers,
         events,
         cache: JobCache::default(),
+        event_lists: EventLists::default(),
         metrics: Arc::clone(&metrics),
     });
 
@@ -137,11 +138,19 @@ pub async fn run(options: Run) -> anyhow::Result<()> {
 /// Watches jobs and their children; returns the jobs when all objects are listed.
 async fn watch(context: &Arc<Context>, namespace: Option<&str>, readiness: &Readiness) -> Store<Watched> {
     let mut watcher = Watcher::new(&context.client, namespace, context.triggers.clone());
-    let deleted = Arc::clone(context);
-    let jobs = watcher.watch_jobs(context.installation.clone(), move |uid| {
-        deleted.cache.remove(uid);
-        deleted.reports.remove_uid(uid);
-    });
+    let (delivering, deleting) = (Arc::clone(context), Arc::clone(context));
+    let jobs = watcher.watch_jobs(
+        context.installation.clone(),
+        move |job| {
+            let metadata = job.meta();
+            let uid = metadata.uid.as_deref().unwrap_or_default();
+            delivering.cache.deliver(uid, metadata.resource_version.as_deref());
+        },
+        move |uid| {
+            deleting.cache.remove(uid);
+            deleting.reports.remove_uid(uid);
+        },
+    );
     watcher.watch_children(&context.children);
     watcher.wait_until_listed(|reason| readiness.set_waiting(reason)).await;
     let (store, measured) = (jobs.clone(), Arc::clone(context));

@@ -4,15 +4,12 @@ use std::collections::BTreeMap;
 
 use datjob_api::{contract, datjob::DatJob};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{LabelSelector, ObjectMeta, OwnerReference};
-use kube::{Resource as _, ResourceExt as _, core::DeserializeGuard};
+use kube::{Resource as _, ResourceExt as _};
 
 /// Value of `app.kubernetes.io/name` on children.
 pub const APP_NAME: &str = "datjob-trainer";
 /// Field manager of the status, and value of `app.kubernetes.io/managed-by` on children.
 pub const FIELD_MANAGER: &str = "datjob-operator";
-
-/// A watched job. A job that cannot be decoded does not block the others.
-pub type Watched = DeserializeGuard<DatJob>;
 
 /// Names of one job.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]

@@ -18,6 +18,7 @@ use crate::{
     reports::schedule::{ReportState, Target},
 };
 
+pub mod event_lists;
 pub mod pods;
 mod warnings;
 

@@ -6,13 +6,17 @@ use std::{
 };
 
 use http::{Method, Request, Response};
+use k8s_openapi::api::{apps::v1::StatefulSet, core::v1::Pod};
 use kube::{
     client::Body,
-    runtime::events::{Recorder, Reporter},
+    runtime::{
+        events::{Recorder, Reporter},
+        watcher::Event,
+    },
 };
 use serde_json::{Value, json};
 
-use super::*;
+use super::{watch::Entry, *};
 use crate::{reports::ReportReader, testing::minimal};
 
 const OWN: &str = "datjob-system/datjob-operator";
@@ -50,6 +54,7 @@ impl Requests {
             triggers: Triggers::default(),
             events: EventPublisher::start(recorder, Arc::clone(&metrics), || true),
             cache: JobCache::default(),
+            event_lists: EventLists::default(),
             metrics,
         }
     }
@@ -137,4 +142,40 @@ async fn a_consistent_finished_job_without_children_costs_no_requests() {
     let context = requests.context(|_| failure(500, "InternalError"));
     reconcile(&job(None, status), &context).await.unwrap();
     assert_eq!(requests.made(), [""; 0]);
+}
+
+#[tokio::test]
+async fn the_events_of_a_stuck_pod_are_listed_once() {
+    let requests = Requests::default();
+    let context = requests.context(|_| {
+        let event = json!({"metadata": {}, "involvedObject": {}, "reason": "FailedMount", "message": "no secret",
+            "lastTimestamp": Timestamp::now()});
+        (200, json!({"apiVersion": "v1", "kind": "EventList", "metadata": {}, "items": [event]}))
+    });
+    let job = job(None, json!({"managedBy": OWN, "attempt": 1}));
+    let identity = Identity::of(&job).unwrap();
+    let set: StatefulSet = serde_json::from_value(json!({
+        "metadata": {"uid": "set", "annotations": {"datjob.io/attempt": "1"}, "ownerReferences": [identity.owner()]},
+        "spec": {"replicas": 1, "selector": {}, "template": {}}
+    }))
+    .unwrap();
+    let set = watch::objects::stateful_set(&set);
+    let pod: Pod = serde_json::from_value(json!({
+        "metadata": {"name": "fashion-0", "uid": "pod", "ownerReferences": [
+            {"apiVersion": "apps/v1", "kind": "StatefulSet", "name": "fashion", "uid": "set", "controller": true}]},
+        "status": {"phase": "Pending", "startTime": Timestamp::now() - Duration::from_mins(1), "containerStatuses": [
+            {"name": "trainer", "image": "", "imageID": "", "ready": false, "restartCount": 0,
+             "state": {"waiting": {"reason": "ContainerCreating"}}}]}
+    }))
+    .unwrap();
+    let entry = |name: &str| (identity.clone(), name.to_owned());
+    let (owner, name) = entry("fashion");
+    context.children.stateful_sets.apply(Event::Apply(Entry { job: owner, name, object: set }));
+    let (owner, name) = entry("fashion-0");
+    context.children.pods.apply(Event::Apply(Entry { job: owner, name, object: pod }));
+    for _ in 0..3 {
+        let warning = observe::observe(&context, &job, &identity, false).await.unwrap().warning.unwrap();
+        assert_eq!((warning.object.as_str(), warning.message.as_str()), ("fashion-0", "no secret"));
+    }
+    assert_eq!(requests.made(), ["GET /api/v1/namespaces/team/events"]);
 }

@@ -6,13 +6,12 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use kube::{
     Api, Resource as _, ResourceExt as _,
     api::{ApiResource, DynamicObject, Patch, PatchParams},
-    core::error_boundary::InvalidObject,
     runtime::controller::Action,
 };
 use serde_json::{Value, json};
 use tracing::error;
 
-use super::Context;
+use super::{Context, watch::UndecodableJob};
 use crate::{
     calls::{CallError, call},
     conditions::{self, FINISHED, READY, STALLED, UNDECODABLE},
@@ -27,7 +26,7 @@ const CONDITIONS: [(&str, bool); 2] = [(READY, false), (STALLED, true)];
 
 /// Sets the conditions of a job that cannot be decoded, if they differ. Leaves finished jobs, whose outcome is final, and
 /// those of another installation.
-pub(super) async fn report(context: &Context, invalid: &InvalidObject) -> Result<Action, CallError> {
+pub(super) async fn report(context: &Context, invalid: &UndecodableJob) -> Result<Action, CallError> {
     let (name, namespace) = (invalid.metadata.name.clone(), invalid.metadata.namespace.clone());
     let (Some(name), Some(namespace)) = (name, namespace) else { return Ok(Action::await_change()) };
     let kind = ApiResource::erase::<DatJob>(&());

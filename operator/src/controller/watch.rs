@@ -6,7 +6,7 @@
 use std::{collections::HashMap, fmt::Debug, sync::Arc};
 
 use datjob_api::contract;
-use futures::{Stream, StreamExt as _};
+use futures::StreamExt as _;
 use k8s_openapi::{
     NamespaceResourceScope,
     api::{
@@ -29,19 +29,20 @@ use serde::de::DeserializeOwned;
 use tokio::sync::watch;
 use tracing::warn;
 
-use self::index::Entry;
 pub use self::{
-    index::Index,
+    index::{Entry, Index},
+    job::{UndecodableJob, Watched},
     objects::{ANNOTATION_HASH, ChildState, StatefulSetState},
 };
-use super::{
-    identity::Watched,
-    triggers::{JobRef, Triggers},
-};
+use super::triggers::{JobRef, Triggers};
 use crate::installation::Installation;
 
 mod index;
+mod job;
 pub mod objects;
+
+/// Number of objects in a page of a list. The pages of all kinds are in memory at the same time, with all fields.
+const PAGE_SIZE: u32 = 100;
 
 /// The children of all jobs.
 #[derive(Debug, Default)]
@@ -73,22 +74,23 @@ impl<'a> Watcher<'a> {
         Self { client, namespace, triggers, waiting: Vec::new() }
     }
 
-    /// Watches the jobs. Calls `deleted` with the UID of each deleted job.
+    /// Watches the jobs. Calls `delivered` for each version of a job, and `deleted` with the UID of each deleted job.
     pub fn watch_jobs(
         &mut self,
         installation: Installation,
+        delivered: impl Fn(&Watched) + Send + 'static,
         mut deleted: impl FnMut(&str) + Send + 'static,
     ) -> Store<Watched> {
         let (store, mut writer) = reflector::store();
-        let events = watcher::watcher(self.api::<Watched>(), watcher::Config::default());
         let triggers = self.triggers.clone();
         let mut generations = HashMap::new();
-        self.spawn::<Watched>(events, move |event| {
-            let event = event.modify(objects::trim_job);
+        self.spawn(self.api::<Watched>(), watcher::Config::default(), move |event| {
+            let event = event.modify(job::trim);
             writer.apply_watcher_event(&event);
             match &event {
                 Event::Apply(job) | Event::InitApply(job) => {
                     let Some(uid) = job.uid() else { return };
+                    delivered(job);
                     // A job that is handed over changes only its status.
                     let foreign = job.0.as_ref().is_ok_and(|job| installation.management(job).is_foreign());
                     let generation =
@@ -113,10 +115,10 @@ impl<'a> Watcher<'a> {
 
     /// Watches the children of jobs.
     pub fn watch_children(&mut self, children: &ChildStore) {
-        let sets = watcher::watcher(self.api::<StatefulSet>(), of_jobs());
-        self.index(sets, &children.stateful_sets, Creation::Triggers, |set| objects::stateful_set(&set));
-        let pods = watcher::watcher(self.api::<Pod>(), of_jobs());
-        self.index(pods, &children.pods, Creation::Triggers, objects::pod);
+        self.index(self.api::<StatefulSet>(), &children.stateful_sets, Creation::Triggers, |set| {
+            objects::stateful_set(&set)
+        });
+        self.index(self.api::<Pod>(), &children.pods, Creation::Triggers, objects::pod);
         self.watch_metadata::<Service>(&children.services);
         self.watch_metadata::<PodDisruptionBudget>(&children.disruption_budgets);
         self.watch_metadata::<NetworkPolicy>(&children.network_policies);
@@ -157,25 +159,21 @@ impl<'a> Watcher<'a> {
             + Send
             + 'static,
     {
-        let events = watcher::watcher(self.api::<PartialObjectMeta<K>>(), of_jobs());
         // The operator creates these objects.
         let convert = |found: PartialObjectMeta<K>| objects::child(found.meta());
-        self.index(events, index, Creation::IsExpected, convert);
+        self.index(self.api::<PartialObjectMeta<K>>(), index, Creation::IsExpected, convert);
     }
 
     /// Keeps an index of the objects of a watch. Triggers the jobs whose objects change.
-    fn index<K, T>(
-        &mut self,
-        events: impl Stream<Item = Result<Event<K>, watcher::Error>> + Send + 'static,
-        index: &Arc<Index<T>>,
-        creation: Creation,
-        convert: fn(K) -> T,
-    ) where
-        K: Resource<DynamicType = ()> + Send + 'static,
+    fn index<K, T>(&mut self, api: Api<K>, index: &Arc<Index<T>>, creation: Creation, convert: fn(K) -> T)
+    where
+        K: Resource<DynamicType = ()> + Clone + Debug + DeserializeOwned + Send + 'static,
         T: PartialEq + Send + Sync + 'static,
     {
         let (index, triggers) = (Arc::clone(index), self.triggers.clone());
-        self.spawn(events, move |event| {
+        // Children have the label of their job's UID.
+        let of_jobs = watcher::Config::default().labels(contract::LABEL_JOB_UID);
+        self.spawn(api, of_jobs, move |event| {
             let Some(event) = convert_event(event, convert) else { return };
             let is_expected = creation == Creation::IsExpected && index.is_creation(&event);
             for job in index.apply(event) {
@@ -188,16 +186,18 @@ impl<'a> Watcher<'a> {
 
     fn spawn<K>(
         &mut self,
-        events: impl Stream<Item = Result<Event<K>, watcher::Error>> + Send + 'static,
+        api: Api<K>,
+        config: watcher::Config,
         mut apply: impl FnMut(Event<K>) + Send + 'static,
     ) where
-        K: Resource<DynamicType = ()> + Send + 'static,
+        K: Resource<DynamicType = ()> + Clone + Debug + DeserializeOwned + Send + 'static,
     {
         let kind = K::kind(&()).into_owned();
         let (waiting, receiver) = watch::channel(Some(format!("Listing {kind} objects.")));
         self.waiting.push(receiver);
         tokio::spawn(async move {
-            let mut events = std::pin::pin!(events.default_backoff());
+            let mut events =
+                std::pin::pin!(watcher::watcher(api, config.page_size(PAGE_SIZE)).default_backoff());
             while let Some(event) = events.next().await {
                 match event {
                     Ok(event) => {
@@ -227,11 +227,6 @@ impl<'a> Watcher<'a> {
 enum Creation {
     Triggers,
     IsExpected,
-}
-
-/// Children have the label of their job's UID.
-fn of_jobs() -> watcher::Config {
-    watcher::Config::default().labels(contract::LABEL_JOB_UID)
 }
 
 /// The event of an object, with what is kept of it; `None` for an object without the labels of a job.

@@ -10,6 +10,7 @@ use k8s_openapi::api::core::v1::{ContainerStatus, Event, Pod};
 use kube::{Api, ResourceExt as _, api::ListParams};
 
 use crate::{
+    cache::ListedWarning,
     calls::{CallError, call},
     clock::{elapsed, has_lasted},
     controller::{Context, blockers::WarningEvent, identity::Identity, watch::StatefulSetState},
@@ -22,7 +23,11 @@ const DELAY: Duration = Duration::from_secs(20);
 /// Older events are ignored. By the clocks of kubelets and controllers: they may differ by minutes.
 const MAX_AGE: Duration = Duration::from_mins(10);
 
-/// Finds the event that explains why a pod is missing or stuck. It lists the events of only one object.
+/// How long an answer is used before events are listed again.
+const LIST_INTERVAL: Duration = Duration::from_secs(30);
+
+/// Finds the event that explains why a pod is missing or stuck. It lists the events of only one object. While lists must wait
+/// (see [`super::event_lists`]), the last answer stands.
 pub(super) async fn find_warning(
     context: &Context,
     identity: &Identity,
@@ -30,7 +35,7 @@ pub(super) async fn find_warning(
     pods: &[Arc<Pod>],
 ) -> Result<Option<WarningEvent>, CallError> {
     let now = Timestamp::now();
-    // A list reads all events of the namespace. It says nothing while the controller of StatefulSets is behind.
+    // Events say nothing while the controller of StatefulSets is behind.
     let is_missing = set.lacks_pods() && (pods.len() as i32) < set.replicas;
     let missing_for = missing_for(context, identity, is_missing);
     let stuck = pods.iter().find(|pod| is_stuck_creating(pod, now));
@@ -45,15 +50,36 @@ pub(super) async fn find_warning(
         }
         None => return Ok(None),
     };
-    let api = Api::<Event>::namespaced(context.client.clone(), &identity.namespace);
-    let params = ListParams::default().fields(&format!("involvedObject.uid={uid},type=Warning")).limit(100);
-    let operation = format!("list the events of {}/{object}", identity.namespace);
-    let events = call(operation, api.list(&params)).await?.items;
-    Ok(newest(events, reasons, now).map(|event| WarningEvent {
+    let last = context.cache.get(&identity.uid).warning.filter(|last| last.object == uid);
+    if let Some(last) = &last
+        && last.at.elapsed() < LIST_INTERVAL
+    {
+        return Ok(last.warning.clone());
+    }
+    let Some(listed) = context.event_lists.run(list_warnings(context, identity, &uid, &object)).await else {
+        return Ok(last.and_then(|last| last.warning));
+    };
+    let warning = newest(listed?, reasons, now).map(|event| WarningEvent {
         reason: event.reason.unwrap_or_default(),
         object,
         message: event.message.unwrap_or_default(),
-    }))
+    });
+    let listed = ListedWarning { object: uid, at: Instant::now(), warning: warning.clone() };
+    context.cache.update(&identity.uid, |job| job.warning = Some(listed));
+    Ok(warning)
+}
+
+/// Lists the warning events of an object.
+async fn list_warnings(
+    context: &Context,
+    identity: &Identity,
+    uid: &str,
+    object: &str,
+) -> Result<Vec<Event>, CallError> {
+    let api = Api::<Event>::namespaced(context.client.clone(), &identity.namespace);
+    let params = ListParams::default().fields(&format!("involvedObject.uid={uid},type=Warning")).limit(100);
+    let operation = format!("list the events of {}/{object}", identity.namespace);
+    Ok(call(operation, api.list(&params)).await?.items)
 }
 
 /// How long pods have been missing, as far as this operator has seen.

@@ -11,10 +11,7 @@ use k8s_openapi::{
 use kube::{Resource, ResourceExt as _};
 
 use super::index::Entry;
-use crate::controller::{
-    identity::{Identity, Watched},
-    ownership::Owner,
-};
+use crate::controller::{identity::Identity, ownership::Owner};
 
 /// Annotation with a hash of an object that the operator wrote.
 pub const ANNOTATION_HASH: &str = "datjob.io/applied-hash";
@@ -89,13 +86,6 @@ pub fn stateful_set(set: &StatefulSet) -> StatefulSetState {
         created: observed.map(|status| status.replicas),
         ready: status.and_then(|status| status.ready_replicas).unwrap_or_default(),
     }
-}
-
-/// Drops the parts of a job that the operator does not read: the managed fields, and the copy of the spec that
-/// `kubectl apply` keeps.
-pub fn trim_job(job: &mut Watched) {
-    job.meta_mut().managed_fields = None;
-    job.annotations_mut().remove("kubectl.kubernetes.io/last-applied-configuration");
 }
 
 /// Drops the parts of a pod that the operator does not read, which are most of it.
