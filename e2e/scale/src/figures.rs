@@ -197,11 +197,13 @@ pub struct Reporting {
 pub struct Restarts {
     /// Number of pods, each of a different job.
     pub pods: usize,
-    /// From the failure until the status says that the job restarts, in seconds.
+    /// Time that the simulated kubelet took to write the statuses of all these pods once, in seconds.
+    pub writes_seconds: f64,
+    /// From the write of a pod's status after its failure until the status says that the job restarts, in seconds.
     pub restarting: Percentiles,
     /// Number of jobs whose status said so.
     pub jobs_seen_restarting: usize,
-    /// From the report of the next world until the status counts the restart, in seconds.
+    /// From the write of a pod's status in the next world until the status counts the restart, in seconds.
     pub counted: Percentiles,
     /// Number of jobs whose count is not 1 with, or not 0 without a failure.
     pub wrong_counts: usize,

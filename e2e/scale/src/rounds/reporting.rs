@@ -15,7 +15,7 @@ use crate::{
     create::create_all,
     figures::{Reporting, Restarts, seconds},
     job::{Placement, indexed},
-    measure::observe_interval,
+    measure::{observe_interval, wait_until_events_published},
     namespace::Namespace,
     observe::{Change, FirstSeen, States, Watch, watch},
     operator::{Operator, START_TIMEOUT},
@@ -33,8 +33,6 @@ use crate::{
 const REFORM: Duration = Duration::from_secs(12);
 /// How long a second restart would have time to appear.
 const AFTER: Duration = Duration::from_secs(30);
-/// How long the operator runs before the interval of observation.
-const SETTLE: Duration = Duration::from_secs(15);
 
 /// Runs the round.
 pub async fn run(bench: &Bench, jobs: usize) -> anyhow::Result<Reporting> {
@@ -52,7 +50,7 @@ pub async fn run(bench: &Bench, jobs: usize) -> anyhow::Result<Reporting> {
 
     let running_seconds = create_running_jobs(bench, &client, &mut operator, jobs).await?;
     progress(&format!("{jobs} jobs run after {running_seconds:.1} s"));
-    sleep(SETTLE).await;
+    wait_until_events_published(bench, jobs).await?;
     pods.start_counting();
     let interval = observe_interval(bench, &mut operator).await?;
     let reads = pods.stop_counting();
@@ -134,11 +132,14 @@ async fn fail_pods(
     sleep(Duration::from_secs(5)).await;
     let failed_at = Instant::now();
     let failed = pods.fail(count);
-    write_statuses(client, &failed, false).await?;
+    let failures_written = FirstSeen::default();
+    write_statuses(client, &failed, false, &failures_written).await?;
     sleep(REFORM.saturating_sub(failed_at.elapsed())).await;
     let formed_at = Instant::now();
     let formed = pods.form();
-    write_statuses(client, &formed, true).await?;
+    let formed_written = FirstSeen::default();
+    write_statuses(client, &formed, true, &formed_written).await?;
+    let writes_seconds = seconds(formed_at.elapsed());
     let what = format!("a restart in the statuses of {count} jobs");
     wait_until(&what, deadline(120, count, 0.1), Duration::from_millis(200), async || {
         operator.check()?;
@@ -153,9 +154,10 @@ async fn fail_pods(
     sleep(AFTER).await;
     Ok(Restarts {
         pods: failed.len(),
-        restarting: Percentiles::of(observed.restarting.seconds_since(failed_at)),
+        writes_seconds,
+        restarting: Percentiles::of(observed.restarting.seconds_after(&failures_written)),
         jobs_seen_restarting: observed.restarting.count(),
-        counted: Percentiles::of(observed.counted.seconds_since(formed_at)),
+        counted: Percentiles::of(observed.counted.seconds_after(&formed_written)),
         wrong_counts: wrong_counts(client, &failed).await?,
     })
 }

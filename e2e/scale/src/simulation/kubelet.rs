@@ -22,7 +22,7 @@ use super::{
     node,
     pods::{Pods, SimulatedPod},
 };
-use crate::observe::{Change, Watch, watch};
+use crate::observe::{Change, FirstSeen, Watch, watch};
 
 /// Concurrent requests.
 const CONCURRENCY: usize = 8;
@@ -107,10 +107,19 @@ async fn delete(client: &Client, namespace: &str, name: &str) -> anyhow::Result<
     }
 }
 
-/// Writes the statuses of several pods.
-pub async fn write_statuses(client: &Client, pods: &[SimulatedPod], ready: bool) -> anyhow::Result<()> {
+/// Writes the statuses of several pods. Records for the job of each pod when its write returned.
+pub async fn write_statuses(
+    client: &Client,
+    pods: &[SimulatedPod],
+    ready: bool,
+    written: &FirstSeen,
+) -> anyhow::Result<()> {
     stream::iter(pods.iter().map(anyhow::Ok))
-        .try_for_each_concurrent(CONCURRENCY, |pod| write_status(client, pod, ready))
+        .try_for_each_concurrent(CONCURRENCY, async |pod| {
+            write_status(client, pod, ready).await?;
+            written.record(&pod.job);
+            Ok(())
+        })
         .await
 }
 
