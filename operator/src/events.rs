@@ -29,9 +29,9 @@ use crate::{
 const MAX_NOTE_BYTES: usize = 1024;
 /// Maximum number of events that wait.
 const CAPACITY: usize = 20_000;
-/// While jobs wait for their reconciliation, the time between two events.
+/// While many jobs wait for their reconciliation, the time between two events.
 const BUSY_INTERVAL: Duration = Duration::from_millis(200);
-/// How often is checked whether jobs still wait.
+/// How often is checked whether many jobs still wait.
 const CHECK_INTERVAL: Duration = Duration::from_millis(20);
 /// How long an operator that stops publishes the events that wait.
 const DRAIN_TIMEOUT: Duration = Duration::from_secs(1);
@@ -62,7 +62,7 @@ impl Event {
     }
 }
 
-/// Publishes events one by one. While jobs wait for their reconciliation it publishes few, because those have priority.
+/// Publishes events one by one. While many jobs wait for their reconciliation it publishes few, because those have priority.
 pub struct EventPublisher {
     queue: mpsc::Sender<Item>,
     stopping: Arc<AtomicBool>,
@@ -76,7 +76,7 @@ enum Item {
 }
 
 impl EventPublisher {
-    /// Starts to publish with `recorder`. `is_busy` returns whether jobs wait for their reconciliation.
+    /// Starts to publish with `recorder`. `is_busy` returns whether many jobs wait for their reconciliation.
     pub fn start(
         recorder: Recorder,
         metrics: Arc<Metrics>,

@@ -92,7 +92,7 @@ pub async fn run(options: Run) -> anyhow::Result<()> {
     let waiting = triggers.clone();
     // The process has only one recorder, because it aggregates repeated events.
     let recorder = Recorder::new(client.clone(), reporter);
-    let events = EventPublisher::start(recorder, Arc::clone(&metrics), move || waiting.depth() > 0);
+    let events = EventPublisher::start(recorder, Arc::clone(&metrics), move || waiting.is_busy());
     let context = Arc::new(Context {
         client: client.clone(),
         installation,

@@ -12,6 +12,10 @@ use super::DatJob;
 /// characters.
 pub const MAX_NAME_LENGTH: usize = 52;
 
+/// Maximum length of a quantity, and maximum number in a map. The API server requires bounds for the cost of their rule.
+const MAX_QUANTITY_LENGTH: i64 = 64;
+const MAX_QUANTITIES: i64 = 32;
+
 /// Fields of `spec.pod` with large Kubernetes types.
 const KUBERNETES_TYPES: [&str; 2] = ["affinity", "topologySpreadConstraints"];
 
@@ -28,7 +32,7 @@ pub fn definition() -> CustomResourceDefinition {
                 }
             }
             if let Some(pod) = property(root, "spec").and_then(|spec| property(spec, "pod")) {
-                add_quantity_patterns(pod);
+                add_quantity_rules(pod);
             }
             root.x_kubernetes_validations.get_or_insert_default().push(name_rule());
             if let Some(status) = property(root, "status") {
@@ -70,28 +74,31 @@ fn remove_defaults(schema: &mut JSONSchemaProps) {
     }
 }
 
-/// Adds the syntax of quantities, such as 500m and 2Gi. In `spec.pod` only they are integers or strings.
+/// Adds a rule to quantities, such as 500m and 2Gi, because the API server answers a wrong pattern with the pattern. In
+/// `spec.pod`, only quantities are integers or strings.
 ///
 /// The description of the quantities in `resources` is 2,400 characters long.
-fn add_quantity_patterns(schema: &mut JSONSchemaProps) {
+fn add_quantity_rules(schema: &mut JSONSchemaProps) {
     if schema.x_kubernetes_int_or_string == Some(true) {
         if schema.description.as_ref().is_some_and(|description| description.starts_with("Quantity is ")) {
             schema.description = Some("Quantity, for example 500m or 2Gi.".into());
         }
-        let number = r"([0-9]+(\.[0-9]*)?|\.[0-9]+)";
-        schema.pattern = Some(format!("^[+-]?{number}([KMGTPE]i|[numkMGTPE]|[eE][+-]?{number})?$"));
+        schema.max_length = Some(MAX_QUANTITY_LENGTH);
+        schema.x_kubernetes_validations.get_or_insert_default().push(rule(
+            "type(self) == int || isQuantity(string(self))",
+            "expected a quantity, for example 500m (CPU) or 2Gi (memory)",
+        ));
     }
     if let Some(JSONSchemaPropsOrBool::Schema(values)) = &mut schema.additional_properties {
-        add_quantity_patterns(values);
+        if values.x_kubernetes_int_or_string == Some(true) {
+            schema.max_properties = Some(MAX_QUANTITIES);
+        }
+        add_quantity_rules(values);
     }
     if let Some(JSONSchemaPropsOrArray::Schema(items)) = &mut schema.items {
-        add_quantity_patterns(items);
+        add_quantity_rules(items);
     }
-    schema
-        .properties
-        .iter_mut()
-        .flat_map(|properties| properties.values_mut())
-        .for_each(add_quantity_patterns);
+    schema.properties.iter_mut().flat_map(|properties| properties.values_mut()).for_each(add_quantity_rules);
 }
 
 /// Adds a rule to each union, so that the API server reports its members instead of a mismatch of `oneOf`.

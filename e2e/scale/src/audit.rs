@@ -27,7 +27,7 @@ pub struct Calls {
 impl Calls {
     /// All requests, except those for Leases.
     pub fn total(&self) -> u64 {
-        self.sum(|_, _| true)
+        self.sum(|_| true)
     }
 
     /// Requests that read or watch, except those for Leases.
@@ -37,18 +37,13 @@ impl Calls {
 
     /// Requests that write, except those for Leases.
     pub fn writes(&self) -> u64 {
-        self.sum(|verb, _| matches!(verb, "create" | "update" | "patch" | "delete" | "deletecollection"))
+        self.sum(|verb| matches!(verb, "create" | "update" | "patch" | "delete" | "deletecollection"))
     }
 
-    /// Requests for a resource, with any verb.
-    pub fn of_resource(&self, resource: &str) -> u64 {
-        self.sum(|_, of| of == resource)
-    }
-
-    fn sum(&self, includes: impl Fn(&str, &str) -> bool) -> u64 {
+    fn sum(&self, includes: impl Fn(&str) -> bool) -> u64 {
         let counted = |kind: &str| {
             let (verb, resource) = kind.split_once(' ').unwrap_or((kind, ""));
-            resource != "leases" && includes(verb, resource)
+            resource != "leases" && includes(verb)
         };
         self.by_kind.iter().filter(|(kind, _)| counted(kind)).map(|(_, count)| count).sum()
     }
@@ -198,7 +193,7 @@ mod tests {
         );
         assert!(calls.by_kind.values().all(|count| *count == 1));
         assert_eq!(calls.failed, [("get pods 404".to_owned(), 1)].into());
-        assert_eq!((calls.total(), calls.writes(), calls.of_resource("pods")), (4, 1, 1));
+        assert_eq!((calls.total(), calls.writes()), (4, 1));
     }
 
     #[test]

@@ -190,6 +190,8 @@ pub struct Reporting {
     pub read_intervals: Percentiles,
     /// Pods that failed at once.
     pub restarts: Restarts,
+    /// Without an operator: from the failure until a client has written the status of each job, in seconds.
+    pub bare_client: Percentiles,
 }
 
 /// Pods whose containers restarted at once.
@@ -197,13 +199,13 @@ pub struct Reporting {
 pub struct Restarts {
     /// Number of pods, each of a different job.
     pub pods: usize,
-    /// Time that the simulated kubelet took to write the statuses of all these pods once, in seconds.
+    /// From the failure until the simulated kubelet had written the statuses of all these pods, in seconds.
     pub writes_seconds: f64,
-    /// From the write of a pod's status after its failure until the status says that the job restarts, in seconds.
+    /// From the failure until the status says that the job restarts, in seconds.
     pub restarting: Percentiles,
     /// Number of jobs whose status said so.
     pub jobs_seen_restarting: usize,
-    /// From the write of a pod's status in the next world until the status counts the restart, in seconds.
+    /// From the report of the next world until the status counts the restart, in seconds.
     pub counted: Percentiles,
     /// Number of jobs whose count is not 1 with, or not 0 without a failure.
     pub wrong_counts: usize,

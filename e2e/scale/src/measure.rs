@@ -26,9 +26,6 @@ use crate::{
 /// How often the number of StatefulSets is checked. Their times are those of the watch.
 const CHECK_INTERVAL: Duration = Duration::from_millis(200);
 
-/// For so long no event may be published before all are.
-const EVENTS_INTERVAL: Duration = Duration::from_secs(5);
-
 /// A creation whose requests are not counted yet.
 #[derive(Debug)]
 pub struct UncountedCreation {
@@ -111,19 +108,6 @@ impl UncountedInterval {
     pub fn count(self, bench: &Bench) -> anyhow::Result<Interval> {
         Ok(Interval { seconds: self.length, cpu_seconds: self.cpu_seconds, calls: bench.count(self.span)? })
     }
-}
-
-/// Waits until the operator has published the events of `jobs` jobs. It publishes them in the background, one by one.
-pub async fn wait_until_events_published(bench: &Bench, jobs: usize) -> anyhow::Result<()> {
-    let mut position = bench.position()?;
-    sleep(EVENTS_INTERVAL).await;
-    wait_until("the end of the events", deadline(120, jobs, 0.3), EVENTS_INTERVAL, async || {
-        let span = bench.span_since(position)?;
-        position = bench.position()?;
-        let published = bench.count(span)?.of_resource("events");
-        Ok(if published == 0 { Seen::Done(()) } else { Seen::Waiting(format!("{published} events")) })
-    })
-    .await
 }
 
 /// Observes an operator for an interval.

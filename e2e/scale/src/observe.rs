@@ -93,14 +93,6 @@ impl FirstSeen {
         self.lock().values().map(|at| at.saturating_duration_since(start).as_secs_f64()).collect()
     }
 
-    /// The time from when each object was first seen in `earlier` until it was seen here, in seconds.
-    pub fn seconds_after(&self, earlier: &Self) -> Vec<f64> {
-        let earlier = earlier.lock().clone();
-        let seen = self.lock();
-        let both = earlier.iter().filter_map(|(name, start)| Some((start, seen.get(name)?)));
-        both.map(|(start, at)| at.saturating_duration_since(*start).as_secs_f64()).collect()
-    }
-
     fn lock(&self) -> MutexGuard<'_, HashMap<String, Instant>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -173,11 +165,6 @@ mod tests {
         seen.record("a");
         assert_eq!((seen.count(), seen.get("a"), seen.get("b")), (1, first, None));
         assert_eq!(seen.seconds_since(start).len(), 1);
-        let later = FirstSeen::default();
-        later.record("b");
-        assert_eq!(later.seconds_after(&seen), [0.0; 0]);
-        later.record("a");
-        assert_eq!(later.seconds_after(&seen).len(), 1);
     }
 
     #[test]

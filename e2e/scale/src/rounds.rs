@@ -13,6 +13,7 @@ pub mod foreign_pods;
 pub mod leader_worker_set;
 pub mod operator;
 pub mod reporting;
+mod restarts;
 pub mod takeover;
 
 /// Runs a round. A failure is part of the result, so that the other rounds run.

@@ -80,6 +80,11 @@ impl Triggers {
         self.lock().waiting.len()
     }
 
+    /// Whether more jobs wait than can be reconciled at once. What can be written later must not delay them.
+    pub fn is_busy(&self) -> bool {
+        self.depth() > CONCURRENCY as usize
+    }
+
     /// The requests, for the controller.
     pub fn stream(&self) -> impl Stream<Item = JobRef> + Send + 'static {
         stream::unfold(self.clone(), async |triggers| {

@@ -28,6 +28,8 @@ use crate::{
 const PROGRESS_INTERVAL: Duration = Duration::from_secs(30);
 /// Maximum number of such writes per second, for all jobs.
 const MAX_PROGRESS_WRITES: u32 = 10;
+/// How many times longer that time is while many jobs wait for their reconciliation.
+const BUSY_FACTOR: u32 = 4;
 
 /// What changed in the status.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -62,9 +64,9 @@ pub async fn write_status(
         }
         Change::ProgressOnly => {
             let since = context.cache.get(&identity.uid).progress_written_at.map(|when| when.elapsed());
-            let interval = progress_interval(context.reports.jobs());
+            let interval = progress_interval(context.reports.jobs(), context.triggers.is_busy());
             if let Some(rest) = since.and_then(|since| interval.checked_sub(since)) {
-                return Ok(Written::Later(rest));
+                return Ok(Written::Later(rest.min(PROGRESS_INTERVAL)));
             }
         }
         Change::Other => {}
@@ -165,10 +167,12 @@ fn classify_change(before: Option<&DatJobStatus>, after: &DatJobStatus) -> Chang
     }
 }
 
-/// Minimum time between two writes of the progress of one of `jobs` jobs.
-fn progress_interval(jobs: usize) -> Duration {
-    PROGRESS_INTERVAL
-        .max(Duration::from_secs(1) * u32::try_from(jobs).unwrap_or(u32::MAX) / MAX_PROGRESS_WRITES)
+/// Minimum time between two writes of the progress of one of `jobs` jobs. While many jobs wait for their reconciliation, it is
+/// longer.
+fn progress_interval(jobs: usize, is_busy: bool) -> Duration {
+    let interval = PROGRESS_INTERVAL
+        .max(Duration::from_secs(1) * u32::try_from(jobs).unwrap_or(u32::MAX) / MAX_PROGRESS_WRITES);
+    if is_busy { interval * BUSY_FACTOR } else { interval }
 }
 
 /// The status, with the values of the previous one for all that comes from a report.
@@ -236,6 +240,7 @@ mod tests {
 
     #[test]
     fn many_jobs_share_the_writes_of_their_progress() {
-        assert_eq!([1, 300, 5_000].map(|jobs| progress_interval(jobs).as_secs()), [30, 30, 500]);
+        assert_eq!(progress_interval(300, true), 4 * progress_interval(300, false));
+        assert_eq!([1, 300, 5_000].map(|jobs| progress_interval(jobs, false).as_secs()), [30, 30, 500]);
     }
 }

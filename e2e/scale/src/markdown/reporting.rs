@@ -27,11 +27,11 @@ pub(super) fn reporting(rounds: &[Round]) -> Option<String> {
     table.row("a minute: CPU of the operator", |figures| cpu_per_minute(&figures.interval));
     table.row("peak memory", |figures| format!("{} MiB", mebibytes(figures.usage.peak_memory_bytes)));
     table.row("pods that fail at once", |figures| integer(figures.restarts.pods as u64));
-    table.row("their statuses written by the simulated kubelet in", |figures| {
-        duration(figures.restarts.writes_seconds)
-    });
+    table.row("statuses of the pods written after", |figures| duration(figures.restarts.writes_seconds));
     table.row("state Restarting after: P50", |figures| duration(figures.restarts.restarting.p50));
     table.row("state Restarting after: P99", |figures| duration(figures.restarts.restarting.p99));
+    table.row("a bare client, statuses written after: P50", |figures| duration(figures.bare_client.p50));
+    table.row("a bare client, statuses written after: P99", |figures| duration(figures.bare_client.p99));
     table.row("jobs whose status had this state", |figures| {
         integer(figures.restarts.jobs_seen_restarting as u64)
     });
@@ -40,8 +40,10 @@ pub(super) fn reporting(rounds: &[Round]) -> Option<String> {
     table.row("jobs with a wrong count of restarts", |figures| integer(figures.restarts.wrong_counts as u64));
     let text = "Each job has one simulated pod that trains: its progress always changes, and every two minutes it reports \
                 an evaluation. Then the containers of some pods restart at once, and their next worlds form 12 seconds \
-                later. State Restarting: from the write of the pod's status until the job's status shows it. Restart counted: \
-                from the write of the pod's status in the next world until the job's status counts it. A count is wrong if it is not the number of failures of the \
+                later. State Restarting: from the failure until the job's status shows it. Restart counted: from the report of \
+                the next world until the job's status counts it. A bare client is the lower bound: without the operator, \
+                the pods fail again, and 16 writers write one status of each job while the simulated kubelet writes \
+                those of the pods. A count is wrong if it is not the number of failures of the \
                 job's pod.";
     if found.is_empty() { None } else { section("Reporting jobs", text, &table.finish()) }
 }

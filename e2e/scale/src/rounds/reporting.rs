@@ -1,38 +1,26 @@
 //! The operator with jobs whose simulated pods train and report, and pods that fail at once.
 
-use std::{
-    collections::HashMap,
-    time::{Duration, Instant},
-};
+use std::time::Duration;
 
 use anyhow::Context as _;
 use datjob_api::datjob::DatJob;
+use k8s_openapi::api::core::v1::Event;
 use kube::{Api, Client, ResourceExt as _, api::ListParams, runtime::watcher};
-use tokio::time::sleep;
 
+use super::restarts;
 use crate::{
     bench::{Bench, progress},
     create::create_all,
-    figures::{Reporting, Restarts, seconds},
+    figures::{Reporting, seconds},
     job::{Placement, indexed},
-    measure::{observe_interval, wait_until_events_published},
+    measure::observe_interval,
     namespace::Namespace,
-    observe::{Change, FirstSeen, States, Watch, watch},
+    observe::{Change, States, watch},
     operator::{Operator, START_TIMEOUT},
-    simulation::{
-        kubelet::{self, write_statuses},
-        node,
-        pods::{Pods, SimulatedPod},
-        server,
-    },
+    simulation::{kubelet, node, pods::Pods, server},
     statistics::Percentiles,
     wait::{Seen, deadline, wait_until},
 };
-
-/// Time from the failure of a pod until its next world forms.
-const REFORM: Duration = Duration::from_secs(12);
-/// How long a second restart would have time to appear.
-const AFTER: Duration = Duration::from_secs(30);
 
 /// Runs the round.
 pub async fn run(bench: &Bench, jobs: usize) -> anyhow::Result<Reporting> {
@@ -50,14 +38,16 @@ pub async fn run(bench: &Bench, jobs: usize) -> anyhow::Result<Reporting> {
 
     let running_seconds = create_running_jobs(bench, &client, &mut operator, jobs).await?;
     progress(&format!("{jobs} jobs run after {running_seconds:.1} s"));
-    wait_until_events_published(bench, jobs).await?;
+    wait_until_start_is_published(&client, &mut operator, jobs).await?;
     pods.start_counting();
     let interval = observe_interval(bench, &mut operator).await?;
     let reads = pods.stop_counting();
     let usage = operator.sample()?;
     progress(&format!("{} reports read in {} s", reads.count, bench.interval.as_secs()));
-    let restarts = fail_pods(&client, &pods, &mut operator, bench.failures.min(jobs)).await?;
+    let count = bench.failures.min(jobs);
+    let restarts = restarts::run(&client, &pods, &mut operator, count).await?;
     operator.stop().await?;
+    let bare_client = restarts::without_operator(&client, &program, &pods, count).await?;
     Ok(Reporting {
         running_seconds,
         interval: interval.count(bench)?,
@@ -65,6 +55,7 @@ pub async fn run(bench: &Bench, jobs: usize) -> anyhow::Result<Reporting> {
         reads: reads.count,
         read_intervals: Percentiles::of(reads.intervals),
         restarts,
+        bare_client,
     })
 }
 
@@ -97,79 +88,20 @@ async fn create_running_jobs(
     Ok(seconds(created.start.elapsed()))
 }
 
-/// When statuses first showed a restart.
-struct Observed {
-    restarting: FirstSeen,
-    counted: FirstSeen,
-    _watch: Watch,
-}
-
-fn observe_restarts(client: &Client) -> Observed {
-    let (restarting, counted) = (FirstSeen::default(), FirstSeen::default());
-    let (record_restarting, record_counted) = (restarting.clone(), counted.clone());
-    let api = Api::<DatJob>::all(client.clone());
-    let watch = watch(api, watcher::Config::default(), move |change| {
-        let Change::Applied(job) = change else { return };
-        let Some(status) = &job.status else { return };
-        if status.state == "Restarting" {
-            record_restarting.record(&job.name_any());
-        }
-        if status.restarts.total > 0 {
-            record_counted.record(&job.name_any());
-        }
-    });
-    Observed { restarting, counted, _watch: watch }
-}
-
-/// Restarts the containers of `count` pods at once and waits until each status counts the restart.
-async fn fail_pods(
+/// Waits until the operator has published the events of the start of each job. It publishes events in the background, in the
+/// order in which they happened; WorldFormed is the last one of a start.
+async fn wait_until_start_is_published(
     client: &Client,
-    pods: &Pods,
     operator: &mut Operator,
-    count: usize,
-) -> anyhow::Result<Restarts> {
-    let observed = observe_restarts(client);
-    sleep(Duration::from_secs(5)).await;
-    let failed_at = Instant::now();
-    let failed = pods.fail(count);
-    let failures_written = FirstSeen::default();
-    write_statuses(client, &failed, false, &failures_written).await?;
-    sleep(REFORM.saturating_sub(failed_at.elapsed())).await;
-    let formed_at = Instant::now();
-    let formed = pods.form();
-    let formed_written = FirstSeen::default();
-    write_statuses(client, &formed, true, &formed_written).await?;
-    let writes_seconds = seconds(formed_at.elapsed());
-    let what = format!("a restart in the statuses of {count} jobs");
-    wait_until(&what, deadline(120, count, 0.1), Duration::from_millis(200), async || {
+    jobs: usize,
+) -> anyhow::Result<()> {
+    let api: Api<Event> = Api::all(client.clone());
+    let formed = ListParams::default().fields("reason=WorldFormed");
+    let what = format!("an event WorldFormed of {jobs} jobs");
+    wait_until(&what, deadline(120, jobs, 0.5), Duration::from_secs(5), async || {
         operator.check()?;
-        let counted = observed.counted.count();
-        Ok(if counted >= count { Seen::Done(()) } else { Seen::Waiting(format!("{counted} statuses")) })
+        let published = api.list_metadata(&formed).await.context("cannot list events")?.items.len();
+        Ok(if published >= jobs { Seen::Done(()) } else { Seen::Waiting(format!("{published} events")) })
     })
-    .await?;
-    progress(&format!(
-        "{count} restarts counted {:.1} s after the new worlds formed",
-        seconds(formed_at.elapsed())
-    ));
-    sleep(AFTER).await;
-    Ok(Restarts {
-        pods: failed.len(),
-        writes_seconds,
-        restarting: Percentiles::of(observed.restarting.seconds_after(&failures_written)),
-        jobs_seen_restarting: observed.restarting.count(),
-        counted: Percentiles::of(observed.counted.seconds_after(&formed_written)),
-        wrong_counts: wrong_counts(client, &failed).await?,
-    })
-}
-
-/// Number of jobs whose restarts differ from their pod's failures.
-async fn wrong_counts(client: &Client, failed: &[SimulatedPod]) -> anyhow::Result<usize> {
-    let expected: HashMap<&str, u32> = failed.iter().map(|pod| (pod.job.as_str(), 1)).collect();
-    let api = Api::<DatJob>::all(client.clone());
-    let jobs = api.list(&ListParams::default()).await.context("cannot list DatJobs")?;
-    let is_wrong = |job: &&DatJob| {
-        let counted = job.status.as_ref().map_or(0, |status| status.restarts.total);
-        counted != expected.get(job.name_any().as_str()).copied().unwrap_or_default()
-    };
-    Ok(jobs.iter().filter(is_wrong).count())
+    .await
 }

@@ -1,6 +1,6 @@
 //! The simulated kubelet: sets the statuses of the pods on the node.
 
-use std::collections::HashSet;
+use std::{collections::HashSet, time::Duration};
 
 use anyhow::Context as _;
 use futures::{
@@ -16,16 +16,18 @@ use kube::{
     runtime::watcher,
 };
 use serde_json::{Value, json};
-use tokio::task::JoinHandle;
+use tokio::{task::JoinHandle, time::sleep};
 
 use super::{
     node,
     pods::{Pods, SimulatedPod},
 };
-use crate::observe::{Change, FirstSeen, Watch, watch};
+use crate::observe::{Change, Watch, watch};
 
 /// Concurrent requests.
 const CONCURRENCY: usize = 8;
+/// Delay before a failed request is repeated, as a kubelet does.
+const RETRY_DELAY: Duration = Duration::from_secs(1);
 
 /// A simulated kubelet, until it is dropped.
 #[derive(Debug)]
@@ -86,16 +88,20 @@ async fn execute(client: Client, actions: UnboundedReceiver<Action>) {
         .for_each_concurrent(CONCURRENCY, |action| {
             let client = client.clone();
             async move {
-                let done = match action {
-                    Action::Start(pod) => write_status(&client, &pod, true).await,
-                    Action::Delete { namespace, name } => delete(&client, &namespace, &name).await,
-                };
-                if let Err(error) = done {
-                    eprintln!("{error:#}");
+                while let Err(error) = run(&client, &action).await {
+                    eprintln!("simulated kubelet: {error:#}; retrying");
+                    sleep(RETRY_DELAY).await;
                 }
             }
         })
         .await;
+}
+
+async fn run(client: &Client, action: &Action) -> anyhow::Result<()> {
+    match action {
+        Action::Start(pod) => write_status(client, pod, true).await,
+        Action::Delete { namespace, name } => delete(client, namespace, name).await,
+    }
 }
 
 async fn delete(client: &Client, namespace: &str, name: &str) -> anyhow::Result<()> {
@@ -107,19 +113,10 @@ async fn delete(client: &Client, namespace: &str, name: &str) -> anyhow::Result<
     }
 }
 
-/// Writes the statuses of several pods. Records for the job of each pod when its write returned.
-pub async fn write_statuses(
-    client: &Client,
-    pods: &[SimulatedPod],
-    ready: bool,
-    written: &FirstSeen,
-) -> anyhow::Result<()> {
+/// Writes the statuses of several pods.
+pub async fn write_statuses(client: &Client, pods: &[SimulatedPod], ready: bool) -> anyhow::Result<()> {
     stream::iter(pods.iter().map(anyhow::Ok))
-        .try_for_each_concurrent(CONCURRENCY, async |pod| {
-            write_status(client, pod, ready).await?;
-            written.record(&pod.job);
-            Ok(())
-        })
+        .try_for_each_concurrent(CONCURRENCY, |pod| write_status(client, pod, ready))
         .await
 }
 

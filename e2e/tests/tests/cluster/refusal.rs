@@ -58,8 +58,16 @@ fn rejects_invalid_manifests_and_names_the_field() {
         ("spec.workersPerPod", json!(0), "spec.workersPerPod"),
         ("spec.checkpoints", json!({}), "spec.checkpoints"),
         ("spec.pod.runAsUser", json!(0), "spec.pod.runAsUser"),
-        ("spec.pod.resources.limits.memory", json!("2GB"), "spec.pod.resources.limits.memory"),
-        ("spec.pod.sharedMemory", json!("1 Gi"), "spec.pod.sharedMemory"),
+        (
+            "spec.pod.resources.limits.memory",
+            json!("2GB"),
+            "spec.pod.resources.limits[memory]: Invalid value: \"2GB\": expected a quantity, for example 500m (CPU) or 2Gi (memory)",
+        ),
+        (
+            "spec.pod.sharedMemory",
+            json!("1 Gi"),
+            "spec.pod.sharedMemory: Invalid value: \"1 Gi\": expected a quantity",
+        ),
         ("spec.pod.volumes", json!([{"name": "x", "hostPath": {"path": "/"}}]), "hostPath"),
         ("metadata.name", json!("1st"), "metadata.name must have at most 52 lower-case letters"),
         ("metadata.name", json!("a".repeat(53)), "metadata.name must have at most 52 lower-case letters"),
