@@ -19,7 +19,7 @@ pub struct CachedJob {
     /// The status that the operator wrote last.
     pub written: Option<WrittenStatus>,
     /// When the status was last written.
-    pub progress_written_at: Option<Instant>,
+    pub written_at: Option<Instant>,
     /// Number of consecutive failed reconciliations.
     pub errors: u32,
     /// Since when pods are missing.
