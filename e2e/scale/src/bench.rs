@@ -13,10 +13,11 @@ use kube::{Api, Client, api::ListParams};
 use crate::{
     audit::{Calls, Position},
     cluster::{Cluster, client},
-    create::{CREATORS, clients},
+    create::CREATORS,
     installation::{create_namespace, install_operator},
     job::namespaces,
     operator::OperatorProgram,
+    share::clients,
 };
 
 /// Settings of the rounds.

@@ -9,11 +9,12 @@ use datjob_operator::controller::{
     identity::Identity,
     observe::Observation,
     status::status,
+    update::status_body,
     validate::{Validation, validate},
 };
 use jiff::Timestamp;
-use kube::{Resource as _, ResourceExt as _};
-use serde_json::{Value, json};
+use kube::ResourceExt as _;
+use serde_json::Value;
 
 use crate::{cluster::CONTROLLER_NAMESPACE, operator::TRAINER_IMAGE};
 
@@ -37,12 +38,7 @@ pub fn first_status(job: &DatJob, now: Timestamp) -> Value {
     let active =
         ActiveJob { observation: Observation::default(), action: AttemptAction::Start(1), conflict: None };
     let outcome = status(job, &Applied::Active(Box::new(active)), now);
-    json!({
-        "apiVersion": DatJob::api_version(&()),
-        "kind": DatJob::kind(&()),
-        "metadata": {"resourceVersion": job.resource_version()},
-        "status": outcome.status,
-    })
+    status_body(job, &outcome.status)
 }
 
 #[cfg(test)]

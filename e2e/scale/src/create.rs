@@ -3,19 +3,14 @@
 use std::{
     collections::HashMap,
     fmt::Debug,
-    path::Path,
-    sync::atomic::{AtomicUsize, Ordering},
     time::{Duration, Instant},
 };
 
-use anyhow::{Context as _, bail};
-use futures::future::try_join_all;
+use anyhow::Context as _;
 use kube::{Api, Client, Resource, ResourceExt as _, api::PostParams};
 use serde::{Serialize, de::DeserializeOwned};
 
-use tokio::time::timeout;
-
-use crate::{cluster::client, statistics::per_second, wait::deadline};
+use crate::{share::share, statistics::per_second, wait::deadline};
 
 /// Number of clients that create the objects of users.
 pub const CREATORS: usize = 4;
@@ -38,11 +33,6 @@ impl<K> Created<K> {
     }
 }
 
-/// Separate clients, each with separate connections.
-pub async fn clients(kubeconfig: &Path, count: usize) -> anyhow::Result<Vec<Client>> {
-    try_join_all((0..count).map(|_| client(kubeconfig))).await
-}
-
 /// Creates `count` objects with one task per client. `api` is that of an object's namespace.
 pub async fn create_all<K>(
     clients: &[Client],
@@ -53,32 +43,18 @@ pub async fn create_all<K>(
 where
     K: Resource + Clone + Debug + Serialize + DeserializeOwned,
 {
-    let next = AtomicUsize::new(0);
     let start = Instant::now();
-    let workers = clients.iter().map(|client| {
-        let (next, object, api) = (&next, &object, &api);
-        async move {
-            let mut created = Vec::new();
-            loop {
-                let index = next.fetch_add(1, Ordering::Relaxed);
-                if index >= count {
-                    return anyhow::Ok(created);
-                }
-                let object = object(index)?;
-                let name = object.name_any();
-                let stored = api(client.clone(), &object.namespace().unwrap_or_default())
-                    .create(&PostParams::default(), &object)
-                    .await
-                    .with_context(|| format!("cannot create {name}, object {index} of {count}"))?;
-                created.push((name, (stored, Instant::now())));
-            }
-        }
-    });
-    let limit = deadline(60, count, 0.1);
-    let Ok(created) = timeout(limit, try_join_all(workers)).await else {
-        let started = next.load(Ordering::Relaxed).min(count);
-        bail!("timed out after {} s creating {count} objects; seen: {started} requests", limit.as_secs());
-    };
-    let objects = created?.into_iter().flatten().collect();
+    let what = format!("creating {count} objects");
+    let created = share(clients, count, &what, deadline(60, count, 0.1), async |client, index| {
+        let object = object(index)?;
+        let name = object.name_any();
+        let stored = api(client.clone(), &object.namespace().unwrap_or_default())
+            .create(&PostParams::default(), &object)
+            .await
+            .with_context(|| format!("cannot create {name}, object {index} of {count}"))?;
+        Ok((name, (stored, Instant::now())))
+    })
+    .await?;
+    let objects = created.into_iter().collect();
     Ok(Created { start, duration: start.elapsed(), objects })
 }

@@ -27,6 +27,7 @@ pub mod process;
 pub mod rounds;
 pub mod run;
 pub mod settle;
+pub mod share;
 pub mod simulation;
 pub mod statistics;
 pub mod table;

@@ -156,6 +156,7 @@ mod tests {
         for name in &names {
             triggers.send(&job(name));
         }
+        assert!(triggers.is_busy());
         let mut stream = Box::pin(triggers.stream());
         let mut next = || stream.next().now_or_never().flatten().map(|job| job.name);
         for name in &names[..MAX_HANDED_OVER] {
@@ -173,6 +174,6 @@ mod tests {
         }
         triggers.send(&job(early));
         assert_eq!([next(), next()], [Some(early.clone()), None]);
-        assert_eq!(triggers.depth(), 1);
+        assert!(triggers.depth() == 1 && !triggers.is_busy());
     }
 }

@@ -149,14 +149,19 @@ pub(super) async fn apply_status(
     status: &DatJobStatus,
 ) -> kube::Result<DatJob> {
     let api = Api::<DatJob>::namespaced(context.client.clone(), &identity.namespace);
-    let body = json!({
+    let body = status_body(job, status);
+    api.patch_status(&identity.name, &PatchParams::apply(FIELD_MANAGER).force(), &Patch::Apply(body)).await
+}
+
+/// The body of an apply request with a status of the version of the job that was read.
+pub fn status_body(job: &DatJob, status: &DatJobStatus) -> Value {
+    json!({
         "apiVersion": DatJob::api_version(&()),
         "kind": DatJob::kind(&()),
         // The decision is valid only for this version of the job.
         "metadata": {"resourceVersion": job.resource_version()},
         "status": status,
-    });
-    api.patch_status(&identity.name, &PatchParams::apply(FIELD_MANAGER).force(), &Patch::Apply(body)).await
+    })
 }
 
 fn classify_change(before: Option<&DatJobStatus>, after: &DatJobStatus) -> Change {

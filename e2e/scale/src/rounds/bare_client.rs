@@ -1,15 +1,10 @@
 //! What the API server can do: DatJobs, children and statuses without an operator.
 
-use std::{
-    fmt::Debug,
-    sync::atomic::{AtomicUsize, Ordering},
-    time::Instant,
-};
+use std::{fmt::Debug, time::Instant};
 
-use anyhow::{Context as _, bail};
+use anyhow::Context as _;
 use datjob_api::datjob::DatJob;
 use datjob_operator::controller::identity::FIELD_MANAGER;
-use futures::future::try_join_all;
 use jiff::Timestamp;
 use k8s_openapi::NamespaceResourceScope;
 use kube::{
@@ -17,20 +12,17 @@ use kube::{
     api::{Patch, PatchParams, PostParams},
 };
 use serde::{Serialize, de::DeserializeOwned};
-use tokio::time::timeout;
 
 use crate::{
     bench::{Bench, progress},
     children::{children, first_status},
-    create::{clients, create_all},
+    create::create_all,
     figures::{BareClient, seconds},
     job::{Placement, REPLICAS, indexed},
+    share::{WRITERS, clients, share},
     statistics::per_second,
     wait::deadline,
 };
-
-/// Number of tasks that write children, as many as the operator's concurrent reconciliations.
-const WRITERS: usize = 16;
 
 /// Creates jobs, then writes the children and the status of each.
 pub async fn run(bench: &Bench, jobs: usize) -> anyhow::Result<BareClient> {
@@ -47,27 +39,13 @@ pub async fn run(bench: &Bench, jobs: usize) -> anyhow::Result<BareClient> {
     // With the operator's identity: the API server authorizes and prioritizes by user.
     let writers = clients(&program.kubeconfig, WRITERS).await?;
     let objects: Vec<&DatJob> = created.objects.values().map(|(job, _)| job).collect();
-    let next = AtomicUsize::new(0);
     let position = bench.position()?;
     let start = Instant::now();
-    let tasks = writers.iter().map(|client| {
-        let (next, objects) = (&next, &objects);
-        async move {
-            while let Some(job) = objects.get(next.fetch_add(1, Ordering::Relaxed)) {
-                write_job(client, job).await?;
-            }
-            anyhow::Ok(())
-        }
-    });
-    let limit = deadline(60, jobs, 0.3);
-    let Ok(written) = timeout(limit, try_join_all(tasks)).await else {
-        let started = next.load(Ordering::Relaxed).min(jobs);
-        bail!(
-            "timed out after {} s writing the children of {jobs} jobs; seen: {started} jobs",
-            limit.as_secs()
-        );
-    };
-    written?;
+    let what = format!("writing the children of {jobs} jobs");
+    share(&writers, jobs, &what, deadline(60, jobs, 0.3), async |client, index| {
+        write_job(client, objects[index]).await
+    })
+    .await?;
     let children_seconds = seconds(start.elapsed());
     let span = bench.span_since(position)?;
     progress(&format!("children and statuses of {jobs} jobs written in {children_seconds:.1} s"));

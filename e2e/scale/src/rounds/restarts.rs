@@ -2,31 +2,26 @@
 
 use std::{
     collections::HashMap,
-    sync::{
-        Mutex, PoisonError,
-        atomic::{AtomicUsize, Ordering},
-    },
     time::{Duration, Instant},
 };
 
 use anyhow::Context as _;
 use datjob_api::datjob::DatJob;
-use datjob_operator::controller::identity::FIELD_MANAGER;
-use futures::future::{try_join, try_join_all};
+use datjob_operator::controller::{identity::FIELD_MANAGER, update::status_body};
+use futures::future::try_join;
 use kube::{
-    Api, Client, Resource as _, ResourceExt as _,
+    Api, Client, ResourceExt as _,
     api::{ListParams, Patch, PatchParams},
     runtime::watcher,
 };
-use serde_json::json;
 use tokio::time::sleep;
 
 use crate::{
     bench::progress,
-    create::clients,
     figures::{Restarts, seconds},
     observe::{Change, FirstSeen, Watch, watch},
     operator::{Operator, OperatorProgram},
+    share::{WRITERS, clients, share},
     simulation::{
         kubelet::write_statuses,
         pods::{Pods, SimulatedPod},
@@ -39,8 +34,6 @@ use crate::{
 const REFORM: Duration = Duration::from_secs(12);
 /// How long a second restart would have time to appear.
 const AFTER: Duration = Duration::from_secs(30);
-/// Number of tasks that write statuses without an operator, as many as its concurrent reconciliations.
-const WRITERS: usize = 16;
 
 /// When statuses first showed a restart.
 struct Observed {
@@ -132,32 +125,24 @@ pub(super) async fn without_operator(
     jobs.truncate(count);
     let failed = pods.fail(count);
     let failed_at = Instant::now();
-    let (next, written) = (AtomicUsize::new(0), Mutex::new(Vec::with_capacity(count)));
-    let tasks = writers.iter().map(async |client| {
-        while let Some(job) = jobs.get(next.fetch_add(1, Ordering::Relaxed)) {
-            write_restarting(client, job).await?;
-            written.lock().unwrap_or_else(PoisonError::into_inner).push(seconds(failed_at.elapsed()));
-        }
-        anyhow::Ok(())
+    let what = format!("writing the statuses of {count} jobs");
+    let statuses = share(&writers, jobs.len(), &what, deadline(60, count, 0.1), async |client, index| {
+        write_restarting(client, &jobs[index]).await?;
+        Ok(seconds(failed_at.elapsed()))
     });
-    try_join(write_statuses(client, &failed, false), try_join_all(tasks)).await?;
+    let ((), written) = try_join(write_statuses(client, &failed, false), statuses).await?;
     progress(&format!(
         "without the operator, {count} statuses written after {:.1} s",
         seconds(failed_at.elapsed())
     ));
-    Ok(Percentiles::of(written.into_inner().unwrap_or_else(PoisonError::into_inner)))
+    Ok(Percentiles::of(written))
 }
 
 /// Writes a status as the operator does.
 async fn write_restarting(client: &Client, job: &DatJob) -> anyhow::Result<()> {
     let mut status = job.status.clone().unwrap_or_default();
     "Restarting".clone_into(&mut status.state);
-    let body = json!({
-        "apiVersion": DatJob::api_version(&()),
-        "kind": DatJob::kind(&()),
-        "metadata": {"resourceVersion": job.resource_version()},
-        "status": status,
-    });
+    let body = status_body(job, &status);
     let api = Api::<DatJob>::namespaced(client.clone(), &job.namespace().unwrap_or_default());
     api.patch_status(&job.name_any(), &PatchParams::apply(FIELD_MANAGER).force(), &Patch::Apply(body))
         .await

@@ -87,7 +87,7 @@ mod tests {
     use super::*;
     use crate::testing::minimal;
 
-    /// A valid job, and one without a training spec.
+    /// A valid job, and one with a batch size that is not a number.
     fn jobs() -> [Value; 2] {
         let valid = serde_json::to_value(minimal()).unwrap();
         let mut undecodable = valid.clone();
