@@ -11,7 +11,10 @@ pub use self::{
     pod::{ObjectName, PodOptions, SecretName, Volume},
     status::{DatJobStatus, Restarts, ResultsStatus, TestAttack, TestCount, World},
 };
-use crate::training::{ClaimReference, Topology, Training};
+use crate::{
+    schema,
+    training::{ClaimReference, Topology, Training},
+};
 
 mod definition;
 mod lenient;
@@ -87,7 +90,11 @@ pub struct DatJobSpec {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(
         length(max = 63),
-        regex(pattern = r"^[a-z0-9]([-.a-z0-9]*[a-z0-9])?/[A-Za-z0-9]([-._/A-Za-z0-9]*[A-Za-z0-9])?$")
+        extend("x-kubernetes-validations" = schema::matches([
+            r"^[a-z0-9]([-.a-z0-9]*[a-z0-9])?/[A-Za-z0-9]([-._/A-Za-z0-9]*[A-Za-z0-9])?$",
+            "expected NAMESPACE/NAME of an installation, for example datjob-system/datjob-operator, or DOMAIN/NAME of another \
+             controller",
+        ]))
     )]
     pub managed_by: Option<String>,
     /// Number of trainer pods, from 1 to 4096. The world size is replicas × workersPerPod. Immutable.

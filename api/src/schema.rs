@@ -3,11 +3,29 @@
 use std::borrow::Cow;
 
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
+use serde_json::{Value, json};
 
 use crate::{
-    epsilon::{Epsilon, PATTERN},
+    epsilon::{self, Epsilon},
     training::{Architecture, model},
 };
+
+/// What a URL over HTTP must look like.
+pub(crate) const HTTP_URL: [&str; 2] = [
+    "^https?://[^/?#@]+([/?#]|$)",
+    "expected a URL without user and password that starts with https:// or http://, for example https://host/data.tar.gz",
+];
+
+/// The rule that a string matches a pattern, in the form of `x-kubernetes-validations`. The API server answers with
+/// `expected`, while it answers a violated `pattern` of a schema with the pattern. The string needs a maximum length.
+pub(crate) fn matches([pattern, expected]: [&str; 2]) -> [Value; 1] {
+    [json!({"rule": cel_matches(pattern), "message": expected})]
+}
+
+/// The condition in CEL that a string matches a pattern.
+fn cel_matches(pattern: &str) -> String {
+    format!("self.matches('{}')", pattern.replace('\\', "\\\\"))
+}
 
 impl JsonSchema for Epsilon {
     fn schema_name() -> Cow<'static, str> {
@@ -24,11 +42,10 @@ impl JsonSchema for Epsilon {
         json_schema!({
             "type": "string",
             "maxLength": 32,
-            "pattern": PATTERN,
             "x-kubernetes-validations": [{
-                "rule": format!("!self.matches('{}') || ({value} > 0.0 && {value} <= 100.0)", PATTERN.replace('\\', "\\\\")),
-                "message": "must be greater than 0 and at most 100, in units of the pixel range [0, 1]; for example \"8/255\" or \
-                    \"0.031\""
+                "rule": format!("{} && {value} > 0.0 && {value} <= 100.0", cel_matches(epsilon::PATTERN)),
+                "message": "expected a number greater than 0 and at most 100, in units of the pixel range [0, 1], for example \
+                    \"8/255\" or \"0.031\""
             }]
         })
     }
@@ -47,11 +64,14 @@ impl JsonSchema for Architecture {
         json_schema!({
             "type": "string",
             "maxLength": 32,
-            "pattern": model::PATTERN,
             "x-kubernetes-validations": [{
-                "rule": "!self.startsWith('wide-resnet-') || !self.matches('^wide-resnet-[0-9]{2,3}-[0-9]{1,2}$') || (int(self.split('-')[2]) % 6 == 4 && int(self.split('-')[2]) <= 106 && int(self.split('-')[3]) <= 20)",
-                "message": "invalid wide-resnet-DEPTH-WIDTH: DEPTH must be 6n + 4 and at most 106, WIDTH at most 20; for example \
-                    wide-resnet-28-10"
+                "rule": format!(
+                    "{} && (!self.startsWith('wide-resnet-') || (int(self.split('-')[2]) % 6 == 4 && int(self.split('-')[2]) <= \
+                     106 && int(self.split('-')[3]) <= 20))",
+                    cel_matches(model::PATTERN)
+                ),
+                "message": "expected small-cnn, resnet18, resnet34, resnet50, preact-resnet18 or wide-resnet-DEPTH-WIDTH, where \
+                    DEPTH is 6n + 4 and at most 106, and WIDTH at most 20; for example wide-resnet-28-10"
             }]
         })
     }

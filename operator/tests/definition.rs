@@ -53,6 +53,14 @@ fn items_of_lists_have_no_defaults() {
     assert_eq!(search("", &schema(), false), Vec::<String>::new());
 }
 
+/// The API server answers a violated pattern with the pattern, and a violated rule with the rule's sentence.
+#[test]
+fn strings_have_rules_with_a_sentence_instead_of_patterns() {
+    let definition = serde_yaml::to_string(&definition()).unwrap();
+    let patterns: Vec<&str> = definition.lines().filter(|line| line.trim().starts_with("pattern:")).collect();
+    assert_eq!(patterns, Vec::<&str>::new());
+}
+
 #[test]
 fn names_in_lists_of_pods_are_unique() {
     for (list, key) in [("env", "name"), ("volumes", "name"), ("volumeMounts", "mountPath")] {

@@ -147,7 +147,7 @@ impl Default for PodOptions {
 #[serde(rename_all = "camelCase")]
 pub struct Volume {
     /// Name of the volume, referenced by `volumeMounts`. Names that start with `datjob-` are reserved.
-    #[schemars(length(min = 1, max = 63), regex(pattern = "^[a-z0-9]([-a-z0-9]*[a-z0-9])?$"))]
+    #[schemars(length(max = 63), extend("x-kubernetes-validations" = schema::volume_name()))]
     pub name: String,
     /// PersistentVolumeClaim in the job's namespace.
     #[serde(default, skip_serializing_if = "Option::is_none")]

@@ -4,6 +4,16 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::{Training, rules::Rule};
+use crate::schema;
+
+/// Pattern of an S3 URL, which [`ObjectStoreSource::bucket_and_prefix`] also checks, and what is expected.
+const S3_URL: [&str; 2] = [
+    "^s3://[a-z0-9][a-z0-9.-]{1,61}[a-z0-9](/.*)?$",
+    "expected s3://bucket/prefix without credentials; a bucket has 3 to 63 lower-case letters, digits, '.' and '-'",
+];
+/// Pattern of a SHA-256, and what is expected.
+const SHA256: [&str; 2] =
+    ["^[0-9a-f]{64}$", "expected 64 lower-case hexadecimal digits, as sha256sum prints them"];
 
 /// Source of the data set's files. Exactly one member.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
@@ -56,10 +66,10 @@ pub struct ImageSource {
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct HttpSource {
     /// URL of the file, without a user or a password. For a data set, the file is a tar or tar.gz archive.
-    #[schemars(length(max = 2048), regex(pattern = "^https?://[^/?#@]+([/?#]|$)"))]
+    #[schemars(length(max = 2048), extend("x-kubernetes-validations" = schema::matches(schema::HTTP_URL)))]
     pub url: String,
     /// SHA-256 of the file, as 64 lower-case hexadecimal digits.
-    #[schemars(regex(pattern = "^[0-9a-f]{64}$"))]
+    #[schemars(length(max = 64), extend("x-kubernetes-validations" = schema::matches(SHA256)))]
     pub sha256: String,
 }
 
@@ -69,12 +79,12 @@ pub struct HttpSource {
 pub struct ObjectStoreSource {
     /// Bucket and prefix, for example s3://bucket/datasets/imagenet. Every pod downloads the data set's files below the
     /// prefix. If an object SHA256SUMS exists directly below the prefix, the files that it lists are verified.
-    #[schemars(length(max = 1024), regex(pattern = "^s3://[a-z0-9][a-z0-9.-]{1,61}[a-z0-9](/.*)?$"))]
+    #[schemars(length(max = 1024), extend("x-kubernetes-validations" = schema::matches(S3_URL)))]
     pub url: String,
     /// URL of a store other than AWS, for example https://minio.example.com:9000. Requests use path-style URLs.
     /// Defaults to AWS.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(length(max = 2048), regex(pattern = "^https?://[^/?#@]+([/?#]|$)"))]
+    #[schemars(length(max = 2048), extend("x-kubernetes-validations" = schema::matches(schema::HTTP_URL)))]
     pub endpoint: Option<String>,
     /// Region of the bucket. Defaults to us-east-1.
     #[serde(default, skip_serializing_if = "Option::is_none")]

@@ -43,6 +43,13 @@ fn not_under(domain: &str) -> String {
     format!("!key.startsWith('{domain}/') && !key.contains('.{domain}/')")
 }
 
+pub(super) fn volume_name() -> [Value; 1] {
+    crate::schema::matches([
+        "^[a-z0-9]([-a-z0-9]*[a-z0-9])?$",
+        "expected lower-case letters, digits and '-', with a letter or digit at the start and the end",
+    ])
+}
+
 pub(super) fn volume() -> [Value; 2] {
     [
         rule(

@@ -16,8 +16,16 @@ fn rejects_invalid_manifests_and_names_the_field() {
     let training = "spec.training";
     for (path, value, expected) in [
         ("threatModel.epsilon", json!("8"), "spec.training.threatModel.epsilon"),
-        ("threatModel.epsilon", json!("0"), "spec.training.threatModel.epsilon"),
-        ("threatModel.epsilon", json!("eight"), "spec.training.threatModel.epsilon"),
+        (
+            "threatModel.epsilon",
+            json!("0"),
+            "spec.training.threatModel.epsilon: Invalid value: \"0\": expected a number greater than 0",
+        ),
+        (
+            "threatModel.epsilon",
+            json!("eight"),
+            "spec.training.threatModel.epsilon: Invalid value: \"eight\": expected a number greater than 0",
+        ),
         ("threatModel.norm", json!("L7"), "spec.training.threatModel.norm"),
         ("attack", json!({"fgsm": {}, "pgd": {}}), "set exactly one of: pgd, fgsm"),
         ("attack", json!({}), "spec.training.attack"),
@@ -34,8 +42,36 @@ fn rejects_invalid_manifests_and_names_the_field() {
             "exactly one of: int8, fp16, bf16",
         ),
         ("attack", json!({"pgd": {"stepSize": "200"}}), "spec.training.attack.pgd.stepSize"),
-        ("model.architecture", json!("wide-resnet-27-10"), "spec.training.model.architecture"),
-        ("model.architecture", json!("resnet1"), "spec.training.model.architecture"),
+        (
+            "model.architecture",
+            json!("wide-resnet-27-10"),
+            "spec.training.model.architecture: Invalid value: \"wide-resnet-27-10\": expected small-cnn",
+        ),
+        (
+            "model.architecture",
+            json!("resnet1"),
+            "spec.training.model.architecture: Invalid value: \"resnet1\": expected small-cnn",
+        ),
+        (
+            "data.source",
+            json!({"http": {"url": "ftp://host/x.tar", "sha256": "0".repeat(64)}}),
+            "spec.training.data.source.http.url: Invalid value: \"ftp://host/x.tar\": expected a URL",
+        ),
+        (
+            "data.source",
+            json!({"http": {"url": "https://host/x.tar", "sha256": "ABC"}}),
+            "spec.training.data.source.http.sha256: Invalid value: \"ABC\": expected 64 lower-case hexadecimal digits",
+        ),
+        (
+            "data.source",
+            json!({"objectStore": {"url": "s3://Bucket/prefix"}}),
+            "spec.training.data.source.objectStore.url: Invalid value: \"s3://Bucket/prefix\": expected s3://bucket/prefix",
+        ),
+        (
+            "data.source",
+            json!({"objectStore": {"url": "s3://bucket", "endpoint": "minio:9000"}}),
+            "spec.training.data.source.objectStore.endpoint: Invalid value: \"minio:9000\": expected a URL",
+        ),
         ("data.dataset", json!("imagenet"), "spec.training.data.dataset"),
         ("schedule.batchSize", json!(1), "spec.training.schedule.batchSize"),
         ("schedule.epochs", json!(0), "spec.training.schedule.epochs"),
@@ -69,6 +105,12 @@ fn rejects_invalid_manifests_and_names_the_field() {
             "spec.pod.sharedMemory: Invalid value: \"1 Gi\": expected a quantity",
         ),
         ("spec.pod.volumes", json!([{"name": "x", "hostPath": {"path": "/"}}]), "hostPath"),
+        (
+            "spec.pod.volumes",
+            json!([{"name": "A", "emptyDir": {}}]),
+            "spec.pod.volumes[0].name: Invalid value: \"A\": expected lower-case letters",
+        ),
+        ("spec.managedBy", json!("me"), "spec.managedBy: Invalid value: \"me\": expected NAMESPACE/NAME"),
         ("metadata.name", json!("1st"), "metadata.name must have at most 52 lower-case letters"),
         ("metadata.name", json!("a".repeat(53)), "metadata.name must have at most 52 lower-case letters"),
     ] {
