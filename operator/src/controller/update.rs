@@ -28,10 +28,7 @@ use crate::{
 const PROGRESS_INTERVAL: Duration = Duration::from_secs(30);
 /// Maximum number of such writes per second, for all jobs.
 const MAX_PROGRESS_WRITES: u32 = 10;
-/// Minimum time after a write until one that changes only the number of workers. A pod that fails or starts changes more in
-/// the seconds around it.
-const WORKERS_INTERVAL: Duration = Duration::from_secs(5);
-/// How many times longer these times are while many jobs wait for their reconciliation.
+/// How many times longer that time is while many jobs wait for their reconciliation.
 const BUSY_FACTOR: u32 = 4;
 
 /// What changed in the status.
@@ -39,7 +36,6 @@ const BUSY_FACTOR: u32 = 4;
 enum Change {
     None,
     ProgressOnly,
-    WorkersOnly,
     Other,
 }
 
@@ -48,7 +44,7 @@ enum Change {
 pub enum Written {
     /// The job has this status, or it was deleted.
     Current,
-    /// Only the progress or the number of workers changed; it must be written after this time.
+    /// Only the progress changed; it must be written after this time.
     Later(Duration),
     /// The job changed meanwhile and must be reconciled again.
     Conflict,
@@ -61,15 +57,19 @@ pub async fn write_status(
     identity: &Identity,
     outcome: &Outcome,
 ) -> Result<Written, CallError> {
-    let change = classify_change(job.status.as_ref(), &outcome.status);
-    if change == Change::None {
-        publish_events(context, job, outcome);
-        return Ok(Written::Current);
-    }
-    let since = context.cache.get(&identity.uid).written_at.map(|when| when.elapsed());
-    let interval = interval(change, context.reports.jobs(), context.triggers.is_busy());
-    if let Some(rest) = since.and_then(|since| interval.checked_sub(since)).filter(|rest| !rest.is_zero()) {
-        return Ok(Written::Later(rest.min(PROGRESS_INTERVAL)));
+    match classify_change(job.status.as_ref(), &outcome.status) {
+        Change::None => {
+            publish_events(context, job, outcome);
+            return Ok(Written::Current);
+        }
+        Change::ProgressOnly => {
+            let since = context.cache.get(&identity.uid).written_at.map(|when| when.elapsed());
+            let interval = progress_interval(context.reports.jobs(), context.triggers.is_busy());
+            if let Some(rest) = since.and_then(|since| interval.checked_sub(since)) {
+                return Ok(Written::Later(rest.min(PROGRESS_INTERVAL)));
+            }
+        }
+        Change::Other => {}
     }
     let before = job.status.as_ref().map_or("", |status| status.state.as_str());
     let operation = format!("write the status of DatJob {}/{}", identity.namespace, identity.name);
@@ -168,20 +168,15 @@ fn classify_change(before: Option<&DatJobStatus>, after: &DatJobStatus) -> Chang
     match before {
         Some(before) if before == after => Change::None,
         Some(before) if without_progress(before) == without_progress(after) => Change::ProgressOnly,
-        Some(before) if without_workers(before) == without_workers(after) => Change::WorkersOnly,
         _ => Change::Other,
     }
 }
 
-/// Minimum time between a write of the status of one of `jobs` jobs and one with this change. While many jobs wait for their
-/// reconciliation, it is longer.
-fn interval(change: Change, jobs: usize, is_busy: bool) -> Duration {
-    let interval = match change {
-        Change::ProgressOnly => PROGRESS_INTERVAL
-            .max(Duration::from_secs(1) * u32::try_from(jobs).unwrap_or(u32::MAX) / MAX_PROGRESS_WRITES),
-        Change::WorkersOnly => WORKERS_INTERVAL,
-        Change::None | Change::Other => Duration::ZERO,
-    };
+/// Minimum time between two writes of the progress of one of `jobs` jobs. While many jobs wait for their reconciliation, it is
+/// longer.
+fn progress_interval(jobs: usize, is_busy: bool) -> Duration {
+    let interval = PROGRESS_INTERVAL
+        .max(Duration::from_secs(1) * u32::try_from(jobs).unwrap_or(u32::MAX) / MAX_PROGRESS_WRITES);
     if is_busy { interval * BUSY_FACTOR } else { interval }
 }
 
@@ -207,26 +202,18 @@ fn without_progress(status: &DatJobStatus) -> DatJobStatus {
     DatJobStatus { progress: None, timing: None, epoch: String::new(), ..status.clone() }
 }
 
-fn without_workers(status: &DatJobStatus) -> DatJobStatus {
-    DatJobStatus { workers: String::new(), ..without_progress(status) }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
-    fn only_progress_and_workers_may_be_written_later() {
+    fn only_progress_may_be_written_later() {
         let before = DatJobStatus { epoch: "1/9".into(), ..DatJobStatus::default() };
         let progress = DatJobStatus { epoch: "2/9".into(), ..DatJobStatus::default() };
         let accuracy = DatJobStatus { clean: "80.00".into(), ..progress.clone() };
         assert_eq!(classify_change(Some(&before), &before), Change::None);
         assert_eq!(classify_change(Some(&before), &progress), Change::ProgressOnly);
         assert_eq!(classify_change(Some(&before), &accuracy), Change::Other);
-        let workers = DatJobStatus { workers: "1/2".into(), ..progress.clone() };
-        assert_eq!(classify_change(Some(&before), &workers), Change::WorkersOnly);
-        let both = DatJobStatus { workers: "1/2".into(), ..accuracy.clone() };
-        assert_eq!(classify_change(Some(&before), &both), Change::Other);
         assert_eq!(classify_change(None, &before), Change::Other);
     }
 
@@ -258,9 +245,7 @@ mod tests {
 
     #[test]
     fn many_jobs_share_the_writes_of_their_progress() {
-        let progress = |jobs, is_busy| interval(Change::ProgressOnly, jobs, is_busy).as_secs();
-        assert_eq!([1, 300, 5_000].map(|jobs| progress(jobs, false)), [30, 30, 500]);
-        assert_eq!(progress(300, true), 4 * progress(300, false));
-        assert_eq!([false, true].map(|is_busy| interval(Change::Other, 300, is_busy)), [Duration::ZERO; 2]);
+        assert_eq!(progress_interval(300, true), 4 * progress_interval(300, false));
+        assert_eq!([1, 300, 5_000].map(|jobs| progress_interval(jobs, false).as_secs()), [30, 30, 500]);
     }
 }
