@@ -16,7 +16,7 @@ use serde::{Deserialize, Serialize};
 const MAX_LINE_BYTES: u64 = 1 << 20;
 
 /// Numbers of requests by verb and resource, for example "create pods".
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Calls {
     /// Requests by verb and resource.
     pub by_kind: BTreeMap<String, u64>,

@@ -64,6 +64,9 @@ pub struct Run {
     /// File for all figures as JSON, written after each round.
     #[arg(long)]
     pub json: Option<PathBuf>,
+    /// Keep the rounds that are in the file of --json, if they succeeded on this machine with this operator and commit.
+    #[arg(long, requires = "json")]
+    pub resume: bool,
 }
 
 /// Options of `check`.

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use crate::{
     audit::Calls,
@@ -11,7 +11,7 @@ use crate::{
 };
 
 /// All rounds of a run.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Run {
     /// Where and how the rounds ran.
     pub environment: Environment,
@@ -19,8 +19,37 @@ pub struct Run {
     pub rounds: Vec<Round>,
 }
 
+impl Run {
+    /// Whether a round of this subject and size is there.
+    pub fn has(&self, subject: &str, objects: usize) -> bool {
+        self.rounds.iter().any(|round| round.subject == subject && round.objects == objects)
+    }
+
+    /// The rounds that succeeded, to be continued in `environment`. Fails if machine, operator or commit differ.
+    pub fn resumed(mut self, environment: &Environment) -> anyhow::Result<Self> {
+        let Environment { processor, cores, operator, commit, .. } = environment;
+        let before = &self.environment;
+        if (&before.processor, &before.cores) != (processor, cores) {
+            anyhow::bail!(
+                "the earlier rounds ran on {} with {} cores, not on {processor} with {cores}; measure all rounds again",
+                before.processor,
+                before.cores
+            );
+        }
+        if (&before.operator, &before.commit) != (operator, commit) {
+            anyhow::bail!(
+                "the earlier rounds measured DatJob {} ({}), not {operator} ({commit}); measure all rounds again",
+                before.operator,
+                before.commit
+            );
+        }
+        self.rounds.retain(|round| !matches!(round.figures, Figures::Failed(_)));
+        Ok(self)
+    }
+}
+
 /// Where and how the rounds ran.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Environment {
     /// Model of the processor.
     pub processor: String,
@@ -41,7 +70,7 @@ pub struct Environment {
 }
 
 /// One subject with one number of jobs on a new cluster.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Round {
     /// What was measured.
@@ -57,7 +86,7 @@ pub struct Round {
 }
 
 /// Figures of a round.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub enum Figures {
     /// Requests without an operator.
@@ -75,7 +104,7 @@ pub enum Figures {
 }
 
 /// Requests without an operator: what the API server can do.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct BareClient {
     /// Created DatJobs per second.
     pub created_per_second: f64,
@@ -92,7 +121,7 @@ pub struct BareClient {
 }
 
 /// From the first request until all StatefulSets exist.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Creation {
     /// Created objects per second, by the clients of the benchmark.
     pub created_per_second: f64,
@@ -111,7 +140,7 @@ pub struct Creation {
 }
 
 /// The operator with pods that no node can run.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct OperatorFigures {
     /// From the first request until all StatefulSets exist.
     pub creation: Creation,
@@ -128,7 +157,7 @@ pub struct OperatorFigures {
 }
 
 /// Until every status reports unschedulable pods and no status changes.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Settled {
     /// Time from the first request until all pods exist.
     pub pods_seconds: f64,
@@ -141,7 +170,7 @@ pub struct Settled {
 }
 
 /// An interval of observation.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Interval {
     /// Its length.
     pub seconds: f64,
@@ -152,7 +181,7 @@ pub struct Interval {
 }
 
 /// A new process with all jobs.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct ColdStart {
     /// Time until the previous process exited after SIGTERM.
     pub stop_seconds: f64,
@@ -167,7 +196,7 @@ pub struct ColdStart {
 }
 
 /// A standby takes over.
-#[derive(Clone, Copy, Debug, Serialize)]
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
 pub struct Takeover {
     /// Time from the signal until the Lease names the other operator.
     pub lease_seconds: f64,
@@ -176,7 +205,7 @@ pub struct Takeover {
 }
 
 /// The operator with jobs that report.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Reporting {
     /// Time from the first create request until every status says that its job runs.
     pub running_seconds: f64,
@@ -195,7 +224,7 @@ pub struct Reporting {
 }
 
 /// Pods whose containers restarted at once.
-#[derive(Clone, Copy, Debug, Serialize)]
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
 pub struct Restarts {
     /// Number of pods, each of a different job.
     pub pods: usize,
@@ -212,7 +241,7 @@ pub struct Restarts {
 }
 
 /// The operator without jobs.
-#[derive(Clone, Copy, Debug, Serialize)]
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
 pub struct ForeignPods {
     /// Without pods.
     pub without: Usage,
@@ -223,4 +252,45 @@ pub struct ForeignPods {
 /// Seconds of a duration.
 pub fn seconds(duration: Duration) -> f64 {
     duration.as_secs_f64()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn environment(commit: &str) -> Environment {
+        Environment {
+            processor: "p".into(),
+            cores: 2,
+            memory_bytes: 1,
+            kubernetes: "v1".into(),
+            operator: "0.1.0".into(),
+            commit: commit.into(),
+            date: "d".into(),
+            command: "c".into(),
+        }
+    }
+
+    #[test]
+    fn a_run_is_resumed_with_the_rounds_that_succeeded() {
+        let round = |objects, figures| Round {
+            subject: "DatJob".into(),
+            objects,
+            cluster_seconds: 1.0,
+            seconds: 2.0,
+            figures,
+        };
+        let usage = Usage::default();
+        let rounds = vec![
+            round(100, Figures::ForeignPods(ForeignPods { without: usage, with: usage })),
+            round(1000, Figures::Failed("timed out".into())),
+        ];
+        let run = Run { environment: environment("abc"), rounds };
+        let json = serde_json::to_string(&run).unwrap();
+        let read = || serde_json::from_str::<Run>(&json).unwrap();
+        let resumed = read().resumed(&environment("abc")).unwrap();
+        assert!(resumed.has("DatJob", 100) && !resumed.has("DatJob", 1000) && !resumed.has("other", 100));
+        let error = read().resumed(&environment("def")).unwrap_err().to_string();
+        assert!(error.contains("measured DatJob 0.1.0 (abc), not 0.1.0 (def)"), "{error}");
+    }
 }

@@ -9,7 +9,7 @@ use std::{
 
 use anyhow::{Context as _, bail};
 use rustix::process::{Pid, Signal, kill_process};
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use crate::{
     command::tail,
@@ -20,7 +20,7 @@ use crate::{
 const EXIT_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// Memory and processor time of a process.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Usage {
     /// Peak resident memory in bytes.
     pub peak_memory_bytes: u64,

@@ -27,7 +27,12 @@ pub async fn run(options: cli::Run) -> anyhow::Result<()> {
         failures: options.failures,
         interval: Duration::from_secs(options.interval),
     };
-    let mut run = Run { environment: environment::describe(&bench.operator).await, rounds: Vec::new() };
+    let environment = environment::describe(&bench.operator).await;
+    let earlier = options.json.as_deref().filter(|_| options.resume).map(read_json).transpose()?;
+    let mut run = match earlier {
+        Some(earlier) => earlier.resumed(&environment)?,
+        None => Run { environment, rounds: Vec::new() },
+    };
     let sized = options.subjects.iter().filter(|subject| **subject != Subject::ForeignPods);
     let mut plan: Vec<(Subject, usize)> = options
         .sizes
@@ -38,6 +43,9 @@ pub async fn run(options: cli::Run) -> anyhow::Result<()> {
         plan.push((Subject::ForeignPods, options.foreign_pods));
     }
     for (subject, objects) in plan {
+        if run.has(subject.title(), objects) {
+            continue;
+        }
         eprintln!("==> {}, {objects}", subject.title());
         bench.work = options.work.join(format!("{}-{objects}", subject.name()));
         let round = rounds::run(&bench, subject, objects).await;
@@ -48,16 +56,16 @@ pub async fn run(options: cli::Run) -> anyhow::Result<()> {
             run.environment.kubernetes = version;
         }
         run.rounds.push(round);
+        // An interruption costs only the round that runs.
         if let Some(path) = &options.json {
             write_json(path, &run)?;
         }
+        if let Some(path) = &options.output {
+            document::update(path, &markdown::render(&run))?;
+        }
     }
     bench.cluster.stop().await?;
-    let text = markdown::render(&run);
-    println!("{text}");
-    if let Some(path) = &options.output {
-        document::update(path, &text)?;
-    }
+    println!("{}", markdown::render(&run));
     let failed = run.rounds.iter().filter(|round| matches!(round.figures, Figures::Failed(_))).count();
     if failed > 0 {
         bail!("{failed} of {} rounds failed; logs are in {}", run.rounds.len(), options.work.display());
@@ -68,6 +76,11 @@ pub async fn run(options: cli::Run) -> anyhow::Result<()> {
 async fn kubernetes_version(bench: &Bench) -> Option<String> {
     let client = bench.administrator().await.ok()?;
     Some(client.apiserver_version().await.ok()?.git_version)
+}
+
+fn read_json(path: &Path) -> anyhow::Result<Run> {
+    let text = fs::read(path).with_context(|| format!("cannot read {}", path.display()))?;
+    serde_json::from_slice(&text).with_context(|| format!("invalid figures in {}", path.display()))
 }
 
 fn write_json(path: &Path, run: &Run) -> anyhow::Result<()> {

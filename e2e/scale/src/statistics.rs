@@ -1,9 +1,9 @@
 //! Percentiles and rates. Pure.
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 /// Middle and tail of durations, in seconds.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Percentiles {
     /// Median.
     pub p50: f64,
@@ -26,7 +26,7 @@ impl Percentiles {
 }
 
 /// Completions per second: over all, and in the first and the last quarter, which show whether the rate falls.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Rates {
     /// Over all completions.
     pub overall: f64,
