@@ -89,6 +89,11 @@ fn rejects_invalid_manifests_and_names_the_field() {
         let refusal = namespace.apply(&document).expect_err(&format!("{path} = {value} is accepted"));
         assert!(refusal.contains(expected), "{path} = {value}: {refusal}");
     }
+}
+
+#[test]
+fn rejects_invalid_fields_beside_the_training_and_names_them() {
+    let namespace = Namespace::new("invalid-job");
     for (path, value, expected) in [
         ("spec.replicas", json!(0), "spec.replicas"),
         ("spec.workersPerPod", json!(0), "spec.workersPerPod"),
