@@ -48,6 +48,9 @@ pub struct Report {
     /// Problems that do not end the job, a sentence each, without a full stop.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub warnings: Vec<String>,
+    /// Faults of storage that pods wait for; absent without any.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub storage: Option<WaitingForStorage>,
     /// Final results on the test set; present exactly if `phase` is [`Phase::Succeeded`].
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub results: Option<Results>,
@@ -116,6 +119,30 @@ pub enum PreparationStep {
     Downloading,
     /// Unpacks an archive.
     Unpacking,
+}
+
+/// Pods that wait until their storage works again.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct WaitingForStorage {
+    /// Number of these pods.
+    pub pods: u32,
+    /// Index of the first one.
+    pub pod: u32,
+    /// What this pod waits for.
+    pub trouble: StorageTrouble,
+}
+
+/// A fault of storage that may pass, such as a full volume. The operation is retried until it succeeds.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct StorageTrouble {
+    /// Name of the error, for example ENOSPC.
+    pub error: String,
+    /// What failed, on which path, and why: a sentence without a full stop.
+    pub message: String,
+    /// When the fault was first met, in seconds since 1970, by the clock of the pod.
+    pub since: u64,
 }
 
 /// Progress of the training.
@@ -434,6 +461,9 @@ pub enum FailureReason {
     Numerical,
     /// Lost connection to a peer or to the store: the world re-forms.
     Communication,
+    /// Fault of storage that may pass, such as a full volume or a stale file handle: the world re-forms. It does not count
+    /// against `lifecycle.maxRestarts`.
+    Storage,
     /// Worker or GPU out of memory: the world re-forms.
     OutOfMemory,
     /// Failed, lost or unusable GPU: the world re-forms.

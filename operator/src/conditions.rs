@@ -22,6 +22,9 @@ pub const FAILED: &str = "Failed";
 /// Training overfits to a single-step attack. Absent until that happens first.
 pub const OVERFITTING: &str = "CatastrophicOverfitting";
 
+/// Pods wait until a volume works again. Absent until that happens first.
+pub const STORAGE_TROUBLE: &str = "StorageTrouble";
+
 /// Reason of the conditions of a job that the operator cannot decode.
 pub const UNDECODABLE: &str = "Undecodable";
 

@@ -4,6 +4,7 @@
 //! the metrics, and parks when the job has ended, since a StatefulSet would start an ended pod again.
 
 use std::{
+    cell::RefCell,
     sync::Arc,
     time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
@@ -12,17 +13,20 @@ use datjob_api::{
     Training,
     report::{Failure, FailureReason, Phase},
 };
-use tokio::{sync::mpsc, time};
+use tokio::{sync::mpsc, task, time};
 
 use crate::{
-    checkpoint::results,
+    checkpoint::{CheckpointError, results},
     rendezvous::{
         Heartbeat, Reply, State, Verdict,
         client::{Client, ClientError},
-        host::Host,
+        host::{Host, HostError},
     },
 };
-use datjob_data::files;
+use datjob_data::{
+    files,
+    storage::{self, Wait},
+};
 
 mod assignment;
 pub mod board;
@@ -71,14 +75,14 @@ pub enum Ending {
 
 /// Does all that an agent does until the job has ended. Everything it learns stands on the board.
 pub async fn work(config: &Config, board: &Arc<Board>) -> Ending {
-    let client = match open_client(config, board) {
+    let client = match open_client(config, board).await {
         Ok(client) => client,
         Err(failure) => {
             board.failed(failure.clone());
             return Ending::Failed(failure);
         }
     };
-    let agent = Agent { config, board, client, incarnation: incarnation() };
+    let agent = Agent::new(config, board, client);
     match agent.prepare().await {
         Ok(training) => agent.serve_worlds(training).await,
         Err(failure) => {
@@ -95,20 +99,38 @@ fn incarnation() -> u64 {
 }
 
 /// Connects to the rendezvous, or opens it in pod 0.
-fn open_client(config: &Config, board: &Arc<Board>) -> Result<Client, Failure> {
+async fn open_client(config: &Config, board: &Arc<Board>) -> Result<Client, Failure> {
     if config.pod_index != 0 {
         return Client::remote(&config.rendezvous_host, config.rendezvous_port)
             .map_err(|error| Failure::new(FailureReason::Configuration, error.to_string()));
     }
-    let directory = config.job_directory();
-    files::create_directory(&directory)
-        .map_err(|error| Failure::new(FailureReason::Data, error.to_string()))?;
-    let (pods, port) = (config.replicas, config.store_port);
-    let host = Host::open(&config.job_uid, config.attempt, pods, config.store_bind, port, &directory)
-        .map_err(|error| Failure::new(FailureReason::Data, error.to_string()))?;
-    let host = Arc::new(host);
+    let (directory, owned) = (config.job_directory(), config.clone());
+    let open = move || {
+        storage::retry(|| files::create_directory(&directory)).map_err(HostError::from)?;
+        let Config { job_uid, attempt, replicas, store_bind, store_port, .. } = owned;
+        Host::open(&job_uid, attempt, replicas, store_bind, store_port, &directory)
+    };
+    let opened = task::spawn_blocking(open).await.map_err(|error| crashed(&error))?;
+    let host =
+        Arc::new(opened.map_err(|error: HostError| Failure::new(FailureReason::Data, error.to_string()))?);
     board.host(Arc::clone(&host));
     Ok(Client::Local(host))
+}
+
+/// The failure of a thread for file operations that panicked.
+fn crashed(error: &task::JoinError) -> Failure {
+    Failure::new(FailureReason::Crash, format!("a file operation of the agent crashed: {error}"))
+}
+
+/// What pod 0 found where the results will be.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum FoundResults {
+    /// The results of this job.
+    Complete,
+    /// No results, or invalid ones, which the workers replace.
+    None,
+    /// The volume cannot be read at the moment.
+    StorageFault,
 }
 
 struct Agent<'a> {
@@ -116,9 +138,15 @@ struct Agent<'a> {
     board: &'a Arc<Board>,
     client: Client,
     incarnation: u64,
+    /// Why the results could not be read at the last try.
+    results_error: RefCell<Option<(String, Option<Wait>)>>,
 }
 
-impl Agent<'_> {
+impl<'a> Agent<'a> {
+    fn new(config: &'a Config, board: &'a Arc<Board>, client: Client) -> Self {
+        Self { config, board, client, incarnation: incarnation(), results_error: RefCell::default() }
+    }
+
     async fn serve_worlds(&self, training: Option<Training>) -> Ending {
         let Some(training) = training else {
             // The results already existed; the other pods, which may have been replaced too, learn it from this pod.
@@ -145,7 +173,7 @@ impl Agent<'_> {
             }
             // At every tick: the volume may not have answered at the last one.
             if workers.have_ended() {
-                self.look_for_results(&training);
+                self.find_results(&training);
             }
             let reply = self.exchange(&workers, &mut last_error).await;
             match plan::plan(workers.state(), reply) {
@@ -153,12 +181,16 @@ impl Agent<'_> {
                 Action::Stop => workers.stop().await,
                 Action::Start(world) => {
                     workers.stop().await;
-                    if self.look_for_results(&training) {
-                        continue;
+                    match self.find_results(&training) {
+                        // The next tick tries again.
+                        FoundResults::StorageFault | FoundResults::Complete => continue,
+                        FoundResults::None => {}
                     }
                     // An epoch may have been completed since the last tick.
                     failures.record_progress(begin.elapsed(), self.board.completed_epochs());
-                    let count = failures.record_world(begin.elapsed(), self.board.completed_epochs());
+                    let last = self.board.report().failure;
+                    let counts = last.is_none_or(|failure| failure.reason != FailureReason::Storage);
+                    let count = failures.record_world(begin.elapsed(), self.board.completed_epochs(), counts);
                     if let Some(limit) = self.config.max_restarts.filter(|limit| count > *limit) {
                         return Ending::TooManyFailures { count, limit, last: self.board.report().failure };
                     }
@@ -177,24 +209,37 @@ impl Agent<'_> {
         }
     }
 
-    /// Whether the results are durable: then the job has succeeded, however its workers ended. Pod 0 alone asks.
-    fn look_for_results(&self, training: &Training) -> bool {
+    /// Looks for durable results: with them the job has succeeded, however its workers ended. Only pod 0 looks.
+    fn find_results(&self, training: &Training) -> FoundResults {
         if self.config.pod_index != 0 {
-            return false;
+            return FoundResults::None;
         }
         match results::read(&self.config.job_directory(), &self.config.job_uid, &training.hash()) {
             Ok(Some(results)) => {
+                self.results_error.take();
                 progress_log::log_results(&results);
                 self.board.succeeded(results);
                 self.announce_success();
-                true
+                FoundResults::Complete
             }
-            Ok(None) => false,
-            Err(error) => {
-                tracing::error!(%error, "Cannot read the results; retrying.");
-                false
+            Ok(None) => {
+                self.results_error.take();
+                FoundResults::None
             }
+            Err(error) => self.record_unreadable_results(&error),
         }
+    }
+
+    /// Logs once for each reason that the results cannot be read, and reports a fault of storage.
+    fn record_unreadable_results(&self, error: &CheckpointError) -> FoundResults {
+        let mut last = self.results_error.borrow_mut();
+        let (message, trouble) = (error.to_string(), storage::trouble(error));
+        let found = if trouble.is_some() { FoundResults::StorageFault } else { FoundResults::None };
+        if last.as_ref().is_none_or(|(known, _)| *known != message) {
+            tracing::error!(error = message, "Cannot read the results; retrying.");
+            *last = Some((message, trouble.map(Wait::begin)));
+        }
+        found
     }
 
     /// Only pod 0 has results, and it hosts the rendezvous.
@@ -205,7 +250,10 @@ impl Agent<'_> {
     }
 
     async fn exchange(&self, workers: &Workers, last_error: &mut Option<String>) -> Option<Reply> {
-        self.send(&self.heartbeat(workers.state(), workers.failure().cloned()), last_error).await
+        let heartbeat = self.heartbeat(workers.state(), workers.failure().cloned());
+        let of_worker = workers.storage_trouble().cloned();
+        let storage = of_worker.into_iter().chain(heartbeat.storage).min_by_key(|trouble| trouble.since);
+        self.send(&Heartbeat { storage, ..heartbeat }, last_error).await
     }
 
     /// Sends a heartbeat; `last_error` is the error of the last one.
@@ -241,7 +289,26 @@ impl Agent<'_> {
             job_uid: self.config.job_uid.clone(),
             state,
             preparation: None,
+            storage: storage::oldest_trouble(),
             failure,
+        }
+    }
+
+    /// Runs file operations on a thread of their own, which may wait for their storage. Meanwhile the rendezvous receives what
+    /// it waits for.
+    async fn on_thread<T: Send + 'static>(
+        &self,
+        operation: impl FnOnce() -> T + Send + 'static,
+    ) -> Result<T, Failure> {
+        let mut thread = task::spawn_blocking(operation);
+        let mut last_error = None;
+        loop {
+            tokio::select! {
+                result = &mut thread => return result.map_err(|error| crashed(&error)),
+                () = time::sleep(HEARTBEAT) => {
+                    self.send(&self.heartbeat(State::Preparing, None), &mut last_error).await;
+                }
+            }
         }
     }
 

@@ -11,7 +11,8 @@
 //! All weights have the names that RobustBench or torchvision gives them, and can be read from Python.
 
 use std::{
-    fs, io,
+    ffi::OsStr,
+    io,
     path::{Path, PathBuf},
 };
 
@@ -22,6 +23,7 @@ use sha2::{Digest, Sha256};
 use datjob_adversarial::state_dict::{self, StateDict, StateDictError};
 use datjob_data::{
     files::{self, FileError},
+    storage,
     weights::{TENSORS_MAX_BYTES, WeightsCard},
 };
 
@@ -171,6 +173,8 @@ pub enum CheckpointError {
         available: u64,
         /// Needed bytes.
         required: u64,
+        /// The error that writing would end with.
+        source: io::Error,
     },
     /// A file that the manifest names is gone.
     #[error(
@@ -241,20 +245,25 @@ impl Directory {
         Self { path: path.to_owned(), training_hash, data, additional_data }
     }
 
-    /// Fails if the volume has less than this number of free bytes. A file system that does not say is taken to have room.
-    pub fn require_room(&self, required: u64) -> Result<(), CheckpointError> {
+    /// Waits until the volume has this number of free bytes. A file system that does not say is taken to have room.
+    pub fn wait_for_room(&self, required: u64) -> Result<(), CheckpointError> {
+        storage::retry(|| self.require_room(required))
+    }
+
+    fn require_room(&self, required: u64) -> Result<(), CheckpointError> {
         files::create_directory(&self.path)?;
         let Ok(volume) = rustix::fs::statvfs(&self.path) else { return Ok(()) };
         let available = volume.f_bavail.saturating_mul(volume.f_frsize);
         if volume.f_blocks == 0 || available >= required {
             return Ok(());
         }
-        Err(CheckpointError::Room { path: self.path.clone(), available, required })
+        let source = rustix::io::Errno::NOSPC.into();
+        Err(CheckpointError::Room { path: self.path.clone(), available, required, source })
     }
 
     /// Writes the tensors of a checkpoint. It is not there before [`save_manifest`](Self::save_manifest).
     pub fn save_tensors(&self, epoch: u32, tensors: &StateDict) -> Result<SavedTensors, CheckpointError> {
-        let sha256 = self.write_tensors(&tensors_file(epoch), tensors, None)?;
+        let sha256 = self.write_tensors(&tensors_file(epoch), tensors, None, storage::write_atomically)?;
         Ok(SavedTensors { epoch, sha256 })
     }
 
@@ -282,7 +291,7 @@ impl Directory {
             overfitting_reference: overfitting_reference.cloned(),
         };
         let json = serde_json::to_vec_pretty(&manifest).map_err(|e| self.bad_manifest(*epoch, &e))?;
-        Ok(files::write_atomically(&self.path.join(manifest_file(*epoch)), &json)?)
+        Ok(storage::write_atomically(&self.path.join(manifest_file(*epoch)), &json)?)
     }
 
     /// Writes weights that are the best so far; returns the file and its SHA-256.
@@ -293,7 +302,7 @@ impl Directory {
         card: &WeightsCard,
     ) -> Result<(String, String), CheckpointError> {
         let file = best_file(epoch);
-        let sha256 = self.write_tensors(&file, weights, Some(card))?;
+        let sha256 = self.write_tensors(&file, weights, Some(card), storage::write_atomically)?;
         Ok((file, sha256))
     }
 
@@ -304,18 +313,19 @@ impl Directory {
         card: &WeightsCard,
     ) -> Result<(String, String), CheckpointError> {
         let file = BEST_FILE.to_owned();
-        let sha256 = self.write_tensors(&file, weights, Some(card))?;
+        let sha256 = self.write_tensors(&file, weights, Some(card), storage::write_atomically)?;
         Ok((file, sha256))
     }
 
-    /// Writes the weights after the last epoch; returns the file and its SHA-256.
+    /// Writes the weights after the last epoch; returns the file and its SHA-256. Does not wait for a full volume: the result is
+    /// valid without them.
     pub fn save_last(
         &self,
         weights: &StateDict,
         card: &WeightsCard,
     ) -> Result<(String, String), CheckpointError> {
         let file = LAST_FILE.to_owned();
-        let sha256 = self.write_tensors(&file, weights, Some(card))?;
+        let sha256 = self.write_tensors(&file, weights, Some(card), files::write_atomically)?;
         Ok((file, sha256))
     }
 
@@ -323,7 +333,7 @@ impl Directory {
     pub fn newest(&self) -> Result<Option<Manifest>, CheckpointError> {
         let Some(epoch) = self.epochs()?.last().copied() else { return Ok(None) };
         let path = self.path.join(manifest_file(epoch));
-        let content = files::read_if_exists(&path, MANIFEST_MAX_BYTES)?.unwrap_or_default();
+        let content = storage::read_if_exists(&path, MANIFEST_MAX_BYTES)?.unwrap_or_default();
         let manifest: Manifest =
             serde_json::from_slice(&content).map_err(|e| self.bad_manifest(epoch, &e))?;
         if manifest.training_hash != self.training_hash {
@@ -371,7 +381,7 @@ impl Directory {
     }
 
     fn names_best(&self, epoch: u32, file: &str) -> bool {
-        let manifest = files::read_if_exists(&self.path.join(manifest_file(epoch)), MANIFEST_MAX_BYTES);
+        let manifest = storage::read_if_exists(&self.path.join(manifest_file(epoch)), MANIFEST_MAX_BYTES);
         let manifest =
             manifest.ok().flatten().and_then(|json| serde_json::from_slice::<Manifest>(&json).ok());
         manifest.and_then(|manifest| manifest.best).is_some_and(|best| best.file == file)
@@ -383,16 +393,14 @@ impl Directory {
     }
 
     fn numbered(&self, prefix: &str, suffix: &str) -> Result<Vec<(u32, String)>, CheckpointError> {
-        let failed = |error| FileError::new("list", &self.path, error);
         let mut found = Vec::new();
-        let entries = match fs::read_dir(&self.path) {
+        let entries = match storage::list(&self.path) {
             Ok(entries) => entries,
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(found),
-            Err(error) => return Err(failed(error).into()),
+            Err(error) => return Err(FileError::new("list", &self.path, error).into()),
         };
         for entry in entries {
-            let name = entry.map_err(failed)?.file_name();
-            let Some(name) = name.to_str() else { continue };
+            let Some(name) = entry.path.file_name().and_then(OsStr::to_str) else { continue };
             let number = name.strip_prefix(prefix).and_then(|rest| rest.strip_suffix(suffix));
             if let Some(epoch) = number.and_then(|number| number.parse().ok()) {
                 found.push((epoch, name.to_owned()));
@@ -407,18 +415,19 @@ impl Directory {
         file: &str,
         tensors: &StateDict,
         card: Option<&WeightsCard>,
+        write: impl Fn(&Path, &[u8]) -> Result<(), FileError>,
     ) -> Result<String, CheckpointError> {
         let path = self.path.join(file);
         let bytes = state_dict::encode(tensors, card)
             .map_err(|error| CheckpointError::Format { path: path.clone(), error })?;
-        files::write_atomically(&path, &bytes)?;
+        write(&path, &bytes)?;
         Ok(hex::encode(Sha256::digest(&bytes)))
     }
 
     fn read_tensors(&self, file: &str, expected: &str, epoch: u32) -> Result<StateDict, CheckpointError> {
         let path = self.path.join(file);
         let manifest = self.path.join(manifest_file(epoch));
-        let Some(bytes) = files::read_if_exists(&path, TENSORS_MAX_BYTES)? else {
+        let Some(bytes) = storage::read_if_exists(&path, TENSORS_MAX_BYTES)? else {
             return Err(CheckpointError::Missing { path, manifest });
         };
         let found = hex::encode(Sha256::digest(&bytes));

@@ -16,7 +16,7 @@ use crate::checkpoint::{
     BEST_FILE, CheckpointError, LAST_FILE,
     results::{self, Document},
 };
-use datjob_data::files;
+use datjob_data::{files, storage};
 
 pub mod estimates;
 #[cfg(test)]
@@ -101,7 +101,7 @@ impl Outputs {
             .and_then(|report| self.write(report::FILE, &report).map_err(|error| error.to_string()));
         self.record_write(report::FILE, report);
         document.not_written = self.write_errors.values().cloned().collect();
-        results::write(&self.directory, &document)
+        storage::retry(|| results::write(&self.directory, &document))
     }
 
     /// Records whether a file was written. An error is logged.

@@ -8,7 +8,7 @@ use std::{
 
 use datjob_api::{
     Training,
-    report::{Accuracy, Failure, Progress, Timing},
+    report::{Accuracy, Failure, Progress, StorageTrouble, Timing},
     training::NamedFile,
 };
 use serde::{Deserialize, Serialize};
@@ -90,7 +90,7 @@ impl Part {
     }
 }
 
-/// A message of a worker to its agent. Only rank 0 sends the variants other than `Failed`.
+/// A message of a worker to its agent. Only rank 0 sends the variants other than `Failed` and `Storage`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub enum Event {
     /// Progress of the training, at most once a second.
@@ -112,6 +112,8 @@ pub enum Event {
         /// Number of images that this rank evaluates in total.
         total: u64,
     },
+    /// The fault of storage that the worker waits for, or `None` once it has passed.
+    Storage(Option<StorageTrouble>),
     /// The worker failed. A worker that succeeds exits with status 0 and sends nothing.
     Failed(Failure),
 }

@@ -18,6 +18,8 @@ mod methods;
 mod processes;
 #[path = "common/run.rs"]
 mod run;
+#[path = "run/storage.rs"]
+mod storage;
 #[path = "common/synthetic_image_folder.rs"]
 mod synthetic_image_folder;
 #[path = "common/test_directory.rs"]

@@ -19,7 +19,7 @@ pub struct DatJobStatus {
     #[serde(skip_serializing_if = "String::is_empty")]
     pub managed_by: String,
     /// Conditions of the job: Ready, Finished, Complete, Failed, kstatus's Reconciling and Stalled, and
-    /// CatastrophicOverfitting once it was detected.
+    /// CatastrophicOverfitting and StorageTrouble once they were detected.
     #[schemars(extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["type"]))]
     pub conditions: Vec<Condition>,
     /// Summary for people: Pending, Starting, Running, Evaluating, Restarting, Complete or Failed.
@@ -99,7 +99,8 @@ pub struct Restarts {
     pub total: u32,
     /// Number of restarts after a failure: a worker or an agent ended, or no world formed although all pods ran.
     pub failures: u32,
-    /// Number of restarts after a disruption: a pod was deleted, evicted or preempted, or its node was lost.
+    /// Number of restarts after a disruption: a pod was deleted, evicted or preempted, its node was lost, or its storage had a
+    /// fault that may pass.
     pub disruptions: u32,
     /// Failures since the job last made progress: a completed epoch, or an hour of training. `lifecycle.maxRestarts` limits
     /// them.

@@ -27,6 +27,7 @@ mod report;
 mod requeue;
 mod restarts;
 mod state;
+mod storage;
 
 pub use state::State;
 

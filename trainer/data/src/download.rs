@@ -5,7 +5,7 @@
 
 use std::{
     fs::{self, File},
-    io::{self, Write},
+    io,
     path::{Path, PathBuf},
 };
 
@@ -19,7 +19,7 @@ use sha2::{Digest, Sha256};
 use tempfile::NamedTempFile;
 use tokio::runtime::Builder;
 
-use super::{DownloadObserver, RetryPolicy, dataset_files, origin};
+use super::{DownloadObserver, RetryPolicy, dataset_files, origin, storage};
 
 mod error;
 #[cfg(test)]
@@ -53,12 +53,12 @@ pub fn download(
     let request = Request { source, limit: dataset_files::archive_limit(dataset), dir };
     // An unnamed file: nothing remains if this process is killed.
     let create = || tempfile::tempfile_in(dir);
-    let archive = fetch_with_retries(request, create, retry, observer)?;
-    origin::record_source(dir, &identity).map_err(write_error(dir))?;
+    let archive = fetch_with_retries(request, create, |file| file, retry, observer)?;
+    storage::retry_on("write", dir, || origin::record_source(dir, &identity)).map_err(write_error(dir))?;
     let skipped = unpack(&archive, dataset, source, dir, observer)?;
     check_complete()
         .map_err(|error| DownloadError::Incomplete { url: redacted_url(source), source: error })?;
-    File::create(&marker).map_err(write_error(&marker))?;
+    storage::retry_on("create", &marker, || File::create(&marker)).map_err(write_error(&marker))?;
     Ok(skipped.report(dataset, dataset_files::layout_description(dataset)))
 }
 
@@ -81,9 +81,10 @@ pub fn download_file(
     if path.exists() {
         return Ok(path);
     }
-    fs::create_dir_all(dir).map_err(write_error(dir))?;
+    storage::retry_on("create", dir, || fs::create_dir_all(dir)).map_err(write_error(dir))?;
     let request = Request { source, limit: MAX_FILE_BYTES, dir };
-    let file = fetch_with_retries(request, || NamedTempFile::new_in(dir), retry, observer)?;
+    let create = || NamedTempFile::new_in(dir);
+    let file = fetch_with_retries(request, create, NamedTempFile::as_file_mut, retry, observer)?;
     file.persist(&path).map_err(|error| write_error(&path)(error.error))?;
     Ok(path)
 }
@@ -102,10 +103,12 @@ struct Request<'a> {
     dir: &'a Path,
 }
 
-/// Downloads into a file. Each attempt calls `create` for a new file in the folder of the request.
-fn fetch_with_retries<F: Write>(
+/// Downloads into a file. Each attempt calls `create` for a new file in the folder of the request, and writes to `as_file` of
+/// it.
+fn fetch_with_retries<F>(
     request: Request<'_>,
     create: impl Fn() -> io::Result<F>,
+    as_file: impl Fn(&mut F) -> &mut File,
     retry: RetryPolicy,
     observer: &dyn DownloadObserver,
 ) -> Result<F, DownloadError> {
@@ -115,7 +118,7 @@ fn fetch_with_retries<F: Write>(
         Client::builder().connect_timeout(retry.timeout).read_timeout(retry.timeout).build().map_err(
             |error| DownloadError::Request { url: redacted_url(request.source), source: error.without_url() },
         )?;
-    let attempt = || fetch(&client, request, &create, observer);
+    let attempt = || fetch(&client, request, &create, &as_file, observer);
     runtime.block_on(async {
         attempt
             .retry(retry.backoff())
@@ -129,10 +132,11 @@ fn fetch_with_retries<F: Write>(
 }
 
 /// One attempt. Bounds the size and verifies the hash.
-async fn fetch<F: Write>(
+async fn fetch<F>(
     client: &Client,
     Request { source, limit, dir }: Request<'_>,
     create: impl Fn() -> io::Result<F>,
+    as_file: impl Fn(&mut F) -> &mut File,
     observer: &dyn DownloadObserver,
 ) -> Result<F, DownloadError> {
     let url = || redacted_url(source);
@@ -147,7 +151,7 @@ async fn fetch<F: Write>(
     if size.is_some_and(|size| size > limit) {
         return Err(too_large());
     }
-    let mut file = create().map_err(write_error(dir))?;
+    let mut file = storage::retry_on("create a file in", dir, &create).map_err(write_error(dir))?;
     let (mut hash, mut received) = (Sha256::new(), 0);
     loop {
         let block = response.chunk().await.map_err(|error| DownloadError::Interrupted {
@@ -161,7 +165,7 @@ async fn fetch<F: Write>(
             return Err(too_large());
         }
         hash.update(&block);
-        file.write_all(&block).map_err(write_error(dir))?;
+        storage::write_all(as_file(&mut file), dir, &block).map_err(write_error(dir))?;
         observer.progress(PreparationStep::Downloading, received, size);
     }
     let found = hex::encode(hash.finalize());

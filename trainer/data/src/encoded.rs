@@ -1,15 +1,13 @@
 //! EncodedImages images on disk: an index of their locations, and reading their bytes.
 
 use std::{
-    fs::{self, File},
     io::{self, Read},
-    os::unix::fs::FileExt,
     path::{Path, PathBuf},
 };
 
 use sha2::{Digest, Sha256};
 
-use super::DataError;
+use super::{DataError, storage};
 
 /// Maximum size of an encoded image in bytes. The largest image of ImageNet has 15 MB.
 pub(super) const IMAGE_LIMIT: u64 = 64 << 20;
@@ -107,10 +105,10 @@ impl EncodedImages {
             }
         };
         let read = || {
-            let file = File::open(&path)?;
+            let mut file = storage::File::open(&path)?;
             let (offset, length) = match range {
                 Some(range) => (range.offset, u64::from(range.length)),
-                None => (0, file.metadata()?.len()),
+                None => (0, file.length()?),
             };
             let mut start = vec![0; length.min(START_BYTES) as usize];
             let mut end = vec![0; length.min(END_BYTES) as usize];
@@ -138,7 +136,8 @@ impl EncodedImages {
 fn read_file(path: &Path) -> Result<Vec<u8>, DataError> {
     let reading = |source| DataError::Read { path: path.to_owned(), source };
     let mut bytes = Vec::new();
-    File::open(path).and_then(|file| file.take(IMAGE_LIMIT + 1).read_to_end(&mut bytes)).map_err(reading)?;
+    let file = storage::File::open(path);
+    file.and_then(|file| file.take(IMAGE_LIMIT + 1).read_to_end(&mut bytes)).map_err(reading)?;
     if bytes.len() as u64 > IMAGE_LIMIT {
         return Err(DataError::TooLong { path: path.to_owned(), expected: IMAGE_LIMIT as usize });
     }
@@ -147,8 +146,8 @@ fn read_file(path: &Path) -> Result<Vec<u8>, DataError> {
 
 fn read_range(path: &Path, range: ShardRange) -> Result<Vec<u8>, DataError> {
     let mut bytes = vec![0; range.length as usize];
-    File::open(path)
-        .and_then(|file| file.read_exact_at(&mut bytes, range.offset))
+    storage::File::open(path)
+        .and_then(|mut file| file.read_exact_at(&mut bytes, range.offset))
         .map_err(|source| DataError::Read { path: path.to_owned(), source })?;
     Ok(bytes)
 }
@@ -157,7 +156,7 @@ fn read_range(path: &Path, range: ShardRange) -> Result<Vec<u8>, DataError> {
 fn entry_name(path: &Path, range: ShardRange) -> io::Result<String> {
     let mut header = tar::Header::new_old();
     let header_offset = range.offset.saturating_sub(header.as_bytes().len() as u64);
-    File::open(path)?.read_exact_at(header.as_mut_bytes(), header_offset)?;
+    storage::File::open(path)?.read_exact_at(header.as_mut_bytes(), header_offset)?;
     Ok(header.path()?.display().to_string())
 }
 
@@ -169,11 +168,16 @@ pub(super) fn find_root<T>(dir: &Path, find: impl Fn(&Path) -> Option<T>) -> Opt
     find(dir).or_else(|| find(&only_subfolder(dir)?))
 }
 
+/// Whether a path leads to a directory.
+pub(super) fn is_dir(path: &Path) -> bool {
+    storage::metadata(path).is_ok_and(|metadata| metadata.is_dir())
+}
+
 fn only_subfolder(dir: &Path) -> Option<PathBuf> {
     let visible = |path: &PathBuf| {
-        path.is_dir() && path.file_name().is_some_and(|name| !name.to_string_lossy().starts_with('.'))
+        is_dir(path) && path.file_name().is_some_and(|name| !name.to_string_lossy().starts_with('.'))
     };
-    let mut folders = fs::read_dir(dir).ok()?.filter_map(|entry| Some(entry.ok()?.path())).filter(visible);
+    let mut folders = storage::list(dir).ok()?.into_iter().map(|entry| entry.path).filter(visible);
     let mut folders = folders.by_ref().filter(|path| !path.ends_with(LOST_AND_FOUND));
     folders.next().filter(|_| folders.next().is_none())
 }

@@ -21,6 +21,11 @@ impl FileError {
     pub fn new(action: &'static str, path: &Path, error: io::Error) -> Self {
         Self { action, path: path.to_owned(), error }
     }
+
+    /// The error of the system.
+    pub(crate) fn into_source(self) -> io::Error {
+        self.error
+    }
 }
 
 /// The fix of an error, after a semicolon.

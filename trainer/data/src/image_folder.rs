@@ -2,7 +2,7 @@
 
 use std::{
     collections::BTreeSet,
-    fs, io,
+    fs,
     path::{Path, PathBuf},
 };
 
@@ -12,6 +12,7 @@ use super::{
     DataError, DataSet, Images, Tally, UNLABELLED,
     encoded::{self, EncodedImages, ImageLocations, LOST_AND_FOUND},
     skipped::SkippedFiles,
+    storage,
 };
 
 /// The layout of the files, for messages.
@@ -29,7 +30,7 @@ const MISSING_CLASSES: &str = "class folders are missing; expected one folder pe
 
 /// The folders of the training images and of the test images, if both exist.
 pub(super) fn find_folders(dir: &Path) -> Option<(PathBuf, PathBuf)> {
-    let folder = |name: &str| Some(dir.join(name)).filter(|path| path.is_dir());
+    let folder = |name: &str| Some(dir.join(name)).filter(|path| encoded::is_dir(path));
     Some((folder("train")?, folder("val").or_else(|| folder("test"))?))
 }
 
@@ -74,15 +75,16 @@ impl Indexing {
     /// Counts what is beside the folders of the training images and of the test images.
     fn skip_others(&mut self, train: &Path, test: &Path) -> Result<(), DataError> {
         let Some(root) = train.parent() else { return Ok(()) };
-        let reading = |source: io::Error| DataError::Read { path: root.to_owned(), source };
-        let entries: Result<BTreeSet<PathBuf>, io::Error> =
-            fs::read_dir(root).map_err(reading)?.map(|entry| Ok(entry?.path())).collect();
-        for path in entries.map_err(reading)? {
+        let entries =
+            storage::list(root).map_err(|source| DataError::Read { path: root.to_owned(), source })?;
+        let paths: BTreeSet<PathBuf> = entries.into_iter().map(|entry| entry.path).collect();
+        for path in paths {
             let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
             if path == train || path == test || name.starts_with('.') {
                 continue;
             }
-            let may_be_data = if path.is_dir() { name != LOST_AND_FOUND } else { looks_like_image(&name) };
+            let may_be_data =
+                if encoded::is_dir(&path) { name != LOST_AND_FOUND } else { looks_like_image(&name) };
             let remark = if name == "test" { " (the test images are those in val)" } else { "" };
             self.skipped.add(may_be_data, &format!("{}{remark}", path.display()));
         }
@@ -138,27 +140,26 @@ impl Indexing {
 
     /// The sorted names in a folder, without hidden ones. Links stand for what they point to.
     fn list(&mut self, path: &Path) -> Result<Listing, DataError> {
-        let reading = |source: io::Error| DataError::Read { path: path.to_owned(), source };
+        let entries =
+            storage::list(path).map_err(|source| DataError::Read { path: path.to_owned(), source })?;
         let mut listing = Listing::default();
-        for entry in fs::read_dir(path).map_err(reading)? {
-            let entry = entry.map_err(reading)?;
-            let Ok(name) = entry.file_name().into_string() else {
-                self.fault(&entry.path(), "the name is not valid UTF-8");
+        for storage::DirectoryEntry { path, mut file_type } in entries {
+            let Some(name) = path.file_name().and_then(|name| name.to_str()).map(str::to_owned) else {
+                self.fault(&path, "the name is not valid UTF-8");
                 continue;
             };
             if name.starts_with('.') {
-                self.skipped.add(false, &entry.path().display().to_string());
+                self.skipped.add(false, &path.display().to_string());
                 continue;
             }
-            let mut file_type = entry.file_type().map_err(reading)?;
             if file_type.is_symlink() {
-                match fs::metadata(entry.path()) {
+                match storage::metadata(&path) {
                     Ok(metadata) => file_type = metadata.file_type(),
                     Err(error) => {
-                        let target = fs::read_link(entry.path()).unwrap_or_default();
+                        let target = fs::read_link(&path).unwrap_or_default();
                         let problem =
                             format!("symbolic link to {}: {error}; mount its target too", target.display());
-                        self.fault(&entry.path(), &problem);
+                        self.fault(&path, &problem);
                         continue;
                     }
                 }

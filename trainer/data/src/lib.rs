@@ -40,6 +40,7 @@ mod skipped;
 mod soundness;
 mod split;
 mod standard_files;
+pub mod storage;
 mod tally;
 pub mod volume;
 mod webdataset;

@@ -3,7 +3,7 @@
 use std::{
     collections::{HashMap, VecDeque},
     panic::{AssertUnwindSafe, catch_unwind},
-    thread::{self, JoinHandle},
+    thread,
     time::{Duration, Instant},
 };
 
@@ -28,7 +28,8 @@ pub struct Loader {
     wait_time: Duration,
 }
 
-/// Threads that decode the next images.
+/// Threads that decode the next images. They end after it is dropped, and are not waited for: one of them may wait for its
+/// storage.
 struct Prefetcher {
     /// All images of all batches, in order.
     order: Vec<usize>,
@@ -38,11 +39,10 @@ struct Prefetcher {
     returned: usize,
     /// How many images may be queued in addition to the current batch.
     window: usize,
-    jobs: Option<Sender<DecodeJob>>,
+    jobs: Sender<DecodeJob>,
     results: Receiver<DecodeResult>,
     /// Images that were decoded out of order.
     out_of_order: HashMap<usize, Result<Vec<u8>, DataError>>,
-    threads: Vec<JoinHandle<()>>,
 }
 
 /// An image to decode.
@@ -111,10 +111,9 @@ impl Prefetcher {
             queued: 0,
             returned: 0,
             window,
-            jobs: Some(jobs),
+            jobs,
             results,
             out_of_order: HashMap::new(),
-            threads: Vec::new(),
         };
         let workers: Vec<_> = (0..threads)
             .map(|_| {
@@ -125,7 +124,7 @@ impl Prefetcher {
         drop((job_receiver, result_sender));
         for (number, worker) in workers.into_iter().enumerate() {
             let thread = thread::Builder::new().name(format!("decode-{number}")).spawn(worker);
-            prefetcher.threads.push(thread.map_err(DataError::Thread)?);
+            thread.map_err(DataError::Thread)?;
         }
         prefetcher.enqueue(0);
         Ok(prefetcher)
@@ -133,11 +132,10 @@ impl Prefetcher {
 
     /// Queues the next `count` images, plus the prefetch window.
     fn enqueue(&mut self, count: usize) {
-        let Some(jobs) = &self.jobs else { return };
         let end = (self.returned + count + self.window).min(self.order.len());
         for position in self.queued..end {
-            // The channel has room, and the threads live as long as `self`.
-            let _ = jobs.send(DecodeJob { position, index: self.order[position] });
+            // The channel has room, and the threads receive as long as `self` exists.
+            let _ = self.jobs.send(DecodeJob { position, index: self.order[position] });
         }
         self.queued = self.queued.max(end);
     }
@@ -192,17 +190,6 @@ fn decode_worker(
             if results.send(DecodeResult { position, image: read.map(|()| image) }).is_err() {
                 return;
             }
-        }
-    }
-}
-
-impl Drop for Prefetcher {
-    fn drop(&mut self) {
-        self.jobs = None;
-        // Unblocks the threads that wait for room in the channel.
-        while self.results.recv().is_ok() {}
-        for thread in self.threads.drain(..) {
-            let _ = thread.join();
         }
     }
 }
@@ -287,9 +274,12 @@ mod tests {
     }
 
     #[test]
-    fn dropping_the_loader_joins_its_threads() {
+    fn dropping_the_loader_ends_its_threads() {
         let (_dir, images) = images(50, 2, false);
         let loader = Loader::new(&images, [(0..50).collect::<Vec<_>>()], None).unwrap();
+        let results = loader.prefetcher.as_ref().unwrap().results.clone();
         drop(loader);
+        // The senders of the threads are dropped when they end.
+        while results.recv().is_ok() {}
     }
 }

@@ -2,13 +2,14 @@
 //! `[N, H, W, C]` or `[N, C, H, W]`, and `label`, `[N]`. [`crate::DataSet::add_images`] adds them to a data set.
 
 use std::{
-    fs::File,
     io::{BufReader, Read},
     path::{Path, PathBuf},
 };
 
 use npyz::{NpyFile, NpyHeader, Order};
 use zip::ZipArchive;
+
+use crate::storage;
 
 /// Accepted names of the image array, in order of preference.
 const IMAGE_NAMES: [&str; 4] = ["image", "images", "x", "data"];
@@ -39,13 +40,13 @@ pub(super) struct NpzArrays {
 /// Reads an archive of images of the shape `[channels, height, width]`.
 pub(super) fn read(path: &Path, shape: [i64; 3]) -> Result<NpzArrays, NpzError> {
     let failed = |problem: String| NpzError { path: path.to_owned(), problem };
-    let file = File::open(path).map_err(|error| failed(format!("cannot open the file: {error}")))?;
+    let file = storage::File::open(path).map_err(|error| failed(format!("cannot open the file: {error}")))?;
     let archive = ZipArchive::new(BufReader::new(file));
     let mut archive = archive.map_err(|error| failed(format!("invalid NumPy archive (.npz): {error}")))?;
     read_arrays(&mut archive, shape).map_err(failed)
 }
 
-type Archive = ZipArchive<BufReader<File>>;
+type Archive = ZipArchive<BufReader<storage::File>>;
 
 fn read_arrays(archive: &mut Archive, shape: [i64; 3]) -> Result<NpzArrays, String> {
     let images = find_array(archive, &IMAGE_NAMES)

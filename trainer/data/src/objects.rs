@@ -26,7 +26,7 @@ mod progress;
 
 pub use error::ObjectsError;
 
-use super::{DownloadObserver, RetryPolicy, dataset_files, origin};
+use super::{DownloadObserver, RetryPolicy, dataset_files, origin, storage};
 use bucket::Bucket;
 use progress::TotalProgress;
 
@@ -91,7 +91,8 @@ pub fn fetch(
         tracing::info!(objects = objects.len(), bytes, "Downloading the data set.");
         bucket.progress.begin(bytes);
         if !objects.is_empty() {
-            origin::record_source(dir, &identity).map_err(write_error(dir))?;
+            storage::retry_on("write", dir, || origin::record_source(dir, &identity))
+                .map_err(write_error(dir))?;
         }
         let fetch = |object| {
             let bucket = Arc::clone(&bucket);
@@ -110,7 +111,7 @@ pub fn fetch(
     dataset_files::check_complete(dataset, dir)
         .map_err(|error| ObjectsError::Incomplete { url: source.url.clone(), source: error })?;
     remove_partials(dir).map_err(write_error(dir))?;
-    File::create(&marker).map_err(write_error(&marker))?;
+    storage::retry_on("create", &marker, || File::create(&marker)).map_err(write_error(&marker))?;
     Ok(skipped.report(dataset, dataset_files::layout_description(dataset)))
 }
 

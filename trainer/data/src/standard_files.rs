@@ -2,15 +2,15 @@
 //! reading them with a bound on every size.
 
 use std::{
-    fs::File,
-    io::{self, Read},
+    io::{self, ErrorKind, Read},
+    iter,
     path::{Path, PathBuf},
 };
 
 use datjob_api::training::{Contents, Dataset};
 use flate2::read::MultiGzDecoder;
 
-use super::{DataError, files::is_gzipped};
+use super::{DataError, files::is_gzipped, storage};
 
 /// How the files of a data set are laid out.
 pub(super) enum Layout {
@@ -98,14 +98,16 @@ impl StandardFiles {
 
     /// The path of a standard file: in `dir`, or in the subfolder of the official archive.
     pub(super) fn find(&self, dir: &Path, file: &'static str) -> Result<PathBuf, DataError> {
+        let gzipped = self.allows_gzip().then(|| format!("{file}.gz"));
         for folder in [dir.to_owned(), dir.join(self.folder)] {
-            let plain = folder.join(file);
-            if plain.is_file() {
-                return Ok(plain);
-            }
-            let gzipped = folder.join(format!("{file}.gz"));
-            if self.allows_gzip() && gzipped.is_file() {
-                return Ok(gzipped);
+            for name in iter::once(file).chain(gzipped.as_deref()) {
+                let path = folder.join(name);
+                match storage::metadata(&path) {
+                    Ok(metadata) if metadata.is_file() => return Ok(path),
+                    Ok(_) => {}
+                    Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory) => {}
+                    Err(source) => return Err(DataError::Read { path, source }),
+                }
             }
         }
         Err(DataError::Missing {
@@ -134,7 +136,7 @@ impl FileContents {
     }
 
     fn read_into(bytes: &mut Vec<u8>, path: &Path, expected: usize) -> io::Result<()> {
-        let file = File::open(path)?;
+        let file = storage::File::open(path)?;
         let limit = expected as u64 + 1;
         bytes.reserve_exact(expected + 1);
         if is_gzipped(path) {
@@ -159,7 +161,7 @@ impl FileContents {
         let Self { path, bytes, error } = self;
         let found = bytes.len();
         match error {
-            Some(error) if error.kind() == io::ErrorKind::UnexpectedEof && found < expected => {
+            Some(error) if error.kind() == ErrorKind::UnexpectedEof && found < expected => {
                 Err(DataError::Truncated { path, expected, found })
             }
             Some(source) => Err(DataError::Read { path, source }),

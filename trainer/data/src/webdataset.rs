@@ -5,7 +5,6 @@
 
 use std::{
     collections::BTreeSet,
-    fs::{self, File},
     io::{self, Read},
     path::{Path, PathBuf},
     sync::atomic::{AtomicUsize, Ordering},
@@ -19,6 +18,7 @@ use super::{
     encoded::{self, EncodedImages, ImageLocations},
     image_folder::MAX_CLASSES,
     skipped::SkippedFiles,
+    storage,
 };
 
 mod shard;
@@ -62,8 +62,8 @@ pub(super) struct Shards {
 
 /// Finds the shards in a folder, if it has training and test images.
 pub(super) fn find_shards(dir: &Path) -> Option<Shards> {
-    let mut names: Vec<String> =
-        fs::read_dir(dir).ok()?.filter_map(|entry| entry.ok()?.file_name().into_string().ok()).collect();
+    let name = |entry: storage::DirectoryEntry| Some(entry.path.file_name()?.to_str()?.to_owned());
+    let mut names: Vec<String> = storage::list(dir).ok()?.into_iter().filter_map(name).collect();
     names.sort_unstable();
     let shards = |subset: &str| -> Option<Vec<PathBuf>> {
         let names = names.iter().filter(|name| subset_of(name) == Some(subset));
@@ -101,16 +101,18 @@ pub(super) fn load(dir: &Path, size: u32, threads: usize) -> Result<DataSet, Dat
 
 /// The files in the folder, and the shards in folders below, that are not part of the data set.
 fn skipped_files(dir: &Path, train: &[PathBuf], test: &[PathBuf]) -> Result<SkippedFiles, DataError> {
-    let reading = |source| DataError::Read { path: dir.to_owned(), source };
+    let entries = storage::list(dir).map_err(|source| DataError::Read { path: dir.to_owned(), source })?;
     let shards: BTreeSet<&PathBuf> = train.iter().chain(test).collect();
     let mut others = BTreeSet::new();
-    for entry in fs::read_dir(dir).map_err(reading)? {
-        let path = entry.map_err(reading)?.path();
-        if path.is_dir() {
+    for storage::DirectoryEntry { path, .. } in entries {
+        if encoded::is_dir(&path) {
             // A folder that cannot be read, such as lost+found, is ignored: no shards are expected in folders.
-            let below = fs::read_dir(&path).into_iter().flatten().flatten().map(|entry| entry.path());
+            let below = storage::list(&path).unwrap_or_default().into_iter().map(|entry| entry.path);
             others.extend(below.filter(|path| is_shard(path)));
-        } else if !shards.contains(&path) && !path.ends_with(CLASSES_FILE) && path.is_file() {
+        } else if !shards.contains(&path)
+            && !path.ends_with(CLASSES_FILE)
+            && storage::metadata(&path).is_ok_and(|metadata| metadata.is_file())
+        {
             others.insert(path);
         }
     }
@@ -128,7 +130,7 @@ fn is_shard(path: &Path) -> bool {
 /// The number of classes in the classes file, if it exists.
 fn read_class_count(path: &Path) -> Result<Option<usize>, DataError> {
     let reading = |source| DataError::Read { path: path.to_owned(), source };
-    let file = match File::open(path) {
+    let file = match storage::File::open(path) {
         Ok(file) => file,
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
         Err(error) => return Err(reading(error)),

@@ -2,12 +2,11 @@
 //! built, tested and fuzzed without libtorch.
 
 use std::{
-    fs::File,
     io::{self, Read},
     path::{Path, PathBuf},
 };
 
-use crate::files::{self, FileError};
+use crate::{files::FileError, storage};
 
 mod card;
 mod pickle;
@@ -99,7 +98,7 @@ pub enum WeightsError {
 pub fn read(path: &Path) -> Result<WeightFile, WeightsError> {
     let failed = |error| FileError::new("read", path, error);
     let mut magic = [0; 4];
-    let mut file = File::open(path).map_err(failed)?;
+    let mut file = storage::File::open(path).map_err(failed)?;
     match file.read_exact(&mut magic) {
         Ok(()) if magic == ZIP_MAGIC => {
             let tensors = pytorch::read(file)
@@ -108,7 +107,7 @@ pub fn read(path: &Path) -> Result<WeightFile, WeightsError> {
         }
         Err(error) if error.kind() != io::ErrorKind::UnexpectedEof => Err(failed(error).into()),
         _ => {
-            let bytes = files::read_if_exists(path, TENSORS_MAX_BYTES)?
+            let bytes = storage::read_if_exists(path, TENSORS_MAX_BYTES)?
                 .ok_or_else(|| failed(io::ErrorKind::NotFound.into()))?;
             safetensors::decode(&bytes)
                 .map_err(|error| WeightsError::Safetensors { path: path.to_owned(), error })

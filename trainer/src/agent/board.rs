@@ -5,7 +5,8 @@ use std::{
     time::Duration,
 };
 
-use datjob_api::report::{Accuracy, Failure, Phase, Progress, Report, Results, Timing};
+use datjob_api::report::{Accuracy, Failure, Phase, Progress, Report, Results, Timing, WaitingForStorage};
+use datjob_data::storage;
 
 use crate::rendezvous::{Verdict, host::Host};
 
@@ -41,6 +42,7 @@ impl Board {
             best: None,
             overfitting: None,
             warnings: Vec::new(),
+            storage: None,
             results: None,
             failure: None,
         };
@@ -50,6 +52,9 @@ impl Board {
     /// The report as it stands now.
     pub fn report(&self) -> Report {
         let mut report = self.change().clone();
+        // Only the report of pod 0 is read.
+        let of_agent = |trouble| WaitingForStorage { pods: 1, pod: 0, trouble };
+        report.storage = storage::oldest_trouble().map(of_agent);
         if let Some(host) = self.host.get() {
             let snapshot = host.snapshot();
             report.phase = phase_of_world(report.phase, report.generation, snapshot.running);
@@ -57,6 +62,7 @@ impl Board {
             report.pods_joined = snapshot.joined;
             report.preparation = snapshot.preparation;
             report.preparation_idle_seconds = snapshot.preparation_idle.map(in_steps_of_ten);
+            report.storage = snapshot.storage.or(report.storage);
             report.failure = report.failure.or(snapshot.failure);
         }
         report

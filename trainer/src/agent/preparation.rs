@@ -10,6 +10,7 @@ use datjob_api::{
 use datjob_data::{
     RetryPolicy,
     objects::{self, Credentials},
+    storage,
 };
 use tokio::{task, time};
 
@@ -36,16 +37,18 @@ impl Agent<'_> {
         training.check(topology).map_err(|error| invalid(error.to_string()))?;
         board.world_size(topology.world_size());
         training.warnings().into_iter().for_each(|warning| board.warning(warning));
-        if config.pod_index == 0
-            && let Some(results) = results::read(&config.job_directory(), &config.job_uid, &training.hash())
-                .map_err(|error| Failure::new(FailureReason::Data, error.to_string()))?
-        {
-            board.succeeded(results);
-            return Ok(None);
+        let unusable = |message: String| Failure::new(FailureReason::Data, message);
+        if config.pod_index == 0 {
+            let (directory, uid, hash) = (config.job_directory(), config.job_uid.clone(), training.hash());
+            let read = move || storage::retry(|| results::read(&directory, &uid, &hash));
+            if let Some(results) = self.on_thread(read).await?.map_err(|error| unusable(error.to_string()))? {
+                board.succeeded(results);
+                return Ok(None);
+            }
         }
-        config
-            .check_volumes(&training)
-            .map_err(|error| Failure::new(FailureReason::Data, error.to_string()))?;
+        let (owned, spec) = (config.clone(), training.clone());
+        let check = move || storage::retry(|| owned.check_volumes(&spec));
+        self.on_thread(check).await?.map_err(|error| unusable(error.to_string()))?;
         if config.downloads {
             self.fetch_data(&training).await?;
         }

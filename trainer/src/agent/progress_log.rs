@@ -62,7 +62,7 @@ impl ProgressLog {
                 Some(Line::Accuracy(accuracy.clone()))
             }
             Event::Evaluating { part, done, total } => self.evaluate(now, *part, *done, *total),
-            Event::Best(_) | Event::Warning(_) | Event::Failed(_) => None,
+            Event::Best(_) | Event::Warning(_) | Event::Storage(_) | Event::Failed(_) => None,
         };
         self.last_line = Some(if line.is_some() { now } else { since });
         line

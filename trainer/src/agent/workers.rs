@@ -7,7 +7,7 @@ use std::{
 
 use datjob_api::{
     Training,
-    report::{Failure, Phase},
+    report::{Failure, FailureReason, Phase, StorageTrouble},
 };
 use tokio::{
     sync::{mpsc, oneshot},
@@ -42,6 +42,8 @@ pub struct Workers {
     /// Failures that workers reported, by rank.
     reported: BTreeMap<u32, Failure>,
     failure: Option<Failure>,
+    /// The faults of storage that workers wait for, by rank.
+    storage: BTreeMap<u32, StorageTrouble>,
     progress_log: ProgressLog,
     /// The moment from which the times of `progress_log` count.
     created: Instant,
@@ -60,6 +62,7 @@ impl Workers {
             finished: 0,
             reported: BTreeMap::new(),
             failure: None,
+            storage: BTreeMap::new(),
             progress_log: ProgressLog::default(),
             created: Instant::now(),
         }
@@ -80,6 +83,11 @@ impl Workers {
         self.failure.as_ref()
     }
 
+    /// The fault of storage that one of them has waited for longest.
+    pub fn storage_trouble(&self) -> Option<&StorageTrouble> {
+        self.storage.values().min_by_key(|trouble| trouble.since)
+    }
+
     /// Starts them all in `world`.
     pub fn start(&mut self, config: &Config, training: &Training, world: &World) {
         let generation = world.generation;
@@ -87,6 +95,7 @@ impl Workers {
         self.finished = 0;
         self.failure = None;
         self.reported.clear();
+        self.storage.clear();
         self.progress_log = ProgressLog::default();
         for local_rank in 0..config.workers {
             let assignment = assignment(config, training, world, local_rank);
@@ -119,6 +128,7 @@ impl Workers {
             let _ = stop.send(());
         }
         while self.supervisors.join_next().await.is_some() {}
+        self.storage.clear();
         if let State::Running(generation) = self.state {
             self.state = State::Idle { ended: Some(generation) };
         }
@@ -135,6 +145,11 @@ impl Workers {
                 self.reported.insert(event.rank, failure);
                 false
             }
+            What::Sent(Event::Storage(trouble)) => {
+                self.storage.remove(&event.rank);
+                self.storage.extend(trouble.filter(|_| running).map(|trouble| (event.rank, trouble)));
+                true
+            }
             What::Sent(sent) => {
                 if running {
                     if let Some(line) = self.progress_log.record(self.created.elapsed(), &sent) {
@@ -145,6 +160,7 @@ impl Workers {
                 false
             }
             What::Ended(end) if end.is_success() => {
+                self.storage.remove(&event.rank);
                 self.finished += 1;
                 let all = running && self.finished == self.stops.len();
                 if all {
@@ -158,6 +174,7 @@ impl Workers {
                     board.warning(sentence.clone());
                 }
                 self.record_failure(event.rank, end);
+                self.storage.remove(&event.rank);
                 if running {
                     self.end_the_others().await;
                 }
@@ -172,6 +189,11 @@ impl Workers {
             self.reported.remove(&rank).unwrap_or_else(|| unexplained(rank, &status, &log_tail));
         failure.log_tail = log_tail;
         failure.log_file = log_file.and_then(Result::ok);
+        // The collective gave up before the storage did.
+        if let Some(trouble) = self.storage_trouble().filter(|_| may_be_consequence(&failure)) {
+            failure.message.clone_from(&trouble.message);
+            failure.reason = FailureReason::Storage;
+        }
         if self.failure.as_ref().is_none_or(may_be_consequence) {
             self.failure = Some(failure);
         }
@@ -203,15 +225,13 @@ fn apply_event(event: Event, board: &Board) {
         // A validation is a part of the training.
         Event::Evaluating { part: Part::Validation, .. } => board.phase(Phase::Training),
         Event::Evaluating { .. } => board.phase(Phase::Evaluating),
-        Event::Failed(_) => {}
+        Event::Storage(_) | Event::Failed(_) => {}
     }
 }
 
 #[cfg(test)]
 mod tests {
     use std::{os::unix::process::ExitStatusExt, process::ExitStatus};
-
-    use datjob_api::report::FailureReason;
 
     use super::*;
 
@@ -230,6 +250,33 @@ mod tests {
         assert_eq!((failure.reason, &failure.log_file), (FailureReason::Crash, &None));
         assert_eq!(failure.log_tail, ["out of luck"]);
         assert_eq!(board.report().warnings, ["the log of rank 3 is not kept: the volume is full"]);
+    }
+
+    #[tokio::test]
+    async fn a_fault_of_storage_is_reported_until_it_passes_or_the_worker_ends() {
+        let (events, _inbox) = mpsc::unbounded_channel();
+        let (mut workers, board) = (Workers::new(events), Board::new("uid", "pod", 1));
+        workers.state = State::Running(2);
+        let trouble =
+            |since| StorageTrouble { error: "EIO".into(), message: format!("since {since}"), since };
+        let storage = |rank, trouble| {
+            let what = What::Sent(Event::Storage(trouble));
+            WorkersEvent { generation: 2, rank, what }
+        };
+        assert!(workers.note(storage(0, Some(trouble(9))), &board).await);
+        workers.note(storage(1, Some(trouble(5))), &board).await;
+        assert_eq!(workers.storage_trouble(), Some(&trouble(5)));
+        workers.note(storage(1, None), &board).await;
+        assert_eq!(workers.storage_trouble(), Some(&trouble(9)));
+        // Rank 1 loses its connection to rank 0, which waits.
+        let lost = Failure::of_rank(FailureReason::Communication, 1, "timed out");
+        let sent = What::Sent(Event::Failed(lost));
+        workers.note(WorkersEvent { generation: 2, rank: 1, what: sent }, &board).await;
+        let end = End { status: Ok(ExitStatus::from_raw(1 << 8)), log_tail: Vec::new(), log_file: None };
+        workers.note(WorkersEvent { generation: 2, rank: 1, what: What::Ended(end) }, &board).await;
+        let failure = workers.failure().unwrap();
+        assert_eq!((failure.reason, failure.message.as_str()), (FailureReason::Storage, "since 9"));
+        assert_eq!(workers.storage_trouble(), None, "all have ended");
     }
 
     #[test]

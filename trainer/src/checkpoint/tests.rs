@@ -61,11 +61,14 @@ fn what_was_saved_comes_back() {
 }
 
 #[test]
-fn a_volume_without_room_is_refused() {
+fn a_volume_without_room_is_waited_for() {
     let (_temporary, directory) = directory("hash");
-    directory.require_room(1).unwrap();
-    let error = directory.require_room(u64::MAX).unwrap_err().to_string();
-    assert!(error.contains(" MiB of free space, and the job needs 17592186044416 MiB"), "{error}");
+    directory.wait_for_room(1).unwrap();
+    let error = directory.require_room(u64::MAX).unwrap_err();
+    let trouble = storage::trouble(&error).unwrap();
+    assert_eq!(trouble.error, "ENOSPC");
+    let message = trouble.message;
+    assert!(message.contains(" MiB of free space, and the job needs 17592186044416 MiB"), "{message}");
 }
 
 #[test]

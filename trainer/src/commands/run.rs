@@ -11,6 +11,7 @@ use datjob_api::{
     restarts::limit_exceeded,
     training::{NamedFile, Target},
 };
+use datjob_data::storage;
 use tokio::time;
 
 use crate::{
@@ -71,7 +72,8 @@ fn run(options: &RunArgs) -> Result<(), RunError> {
     let manifest = manifest::read(&options.manifest)?;
     let config = config(options, &manifest);
     check_options(&config, &manifest.spec.training, env::var("CUDA_VISIBLE_DEVICES").ok())?;
-    let finished = results::read(&config.job_directory(), &config.job_uid, &manifest.spec.training.hash())?;
+    let hash = manifest.spec.training.hash();
+    let finished = storage::retry(|| results::read(&config.job_directory(), &config.job_uid, &hash))?;
     if finished.is_some() {
         println!(
             "{} has the results of this training already, so nothing was trained; choose another folder to train again",
@@ -220,6 +222,8 @@ struct ProgressPrinter {
     evaluated_epoch: u32,
     phase: Option<Phase>,
     failure: Option<String>,
+    /// The fault of storage that the training waits for.
+    storage: Option<String>,
     /// Number of printed warnings.
     warnings: usize,
 }
@@ -234,6 +238,14 @@ impl ProgressPrinter {
         {
             println!("failure          {}", failure_message(failure));
             self.failure = Some(failure.message.clone());
+        }
+        let storage = report.storage.as_ref().map(|waiting| waiting.trouble.message.clone());
+        if storage != self.storage {
+            match &storage {
+                Some(message) => println!("storage          {message}; waiting until it works again"),
+                None => println!("storage          works again"),
+            }
+            self.storage = storage;
         }
         for warning in report.warnings.iter().skip(self.warnings) {
             println!("warning          {warning}");

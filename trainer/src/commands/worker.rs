@@ -8,18 +8,25 @@ use std::{
     io::{self, BufRead, Write},
     os::fd::AsFd,
     process::ExitCode,
+    sync::{Arc, Mutex, PoisonError},
+    thread,
+    time::Duration,
 };
 
 use datjob_api::report::{Failure, FailureReason};
+use datjob_data::storage;
 
 use crate::{
     engine,
     worker_protocol::{Assignment, Event},
 };
 
+/// How often a worker checks whether it waits for its storage.
+const STORAGE_INTERVAL: Duration = Duration::from_millis(500);
+
 /// Runs a worker until the training is complete or fails.
 pub fn main() -> ExitCode {
-    let mut events = match EventWriter::take_stdout() {
+    let events = match EventWriter::take_stdout() {
         Ok(events) => events,
         Err(error) => {
             tracing::error!(%error, "Cannot redirect standard output.");
@@ -34,6 +41,7 @@ pub fn main() -> ExitCode {
         }
     };
     exit_with_agent();
+    report_storage(events.clone());
     // libtorch would log a C++ stack trace for errors that it also returns.
     datjob_c10d::set_log_level(datjob_c10d::LogLevel::Fatal);
     tch::set_num_threads(i32::try_from(assignment.threads).unwrap_or(1));
@@ -66,13 +74,32 @@ fn exit_with_agent() {
         while io::stdin().lock().read_line(&mut line).is_ok_and(|read| read > 0) {}
         std::process::exit(3);
     };
-    if let Err(error) = std::thread::Builder::new().name("agent-watch".into()).spawn(watch) {
+    if let Err(error) = thread::Builder::new().name("agent-watch".into()).spawn(watch) {
         tracing::warn!(%error, "Cannot watch the agent; this worker keeps running if the agent exits.");
     }
 }
 
+/// Reports the fault of storage that this worker waits for, from a thread that does not wait for it.
+fn report_storage(events: EventWriter) {
+    let watch = move || {
+        let mut reported = None;
+        loop {
+            thread::sleep(STORAGE_INTERVAL);
+            let trouble = storage::oldest_trouble();
+            if trouble != reported {
+                events.send(&Event::Storage(trouble.clone()));
+                reported = trouble;
+            }
+        }
+    };
+    if let Err(error) = thread::Builder::new().name("storage-report".into()).spawn(watch) {
+        tracing::warn!(%error, "Cannot report faults of storage; they are only logged.");
+    }
+}
+
 /// Writes events to the pipe that was standard output at the start.
-struct EventWriter(File);
+#[derive(Clone)]
+struct EventWriter(Arc<Mutex<File>>);
 
 impl EventWriter {
     /// Reserves standard output for events and redirects later output to standard error. Libraries print to standard output
@@ -80,14 +107,14 @@ impl EventWriter {
     fn take_stdout() -> io::Result<Self> {
         let pipe = io::stdout().as_fd().try_clone_to_owned()?;
         rustix::stdio::dup2_stdout(io::stderr())?;
-        Ok(Self(pipe.into()))
+        Ok(Self(Arc::new(Mutex::new(pipe.into()))))
     }
 
-    fn send(&mut self, event: &Event) {
+    fn send(&self, event: &Event) {
         // A write fails if the agent has exited; then `exit_with_agent` ends this process.
         let _ = serde_json::to_vec(event).map_err(io::Error::from).and_then(|mut line| {
             line.push(b'\n');
-            self.0.write_all(&line)
+            self.0.lock().unwrap_or_else(PoisonError::into_inner).write_all(&line)
         });
     }
 }

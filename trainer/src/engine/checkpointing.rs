@@ -101,7 +101,11 @@ impl Rank<'_> {
             best,
             self.state.overfitting_reference.as_ref(),
         )?;
-        self.checkpoints.clean(self.training.checkpoint.keep.last as usize, best)?;
+        let kept = self.training.checkpoint.keep.last as usize;
+        if let Err(error) = self.checkpoints.clean(kept, best) {
+            // The checkpoint is valid, and the next one tries again.
+            tracing::warn!(%error, "Cannot remove an older checkpoint; continuing.");
+        }
         Ok(())
     }
 }

@@ -11,7 +11,7 @@ use datjob_adversarial::{
     model::ModelError,
     state_dict::StateDictError,
 };
-use datjob_data::DataError;
+use datjob_data::{DataError, storage};
 
 /// Why a rank cannot go on.
 #[derive(Debug, thiserror::Error)]
@@ -93,6 +93,9 @@ impl TrainError {
         if let Some(error) = causes.find_map(|error| error.downcast_ref::<TchError>()) {
             return classify_libtorch_error(&error.to_string());
         }
+        if storage::trouble(self).is_some() {
+            return FailureReason::Storage;
+        }
         match self {
             // Threads that cannot be had are no want of a file.
             Self::Data(DataError::Thread(_)) | Self::Counts(_) | Self::Message(_) => FailureReason::Crash,
@@ -119,7 +122,10 @@ impl TrainError {
 
 #[cfg(test)]
 mod tests {
+    use std::path::Path;
+
     use datjob_api::training::NamedFile;
+    use datjob_data::files::FileError;
 
     use super::*;
 
@@ -157,6 +163,23 @@ mod tests {
             assert_eq!(error.reason(), FailureReason::OutOfMemory, "{error}");
             assert!(!error.to_string().contains('\n'), "{error}");
         }
+    }
+
+    #[test]
+    fn a_fault_of_storage_is_not_final_wherever_it_occurs() {
+        let io = || std::io::Error::from(rustix::io::Errno::STALE);
+        let read = || DataError::Read { path: "a.jpg".into(), source: io() };
+        let errors = [
+            TrainError::Data(read()),
+            TrainError::Evaluate(EvaluateError::Data(read())),
+            CheckpointError::File(FileError::new("write", Path::new("a"), io())).into(),
+        ];
+        for error in errors {
+            assert_eq!(error.reason(), FailureReason::Storage, "{error}");
+            assert!(!error.reason().is_final());
+        }
+        let missing = DataError::Read { path: "a.jpg".into(), source: std::io::ErrorKind::NotFound.into() };
+        assert_eq!(TrainError::Data(missing).reason(), FailureReason::Data);
     }
 
     #[test]

@@ -26,7 +26,7 @@ impl Rank<'_> {
             return Err(DataError::Faults(all).into());
         }
         if self.is_first() {
-            self.checkpoints.require_room(self.bytes_on_volume())?;
+            self.checkpoints.wait_for_room(self.bytes_on_volume())?;
         }
         Ok(())
     }

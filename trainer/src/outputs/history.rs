@@ -7,7 +7,10 @@ use datjob_api::report::{Accuracy, Progress, Timing};
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
-use datjob_data::files::{self, FileError};
+use datjob_data::{
+    files::{self, FileError},
+    storage,
+};
 
 /// The file's name.
 pub const FILE: &str = "history.json";
@@ -91,7 +94,7 @@ impl History {
         let path = directory.join(FILE);
         let invalid =
             |problem: String| HistoryError::Invalid { path: path.display().to_string(), problem, epoch };
-        let Some(content) = files::read_if_exists(&path, MAX_BYTES)? else {
+        let Some(content) = storage::read_if_exists(&path, MAX_BYTES)? else {
             // The checkpoints are from an older trainer, which wrote no history.
             return Ok(Self::with_unknown_start(training_hash));
         };

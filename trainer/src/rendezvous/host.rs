@@ -7,7 +7,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use datjob_api::report::{Failure, FailureReason, Preparation};
+use datjob_api::report::{Failure, FailureReason, Preparation, WaitingForStorage};
 use datjob_c10d::{C10dError, TcpStore};
 
 use super::{
@@ -15,7 +15,10 @@ use super::{
     preparation::Preparations,
     quorum::{Decision, Quorum},
 };
-use datjob_data::files::{self, FileError};
+use datjob_data::{
+    files::{self, FileError},
+    storage::{self, Wait},
+};
 
 /// How long an operation on the store may take on this end.
 const STORE_TIMEOUT: Duration = Duration::from_mins(1);
@@ -32,6 +35,8 @@ pub struct Host {
     preparations: Mutex<Preparations>,
     started: Instant,
     generation_file: PathBuf,
+    /// While the generation cannot be recorded.
+    generation_wait: Mutex<Option<Wait>>,
     store: TcpStore,
 }
 
@@ -88,6 +93,8 @@ pub struct Snapshot {
     pub preparation: Option<Preparation>,
     /// Time since a pod last made progress in it.
     pub preparation_idle: Option<Duration>,
+    /// The pods that wait for their storage.
+    pub storage: Option<WaitingForStorage>,
     /// Why the last world ended.
     pub failure: Option<Failure>,
     /// How the job ended.
@@ -96,7 +103,7 @@ pub struct Snapshot {
 
 impl Host {
     /// Opens the rendezvous of `pods` pods. `bind` and `store_port` are where c10d's store listens (port 0: any);
-    /// `directory` is the job's checkpoint directory.
+    /// `directory` is the job's checkpoint directory. Waits until its volume can be read.
     pub fn open(
         job_uid: &str,
         attempt: u32,
@@ -106,7 +113,7 @@ impl Host {
         directory: &Path,
     ) -> Result<Self, HostError> {
         let generation_file = directory.join(GENERATION_FILE);
-        let generation = match files::read_if_exists(&generation_file, 64)? {
+        let generation = match storage::read_if_exists(&generation_file, 64)? {
             None => 0,
             Some(bytes) => {
                 let content = String::from_utf8_lossy(&bytes).trim().to_owned();
@@ -123,6 +130,7 @@ impl Host {
             preparations: Mutex::default(),
             started: Instant::now(),
             generation_file,
+            generation_wait: Mutex::default(),
             store: TcpStore::host(bind, store_port, STORE_TIMEOUT)?,
         })
     }
@@ -148,8 +156,13 @@ impl Host {
                 self.preparations().clear();
                 self.record(&mut quorum, generation, heartbeat);
             }
-            Decision::End { generation, reason } => tracing::warn!(generation, reason, "World ended."),
-            Decision::Keep(_) | Decision::Wait { .. } | Decision::Over => {}
+            // The pause after a generation that could not be recorded.
+            Decision::Wait { missing } if missing.is_empty() => {}
+            Decision::End { generation, reason } => {
+                *self.generation_wait() = None;
+                tracing::warn!(generation, reason, "World ended.");
+            }
+            Decision::Keep(_) | Decision::Wait { .. } | Decision::Over => *self.generation_wait() = None,
         }
         let world = quorum.running().map(|generation| World { generation, store_port: self.store.port() });
         Ok(Reply { world, verdict: quorum.verdict().cloned() })
@@ -157,9 +170,24 @@ impl Host {
 
     /// Makes the generation durable before any pod receives it.
     fn record(&self, quorum: &mut Quorum, generation: u32, heartbeat: &Heartbeat) {
-        match files::write_atomically(&self.generation_file, generation.to_string().as_bytes()) {
-            Ok(()) => tracing::info!(generation, "World formed."),
-            Err(error) => {
+        let mut wait = self.generation_wait();
+        let written = files::write_atomically(&self.generation_file, generation.to_string().as_bytes());
+        match written.map_err(|error| (storage::trouble(&error), error)) {
+            Ok(()) => {
+                *wait = None;
+                tracing::info!(generation, "World formed.");
+            }
+            Err((Some(trouble), _)) => {
+                if let Some(wait) = &*wait {
+                    wait.update(trouble);
+                } else {
+                    tracing::warn!("Storage fault: {}; retrying every second.", trouble.message);
+                    *wait = Some(Wait::begin(trouble));
+                }
+                quorum.postpone(self.started.elapsed());
+            }
+            Err((None, error)) => {
+                *wait = None;
                 let failure = Failure::new(FailureReason::Data, error.to_string());
                 quorum.record_heartbeat(
                     self.started.elapsed(),
@@ -189,9 +217,15 @@ impl Host {
             joined: quorum.joined(now),
             preparation,
             preparation_idle: last_progress.map(|moment| now.saturating_sub(moment)),
+            storage: quorum.waiting_for_storage(now),
             failure: quorum.last_failure().cloned(),
             verdict: quorum.verdict().cloned(),
         }
+    }
+
+    fn generation_wait(&self) -> MutexGuard<'_, Option<Wait>> {
+        // Replaced as a whole.
+        self.generation_wait.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn preparations(&self) -> MutexGuard<'_, Preparations> {

@@ -1,6 +1,6 @@
 //! What agents and the rendezvous tell each other.
 
-use datjob_api::report::{Failure, PreparationState};
+use datjob_api::report::{Failure, PreparationState, StorageTrouble};
 use serde::{Deserialize, Serialize};
 
 /// Path of the rendezvous on the agent's port of pod 0.
@@ -22,6 +22,9 @@ pub struct Heartbeat {
     /// How far the pod is in preparing data, if `state` is [`State::Preparing`].
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub preparation: Option<PreparationState>,
+    /// The fault of storage that the pod waits for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub storage: Option<StorageTrouble>,
     /// Why the workers ended, or why they cannot start.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub failure: Option<Failure>,

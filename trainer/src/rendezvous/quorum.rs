@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeMap, time::Duration};
 
-use datjob_api::report::Failure;
+use datjob_api::report::{Failure, FailureReason, StorageTrouble, WaitingForStorage};
 
 use super::message::{Heartbeat, State, Verdict};
 use crate::failure::may_be_consequence;
@@ -14,6 +14,8 @@ pub type Instant = Duration;
 pub const LOST_AFTER: Duration = Duration::from_secs(10);
 /// A world that lived for so long starts the backoff anew.
 const STABLE_AFTER: Duration = Duration::from_mins(5);
+/// The wait after a generation that could not be recorded.
+const RECORD_AGAIN_AFTER: Duration = Duration::from_secs(1);
 /// The longest wait between a world's end and the next world.
 const LONGEST_BACKOFF: Duration = Duration::from_secs(30);
 
@@ -36,6 +38,7 @@ struct Member {
     incarnation: u64,
     last_heartbeat: Instant,
     state: State,
+    storage: Option<StorageTrouble>,
 }
 
 #[derive(Clone, Debug, PartialEq)]
@@ -98,7 +101,8 @@ impl Quorum {
             self.record_failure(generation, failure);
         }
         let Heartbeat { pod, incarnation, state, .. } = *heartbeat;
-        self.members.insert(pod, Member { incarnation, last_heartbeat: now, state });
+        let storage = heartbeat.storage.clone();
+        self.members.insert(pod, Member { incarnation, last_heartbeat: now, state, storage });
     }
 
     /// Keeps, of the failures of one generation, the first that is not the consequence of another.
@@ -140,6 +144,18 @@ impl Quorum {
         self.members.values().filter(joined).count() as u32
     }
 
+    /// The pods with a recent heartbeat that wait for their storage.
+    pub fn waiting_for_storage(&self, now: Instant) -> Option<WaitingForStorage> {
+        let waiting: Vec<(u32, &StorageTrouble)> = self
+            .members
+            .iter()
+            .filter(|(_, member)| is_fresh(member, now))
+            .filter_map(|(pod, member)| Some((*pod, member.storage.as_ref()?)))
+            .collect();
+        let (pod, trouble) = *waiting.first()?;
+        Some(WaitingForStorage { pods: waiting.len() as u32, pod, trouble: trouble.clone() })
+    }
+
     /// Why the last world ended, or could not begin.
     pub fn last_failure(&self) -> Option<&Failure> {
         self.last_failure.as_ref().map(|(_, failure)| failure)
@@ -160,6 +176,7 @@ impl Quorum {
             self.world = None;
             // A failure of an earlier world is not why this one ended.
             self.last_failure.take_if(|(failed, _)| *failed < generation);
+            self.blame_storage(generation, now);
             return Decision::End { generation, reason };
         }
         let ready = |pod: &u32| {
@@ -175,6 +192,28 @@ impl Quorum {
         let incarnations = self.members.iter().map(|(pod, member)| (*pod, member.incarnation)).collect();
         self.world = Some(Formed { generation: self.generation, since: now, incarnations });
         Decision::Form(self.generation)
+    }
+
+    /// Names the storage as the cause of the end of a world whose ranks lost a peer while a pod waited for its storage: a
+    /// collective gives up before the storage does.
+    fn blame_storage(&mut self, generation: u32, now: Instant) {
+        let waits = |member: &&Member| is_fresh(member, now) && member.state == State::Running(generation);
+        let trouble = self.members.values().filter(waits).find_map(|member| member.storage.as_ref());
+        if let Some(trouble) = trouble
+            && self.last_failure.as_ref().is_some_and(|(_, failure)| may_be_consequence(failure))
+        {
+            let failure = Failure::new(FailureReason::Storage, trouble.message.clone());
+            self.last_failure = Some((generation, failure));
+        }
+    }
+
+    /// Takes back the world that was just formed, because its generation could not be recorded. The next one has the same
+    /// generation.
+    pub fn postpone(&mut self, now: Instant) {
+        if self.world.take().is_some() {
+            self.generation = self.generation.saturating_sub(1);
+            self.not_before = now + RECORD_AGAIN_AFTER;
+        }
     }
 
     /// Why `world` cannot go on, if it cannot.

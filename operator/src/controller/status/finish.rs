@@ -106,6 +106,7 @@ impl StatusBuilder<'_> {
         self.next.completion_time = Some(Time(self.now));
         self.next.waiting_since = None;
         self.next.workers = format!("0/{}", self.job.spec.replicas);
+        self.end_storage_trouble();
     }
 
     /// Fails a job that failed too often without progress. Returns whether it did.
@@ -128,6 +129,8 @@ impl StatusBuilder<'_> {
         let limit = self.job.spec.lifecycle.startup_deadline_seconds;
         let (does_not_form, idle) = match &active.observation.report {
             ReportState::NoPod => (true, None),
+            // A fault of storage ends no attempt: the next one would meet it too.
+            ReportState::Received(report) if report.storage.is_some() => (false, None),
             ReportState::Received(report) => match (report.phase, report.preparation_idle_seconds) {
                 (Phase::Forming, idle) => (true, idle),
                 (Phase::Preparing, Some(idle)) => (true, Some(idle)),
@@ -214,6 +217,7 @@ fn failure_reason(reason: FailureReason) -> &'static str {
         FailureReason::Data => "DataFailure",
         FailureReason::Numerical => "NumericalFailure",
         FailureReason::Communication => "CommunicationFailure",
+        FailureReason::Storage => "StorageFailure",
         FailureReason::OutOfMemory => "OutOfMemory",
         FailureReason::Device => "DeviceFailure",
         FailureReason::TargetMissed => "TargetMissed",

@@ -36,7 +36,10 @@ impl StatusBuilder<'_> {
     pub(super) fn record_report(&mut self, observation: &Observation) {
         match &observation.report {
             ReportState::Received(report) => self.apply_report(report, &observation.pods),
-            ReportState::NoPod => self.start_waiting(),
+            ReportState::NoPod => {
+                self.start_waiting();
+                self.end_storage_trouble();
+            }
             // The pod runs and probably continues.
             ReportState::Pending | ReportState::Unreadable { .. } => {}
         }
@@ -69,6 +72,7 @@ impl StatusBuilder<'_> {
             self.next.timing.clone_from(&report.timing);
         }
         self.record_warnings(&report.warnings);
+        self.record_storage(report.storage.as_ref());
         if let Some(accuracy) = &report.accuracy {
             self.record_accuracy(accuracy, report);
         } else if let Some(best) = &report.best {
@@ -97,7 +101,7 @@ impl StatusBuilder<'_> {
         }
         self.next.generation = report.generation;
         let more = restarts(report.generation) - restarts(before);
-        let cause = self.record_world(pods, more);
+        let cause = self.record_world(pods, more, report.failure.as_ref());
         if more > 0 {
             // The report says why that world ended; an earlier failure is not the cause.
             self.next.failure = None;
@@ -239,8 +243,12 @@ fn describe(cause: RestartCause, failure: Option<&Failure>) -> String {
         (RestartCause::Disruption, Some(failure)) => {
             format!("a pod of the previous world was replaced; the world {failure}")
         }
-        (RestartCause::Failure, None) => "the agent of a pod of the previous world restarted".to_owned(),
-        (RestartCause::Failure, Some(failure)) => format!("the previous world {failure}"),
+        (RestartCause::Failure | RestartCause::Storage, None) => {
+            "the agent of a pod of the previous world restarted".to_owned()
+        }
+        (RestartCause::Failure | RestartCause::Storage, Some(failure)) => {
+            format!("the previous world {failure}")
+        }
     }
 }
 

@@ -4,6 +4,7 @@ use std::{sync::Arc, time::Duration};
 
 use datjob_api::{
     datjob::{Restarts, World},
+    report::{Failure, FailureReason},
     restarts::is_progress,
 };
 use k8s_openapi::{api::core::v1::Pod, apimachinery::pkg::apis::meta::v1::Time};
@@ -19,13 +20,22 @@ pub(super) enum RestartCause {
     Failure,
     /// A pod was deleted, evicted or preempted, or its node was lost.
     Disruption,
+    /// A fault of storage that may pass.
+    Storage,
 }
 
 impl StatusBuilder<'_> {
-    /// Records a new world of these pods, after `restarts` restarts.
-    pub(super) fn record_world(&mut self, pods: &[Arc<Pod>], restarts: u32) -> RestartCause {
+    /// Records a new world of these pods, after `restarts` restarts. `failure` is why the world before ended, if that is known.
+    pub(super) fn record_world(
+        &mut self,
+        pods: &[Arc<Pod>],
+        restarts: u32,
+        failure: Option<&Failure>,
+    ) -> RestartCause {
         let pods = hash(pods);
+        let is_storage = failure.is_some_and(|failure| failure.reason == FailureReason::Storage);
         let cause = match &self.previous.world {
+            Some(world) if world.pods == pods && is_storage => RestartCause::Storage,
             Some(world) if world.pods == pods => RestartCause::Failure,
             // A StatefulSet replaces a pod only if something removed it.
             _ => RestartCause::Disruption,
@@ -48,7 +58,9 @@ impl StatusBuilder<'_> {
                 *failures = failures.saturating_add(count);
                 *recent_failures = recent_failures.saturating_add(count);
             }
-            RestartCause::Disruption => *disruptions = disruptions.saturating_add(count),
+            RestartCause::Disruption | RestartCause::Storage => {
+                *disruptions = disruptions.saturating_add(count);
+            }
         }
         *total = total.saturating_add(count);
     }

@@ -29,6 +29,7 @@ mod finished;
 mod preparation;
 mod requeue;
 mod restarts;
+mod storage;
 
 /// A job and its clock.
 struct JobSimulation {
@@ -113,6 +114,7 @@ impl JobSimulation {
             best: None,
             overfitting: None,
             warnings: vec![],
+            storage: None,
             results: None,
             failure: None,
         }

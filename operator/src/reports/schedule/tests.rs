@@ -43,6 +43,7 @@ fn report(step: u64, remaining_seconds: u64) -> Report {
         best: None,
         overfitting: None,
         warnings: vec![],
+        storage: None,
         results: None,
         failure: None,
     }

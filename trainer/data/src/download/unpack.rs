@@ -4,7 +4,7 @@
 use std::{
     collections::{BTreeMap, HashMap},
     fs::{self, File},
-    io::{self, BufReader, Read, Seek, Write},
+    io::{self, BufReader, Read, Seek},
     path::{Path, PathBuf},
 };
 
@@ -22,6 +22,7 @@ use crate::{
     archive_path::{self, LinkKind},
     dataset_files, files, image_folder,
     skipped::SkippedFiles,
+    storage,
 };
 
 /// Most links in an archive. ImageNet has 1.3 million images.
@@ -197,14 +198,16 @@ impl<'a> Unpacking<'a> {
             return Err(DownloadError::FileTooLarge { url, file, size, limit });
         }
         let target = self.create_parent(file)?;
-        let mut out = NamedTempFile::new_in(self.dir).map_err(write_error(self.dir))?;
+        let create = || NamedTempFile::new_in(self.dir);
+        let mut out =
+            storage::retry_on("create a file in", self.dir, create).map_err(write_error(self.dir))?;
         let mut block = vec![0; 1 << 16];
         loop {
             let count = entry.read(&mut block).map_err(|error| self.invalid(error))?;
             if count == 0 {
                 break;
             }
-            out.write_all(&block[..count]).map_err(write_error(&target))?;
+            storage::write_all(out.as_file_mut(), &target, &block[..count]).map_err(write_error(&target))?;
         }
         out.persist(&target).map_err(|error| write_error(&target)(error.error))?;
         if !self.dataset.is_encoded() {
@@ -216,7 +219,8 @@ impl<'a> Unpacking<'a> {
     fn create_parent(&self, file: &Path) -> Result<PathBuf, DownloadError> {
         let target = self.dir.join(file);
         if let Some(parent) = target.parent() {
-            fs::create_dir_all(parent).map_err(write_error(parent))?;
+            storage::retry_on("create", parent, || fs::create_dir_all(parent))
+                .map_err(write_error(parent))?;
         }
         Ok(target)
     }
@@ -304,7 +308,8 @@ impl<'a> Unpacking<'a> {
             return Ok(());
         }
         let limit = dataset_files::archive_limit(self.dataset);
-        self.copied += fs::copy(existing, &target).map_err(write_error(&target))?;
+        self.copied += storage::retry_on("write", &target, || fs::copy(existing, &target))
+            .map_err(write_error(&target))?;
         if self.copied > limit {
             return Err(DownloadError::TooLarge { url: self.url(), limit });
         }

@@ -2,7 +2,7 @@
 
 use std::{
     fs::{self, File, OpenOptions},
-    io::{self, Read, Write},
+    io::{self, Read},
     path::{Path, PathBuf},
 };
 
@@ -17,7 +17,7 @@ use object_store::{
 use sha2::{Digest, Sha256};
 
 use super::{Credentials, ObjectsError, PARTIAL_PREFIX, TotalProgress, write_error};
-use crate::RetryPolicy;
+use crate::{RetryPolicy, storage};
 
 mod list;
 
@@ -123,7 +123,8 @@ impl Bucket {
             }
         }
         if let Some(parent) = path.parent() {
-            fs::create_dir_all(parent).map_err(write_error(parent))?;
+            storage::retry_on("create", parent, || fs::create_dir_all(parent))
+                .map_err(write_error(parent))?;
         }
         let partial = self.dir.join(partial_name(object));
         self.fetch_rest(object, &partial).await?;
@@ -131,13 +132,13 @@ impl Bucket {
             fs::remove_file(&partial).map_err(write_error(&partial))?;
             return Err(error);
         }
-        fs::rename(&partial, &path).map_err(write_error(&path))
+        storage::retry_on("write", &path, || fs::rename(&partial, &path)).map_err(write_error(&path))
     }
 
     /// Downloads the rest of a partial file. Only attempts without progress count.
     async fn fetch_rest(&self, object: &DatasetObject, partial: &Path) -> Result<(), ObjectsError> {
-        let mut file =
-            OpenOptions::new().create(true).append(true).open(partial).map_err(write_error(partial))?;
+        let open = || OpenOptions::new().create(true).append(true).open(partial);
+        let mut file = storage::retry_on("open", partial, open).map_err(write_error(partial))?;
         let length = |file: &File| file.metadata().map(|file| file.len()).map_err(write_error(partial));
         let mut delays = self.retry.backoff().build();
         self.progress.advance(length(&file)?.min(object.size));
@@ -193,7 +194,7 @@ impl Bucket {
                 let (url, size) = (self.url(&object.location), object.size);
                 return Err(ObjectsError::Size { url, size, received });
             }
-            file.write_all(&bytes).map_err(write_error(path))?;
+            storage::write_all(file, path, &bytes).map_err(write_error(path))?;
             self.progress.advance(bytes.len() as u64);
         }
         if received < object.size {

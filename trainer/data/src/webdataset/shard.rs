@@ -2,9 +2,7 @@
 
 use std::{
     collections::HashMap,
-    fs::File,
     io::{self, Read, Seek, SeekFrom},
-    os::unix::fs::FileExt,
     path::Path,
 };
 
@@ -14,6 +12,7 @@ use crate::{
     encoded::{IMAGE_LIMIT, ShardRange},
     image_folder::{MAX_CLASSES, is_jpeg_name, looks_like_image},
     skipped::SkippedFiles,
+    storage,
 };
 
 /// Maximum number of bytes between two entries of a tar file that are read as headers.
@@ -53,9 +52,10 @@ struct PartialSample {
 pub(super) fn read_index(path: &Path, shard: u32, classes: Option<usize>) -> Result<ShardIndex, DataError> {
     let invalid = |problem: String| DataError::Index { path: path.to_owned(), problem };
     let invalid_tar = |error: io::Error| invalid(format!("invalid tar file: {error}"));
-    let file = File::open(path).map_err(|source| DataError::Read { path: path.to_owned(), source })?;
-    let length = file.metadata().map_err(invalid_tar)?.len();
-    let contents = file.try_clone().map_err(invalid_tar)?;
+    let open =
+        || storage::File::open(path).map_err(|source| DataError::Read { path: path.to_owned(), source });
+    let (file, mut contents) = (open()?, open()?);
+    let length = contents.length().map_err(invalid_tar)?;
     let mut archive = tar::Archive::new(BoundedReader { file, bytes_since_seek: 0 });
     // Archives may be joined (`cat a.tar b.tar`): the end of the first is not the end of the file.
     archive.set_ignore_zeros(true);
@@ -202,7 +202,7 @@ pub(super) fn parse_class(text: &[u8], classes: Option<usize>) -> Result<u16, St
 
 /// Bounds the number of bytes read between two seeks, so that a long name in a tar file cannot exhaust the memory.
 struct BoundedReader {
-    file: File,
+    file: storage::File,
     bytes_since_seek: u64,
 }
 

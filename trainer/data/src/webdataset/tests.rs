@@ -1,5 +1,7 @@
 //! Tests with generated shards.
 
+use std::fs;
+
 use proptest::prelude::*;
 
 use super::{shard::parse_class, *};

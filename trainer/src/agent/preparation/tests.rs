@@ -48,8 +48,8 @@ async fn the_report_has_the_progress_of_a_download_and_the_error_of_its_source()
     let directory = tempfile::tempdir().unwrap();
     let config = config(directory.path());
     let board = Arc::new(Board::new("uid", "pod", 1));
-    let client = open_client(&config, &board).unwrap();
-    let agent = Agent { config: &config, board: &board, client, incarnation: 1 };
+    let client = open_client(&config, &board).await.unwrap();
+    let agent = Agent::new(&config, &board, client);
     let (next, steps) = mpsc::channel::<()>();
     let fetch = move |monitor: Arc<DownloadMonitor>| {
         monitor.progress(PreparationStep::Downloading, 10, Some(100));
@@ -83,8 +83,8 @@ async fn a_failed_download_names_the_field() {
     let directory = tempfile::tempdir().unwrap();
     let config = config(directory.path());
     let board = Arc::new(Board::new("uid", "pod", 1));
-    let client = open_client(&config, &board).unwrap();
-    let agent = Agent { config: &config, board: &board, client, incarnation: 1 };
+    let client = open_client(&config, &board).await.unwrap();
+    let agent = Agent::new(&config, &board, client);
     let failed = agent.download("data.source", |_| Err::<(), _>("no such file".into())).await.unwrap_err();
     assert_eq!((failed.reason, failed.message.as_str()), (FailureReason::Data, "no such file"));
     let crash = |_: Arc<DownloadMonitor>| -> Result<(), String> { panic!("out of luck") };

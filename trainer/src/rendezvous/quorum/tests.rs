@@ -1,4 +1,3 @@
-use datjob_api::report::FailureReason;
 use proptest::prelude::*;
 
 use super::*;
@@ -8,7 +7,8 @@ fn at(seconds: u64) -> Instant {
 }
 
 fn heartbeat(pod: u32, incarnation: u64, state: State) -> Heartbeat {
-    Heartbeat { pod, incarnation, attempt: 1, job_uid: "uid".into(), state, preparation: None, failure: None }
+    let (preparation, storage, failure) = (None, None, None);
+    Heartbeat { pod, incarnation, attempt: 1, job_uid: "uid".into(), state, preparation, storage, failure }
 }
 
 fn failing(pod: u32, generation: u32, reason: FailureReason) -> Heartbeat {
@@ -203,4 +203,63 @@ proptest! {
             }
         }
     }
+}
+
+fn full_volume() -> StorageTrouble {
+    StorageTrouble {
+        error: "ENOSPC".into(),
+        message: "cannot write /checkpoints/x (ENOSPC)".into(),
+        since: 7,
+    }
+}
+
+#[test]
+fn pods_that_wait_for_their_storage_are_named() {
+    let mut quorum = formed(3);
+    assert_eq!(quorum.waiting_for_storage(at(0)), None);
+    for pod in [2, 1] {
+        let storage = Some(full_volume());
+        quorum.record_heartbeat(at(1), &Heartbeat { storage, ..heartbeat(pod, 1, State::Running(1)) });
+    }
+    let expected = WaitingForStorage { pods: 2, pod: 1, trouble: full_volume() };
+    assert_eq!(quorum.waiting_for_storage(at(1)), Some(expected));
+    quorum.record_heartbeat(at(2), &heartbeat(1, 1, State::Running(1)));
+    assert_eq!(quorum.waiting_for_storage(at(2)).unwrap().pod, 2);
+    assert_eq!(quorum.waiting_for_storage(at(12)), None, "pod 2 is silent");
+}
+
+/// Collectives give up after a time, while the storage is waited for without a limit.
+#[test]
+fn a_world_that_ends_because_a_pod_waits_for_its_storage_has_this_cause() {
+    let mut quorum = formed(2);
+    let storage = Some(full_volume());
+    quorum.record_heartbeat(at(1), &Heartbeat { storage, ..heartbeat(0, 1, State::Running(1)) });
+    quorum.record_heartbeat(at(2), &failing(1, 1, FailureReason::Communication));
+    assert!(matches!(quorum.decide(at(2)), Decision::End { generation: 1, .. }));
+    let failure = quorum.last_failure().unwrap();
+    assert_eq!((failure.reason, &failure.message), (FailureReason::Storage, &full_volume().message));
+}
+
+#[test]
+fn another_failure_is_not_attributed_to_the_storage() {
+    let mut quorum = formed(2);
+    let storage = Some(full_volume());
+    quorum.record_heartbeat(at(1), &Heartbeat { storage, ..heartbeat(0, 1, State::Running(1)) });
+    quorum.record_heartbeat(at(2), &failing(1, 1, FailureReason::OutOfMemory));
+    assert!(matches!(quorum.decide(at(2)), Decision::End { generation: 1, .. }));
+    assert_eq!(quorum.last_failure().unwrap().reason, FailureReason::OutOfMemory);
+}
+
+#[test]
+fn a_world_whose_generation_cannot_be_recorded_forms_later_with_the_same_one() {
+    let mut quorum = formed(2);
+    quorum.postpone(at(0));
+    assert_eq!((quorum.running(), quorum.generation()), (None, 0));
+    let wait = Decision::Wait { missing: Vec::new() };
+    assert_eq!(quorum.decide(at(0)), wait);
+    assert_eq!(quorum.decide(at(1)), Decision::Form(1));
+    // Nothing to take back.
+    let mut waiting = Quorum::new(2, 5);
+    waiting.postpone(at(0));
+    assert_eq!(waiting.generation(), 5);
 }

@@ -98,6 +98,21 @@ fn replaced_pods_are_disruptions_and_have_no_limit() {
 }
 
 #[test]
+fn faults_of_storage_have_no_limit() {
+    let mut sim = JobSimulation::new();
+    sim.job.spec.lifecycle.max_restarts = 0;
+    sim.start(1);
+    sim.world(1, ["a", "b"], |_| {});
+    sim.events.clear();
+    let failed = |report: &mut Report| report.failure = Some(failure(FailureReason::Storage));
+    for generation in 2..6 {
+        assert_eq!(sim.world(generation, ["a", "b"], failed).state, "Running");
+    }
+    assert_eq!(sim.restarts(), (4, 0, 4, 0));
+    assert!(sim.events[0].note.contains("failed with Storage on rank 1"), "{}", sim.events[0].note);
+}
+
+#[test]
 fn failures_count_anew_after_an_epoch_or_an_hour() {
     let mut sim = JobSimulation::new();
     sim.job.spec.lifecycle.max_restarts = 1;
