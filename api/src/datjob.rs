@@ -12,7 +12,7 @@ pub use self::{
     status::{DatJobStatus, Restarts, ResultsStatus, TestAttack, TestCount, World},
 };
 use crate::{
-    schema,
+    patterns,
     training::{ClaimReference, Topology, Training},
 };
 
@@ -90,7 +90,7 @@ pub struct DatJobSpec {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(
         length(max = 63),
-        extend("x-kubernetes-validations" = schema::matches([
+        extend("x-kubernetes-validations" = patterns::matches([
             r"^[a-z0-9]([-.a-z0-9]*[a-z0-9])?/[A-Za-z0-9]([-._/A-Za-z0-9]*[A-Za-z0-9])?$",
             "expected NAMESPACE/NAME of an installation, for example datjob-system/datjob-operator, or DOMAIN/NAME of another \
              controller",

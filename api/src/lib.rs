@@ -16,6 +16,7 @@ pub mod dataset;
 pub mod datjob;
 pub mod epsilon;
 pub mod manifest;
+mod patterns;
 pub mod report;
 pub mod restarts;
 mod schema;

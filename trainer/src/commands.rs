@@ -74,6 +74,13 @@ impl RunArgs {
     }
 }
 
+impl EvaluateArgs {
+    /// The folder with the state of an interrupted evaluation.
+    pub fn state_folder(&self) -> PathBuf {
+        self.state.clone().unwrap_or_else(|| self.weights.with_added_extension("evaluation"))
+    }
+}
+
 /// Arguments of `dat-trainer evaluate`.
 #[derive(Debug, clap::Args)]
 pub struct EvaluateArgs {
@@ -96,6 +103,10 @@ pub struct EvaluateArgs {
     /// Write the predicted class of each clean image to this file, one per line.
     #[arg(long, value_name = "FILE")]
     pub predictions: Option<PathBuf>,
+    /// Folder with the state of an interrupted evaluation, which the same command continues; removed at the end; default:
+    /// WEIGHTS.evaluation.
+    #[arg(long, value_name = "FOLDER")]
+    pub state: Option<PathBuf>,
     /// Compute on the first visible CUDA device.
     #[arg(long)]
     pub gpu: bool,

@@ -68,7 +68,8 @@ pub fn run(assignment: &Assignment, tell: Tell<'_>) -> Result<(), TrainError> {
     let spec = training.data.additional.as_ref();
     let additional =
         spec.map(|spec| additional::add(&mut data, spec, assignment, placement, &evaluation)).transpose()?;
-    let checkpoints = Directory::new(&assignment.checkpoints, training.hash(), fingerprint, additional);
+    let checkpoints =
+        Directory::new(&assignment.checkpoints, training.hash(), fingerprint.clone(), additional);
     let mut state = State::new(training, &contents, placement.device())?;
     let saved_tensors = checkpointing::resume(&mut state, &checkpoints, assignment, &contents, &group, tell)?;
     let card = checkpointing::weights_card(training, &contents, state.validation_seed);
@@ -76,6 +77,7 @@ pub fn run(assignment: &Assignment, tell: Tell<'_>) -> Result<(), TrainError> {
         training,
         split: card.split()?,
         data,
+        fingerprint,
         checkpoints,
         state,
         placement,
@@ -109,6 +111,8 @@ struct Attacked {
 struct Rank<'a> {
     training: &'a Training,
     data: DataSet,
+    /// The hash of the data set without additional images.
+    fingerprint: String,
     split: Split,
     checkpoints: Directory,
     placement: Placement,

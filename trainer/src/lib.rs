@@ -4,7 +4,7 @@
 //! - [`agent`]: process 1 of a pod; `dat-trainer run` runs it on a workstation. It joins the [`rendezvous`] and starts a
 //!   worker for each rank.
 //! - [`worker_protocol`]: the messages between agent and workers.
-//! - [`engine`]: the training loop of a worker. It writes [`checkpoint`]s and [`outputs`].
+//! - [`engine`]: the training loop of a worker. It writes [`checkpoint`]s and [`outputs`], and [`kept_units`] while it evaluates.
 //!
 //! The crate `datjob-data` reads data and does not depend on libtorch. The crate `datjob-adversarial` has networks, attacks,
 //! objectives and evaluation, and does not depend on ranks.
@@ -14,6 +14,7 @@ pub mod checkpoint;
 pub mod commands;
 pub mod engine;
 mod failure;
+pub mod kept_units;
 pub mod outputs;
 pub mod placement;
 pub mod rendezvous;

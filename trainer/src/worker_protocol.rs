@@ -4,11 +4,13 @@
 use std::{
     collections::BTreeMap,
     path::{Path, PathBuf},
+    time::Duration,
 };
 
+use datjob_adversarial::evaluate::EvaluationProgress;
 use datjob_api::{
     Training,
-    report::{Accuracy, Failure, Progress, StorageTrouble, Timing},
+    report::{Accuracy, Count, Failure, Progress, StorageTrouble, Timing},
     training::NamedFile,
 };
 use serde::{Deserialize, Serialize};
@@ -90,6 +92,58 @@ impl Part {
     }
 }
 
+/// How far rank 0 is in an evaluation.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct EvaluationState {
+    /// What is evaluated.
+    pub part: Part,
+    /// The attack and its stage, for example `autoattack (apgd-t)`; empty at the end and for a certification.
+    pub attack: String,
+    /// Number of images that this rank has evaluated.
+    pub done: u64,
+    /// Number of these images that are robust; absent for a certification.
+    pub robust: Option<u64>,
+    /// Number of images that this rank evaluates in total.
+    pub total: u64,
+    /// Number of images that were done when the first result was computed; absent before. The others are known from an
+    /// interrupted evaluation.
+    pub known: Option<u64>,
+}
+
+impl EvaluationState {
+    /// The state of an evaluation of accuracies.
+    pub fn new(part: Part, progress: EvaluationProgress<'_>) -> Self {
+        let EvaluationProgress { attack, done, robust, total, known } = progress;
+        let attack = match attack {
+            Some((attack, stage)) if attack != stage => format!("{attack} ({stage})"),
+            Some((attack, _)) => attack.to_owned(),
+            None => String::new(),
+        };
+        let known = known.map(|known| known as u64);
+        Self { part, attack, done: done as u64, robust: Some(robust), total: total as u64, known }
+    }
+
+    /// The state of a certification of `total` images, of which `done` are certified or not.
+    pub fn certification(done: usize, total: usize) -> Self {
+        let (part, attack, known) = (Part::Certification, String::new(), (done > 0).then_some(0));
+        Self { part, attack, done: done as u64, robust: None, total: total as u64, known }
+    }
+
+    /// The time left, `elapsed` after the first result was computed; `None` before an image is done.
+    pub fn remaining(&self, elapsed: Duration) -> Option<Duration> {
+        let known = self.known?;
+        let (done, total) = (self.done.checked_sub(known).filter(|done| *done > 0)?, self.total.saturating_sub(known));
+        let seconds = elapsed.as_secs_f64() / done as f64 * total.saturating_sub(done) as f64;
+        Duration::try_from_secs_f64(seconds).ok()
+    }
+
+    /// Robust images, in percent of those that were evaluated.
+    pub fn robust_percent(&self) -> Option<String> {
+        let correct = self.robust.filter(|_| self.done > 0)?;
+        Some(Count { correct, total: self.done }.percent())
+    }
+}
+
 /// A message of a worker to its agent. Only rank 0 sends the variants other than `Failed` and `Storage`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub enum Event {
@@ -114,6 +168,7 @@ pub enum Event {
     },
     /// The fault of storage that the worker waits for, or `None` once it has passed.
     Storage(Option<StorageTrouble>),
+    Evaluating(EvaluationState),
     /// The worker failed. A worker that succeeds exits with status 0 and sends nothing.
     Failed(Failure),
 }

@@ -14,7 +14,7 @@ use std::{
 };
 
 use datjob_adversarial::{
-    evaluate::{self, Counts, EvalAttack, Evaluation},
+    evaluate::{self, Counts, EvalAttack, Evaluation, EvaluationProgress, NoUnitResults},
     model::Network,
     shard::Shard,
 };
@@ -166,7 +166,8 @@ fn evaluate_pgd(network: &Network, images: &Images, device: Device) -> Counts {
     let indices: Vec<usize> = (0..images.len()).collect();
     let evaluation =
         Evaluation { images, indices: &indices, classes: 10, seed: 1, attacks: &attacks, device };
-    evaluate::evaluate(network, &evaluation, Shard::WHOLE, &mut |_, _| ControlFlow::Continue(())).unwrap()
+    let mut ignore = |_: EvaluationProgress<'_>| ControlFlow::Continue(());
+    evaluate::evaluate(network, &evaluation, Shard::WHOLE, &mut NoUnitResults, &mut ignore).unwrap()
 }
 
 /// In float32, an image close to a decision boundary may get either class.

@@ -4,7 +4,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::{Training, rules::Rule};
-use crate::schema;
+use crate::patterns;
 
 /// Pattern of an S3 URL, which [`ObjectStoreSource::bucket_and_prefix`] also checks, and what is expected.
 const S3_URL: [&str; 2] = [
@@ -66,10 +66,10 @@ pub struct ImageSource {
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct HttpSource {
     /// URL of the file, without a user or a password. For a data set, the file is a tar or tar.gz archive.
-    #[schemars(length(max = 2048), extend("x-kubernetes-validations" = schema::matches(schema::HTTP_URL)))]
+    #[schemars(length(max = 2048), extend("x-kubernetes-validations" = patterns::matches(patterns::HTTP_URL)))]
     pub url: String,
     /// SHA-256 of the file, as 64 lower-case hexadecimal digits.
-    #[schemars(length(max = 64), extend("x-kubernetes-validations" = schema::matches(SHA256)))]
+    #[schemars(length(max = 64), extend("x-kubernetes-validations" = patterns::matches(SHA256)))]
     pub sha256: String,
 }
 
@@ -79,12 +79,12 @@ pub struct HttpSource {
 pub struct ObjectStoreSource {
     /// Bucket and prefix, for example s3://bucket/datasets/imagenet. Every pod downloads the data set's files below the
     /// prefix. If an object SHA256SUMS exists directly below the prefix, the files that it lists are verified.
-    #[schemars(length(max = 1024), extend("x-kubernetes-validations" = schema::matches(S3_URL)))]
+    #[schemars(length(max = 1024), extend("x-kubernetes-validations" = patterns::matches(S3_URL)))]
     pub url: String,
     /// URL of a store other than AWS, for example https://minio.example.com:9000. Requests use path-style URLs.
     /// Defaults to AWS.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(length(max = 2048), extend("x-kubernetes-validations" = schema::matches(schema::HTTP_URL)))]
+    #[schemars(length(max = 2048), extend("x-kubernetes-validations" = patterns::matches(patterns::HTTP_URL)))]
     pub endpoint: Option<String>,
     /// Region of the bucket. Defaults to us-east-1.
     #[serde(default, skip_serializing_if = "Option::is_none")]

@@ -27,12 +27,14 @@ mod counts;
 mod results;
 mod sanity_warnings;
 mod sweep;
+mod units;
 
 pub use attack::{EvalAttack, Method, Stage};
 pub use counts::{ClassCounts, Counts, CountsError};
 pub use results::attack_results;
 pub use sanity_warnings::sanity_warnings;
 pub use sweep::{sweep_attacks, sweep_results};
+pub use units::{NoUnitResults, Unit, UnitResults};
 
 use batch::Batch;
 
@@ -77,6 +79,25 @@ pub enum EvaluateError {
     Tensor(#[from] TchError),
 }
 
+/// How far an evaluation is, on this rank.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct EvaluationProgress<'a> {
+    /// The attack that runs next, and its stage; `None` at the end.
+    pub attack: Option<(&'a str, &'a str)>,
+    /// Number of images that are evaluated under all attacks.
+    pub done: usize,
+    /// Number of these images that are robust under all attacks.
+    pub robust: u64,
+    /// Number of all images.
+    pub total: usize,
+    /// Number of images that were done when the first unit was computed; `None` before. The others are known from an
+    /// interrupted evaluation and take no time.
+    pub known: Option<usize>,
+}
+
+/// Receives the progress of an evaluation before every run of every attack, and at the end. It may cancel the evaluation.
+pub type OnProgress<'a> = &'a mut dyn FnMut(EvaluationProgress<'_>) -> ControlFlow<()>;
+
 /// The images and attacks of an evaluation.
 #[derive(Clone, Copy, Debug)]
 pub struct Evaluation<'a> {
@@ -106,15 +127,15 @@ impl Evaluation<'_> {
 ///
 /// The network is in [`Mode::Eval`] and frozen. An image is robust under an attack if it is classified correctly without
 /// perturbation and after every run. `worst_case` counts the images that are robust under all attacks. The start of a run
-/// depends on the seed, the stage, the image and the run only. `progress` receives the number of finished images and the
-/// number of images of this rank before every run of every attack; it may cancel the evaluation.
+/// depends on the seed, the stage, the image and the run only. Units whose results are in `units` are not computed.
 pub fn evaluate(
     network: &Network,
     evaluation: &Evaluation<'_>,
     shard: Shard,
-    progress: &mut dyn FnMut(usize, usize) -> ControlFlow<()>,
+    units: &mut dyn UnitResults,
+    progress: OnProgress<'_>,
 ) -> Result<Counts, EvaluateError> {
-    network.with_frozen_weights(|| evaluate_classifier(network, evaluation, shard, progress))
+    network.with_frozen_weights(|| evaluate_classifier(network, evaluation, shard, units, progress))
 }
 
 /// [`evaluate`] for any [`Classifier`]. The caller freezes its weights.
@@ -122,26 +143,45 @@ pub fn evaluate_classifier(
     classifier: &dyn Classifier,
     evaluation: &Evaluation<'_>,
     shard: Shard,
-    progress: &mut dyn FnMut(usize, usize) -> ControlFlow<()>,
+    units: &mut dyn UnitResults,
+    progress: OnProgress<'_>,
 ) -> Result<Counts, EvaluateError> {
-    let batches: Vec<&[usize]> = shard.select(evaluation.indices.chunks(BATCH)).collect();
-    let total = batches.iter().map(|batch| batch.len()).sum();
+    let batches: Vec<(usize, &[usize])> = shard.select(evaluation.indices.chunks(BATCH).enumerate()).collect();
+    let total = batches.iter().map(|(_, indices)| indices.len()).sum();
     let mut counts = evaluation.counts();
     let mut parts = Parts::new(evaluation.device, evaluation.images.shape(), BATCH);
-    let mut done = 0;
-    let mut report_progress = |done| match progress(done, total) {
-        ControlFlow::Continue(()) => Ok(()),
-        ControlFlow::Break(()) => Err(EvaluateError::Cancelled),
-    };
-    let mut loader = Loader::new(evaluation.images, batches.iter().map(|batch| batch.to_vec()), None)?;
-    for indices in batches {
+    let (mut done, mut known) = (0, None);
+    let mut loader =
+        Loader::new(evaluation.images, batches.iter().map(|(_, indices)| indices.to_vec()), None)?;
+    for (number, indices) in batches {
         let Some(images) = loader.next_batch()? else { break };
         let clean = classify_clean(classifier, evaluation, indices, &images, &mut parts, &mut counts)?;
-        run_attacks(classifier, evaluation, &clean, &mut parts, &mut counts, &mut || report_progress(done))?;
+        let robust = counts.worst_case.sum();
+        let before_run = |attack: &str, stage: &str| {
+            report(progress, EvaluationProgress { attack: Some((attack, stage)), done, robust, total, known })
+        };
+        let mut has_computed = false;
+        let run = AttackRun {
+            classifier,
+            evaluation,
+            batch: number as u32,
+            units: &mut *units,
+            has_computed: &mut has_computed,
+        };
+        run.attack(&clean, &mut parts, &mut counts, before_run)?;
+        known = known.or(has_computed.then_some(done));
         done += indices.len();
     }
-    report_progress(total)?;
+    let robust = counts.worst_case.sum();
+    report(progress, EvaluationProgress { attack: None, done, robust, total, known })?;
     Ok(counts)
+}
+
+fn report(progress: &mut dyn FnMut(EvaluationProgress<'_>) -> ControlFlow<()>, state: EvaluationProgress<'_>) -> Result<(), EvaluateError> {
+    match progress(state) {
+        ControlFlow::Continue(()) => Ok(()),
+        ControlFlow::Break(()) => Err(EvaluateError::Cancelled),
+    }
 }
 
 /// Counts the clean images that are classified correctly and returns them.
@@ -178,37 +218,70 @@ fn classify_clean(
     Ok(clean)
 }
 
-/// Runs all attacks on the correctly classified images and counts those that are robust.
-fn run_attacks(
-    classifier: &dyn Classifier,
-    evaluation: &Evaluation<'_>,
-    clean: &Batch,
-    parts: &mut Parts,
-    counts: &mut Counts,
-    report_progress: &mut dyn FnMut() -> Result<(), EvaluateError>,
-) -> Result<(), EvaluateError> {
-    let mut worst_case: BTreeSet<usize> = clean.indices.iter().copied().collect();
-    for (attack, counts) in evaluation.attacks.iter().zip(&mut counts.attacks) {
-        let mut robust = clean.shallow_clone();
-        for (stage, count) in attack.stages.iter().zip(counts) {
-            for run in 0..stage.runs {
-                if robust.indices.is_empty() {
-                    break;
+/// The attacks on one batch.
+struct AttackRun<'a> {
+    classifier: &'a dyn Classifier,
+    evaluation: &'a Evaluation<'a>,
+    /// Number of the batch.
+    batch: u32,
+    units: &'a mut dyn UnitResults,
+    /// Whether a unit of the batch was computed.
+    has_computed: &'a mut bool,
+}
+
+impl AttackRun<'_> {
+    /// Runs all attacks on the correctly classified images and counts those that are robust. `before_run` receives the names of
+    /// attack and stage.
+    fn attack(
+        mut self,
+        clean: &Batch,
+        parts: &mut Parts,
+        counts: &mut Counts,
+        mut before_run: impl FnMut(&str, &str) -> Result<(), EvaluateError>,
+    ) -> Result<(), EvaluateError> {
+        let mut worst_case: BTreeSet<usize> = clean.indices.iter().copied().collect();
+        let attacks = self.evaluation.attacks.iter().zip(&mut counts.attacks);
+        for (attack_number, (attack, counts)) in (0..).zip(attacks) {
+            let mut robust = clean.shallow_clone();
+            for (stage_number, (stage, count)) in (0..).zip(attack.stages.iter().zip(counts)) {
+                for run in 0..stage.runs {
+                    if robust.indices.is_empty() {
+                        break;
+                    }
+                    before_run(&attack.name, &stage.name)?;
+                    let unit = Unit { attack: attack_number, stage: stage_number, run, batch: self.batch };
+                    robust = robust.select(&self.withstand(unit, stage, &robust, parts)?)?;
                 }
-                report_progress()?;
-                let examples = parts.compute(robust.indices.len(), |rows| {
-                    stage.generate(classifier, &robust.rows(rows)?, evaluation.seed, run)
-                })?;
-                let still_correct = correct(&finite_logits(classifier, &examples, parts)?, &robust.labels)?;
-                robust = robust.select(&still_correct)?;
+                count.add(&robust.classes);
             }
-            count.add(&robust.classes);
+            worst_case.retain(|index| robust.indices.contains(index));
         }
-        worst_case.retain(|index| robust.indices.contains(index));
+        let in_all: Vec<bool> = clean.indices.iter().map(|index| worst_case.contains(index)).collect();
+        counts.worst_case.add(&clean.selected_classes(&in_all));
+        Ok(())
     }
-    let in_all: Vec<bool> = clean.indices.iter().map(|index| worst_case.contains(index)).collect();
-    counts.worst_case.add(&clean.selected_classes(&in_all));
-    Ok(())
+
+    /// Which images of a batch withstand a unit.
+    fn withstand(
+        &mut self,
+        unit: Unit,
+        stage: &Stage,
+        batch: &Batch,
+        parts: &mut Parts,
+    ) -> Result<Vec<bool>, EvaluateError> {
+        let known = self.units.find(unit, &batch.indices);
+        if let Some(known) = known.filter(|known| known.len() == batch.indices.len()) {
+            return Ok(known);
+        }
+        *self.has_computed = true;
+        let (classifier, seed) = (self.classifier, self.evaluation.seed);
+        let examples = parts.compute(batch.indices.len(), |rows| {
+            stage.generate(classifier, &batch.rows(rows)?, seed, unit.run)
+        })?;
+        let robust = correct(&finite_logits(classifier, &examples, parts)?, &batch.labels)?;
+        self.units.keep(unit, &batch.indices, &robust);
+        Ok(robust)
+    }
 }
 
 fn finite_logits(

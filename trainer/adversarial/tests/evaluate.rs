@@ -1,12 +1,12 @@
 //! Evaluations: sharding, attacks of the spec, progress and errors.
 
-use std::ops::ControlFlow;
+use std::{collections::HashMap, ops::ControlFlow};
 
 use datjob_adversarial::{
     attack::{ApgdParameters, FabParameters, PerturbationSet, PgdParameters, SquareParameters},
     evaluate::{
-        BATCH, Classifier, Counts, EvalAttack, EvaluateError, Evaluation, Method, evaluate,
-        evaluate_classifier, predict,
+        BATCH, Classifier, Counts, EvalAttack, EvaluateError, Evaluation, EvaluationProgress, Method,
+        NoUnitResults, Unit, UnitResults, evaluate, evaluate_classifier, predict,
     },
     model::{Mode, Network},
     shard::Shard,
@@ -53,7 +53,7 @@ fn run(
     let evaluation = evaluation(images, indices, attacks);
     let part = |rank| {
         let shard = Shard { rank, world_size };
-        evaluate(network, &evaluation, shard, &mut |_, _| ControlFlow::Continue(())).unwrap().to_vec()
+        evaluate(network, &evaluation, shard, &mut NoUnitResults, &mut |_| ControlFlow::Continue(())).unwrap().to_vec()
     };
     let sum = |left: Vec<i64>, right: Vec<i64>| left.iter().zip(right).map(|(a, b)| a + b).collect();
     let mut counts = evaluation.counts();
@@ -135,9 +135,10 @@ fn counts_do_not_depend_on_the_memory() {
     let evaluation = evaluation(&images, &indices, &attacks);
     let counts = |memory| {
         let classifier = SmallMemory { network: &network, images: memory };
-        let mut ignore = |_, _| ControlFlow::Continue(());
-        network
-            .with_frozen_weights(|| evaluate_classifier(&classifier, &evaluation, Shard::WHOLE, &mut ignore))
+        let mut ignore = |_: EvaluationProgress<'_>| ControlFlow::Continue(());
+        network.with_frozen_weights(|| {
+            evaluate_classifier(&classifier, &evaluation, Shard::WHOLE, &mut NoUnitResults, &mut ignore)
+        })
     };
     let whole = counts(120).unwrap();
     assert!(robust(&whole).iter().all(|&robust| robust > 0 && robust < whole.clean.sum()), "{whole:?}");
@@ -215,15 +216,77 @@ fn reports_progress_and_can_be_cancelled() {
     let attacks = [attack(0.001, 1, 2)];
     let evaluation = evaluation(&images, &indices, &attacks);
     let mut reports = Vec::new();
-    evaluate(&network, &evaluation, Shard::WHOLE, &mut |done, total| {
-        reports.push((done, total));
+    let counts = evaluate(&network, &evaluation, Shard::WHOLE, &mut NoUnitResults, &mut |progress| {
+        let EvaluationProgress { attack, done, robust, total, .. } = progress;
+        reports.push((attack.map(|(attack, stage)| format!("{attack} {stage}")), done, robust, total));
         ControlFlow::Continue(())
     })
     .unwrap();
-    assert_eq!(reports, [(0, 500), (0, 500), (250, 500), (250, 500), (500, 500)]);
-    let cancelled = evaluate(&network, &evaluation, Shard::WHOLE, &mut |_, _| ControlFlow::Break(()));
+    let dones: Vec<(usize, usize)> = reports.iter().map(|(_, done, _, total)| (*done, *total)).collect();
+    assert_eq!(dones, [(0, 500), (0, 500), (250, 500), (250, 500), (500, 500)]);
+    assert_eq!((&reports[0].0, reports[0].2), (&Some("pgd-1-2 pgd-1-2".to_owned()), 0));
+    assert!((1..=250).contains(&reports[2].2), "{reports:?}");
+    assert_eq!((&reports[4].0, reports[4].2), (&None, counts.worst_case.sum()));
+    let cancelled = evaluate(&network, &evaluation, Shard::WHOLE, &mut NoUnitResults, &mut |_| ControlFlow::Break(()));
     assert!(matches!(cancelled, Err(EvaluateError::Cancelled)));
     assert!(network.parameters().iter().all(|(_, tensor)| tensor.requires_grad()));
+}
+
+/// Keeps results in memory.
+#[derive(Default)]
+struct InMemory {
+    known: HashMap<(Unit, Vec<usize>), Vec<bool>>,
+    computed: usize,
+}
+
+impl UnitResults for InMemory {
+    fn find(&mut self, unit: Unit, images: &[usize]) -> Option<Vec<bool>> {
+        self.known.get(&(unit, images.to_vec())).cloned()
+    }
+
+    fn keep(&mut self, unit: Unit, images: &[usize], robust: &[bool]) {
+        self.computed += 1;
+        self.known.insert((unit, images.to_vec()), robust.to_vec());
+    }
+}
+
+#[test]
+fn an_interrupted_evaluation_goes_on_where_it_was() {
+    let network = network();
+    let images = images(&network, 2 * BATCH + 7);
+    let indices: Vec<usize> = (0..2 * BATCH + 7).collect();
+    let attacks = [attack(0.02, 2, 2), EvalAttack::auto_attack(linf(0.01), 3)];
+    let evaluation = evaluation(&images, &indices, &attacks);
+    let mut known = None;
+    let mut run = |units: &mut InMemory, shard, mut runs: usize| {
+        evaluate(&network, &evaluation, shard, units, &mut |progress| {
+            known = progress.known;
+            runs = runs.saturating_sub(1);
+            if runs == 0 { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+        })
+    };
+    let mut whole = InMemory::default();
+    let expected = run(&mut whole, Shard::WHOLE, usize::MAX).unwrap();
+    let mut units = InMemory::default();
+    assert!(matches!(run(&mut units, Shard::WHOLE, 6), Err(EvaluateError::Cancelled)));
+    assert_eq!(units.computed, 5);
+    assert_eq!(run(&mut units, Shard::WHOLE, usize::MAX).unwrap(), expected);
+    assert_eq!(units.computed, whole.computed, "no unit is computed twice");
+    // Another number of ranks has the same batches.
+    for rank in 0..3 {
+        run(&mut units, Shard { rank, world_size: 3 }, usize::MAX).unwrap();
+    }
+    assert_eq!(units.computed, whole.computed);
+    // A result of another length is not of this evaluation.
+    units.known.values_mut().for_each(|result| result.push(true));
+    assert_eq!(run(&mut units, Shard::WHOLE, usize::MAX).unwrap(), expected);
+    assert_eq!(units.computed, 2 * whole.computed);
+    assert_eq!(known, Some(0), "everything was computed");
+    units.known.retain(|(unit, _), _| unit.batch == 0);
+    run(&mut units, Shard::WHOLE, usize::MAX).unwrap();
+    assert_eq!(known, Some(BATCH), "the first batch was known");
+    run(&mut units, Shard::WHOLE, usize::MAX).unwrap();
+    assert_eq!(known, None, "everything was known");
 }
 
 #[test]
@@ -233,7 +296,7 @@ fn logits_that_are_not_finite_are_an_error() {
     let (_, mut bias) = network.parameters().pop().unwrap();
     no_grad(|| bias.copy_(&Tensor::full([10], f64::NAN, (Kind::Float, Device::Cpu))));
     let evaluation = evaluation(&images, &[1, 2], &[]);
-    let result = evaluate(&network, &evaluation, Shard::WHOLE, &mut |_, _| ControlFlow::Continue(()));
+    let result = evaluate(&network, &evaluation, Shard::WHOLE, &mut NoUnitResults, &mut |_| ControlFlow::Continue(()));
     assert!(matches!(result, Err(EvaluateError::NotFinite)));
 }
 

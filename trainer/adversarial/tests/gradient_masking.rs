@@ -5,7 +5,8 @@ use std::{cell::Cell, ops::ControlFlow};
 use datjob_adversarial::{
     attack::{ApgdParameters, FabParameters, PerturbationSet, PgdParameters, SquareParameters},
     evaluate::{
-        ClassCounts, Classifier, Counts, EvalAttack, Evaluation, Method, evaluate_classifier, sanity_warnings,
+        ClassCounts, Classifier, Counts, EvalAttack, Evaluation, EvaluationProgress, Method, NoUnitResults,
+        evaluate_classifier, sanity_warnings,
     },
     model::{Mode, Network},
     shard::Shard,
@@ -74,7 +75,8 @@ fn evaluate_defence<D: Fn(&Network, &Tensor) -> Result<Tensor, TchError>>(
     let counts = classifier
         .0
         .with_frozen_weights(|| {
-            evaluate_classifier(&classifier, &evaluation, Shard::WHOLE, &mut |_, _| ControlFlow::Continue(()))
+            let mut ignore = |_: EvaluationProgress<'_>| ControlFlow::Continue(());
+            evaluate_classifier(&classifier, &evaluation, Shard::WHOLE, &mut NoUnitResults, &mut ignore)
         })
         .unwrap();
     let warnings = sanity_warnings(&counts, 1, &attacks[1]);

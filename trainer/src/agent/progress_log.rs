@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use datjob_api::report::{Accuracy, Progress, Results, Split};
 
-use crate::worker_protocol::{Event, Part};
+use crate::worker_protocol::{EvaluationState, Event, Part};
 
 /// Longest time between two lines while rank 0 works.
 pub(super) const INTERVAL: Duration = Duration::from_mins(1);
@@ -23,11 +23,10 @@ pub(super) struct ProgressLog {
 }
 
 /// A running evaluation.
-#[derive(Clone, Copy, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq)]
 struct Evaluation {
-    part: Part,
-    done: u64,
-    total: u64,
+    state: EvaluationState,
+    /// When the first result was computed.
     began: Duration,
 }
 
@@ -40,8 +39,8 @@ pub(super) enum Line {
     Epoch(Progress, f64),
     /// An evaluation on the validation split.
     Accuracy(Accuracy),
-    /// Within an evaluation: images of rank 0 that are done, and the time left.
-    Evaluating { part: Part, done: u64, total: u64, remaining: Option<Duration> },
+    /// Within an evaluation, with the time left.
+    Evaluating(EvaluationState, Option<Duration>),
 }
 
 impl ProgressLog {
@@ -61,7 +60,7 @@ impl ProgressLog {
                 self.evaluation = None;
                 Some(Line::Accuracy(accuracy.clone()))
             }
-            Event::Evaluating { part, done, total } => self.evaluate(now, *part, *done, *total),
+            Event::Evaluating(state) => self.evaluate(now, state),
             Event::Best(_) | Event::Warning(_) | Event::Storage(_) | Event::Failed(_) => None,
         };
         self.last_line = Some(if line.is_some() { now } else { since });
@@ -73,7 +72,7 @@ impl ProgressLog {
         if now.saturating_sub(self.last_line?) < INTERVAL {
             return None;
         }
-        let line = match (self.evaluation, &self.training) {
+        let line = match (&self.evaluation, &self.training) {
             (Some(evaluation), _) => evaluation.line(now),
             (None, Some(progress)) => Line::Training(progress.clone()),
             (None, None) => return None,
@@ -83,19 +82,22 @@ impl ProgressLog {
     }
 
     /// Records the progress of an evaluation. The begin of a part of the final evaluation causes a line.
-    fn evaluate(&mut self, now: Duration, part: Part, done: u64, total: u64) -> Option<Line> {
-        let known = self.evaluation.filter(|known| known.part == part && known.done <= done);
-        let evaluation = Evaluation { part, done, total, began: known.map_or(now, |known| known.began) };
+    fn evaluate(&mut self, now: Duration, state: &EvaluationState) -> Option<Line> {
+        let is_same = |known: &&Evaluation| known.state.part == state.part && known.state.done <= state.done;
+        let began = self.evaluation.as_ref().filter(is_same).map(|known| known.began);
+        // What is known from an interrupted evaluation takes no time.
+        let computing_since = began.filter(|_| state.known.is_some()).unwrap_or(now);
+        let evaluation = Evaluation { state: state.clone(), began: computing_since };
+        let line = (began.is_none() && state.part != Part::Validation).then(|| evaluation.line(now));
         self.evaluation = Some(evaluation);
-        (known.is_none() && part != Part::Validation).then(|| evaluation.line(now))
+        line
     }
 }
 
 impl Evaluation {
-    fn line(self, now: Duration) -> Line {
-        let Self { part, done, total, began } = self;
-        let remaining = remaining(done, total, now.saturating_sub(began));
-        Line::Evaluating { part, done, total, remaining }
+    fn line(&self, now: Duration) -> Line {
+        let Self { state, began } = self;
+        Line::Evaluating(state.clone(), state.remaining(now.saturating_sub(*began)))
     }
 }
 
@@ -129,9 +131,10 @@ impl Line {
                 let split = split_name(accuracy.split);
                 tracing::info!(epoch, split, clean, robust, attack, "Measured the accuracy.");
             }
-            Self::Evaluating { part, done, total, remaining } => {
-                let (on, eta) = (part.name(), eta(*remaining));
-                tracing::info!(on, done, total, eta, "Evaluating.");
+            Self::Evaluating(state, remaining) => {
+                let EvaluationState { part, attack, done, total, .. } = state;
+                let (on, robust, eta) = (part.name(), state.robust_percent(), eta(*remaining));
+                tracing::info!(on, attack, done, total, robust, eta, "Evaluating.");
             }
         }
     }
@@ -156,17 +159,8 @@ fn split_name(split: Split) -> &'static str {
     }
 }
 
-/// The time left, if what is done took `elapsed`; `None` before anything is done.
-pub(super) fn remaining(done: u64, total: u64, elapsed: Duration) -> Option<Duration> {
-    if done == 0 {
-        return None;
-    }
-    let seconds = elapsed.as_secs_f64() / done as f64 * total.saturating_sub(done) as f64;
-    Duration::try_from_secs_f64(seconds).ok()
-}
-
 /// A duration for people: "45s", "12m05s", "3h07m" or "2d04h"; "unknown" without one.
-pub(super) fn eta(remaining: Option<Duration>) -> String {
+pub(crate) fn eta(remaining: Option<Duration>) -> String {
     let Some(seconds) = remaining.map(|remaining| remaining.as_secs()) else { return "unknown".to_owned() };
     let (minutes, hours, days) = (seconds / 60, seconds / 3600, seconds / 86_400);
     match seconds {

@@ -183,17 +183,56 @@ async fn next_line(reader: &mut (impl AsyncBufRead + Unpin)) -> Option<String> {
     read.is_ok_and(|count| count > 0).then_some(line)
 }
 
-/// The failure of a worker that ended without reporting a reason.
-pub(super) fn unexplained(rank: u32, status: &Result<ExitStatus, String>, log_tail: &[String]) -> Failure {
+/// Who sent a SIGKILL, as far as the kernel tells.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Killer {
+    /// The kernel, because memory ran out in a pod.
+    KernelInPod,
+    /// The kernel, because memory ran out on a workstation.
+    KernelOnWorkstation,
+    /// A process.
+    Process,
+    /// Unknown: the kernel does not show its count of kills.
+    Unknown,
+}
+
+/// The failure of a worker that ended without reporting a reason. `killer` is who sent a SIGKILL, if it was one.
+pub(super) fn unexplained(
+    rank: u32,
+    status: &Result<ExitStatus, String>,
+    log_tail: &[String],
+    killer: Killer,
+) -> Failure {
     let (reason, message) = match status {
         Err(problem) => (FailureReason::Crash, problem.clone()),
         Ok(status) => match status.signal() {
-            Some(9) => (
-                FailureReason::OutOfMemory,
-                "the worker was killed by signal 9 (SIGKILL): the container probably exceeded its memory limit; raise \
-                 spec.pod.resources.limits.memory or lower spec.training.schedule.batchSize"
-                    .to_owned(),
-            ),
+            Some(9) => match killer {
+                Killer::KernelInPod => (
+                    FailureReason::OutOfMemory,
+                    "the kernel killed the worker because the memory of the container or of the node ran out; raise \
+                     spec.pod.resources.limits.memory and its request, or lower spec.training.schedule.batchSize or \
+                     spec.workersPerPod"
+                        .to_owned(),
+                ),
+                Killer::KernelOnWorkstation => (
+                    FailureReason::OutOfMemory,
+                    "the kernel killed the worker because memory ran out; lower --workers or \
+                     spec.training.schedule.batchSize, or close other programs"
+                        .to_owned(),
+                ),
+                Killer::Process => (
+                    FailureReason::Crash,
+                    "the worker was killed by signal 9 (SIGKILL) from a person or another program; the kernel did not \
+                     count it as out of memory"
+                        .to_owned(),
+                ),
+                Killer::Unknown => (
+                    FailureReason::Crash,
+                    "the worker was killed by signal 9 (SIGKILL); the cgroup of this process does not show whether memory ran \
+                     out"
+                        .to_owned(),
+                ),
+            },
             Some(signal) => match uncaught_exception(log_tail) {
                 Some((reason, message)) => (reason, format!("the worker was killed by signal {signal}: {message}")),
                 None => (FailureReason::Crash, format!("the worker was killed by signal {signal}; see its log")),

@@ -19,12 +19,13 @@ use super::{
     Board, Config,
     assignment::{assignment, device_variable},
     progress_log::ProgressLog,
-    worker_process::{End, What, WorkersEvent, supervise, unexplained},
+    oom_kills,
+    worker_process::{End, Killer, What, WorkersEvent, supervise, unexplained},
 };
 use crate::{
     failure::may_be_consequence,
     rendezvous::{State, World},
-    worker_protocol::{Event, Part},
+    worker_protocol::{EvaluationState, Event, Part},
 };
 
 /// How long the other workers of a pod have to say why they end, after one lost its peer.
@@ -44,6 +45,9 @@ pub struct Workers {
     failure: Option<Failure>,
     /// The faults of storage that workers wait for, by rank.
     storage: BTreeMap<u32, StorageTrouble>,
+    /// Number of kills because memory ran out, before the workers started.
+    oom_kills: Option<u64>,
+    is_in_pod: bool,
     progress_log: ProgressLog,
     /// The moment from which the times of `progress_log` count.
     created: Instant,
@@ -63,6 +67,8 @@ impl Workers {
             reported: BTreeMap::new(),
             failure: None,
             storage: BTreeMap::new(),
+            oom_kills: None,
+            is_in_pod: false,
             progress_log: ProgressLog::default(),
             created: Instant::now(),
         }
@@ -96,6 +102,8 @@ impl Workers {
         self.failure = None;
         self.reported.clear();
         self.storage.clear();
+        self.oom_kills = oom_kills::count();
+        self.is_in_pod = config.files.mounted.is_some();
         self.progress_log = ProgressLog::default();
         for local_rank in 0..config.workers {
             let assignment = assignment(config, training, world, local_rank);
@@ -185,8 +193,9 @@ impl Workers {
 
     /// Keeps the first failure that is not the consequence of another.
     fn record_failure(&mut self, rank: u32, End { status, log_tail, log_file }: End) {
+        let killer = self.killer();
         let mut failure =
-            self.reported.remove(&rank).unwrap_or_else(|| unexplained(rank, &status, &log_tail));
+            self.reported.remove(&rank).unwrap_or_else(|| unexplained(rank, &status, &log_tail, killer));
         failure.log_tail = log_tail;
         failure.log_file = log_file.and_then(Result::ok);
         // The collective gave up before the storage did.
@@ -196,6 +205,16 @@ impl Workers {
         }
         if self.failure.as_ref().is_none_or(may_be_consequence) {
             self.failure = Some(failure);
+        }
+    }
+
+    /// Who sent a SIGKILL to a worker that has just ended.
+    fn killer(&self) -> Killer {
+        match (self.oom_kills, oom_kills::count()) {
+            (Some(before), Some(now)) if now > before && self.is_in_pod => Killer::KernelInPod,
+            (Some(before), Some(now)) if now > before => Killer::KernelOnWorkstation,
+            (Some(_), Some(_)) => Killer::Process,
+            _ => Killer::Unknown,
         }
     }
 
@@ -223,8 +242,8 @@ fn apply_event(event: Event, board: &Board) {
         Event::Best(accuracy) => board.best(accuracy),
         Event::Warning(sentence) => board.warning(sentence),
         // A validation is a part of the training.
-        Event::Evaluating { part: Part::Validation, .. } => board.phase(Phase::Training),
-        Event::Evaluating { .. } => board.phase(Phase::Evaluating),
+        Event::Evaluating(EvaluationState { part: Part::Validation, .. }) => board.phase(Phase::Training),
+        Event::Evaluating(_) => board.phase(Phase::Evaluating),
         Event::Storage(_) | Event::Failed(_) => {}
     }
 }
@@ -282,7 +301,10 @@ mod tests {
     #[test]
     fn a_validation_is_a_part_of_the_training() {
         let board = Board::new("uid", "pod", 1);
-        let evaluating = |part| Event::Evaluating { part, done: 0, total: 1 };
+        let evaluating = |part| {
+            let (attack, robust) = (String::new(), None);
+            Event::Evaluating(EvaluationState { part, attack, done: 0, robust, total: 1, known: None })
+        };
         apply_event(evaluating(Part::Validation), &board);
         assert_eq!(board.report().phase, Phase::Training);
         apply_event(evaluating(Part::Certification), &board);

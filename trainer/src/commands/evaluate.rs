@@ -1,7 +1,14 @@
 //! `dat-trainer evaluate`: measures the accuracy of a file of weights on a workstation.
 
 use std::{
-    fmt::Write as _, num::NonZero, ops::ControlFlow, path::Path, process::ExitCode, thread, time::Instant,
+    fmt::Write as _,
+    fs,
+    num::NonZero,
+    ops::ControlFlow,
+    path::Path,
+    process::ExitCode,
+    thread,
+    time::{Duration, Instant},
 };
 
 use datjob_api::{
@@ -9,15 +16,23 @@ use datjob_api::{
     training::{Communication, FinalAttack, InvalidTraining, Topology},
 };
 use datjob_c10d::{C10dError, CudaError, libtorch_message};
+use sha2::{Digest, Sha256};
 use tch::Kind;
 
-use crate::{commands::EvaluateArgs, outputs::estimates::TestSummary, placement::Placement};
+use crate::{
+    agent::progress_log::eta,
+    commands::EvaluateArgs,
+    kept_units::{KeptUnits, UnitsKey},
+    outputs::estimates::TestSummary,
+    placement::Placement,
+    worker_protocol::{EvaluationState, Part},
+};
 use datjob_adversarial::{
     certify::{self, Certification, CertificationImages},
     evaluate::{self, Counts, EvalAttack, EvaluateError, Evaluation},
     model::{ModelError, Network},
     shard::Shard,
-    state_dict::{self, ReadError},
+    state_dict::{self, ReadError, StateDictError},
     test_protocol::{self, TestMeasurements},
 };
 use datjob_api::manifest::{self, ManifestError};
@@ -45,6 +60,8 @@ enum EvaluateCommandError {
     MemoryFormat(#[from] C10dError),
     #[error(transparent)]
     Evaluate(#[from] EvaluateError),
+    #[error(transparent)]
+    StateDict(#[from] StateDictError),
     #[error("{}", libtorch_message(.0))]
     Tensor(#[from] tch::TchError),
     #[error(transparent)]
@@ -84,7 +101,7 @@ fn run(options: &EvaluateArgs) -> Result<(), EvaluateCommandError> {
     if let Some(warning) = &data.warning {
         eprintln!("warning: {warning}");
     }
-    let (dataset, contents) = (training.data.dataset, data.contents());
+    let (dataset, contents, fingerprint) = (training.data.dataset, data.contents(), data.fingerprint());
     let mut network = Network::for_dataset(
         &training.model,
         dataset,
@@ -106,6 +123,21 @@ fn run(options: &EvaluateArgs) -> Result<(), EvaluateCommandError> {
         write_predictions(path, &network, &images, &indices, placement)?;
     }
     let started = Instant::now();
+    let key = UnitsKey {
+        weights: &hex::encode(Sha256::digest(state_dict::encode(&network.state(), None)?)),
+        training: &training.hash(),
+        folder: &fs::canonicalize(&options.data).unwrap_or_else(|_| options.data.clone()),
+        data: &fingerprint,
+        images: count,
+        device: &placement.name(),
+        threads: usize::try_from(tch::get_num_threads()).unwrap_or_default(),
+        versions: [env!("CARGO_PKG_VERSION"), crate::LIBTORCH_VERSION],
+    };
+    let state = options.state_folder();
+    let units = KeptUnits::open(&state, &key);
+    if units.count() > 0 {
+        eprintln!("continuing the interrupted evaluation in {}", state.display());
+    }
     let mut measurements = LocalMeasurements {
         network: &network,
         images: &images,
@@ -113,8 +145,16 @@ fn run(options: &EvaluateArgs) -> Result<(), EvaluateCommandError> {
         classes,
         seed: training.seed,
         placement,
+        units,
+        evaluations: 0,
+        printer: ProgressPrinter::default(),
     };
     let results = test_protocol::run_test_protocol(&training, classes, &mut measurements)?;
+    let units = measurements.units;
+    if units.used() > 0 {
+        eprintln!("used {} results of the interrupted evaluation", units.used());
+    }
+    units.remove();
     TestSummary::from(&results).lines().iter().for_each(|line| println!("{line}"));
     println!("evaluation took {:.0} s on {}", started.elapsed().as_secs_f64(), placement.name());
     Ok(())
@@ -135,6 +175,10 @@ struct LocalMeasurements<'a> {
     classes: i64,
     seed: u64,
     placement: Placement,
+    units: KeptUnits,
+    /// Number of evaluations before the next one.
+    evaluations: u32,
+    printer: ProgressPrinter,
 }
 
 impl TestMeasurements for LocalMeasurements<'_> {
@@ -144,7 +188,14 @@ impl TestMeasurements for LocalMeasurements<'_> {
         let Self { images, indices, classes, seed, .. } = *self;
         let device = self.placement.device();
         let evaluation = Evaluation { images, indices, classes, seed, attacks, device };
-        evaluate::evaluate(self.network, &evaluation, Shard::WHOLE, &mut |_, _| ControlFlow::Continue(()))
+        self.units.select_evaluation(self.evaluations);
+        self.evaluations += 1;
+        self.printer.begin();
+        let Self { units, printer, .. } = self;
+        evaluate::evaluate(self.network, &evaluation, Shard::WHOLE, units, &mut |progress| {
+            printer.print(&EvaluationState::new(Part::TestSet, progress));
+            ControlFlow::Continue(())
+        })
     }
 
     fn certified(
@@ -154,16 +205,66 @@ impl TestMeasurements for LocalMeasurements<'_> {
     ) -> Result<Vec<CertifiedCount>, EvaluateError> {
         let images =
             CertificationImages { images: self.images, count: images, device: self.placement.device() };
+        self.printer.begin();
+        let printer = &mut self.printer;
+        let mut progress = |done: usize, total: usize| {
+            printer.print(&EvaluationState::certification(done, total));
+        };
         let counts = certify::count_certified(
             self.network,
             certification,
             images,
             self.seed,
             Shard::WHOLE,
-            &mut |_, _| {},
+            &mut progress,
         )?;
         Ok(certify::certified_counts(&counts))
     }
+}
+
+/// Prints the progress of an evaluation to standard error.
+#[derive(Debug, Default)]
+struct ProgressPrinter {
+    began: Option<Instant>,
+    last_line: Option<Instant>,
+}
+
+impl ProgressPrinter {
+    /// Time between two lines.
+    const INTERVAL: Duration = Duration::from_secs(10);
+
+    /// Another evaluation begins.
+    fn begin(&mut self) {
+        self.began = Some(Instant::now());
+    }
+
+    fn print(&mut self, state: &EvaluationState) {
+        if state.known.is_none() {
+            // What is known takes no time.
+            self.began = None;
+        }
+        let began = *self.began.get_or_insert_with(Instant::now);
+        if self.last_line.unwrap_or(began).elapsed() >= Self::INTERVAL {
+            eprintln!("{}", progress_line(state, began.elapsed()));
+            self.last_line = Some(Instant::now());
+        }
+    }
+}
+
+fn progress_line(state: &EvaluationState, elapsed: Duration) -> String {
+    let EvaluationState { part, attack, done, total, .. } = state;
+    let mut line = format!("{:<16} {done} of {total} images", part.name());
+    if let Some(percent) = state.robust_percent() {
+        // Writing to a String cannot fail.
+        let _ = write!(line, ", {percent} % of them robust");
+    }
+    if let Some(left) = state.remaining(elapsed) {
+        let _ = write!(line, ", about {} left", eta(Some(left)));
+    }
+    if !attack.is_empty() {
+        let _ = write!(line, "; running {attack}");
+    }
+    line
 }
 
 fn write_predictions(
@@ -186,6 +287,21 @@ fn write_predictions(
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_progress_names_what_is_done_and_left() {
+        let state = |attack: &str, done, robust| {
+            let (part, attack) = (Part::TestSet, attack.to_owned());
+            EvaluationState { part, attack, done, robust, total: 1000, known: Some(0) }
+        };
+        let seconds = Duration::from_secs;
+        assert_eq!(
+            progress_line(&state("autoattack (apgd-t)", 250, Some(103)), seconds(240)),
+            "test set         250 of 1000 images, 41.20 % of them robust, about 12m00s left; running autoattack (apgd-t)"
+        );
+        assert_eq!(progress_line(&state("pgd-20", 0, Some(0)), seconds(10)), "test set         0 of 1000 images; running pgd-20");
+        assert_eq!(progress_line(&state("", 500, None), seconds(10)), "test set         500 of 1000 images, about 10s left");
+    }
 
     #[test]
     fn selected_attacks_keep_the_options_of_the_manifest() {

@@ -7,50 +7,53 @@ use datjob_c10d::{ProcessGroup, ReduceOp};
 use tch::Tensor;
 
 use super::{Tell, TrainError};
-use crate::worker_protocol::{Event, Part};
+use crate::worker_protocol::{EvaluationState, Event, Part};
 use datjob_adversarial::{
     certify::{self, Certification, CertificationImages},
-    evaluate::{self, Counts, Evaluation},
+    evaluate::{self, Counts, Evaluation, UnitResults},
     model::Network,
     shard::Shard,
 };
 
 /// Evaluates, each image on one rank. The counts are integers, summed over the ranks and divided nowhere; they do not
-/// depend on the world. `progress` receives how many of this rank's images are done, of how many.
+/// depend on the world. Rank 0 reports its progress.
 pub(super) fn measure(
     network: &Network,
     evaluation: &Evaluation<'_>,
     group: &ProcessGroup,
-    progress: &mut dyn FnMut(usize, usize),
+    units: &mut dyn UnitResults,
+    part: Part,
+    tell: Tell<'_>,
 ) -> Result<Counts, TrainError> {
-    let mut counts = evaluate::evaluate(network, evaluation, shard(group), &mut |done, total| {
-        progress(done, total);
+    let is_first = group.rank() == 0;
+    let mut counts = evaluate::evaluate(network, evaluation, shard(group), units, &mut |progress| {
+        if is_first {
+            tell(Event::Evaluating(EvaluationState::new(part, progress)));
+        }
         ControlFlow::Continue(())
     })?;
     counts.load(&summed(&counts.to_vec(), group)?)?;
     Ok(counts)
 }
 
-/// Certifies a number of images, each on one rank. `progress` is that of [`measure`].
+/// Certifies a number of images, each on one rank. Rank 0 reports its progress.
 pub(super) fn certify(
     network: &Network,
     certification: &Certification,
     images: CertificationImages<'_>,
     seed: u64,
     group: &ProcessGroup,
-    progress: &mut dyn FnMut(usize, usize),
+    tell: Tell<'_>,
 ) -> Result<Vec<CertifiedCount>, TrainError> {
-    let counts = certify::count_certified(network, certification, images, seed, shard(group), progress)?;
-    Ok(certify::certified_counts(&summed(&counts, group)?))
-}
-
-/// Reports the progress of an evaluation: the images of this rank that are done, and all of them. Only rank 0 reports.
-pub(super) fn reporter(is_first: bool, part: Part, tell: Tell<'_>) -> impl FnMut(usize, usize) + use<'_> {
-    move |done, total| {
+    let is_first = group.rank() == 0;
+    let mut progress = |done: usize, total: usize| {
         if is_first {
-            tell(Event::Evaluating { part, done: done as u64, total: total as u64 });
+            tell(Event::Evaluating(EvaluationState::certification(done, total)));
         }
-    }
+    };
+    let counts =
+        certify::count_certified(network, certification, images, seed, shard(group), &mut progress)?;
+    Ok(certify::certified_counts(&summed(&counts, group)?))
 }
 
 /// This rank's shard of the images.

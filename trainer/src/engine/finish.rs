@@ -3,10 +3,12 @@
 use std::{path::Path, time::Instant};
 
 use datjob_api::report::{CertifiedCount, Results};
+use sha2::{Digest, Sha256};
 use tch::{Device, Tensor};
 
 use super::{Rank, TrainError, accuracy, world};
 use crate::{
+    kept_units::{self, KeptUnits, UnitsKey},
     checkpoint::{
         LAST_FILE,
         results::{Accuracies, Document, LastWeights, Time},
@@ -16,7 +18,7 @@ use crate::{
 use datjob_adversarial::{
     certify::{Certification, CertificationImages},
     evaluate::{Counts, EvalAttack, Evaluation},
-    state_dict::StateDict,
+    state_dict::{self, StateDict},
     test_protocol::{self, TestMeasurements},
 };
 
@@ -34,7 +36,14 @@ impl Rank<'_> {
 
         let devices = world::device_names(&self.evaluation, &self.placement.name())?;
         let begin = Instant::now();
-        let test = test_protocol::run_test_protocol(self.training, self.data.classes, self)?;
+        let units = self.kept_units(assignment)?;
+        let (training, classes) = (self.training, self.data.classes);
+        let mut measurements = TestSetMeasurements { rank: &mut *self, units, evaluations: 0 };
+        let test = test_protocol::run_test_protocol(training, classes, &mut measurements)?;
+        let units = measurements.units;
+        if units.count() > 0 {
+            tracing::info!(known = units.count(), used = units.used(), "Continued an interrupted evaluation.");
+        }
         if !self.is_first() {
             return Ok(());
         }
@@ -74,7 +83,24 @@ impl Rank<'_> {
                 not_written: Vec::new(),
             })?;
         }
+        units.remove();
         Ok(())
+    }
+
+    /// The results of units that an interrupted evaluation of the same weights on the same kind of device left on the volume.
+    fn kept_units(&self, assignment: &Assignment) -> Result<KeptUnits, TrainError> {
+        let weights = state_dict::encode(&self.state.network.state(), None)?;
+        let key = UnitsKey {
+            weights: &hex::encode(Sha256::digest(weights)),
+            training: &self.training.hash(),
+            folder: &assignment.data,
+            data: &self.fingerprint,
+            images: self.data.test.len(),
+            device: &self.placement.name(),
+            threads: assignment.threads as usize,
+            versions: [env!("CARGO_PKG_VERSION"), crate::LIBTORCH_VERSION],
+        };
+        Ok(KeptUnits::open(&assignment.checkpoints.join(kept_units::FOLDER), &key))
     }
 
     /// The weights after the last epoch, on rank 0: the averaged ones where the spec averages, as they are what such a
@@ -103,22 +129,32 @@ impl Rank<'_> {
     }
 }
 
-/// Over all ranks, which share the images.
-impl TestMeasurements for Rank<'_> {
+/// Measurements over all ranks, which share the images.
+struct TestSetMeasurements<'r, 'a> {
+    rank: &'r mut Rank<'a>,
+    units: KeptUnits,
+    /// Number of evaluations before the next one.
+    evaluations: u32,
+}
+
+impl TestMeasurements for TestSetMeasurements<'_, '_> {
     type Error = TrainError;
 
     fn accuracy(&mut self, attacks: &[EvalAttack]) -> Result<Counts, TrainError> {
-        let images: Vec<usize> = (0..self.data.test.len()).collect();
+        self.units.select_evaluation(self.evaluations);
+        self.evaluations += 1;
+        let rank = &mut *self.rank;
+        let images: Vec<usize> = (0..rank.data.test.len()).collect();
         let evaluation = Evaluation {
-            images: &self.data.test,
+            images: &rank.data.test,
             indices: &images,
-            classes: self.data.classes,
-            seed: self.training.seed,
+            classes: rank.data.classes,
+            seed: rank.training.seed,
             attacks,
-            device: self.placement.device(),
+            device: rank.placement.device(),
         };
-        let mut progress = accuracy::reporter(self.group.rank() == 0, Part::TestSet, &mut *self.tell);
-        accuracy::measure(&self.state.network, &evaluation, &self.evaluation, &mut progress)
+        let (network, group) = (&rank.state.network, &rank.evaluation);
+        accuracy::measure(network, &evaluation, group, &mut self.units, Part::TestSet, &mut *rank.tell)
     }
 
     fn certified(
@@ -126,10 +162,10 @@ impl TestMeasurements for Rank<'_> {
         certification: &Certification,
         images: usize,
     ) -> Result<Vec<CertifiedCount>, TrainError> {
+        let rank = &mut *self.rank;
         let images =
-            CertificationImages { images: &self.data.test, count: images, device: self.placement.device() };
-        let (network, seed) = (&self.state.network, self.training.seed);
-        let mut progress = accuracy::reporter(self.group.rank() == 0, Part::Certification, &mut *self.tell);
-        accuracy::certify(network, certification, images, seed, &self.evaluation, &mut progress)
+            CertificationImages { images: &rank.data.test, count: images, device: rank.placement.device() };
+        let (network, seed) = (&rank.state.network, rank.training.seed);
+        accuracy::certify(network, certification, images, seed, &rank.evaluation, &mut *rank.tell)
     }
 }

@@ -12,7 +12,7 @@ use crate::{
     checkpoint::{Best, OverfittingReference},
     worker_protocol::{Event, Part},
 };
-use datjob_adversarial::evaluate::{Counts, EvalAttack, Evaluation};
+use datjob_adversarial::evaluate::{Counts, EvalAttack, Evaluation, NoUnitResults};
 use datjob_data::weights::WeightsCard;
 
 impl Rank<'_> {
@@ -93,8 +93,8 @@ impl Rank<'_> {
             attacks,
             device: self.placement.device(),
         };
-        let mut progress = accuracy::reporter(self.group.rank() == 0, Part::Validation, &mut *self.tell);
-        accuracy::measure(network, &evaluation, &self.evaluation, &mut progress)
+        let (group, units) = (&self.evaluation, &mut NoUnitResults);
+        accuracy::measure(network, &evaluation, group, units, Part::Validation, &mut *self.tell)
     }
 
     /// Writes the weights that are the best so far: the averaged ones, or those that are trained.

@@ -1,7 +1,10 @@
 //! Runs that are killed, or go back to an earlier checkpoint: what they resume with.
 
 use std::{
-    fs, thread,
+    fs,
+    path::Path,
+    process::{Command, Output, Stdio},
+    thread,
     time::{Duration, Instant},
 };
 
@@ -9,7 +12,7 @@ use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 
 use super::{
-    assert_outputs_complete, outcome,
+    assert_outputs_complete, data, outcome,
     processes::{is_worker, kill, worker_pids},
     run::{Run, manifest},
     uninterrupted_outcome,
@@ -73,6 +76,77 @@ fn killed_run_resumes_and_leaves_no_worker_processes() {
     let text = run.finish();
     assert!(text.contains("95 % interval") && text.contains("so nothing was trained"), "{text}");
     assert_eq!(fs::metadata(run.file("best.safetensors")).unwrap().modified().unwrap(), weights);
+}
+
+/// The units that an evaluation has kept below a folder.
+fn kept_units(folder: &Path) -> usize {
+    let folders = fs::read_dir(folder).into_iter().flatten().flatten();
+    let files = folders.flat_map(|folder| fs::read_dir(folder.path()).into_iter().flatten().flatten());
+    files.map(|file| fs::read_to_string(file.path()).unwrap_or_default().lines().count()).sum()
+}
+
+fn wait_for_units(folder: &Path, count: usize) {
+    let started = Instant::now();
+    while kept_units(folder) < count {
+        assert!(started.elapsed() < Duration::from_mins(5), "{count} units are not kept in {}", folder.display());
+        thread::sleep(Duration::from_millis(20));
+    }
+}
+
+/// The evaluation on the test set takes hours for large networks.
+#[test]
+fn a_killed_worker_costs_only_the_running_units_of_the_final_evaluation() {
+    let mut manifest = manifest();
+    manifest["spec"]["training"]["schedule"]["epochs"] = 1.into();
+    let evaluation = &mut manifest["spec"]["training"]["evaluation"];
+    evaluation["final"] = json!([{"pgd": {"steps": 10}}, {"apgdCe": {"steps": 20}}]);
+    evaluation["sweep"] = json!({"epsilons": ["0.05", "0.1"], "steps": [200]});
+    let (undisturbed, run) = (Run::new(&manifest), Run::new(&manifest));
+    undisturbed.finish();
+    let log = run.directory.path().join("log");
+    let mut agent = run.command(data()).stderr(fs::File::create(&log).unwrap()).spawn().unwrap();
+    // All images have two units of the final attacks; the others are of the sweep.
+    wait_for_units(&run.file("evaluation"), 9);
+    kill(worker_pids(&agent)[1]);
+    assert!(agent.wait().unwrap().success());
+    let log = fs::read_to_string(log).unwrap();
+    let used = |line: &str| line.split_once("used=")?.1.split(' ').next()?.parse::<usize>().ok();
+    let lines = log.lines().filter(|line| line.contains("Continued an interrupted evaluation."));
+    let used: Vec<usize> = lines.filter_map(used).collect();
+    assert!(used.len() == 2 && used.iter().sum::<usize>() >= 9, "{log}");
+    assert_eq!(run.results(), undisturbed.results());
+    assert!(!run.file("evaluation").exists());
+}
+
+#[test]
+fn an_interrupted_evaluate_command_goes_on_where_it_was() {
+    let mut manifest = manifest();
+    manifest["spec"]["training"]["schedule"]["epochs"] = 1.into();
+    let run = Run::new(&manifest);
+    run.finish();
+    let command = || {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_dat-trainer"));
+        let job = run.directory.path().join("job.yaml");
+        command.arg("evaluate").arg(run.file("best.safetensors")).arg("--manifest").arg(job).arg("--data").arg(data());
+        command.args(["--attack", "pgd-300"]).stdout(Stdio::piped()).stderr(Stdio::piped());
+        command
+    };
+    let expected = command().output().unwrap();
+    let table = |output: &Output| {
+        let text = String::from_utf8_lossy(&output.stdout).into_owned();
+        text.lines().filter(|line| !line.starts_with("evaluation took")).collect::<Vec<_>>().join("\n")
+    };
+    assert!(table(&expected).contains("pgd-300"), "{expected:?}");
+    let state = run.file("best.safetensors.evaluation");
+    let mut interrupted = command().spawn().unwrap();
+    wait_for_units(&state, 1);
+    kill(interrupted.id());
+    assert!(!interrupted.wait().unwrap().success());
+    let resumed = command().output().unwrap();
+    let log = String::from_utf8_lossy(&resumed.stderr).into_owned();
+    assert!(log.contains("results of the interrupted evaluation") && log.contains("used "), "{log}");
+    assert_eq!(table(&resumed), table(&expected));
+    assert!(!state.exists());
 }
 
 /// After the newest checkpoints are lost, the history has each epoch once, with the values of the last training of it.

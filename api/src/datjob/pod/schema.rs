@@ -44,7 +44,7 @@ fn not_under(domain: &str) -> String {
 }
 
 pub(super) fn volume_name() -> [Value; 1] {
-    crate::schema::matches([
+    crate::patterns::matches([
         "^[a-z0-9]([-a-z0-9]*[a-z0-9])?$",
         "expected lower-case letters, digits and '-', with a letter or digit at the start and the end",
     ])

@@ -34,8 +34,13 @@ fn timing(epoch_seconds: f64) -> Event {
     })
 }
 
+fn evaluation(part: Part, done: u64) -> EvaluationState {
+    let known = (done > 0).then_some(0);
+    EvaluationState { part, attack: "pgd-20".into(), done, robust: Some(done / 2), total: 100, known }
+}
+
 fn evaluating(part: Part, done: u64) -> Event {
-    Event::Evaluating { part, done, total: 100 }
+    Event::Evaluating(evaluation(part, done))
 }
 
 #[test]
@@ -64,7 +69,7 @@ fn a_validation_has_a_line_at_its_end_and_every_minute() {
     log.record(at(0), &trained(1, 9));
     assert_eq!(log.record(at(1), &evaluating(Part::Validation, 0)), None);
     assert_eq!(log.record(at(31), &evaluating(Part::Validation, 25)), None);
-    let line = |done, remaining| Line::Evaluating { part: Part::Validation, done, total: 100, remaining };
+    let line = |done, remaining| Line::Evaluating(evaluation(Part::Validation, done), remaining);
     assert_eq!(log.due(at(61)), Some(line(25, Some(at(180)))));
     let accuracy = Accuracy {
         epoch: 1,
@@ -83,7 +88,7 @@ fn a_validation_has_a_line_at_its_end_and_every_minute() {
 #[test]
 fn each_part_of_the_final_evaluation_has_a_line_at_its_begin() {
     let mut log = ProgressLog::default();
-    let begin = |part| Some(Line::Evaluating { part, done: 0, total: 100, remaining: None });
+    let begin = |part| Some(Line::Evaluating(evaluation(part, 0), None));
     assert_eq!(log.record(at(0), &evaluating(Part::TestSet, 0)), begin(Part::TestSet));
     assert_eq!(log.record(at(1), &evaluating(Part::TestSet, 50)), None);
     // The sweep takes the test set once more.
@@ -93,9 +98,14 @@ fn each_part_of_the_final_evaluation_has_a_line_at_its_begin() {
 
 #[test]
 fn the_time_left_follows_from_what_is_done() {
-    assert_eq!(remaining(0, 10, at(5)), None);
-    assert_eq!(remaining(4, 10, at(8)), Some(at(12)));
-    assert_eq!(remaining(11, 10, at(8)), Some(at(0)));
+    let remaining = |known, done| {
+        let state = EvaluationState { known, ..evaluation(Part::TestSet, done) };
+        state.remaining(at(8))
+    };
+    assert_eq!([remaining(None, 50), remaining(Some(0), 0), remaining(Some(90), 90)], [None; 3]);
+    assert_eq!(remaining(Some(0), 40), Some(at(12)));
+    assert_eq!(remaining(Some(90), 94), Some(at(12)), "90 were known");
+    assert_eq!(remaining(Some(0), 110), Some(at(0)));
     let texts = [0, 59, 60, 3_599, 3_600, 86_399, 86_400, 2 * 86_400 + 4 * 3_600].map(|s| eta(Some(at(s))));
     assert_eq!(texts, ["0s", "59s", "1m00s", "59m59s", "1h00m", "23h59m", "1d00h", "2d04h"]);
     assert_eq!(eta(None), "unknown");

@@ -8,7 +8,7 @@ use crate::worker_protocol::Accelerator;
 
 fn ended_by(signal: i32, tail: &[&str]) -> Failure {
     let tail: Vec<String> = tail.iter().map(|&line| line.to_owned()).collect();
-    unexplained(1, &Ok(ExitStatus::from_raw(signal)), &tail)
+    unexplained(1, &Ok(ExitStatus::from_raw(signal)), &tail, Killer::Process)
 }
 
 #[test]
@@ -23,7 +23,22 @@ fn an_uncaught_exception_names_the_failure() {
     assert_eq!(ended_by(6, &[terminate, lost]).reason, FailureReason::Device);
     assert_eq!(ended_by(6, &[terminate, "  what():  vector::_M_range_check"]).reason, FailureReason::Crash);
     assert_eq!(ended_by(11, &["NCCL is fine."]).reason, FailureReason::Crash);
-    assert_eq!(ended_by(9, &[]).reason, FailureReason::OutOfMemory);
+}
+
+#[test]
+fn a_kill_is_out_of_memory_only_if_the_kernel_counted_it() {
+    let killed = |killer| unexplained(1, &Ok(ExitStatus::from_raw(9)), &[], killer);
+    assert_eq!([Killer::Process, Killer::Unknown].map(|one| killed(one).reason), [FailureReason::Crash; 2]);
+    for (killer, advice) in [
+        (Killer::KernelInPod, "raise spec.pod.resources.limits.memory"),
+        (Killer::KernelOnWorkstation, "lower --workers"),
+    ] {
+        let failure = killed(killer);
+        assert_eq!(failure.reason, FailureReason::OutOfMemory);
+        assert!(failure.message.contains(advice), "{}", failure.message);
+    }
+    let aborted = unexplained(1, &Ok(ExitStatus::from_raw(6)), &[], Killer::KernelInPod);
+    assert_eq!(aborted.reason, FailureReason::Crash);
 }
 
 /// Watches a shell script as the worker of rank 3 in generation 2.
