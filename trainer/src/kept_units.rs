@@ -73,7 +73,9 @@ type ResultKey = (u32, Unit, String);
 
 fn digest(images: &[usize]) -> String {
     let mut hash = Sha256::new();
-    images.iter().for_each(|index| hash.update((*index as u64).to_le_bytes()));
+    for index in images {
+        hash.update((*index as u64).to_le_bytes());
+    }
     hex::encode(hash.finalize()).chars().take(16).collect()
 }
 
@@ -99,7 +101,15 @@ impl KeptUnits {
             tracing::warn!(%error, "Cannot read the results of an interrupted evaluation; computing them again.");
             HashMap::new()
         });
-        Self { directory, known, used: 0, evaluation: 0, file: None, has_failed: false, synced: Instant::now() }
+        Self {
+            directory,
+            known,
+            used: 0,
+            evaluation: 0,
+            file: None,
+            has_failed: false,
+            synced: Instant::now(),
+        }
     }
 
     /// Number of results that earlier processes have kept.
@@ -133,16 +143,13 @@ impl KeptUnits {
 
     fn append(&mut self, line: &Line) -> Result<(), FileError> {
         let failed = |error| FileError::new("write", &self.directory, error);
-        let file = match &mut self.file {
-            Some(file) => file,
-            None => {
-                files::create_directory(&self.directory)?;
-                let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_nanos());
-                let path = self.directory.join(format!("{now}-{}.{EXTENSION}", process::id()));
-                let file = File::options().append(true).create_new(true).open(path).map_err(failed)?;
-                self.file.insert(file)
-            }
-        };
+        if self.file.is_none() {
+            files::create_directory(&self.directory)?;
+            let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_nanos());
+            let path = self.directory.join(format!("{now}-{}.{EXTENSION}", process::id()));
+            self.file = Some(File::options().append(true).create_new(true).open(path).map_err(failed)?);
+        }
+        let Some(file) = &mut self.file else { return Ok(()) };
         let mut text = serde_json::to_vec(line).map_err(|error| failed(error.into()))?;
         text.push(b'\n');
         file.write_all(&text).map_err(failed)?;

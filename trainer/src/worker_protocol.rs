@@ -4,7 +4,6 @@
 use std::{
     collections::BTreeMap,
     path::{Path, PathBuf},
-    time::Duration,
 };
 
 use datjob_adversarial::evaluate::EvaluationProgress;
@@ -129,14 +128,6 @@ impl EvaluationState {
         Self { part, attack, done: done as u64, robust: None, total: total as u64, known }
     }
 
-    /// The time left, `elapsed` after the first result was computed; `None` before an image is done.
-    pub fn remaining(&self, elapsed: Duration) -> Option<Duration> {
-        let known = self.known?;
-        let (done, total) = (self.done.checked_sub(known).filter(|done| *done > 0)?, self.total.saturating_sub(known));
-        let seconds = elapsed.as_secs_f64() / done as f64 * total.saturating_sub(done) as f64;
-        Duration::try_from_secs_f64(seconds).ok()
-    }
-
     /// Robust images, in percent of those that were evaluated.
     pub fn robust_percent(&self) -> Option<String> {
         let correct = self.robust.filter(|_| self.done > 0)?;
@@ -158,17 +149,9 @@ pub enum Event {
     /// A problem that does not end the job: a sentence without a full stop.
     Warning(String),
     /// Progress of an evaluation.
-    Evaluating {
-        /// What is evaluated.
-        part: Part,
-        /// Number of images that this rank has evaluated.
-        done: u64,
-        /// Number of images that this rank evaluates in total.
-        total: u64,
-    },
+    Evaluating(EvaluationState),
     /// The fault of storage that the worker waits for, or `None` once it has passed.
     Storage(Option<StorageTrouble>),
-    Evaluating(EvaluationState),
     /// The worker failed. A worker that succeeds exits with status 0 and sends nothing.
     Failed(Failure),
 }

@@ -146,7 +146,8 @@ pub fn evaluate_classifier(
     units: &mut dyn UnitResults,
     progress: OnProgress<'_>,
 ) -> Result<Counts, EvaluateError> {
-    let batches: Vec<(usize, &[usize])> = shard.select(evaluation.indices.chunks(BATCH).enumerate()).collect();
+    let batches: Vec<(usize, &[usize])> =
+        shard.select(evaluation.indices.chunks(BATCH).enumerate()).collect();
     let total = batches.iter().map(|(_, indices)| indices.len()).sum();
     let mut counts = evaluation.counts();
     let mut parts = Parts::new(evaluation.device, evaluation.images.shape(), BATCH);
@@ -177,7 +178,10 @@ pub fn evaluate_classifier(
     Ok(counts)
 }
 
-fn report(progress: &mut dyn FnMut(EvaluationProgress<'_>) -> ControlFlow<()>, state: EvaluationProgress<'_>) -> Result<(), EvaluateError> {
+fn report(
+    progress: &mut dyn FnMut(EvaluationProgress<'_>) -> ControlFlow<()>,
+    state: EvaluationProgress<'_>,
+) -> Result<(), EvaluateError> {
     match progress(state) {
         ControlFlow::Continue(()) => Ok(()),
         ControlFlow::Break(()) => Err(EvaluateError::Cancelled),

@@ -1,6 +1,6 @@
 //! Evaluations: sharding, attacks of the spec, progress and errors.
 
-use std::{collections::HashMap, ops::ControlFlow};
+use std::{cell::Cell, collections::HashMap, ops::ControlFlow};
 
 use datjob_adversarial::{
     attack::{ApgdParameters, FabParameters, PerturbationSet, PgdParameters, SquareParameters},
@@ -53,7 +53,9 @@ fn run(
     let evaluation = evaluation(images, indices, attacks);
     let part = |rank| {
         let shard = Shard { rank, world_size };
-        evaluate(network, &evaluation, shard, &mut NoUnitResults, &mut |_| ControlFlow::Continue(())).unwrap().to_vec()
+        evaluate(network, &evaluation, shard, &mut NoUnitResults, &mut |_| ControlFlow::Continue(()))
+            .unwrap()
+            .to_vec()
     };
     let sum = |left: Vec<i64>, right: Vec<i64>| left.iter().zip(right).map(|(a, b)| a + b).collect();
     let mut counts = evaluation.counts();
@@ -227,7 +229,8 @@ fn reports_progress_and_can_be_cancelled() {
     assert_eq!((&reports[0].0, reports[0].2), (&Some("pgd-1-2 pgd-1-2".to_owned()), 0));
     assert!((1..=250).contains(&reports[2].2), "{reports:?}");
     assert_eq!((&reports[4].0, reports[4].2), (&None, counts.worst_case.sum()));
-    let cancelled = evaluate(&network, &evaluation, Shard::WHOLE, &mut NoUnitResults, &mut |_| ControlFlow::Break(()));
+    let cancelled =
+        evaluate(&network, &evaluation, Shard::WHOLE, &mut NoUnitResults, &mut |_| ControlFlow::Break(()));
     assert!(matches!(cancelled, Err(EvaluateError::Cancelled)));
     assert!(network.parameters().iter().all(|(_, tensor)| tensor.requires_grad()));
 }
@@ -255,12 +258,12 @@ fn an_interrupted_evaluation_goes_on_where_it_was() {
     let network = network();
     let images = images(&network, 2 * BATCH + 7);
     let indices: Vec<usize> = (0..2 * BATCH + 7).collect();
-    let attacks = [attack(0.02, 2, 2), EvalAttack::auto_attack(linf(0.01), 3)];
+    let attacks = [attack(0.02, 2, 2), attack(0.01, 3, 3)];
     let evaluation = evaluation(&images, &indices, &attacks);
-    let mut known = None;
-    let mut run = |units: &mut InMemory, shard, mut runs: usize| {
+    let known = Cell::new(None);
+    let run = |units: &mut InMemory, shard, mut runs: usize| {
         evaluate(&network, &evaluation, shard, units, &mut |progress| {
-            known = progress.known;
+            known.set(progress.known);
             runs = runs.saturating_sub(1);
             if runs == 0 { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
         })
@@ -281,12 +284,12 @@ fn an_interrupted_evaluation_goes_on_where_it_was() {
     units.known.values_mut().for_each(|result| result.push(true));
     assert_eq!(run(&mut units, Shard::WHOLE, usize::MAX).unwrap(), expected);
     assert_eq!(units.computed, 2 * whole.computed);
-    assert_eq!(known, Some(0), "everything was computed");
+    assert_eq!(known.get(), Some(0), "everything was computed");
     units.known.retain(|(unit, _), _| unit.batch == 0);
     run(&mut units, Shard::WHOLE, usize::MAX).unwrap();
-    assert_eq!(known, Some(BATCH), "the first batch was known");
+    assert_eq!(known.get(), Some(BATCH), "the first batch was known");
     run(&mut units, Shard::WHOLE, usize::MAX).unwrap();
-    assert_eq!(known, None, "everything was known");
+    assert_eq!(known.get(), None, "everything was known");
 }
 
 #[test]
@@ -296,7 +299,8 @@ fn logits_that_are_not_finite_are_an_error() {
     let (_, mut bias) = network.parameters().pop().unwrap();
     no_grad(|| bias.copy_(&Tensor::full([10], f64::NAN, (Kind::Float, Device::Cpu))));
     let evaluation = evaluation(&images, &[1, 2], &[]);
-    let result = evaluate(&network, &evaluation, Shard::WHOLE, &mut NoUnitResults, &mut |_| ControlFlow::Continue(()));
+    let result =
+        evaluate(&network, &evaluation, Shard::WHOLE, &mut NoUnitResults, &mut |_| ControlFlow::Continue(()));
     assert!(matches!(result, Err(EvaluateError::NotFinite)));
 }
 

@@ -51,7 +51,10 @@ mod tests {
     fn the_file_is_that_of_the_own_cgroup() {
         let root = Path::new("/c");
         let version_2 = candidates("0::/user.slice/run-7.scope\n", root);
-        assert_eq!(version_2, ["/c/user.slice/run-7.scope/memory.events", "/c/memory.events"].map(PathBuf::from));
+        assert_eq!(
+            version_2,
+            ["/c/user.slice/run-7.scope/memory.events", "/c/memory.events"].map(PathBuf::from)
+        );
         let version_1 = candidates("5:cpu,cpuacct:/a\n4:memory:/kubepods/pod1\n", root);
         let expected = ["/c/memory/kubepods/pod1/memory.oom_control", "/c/memory/memory.oom_control"];
         assert_eq!(version_1, expected.map(PathBuf::from));

@@ -97,7 +97,7 @@ impl ProgressLog {
 impl Evaluation {
     fn line(&self, now: Duration) -> Line {
         let Self { state, began } = self;
-        Line::Evaluating(state.clone(), state.remaining(now.saturating_sub(*began)))
+        Line::Evaluating(state.clone(), remaining_evaluation(state, now.saturating_sub(*began)))
     }
 }
 
@@ -157,6 +157,21 @@ fn split_name(split: Split) -> &'static str {
         Split::Validation => "validation",
         Split::Test => "test",
     }
+}
+
+/// The time left of an evaluation, `elapsed` after its first result was computed; `None` before an image is done.
+pub(crate) fn remaining_evaluation(state: &EvaluationState, elapsed: Duration) -> Option<Duration> {
+    let known = state.known?;
+    remaining(state.done.saturating_sub(known), state.total.saturating_sub(known), elapsed)
+}
+
+/// The time left, if what is done took `elapsed`; `None` before anything is done.
+pub(super) fn remaining(done: u64, total: u64, elapsed: Duration) -> Option<Duration> {
+    if done == 0 {
+        return None;
+    }
+    let seconds = elapsed.as_secs_f64() / done as f64 * total.saturating_sub(done) as f64;
+    Duration::try_from_secs_f64(seconds).ok()
 }
 
 /// A duration for people: "45s", "12m05s", "3h07m" or "2d04h"; "unknown" without one.

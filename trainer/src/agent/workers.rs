@@ -18,8 +18,8 @@ use tokio::{
 use super::{
     Board, Config,
     assignment::{assignment, device_variable},
-    progress_log::ProgressLog,
     oom_kills,
+    progress_log::ProgressLog,
     worker_process::{End, Killer, What, WorkersEvent, supervise, unexplained},
 };
 use crate::{

@@ -20,7 +20,7 @@ use sha2::{Digest, Sha256};
 use tch::Kind;
 
 use crate::{
-    agent::progress_log::eta,
+    agent::progress_log::{eta, remaining_evaluation},
     commands::EvaluateArgs,
     kept_units::{KeptUnits, UnitsKey},
     outputs::estimates::TestSummary,
@@ -258,7 +258,7 @@ fn progress_line(state: &EvaluationState, elapsed: Duration) -> String {
         // Writing to a String cannot fail.
         let _ = write!(line, ", {percent} % of them robust");
     }
-    if let Some(left) = state.remaining(elapsed) {
+    if let Some(left) = remaining_evaluation(state, elapsed) {
         let _ = write!(line, ", about {} left", eta(Some(left)));
     }
     if !attack.is_empty() {
@@ -299,8 +299,14 @@ mod tests {
             progress_line(&state("autoattack (apgd-t)", 250, Some(103)), seconds(240)),
             "test set         250 of 1000 images, 41.20 % of them robust, about 12m00s left; running autoattack (apgd-t)"
         );
-        assert_eq!(progress_line(&state("pgd-20", 0, Some(0)), seconds(10)), "test set         0 of 1000 images; running pgd-20");
-        assert_eq!(progress_line(&state("", 500, None), seconds(10)), "test set         500 of 1000 images, about 10s left");
+        assert_eq!(
+            progress_line(&state("pgd-20", 0, Some(0)), seconds(10)),
+            "test set         0 of 1000 images; running pgd-20"
+        );
+        assert_eq!(
+            progress_line(&state("", 500, None), seconds(10)),
+            "test set         500 of 1000 images, about 10s left"
+        );
     }
 
     #[test]

@@ -51,8 +51,7 @@ pub(super) fn certify(
             tell(Event::Evaluating(EvaluationState::certification(done, total)));
         }
     };
-    let counts =
-        certify::count_certified(network, certification, images, seed, shard(group), &mut progress)?;
+    let counts = certify::count_certified(network, certification, images, seed, shard(group), &mut progress)?;
     Ok(certify::certified_counts(&summed(&counts, group)?))
 }
 

@@ -8,11 +8,11 @@ use tch::{Device, Tensor};
 
 use super::{Rank, TrainError, accuracy, world};
 use crate::{
-    kept_units::{self, KeptUnits, UnitsKey},
     checkpoint::{
         LAST_FILE,
         results::{Accuracies, Document, LastWeights, Time},
     },
+    kept_units::{self, KeptUnits, UnitsKey},
     worker_protocol::{Assignment, Part},
 };
 use datjob_adversarial::{
@@ -42,7 +42,11 @@ impl Rank<'_> {
         let test = test_protocol::run_test_protocol(training, classes, &mut measurements)?;
         let units = measurements.units;
         if units.count() > 0 {
-            tracing::info!(known = units.count(), used = units.used(), "Continued an interrupted evaluation.");
+            tracing::info!(
+                known = units.count(),
+                used = units.used(),
+                "Continued an interrupted evaluation."
+            );
         }
         if !self.is_first() {
             return Ok(());

@@ -88,7 +88,11 @@ fn kept_units(folder: &Path) -> usize {
 fn wait_for_units(folder: &Path, count: usize) {
     let started = Instant::now();
     while kept_units(folder) < count {
-        assert!(started.elapsed() < Duration::from_mins(5), "{count} units are not kept in {}", folder.display());
+        assert!(
+            started.elapsed() < Duration::from_mins(5),
+            "{count} units are not kept in {}",
+            folder.display()
+        );
         thread::sleep(Duration::from_millis(20));
     }
 }
@@ -100,11 +104,12 @@ fn a_killed_worker_costs_only_the_running_units_of_the_final_evaluation() {
     manifest["spec"]["training"]["schedule"]["epochs"] = 1.into();
     let evaluation = &mut manifest["spec"]["training"]["evaluation"];
     evaluation["final"] = json!([{"pgd": {"steps": 10}}, {"apgdCe": {"steps": 20}}]);
-    evaluation["sweep"] = json!({"epsilons": ["0.05", "0.1"], "steps": [200]});
+    evaluation["sweep"] = json!({"epsilon": ["0.05", "0.1"], "steps": [200]});
     let (undisturbed, run) = (Run::new(&manifest), Run::new(&manifest));
     undisturbed.finish();
     let log = run.directory.path().join("log");
-    let mut agent = run.command(data()).stderr(fs::File::create(&log).unwrap()).spawn().unwrap();
+    let stderr = fs::File::create(&log).unwrap();
+    let mut agent = run.command(data()).env("NO_COLOR", "1").stderr(stderr).spawn().unwrap();
     // All images have two units of the final attacks; the others are of the sweep.
     wait_for_units(&run.file("evaluation"), 9);
     kill(worker_pids(&agent)[1]);
@@ -127,7 +132,13 @@ fn an_interrupted_evaluate_command_goes_on_where_it_was() {
     let command = || {
         let mut command = Command::new(env!("CARGO_BIN_EXE_dat-trainer"));
         let job = run.directory.path().join("job.yaml");
-        command.arg("evaluate").arg(run.file("best.safetensors")).arg("--manifest").arg(job).arg("--data").arg(data());
+        command
+            .arg("evaluate")
+            .arg(run.file("best.safetensors"))
+            .arg("--manifest")
+            .arg(job)
+            .arg("--data")
+            .arg(data());
         command.args(["--attack", "pgd-300"]).stdout(Stdio::piped()).stderr(Stdio::piped());
         command
     };

@@ -100,7 +100,7 @@ fn each_part_of_the_final_evaluation_has_a_line_at_its_begin() {
 fn the_time_left_follows_from_what_is_done() {
     let remaining = |known, done| {
         let state = EvaluationState { known, ..evaluation(Part::TestSet, done) };
-        state.remaining(at(8))
+        remaining_evaluation(&state, at(8))
     };
     assert_eq!([remaining(None, 50), remaining(Some(0), 0), remaining(Some(90), 90)], [None; 3]);
     assert_eq!(remaining(Some(0), 40), Some(at(12)));
