@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-/// What a URL over HTTP must look like.
+/// Pattern of a URL over HTTP, and the sentence of its rule.
 pub(crate) const HTTP_URL: [&str; 2] = [
     "^https?://[^/?#@]+([/?#]|$)",
     "expected a URL without user and password that starts with https:// or http://, for example https://host/data.tar.gz",

@@ -210,7 +210,7 @@ impl<'a> Agent<'a> {
         }
     }
 
-    /// Looks for durable results: with them the job has succeeded, however its workers ended. Only pod 0 looks.
+    /// Reads the durable results: with them the job has succeeded, however its workers ended. Only pod 0 reads them.
     fn find_results(&self, training: &Training) -> FoundResults {
         if self.config.pod_index != 0 {
             return FoundResults::None;
@@ -295,8 +295,7 @@ impl<'a> Agent<'a> {
         }
     }
 
-    /// Runs file operations on a thread of their own, which may wait for their storage. Meanwhile the rendezvous receives what
-    /// it waits for.
+    /// Runs file operations on another thread, which may wait for the storage. Meanwhile heartbeats report the fault.
     async fn on_thread<T: Send + 'static>(
         &self,
         operation: impl FnOnce() -> T + Send + 'static,

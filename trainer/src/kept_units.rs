@@ -1,7 +1,7 @@
 //! Results of an evaluation's units on disk, so that an evaluation that was interrupted goes on where it was.
 //!
-//! Each process appends to a file of its own, a line for each unit, and reads the files of all when it starts. A line that
-//! was cut off with its process is ignored. The directory is named by what the results depend on.
+//! Each process appends a line for each unit to its own file, and reads all files when it starts. A line that was cut off when
+//! a process was killed is ignored. The name of the directory is a hash of everything that the results depend on.
 
 use std::{
     collections::HashMap,
@@ -17,7 +17,7 @@ use datjob_data::files::{self, FileError};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
-/// The folder beside the results of a training.
+/// The folder in the directory of a job.
 pub const FOLDER: &str = "evaluation";
 /// Extension of the files.
 const EXTENSION: &str = "jsonl";
@@ -25,6 +25,9 @@ const EXTENSION: &str = "jsonl";
 const MAX_BYTES: u64 = 1 << 30;
 /// How often the lines are made durable. Those that a crash of the machine costs are computed again.
 const SYNC_INTERVAL: Duration = Duration::from_secs(10);
+
+/// Versions of the trainer and of libtorch: others may have other results.
+const VERSIONS: [&str; 2] = [env!("CARGO_PKG_VERSION"), crate::LIBTORCH_VERSION];
 
 /// What the results of an evaluation depend on. Logits depend slightly on the device and on the number of threads.
 #[derive(Debug, Serialize)]
@@ -43,14 +46,12 @@ pub struct UnitsKey<'a> {
     pub device: &'a str,
     /// Threads of the process.
     pub threads: usize,
-    /// Versions of the trainer and of libtorch.
-    pub versions: [&'a str; 2],
 }
 
 impl UnitsKey<'_> {
     fn directory_name(&self) -> String {
-        // A struct of strings and numbers always has a JSON form.
-        let json = serde_json::to_vec(self).unwrap_or_default();
+        // Strings and numbers always have a JSON form.
+        let json = serde_json::to_vec(&(self, VERSIONS)).unwrap_or_default();
         hex::encode(Sha256::digest(json)).chars().take(16).collect()
     }
 }
@@ -86,7 +87,8 @@ pub struct KeptUnits {
     known: HashMap<ResultKey, Vec<bool>>,
     /// Number of results that were not computed again.
     used: usize,
-    evaluation: u32,
+    /// Number of evaluations that have begun.
+    evaluations: u32,
     /// `None` before the first result, and after an error.
     file: Option<File>,
     has_failed: bool,
@@ -105,7 +107,7 @@ impl KeptUnits {
             directory,
             known,
             used: 0,
-            evaluation: 0,
+            evaluations: 0,
             file: None,
             has_failed: false,
             synced: Instant::now(),
@@ -136,9 +138,9 @@ impl KeptUnits {
         let _ = directory.parent().map(fs::remove_dir);
     }
 
-    /// The results of the evaluation with this number, counted in the order of the test protocol.
-    pub fn select_evaluation(&mut self, number: u32) {
-        self.evaluation = number;
+    /// Begins the next evaluation of the test protocol, which always has the same order.
+    pub fn begin_evaluation(&mut self) {
+        self.evaluations += 1;
     }
 
     fn append(&mut self, line: &Line) -> Result<(), FileError> {
@@ -163,7 +165,7 @@ impl KeptUnits {
 
 impl UnitResults for KeptUnits {
     fn find(&mut self, unit: Unit, images: &[usize]) -> Option<Vec<bool>> {
-        let known = self.known.get(&(self.evaluation, unit, digest(images))).cloned();
+        let known = self.known.get(&(self.evaluations, unit, digest(images))).cloned();
         self.used += usize::from(known.is_some());
         known
     }
@@ -174,7 +176,7 @@ impl UnitResults for KeptUnits {
         }
         let digit = |robust: &bool| if *robust { '1' } else { '0' };
         let line = Line {
-            evaluation: self.evaluation,
+            evaluation: self.evaluations,
             unit,
             images: digest(images),
             robust: robust.iter().map(digit).collect(),
@@ -230,7 +232,6 @@ mod tests {
             images: 3,
             device: "CPU",
             threads: 2,
-            versions: ["0.1.0", "2.11.0"],
         }
     }
 
@@ -246,13 +247,13 @@ mod tests {
         assert_eq!(first.find(unit(0), &[5, 6, 8]), None);
         first.keep(unit(0), &[5, 6, 8], &[true, false, true]);
         first.keep(unit(1), &[], &[]);
-        first.select_evaluation(1);
+        first.begin_evaluation();
         first.keep(unit(0), &[5], &[false]);
         let mut second = KeptUnits::open(&state, &key("a"));
         assert_eq!(second.find(unit(0), &[5, 6, 8]), Some(vec![true, false, true]));
         assert_eq!(second.find(unit(0), &[5, 6, 9]), None, "other images");
         assert_eq!((second.find(unit(1), &[]), second.find(unit(2), &[])), (Some(vec![]), None));
-        second.select_evaluation(1);
+        second.begin_evaluation();
         assert_eq!(second.find(unit(0), &[5]), Some(vec![false]));
         assert_eq!((second.count(), second.used()), (3, 3));
         // Other weights have other results, which stay.

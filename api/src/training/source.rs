@@ -6,12 +6,12 @@ use serde::{Deserialize, Serialize};
 use super::{Training, rules::Rule};
 use crate::patterns;
 
-/// Pattern of an S3 URL, which [`ObjectStoreSource::bucket_and_prefix`] also checks, and what is expected.
+/// Pattern of an S3 URL, which [`ObjectStoreSource::bucket_and_prefix`] also checks, and the sentence of its rule.
 const S3_URL: [&str; 2] = [
     "^s3://[a-z0-9][a-z0-9.-]{1,61}[a-z0-9](/.*)?$",
     "expected s3://bucket/prefix without credentials; a bucket has 3 to 63 lower-case letters, digits, '.' and '-'",
 ];
-/// Pattern of a SHA-256, and what is expected.
+/// Pattern of a SHA-256, and the sentence of its rule.
 const SHA256: [&str; 2] =
     ["^[0-9a-f]{64}$", "expected 64 lower-case hexadecimal digits, as sha256sum prints them"];
 

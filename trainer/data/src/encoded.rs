@@ -168,14 +168,10 @@ pub(super) fn find_root<T>(dir: &Path, find: impl Fn(&Path) -> Option<T>) -> Opt
     find(dir).or_else(|| find(&only_subfolder(dir)?))
 }
 
-/// Whether a path leads to a directory.
-pub(super) fn is_dir(path: &Path) -> bool {
-    storage::metadata(path).is_ok_and(|metadata| metadata.is_dir())
-}
-
 fn only_subfolder(dir: &Path) -> Option<PathBuf> {
     let visible = |path: &PathBuf| {
-        is_dir(path) && path.file_name().is_some_and(|name| !name.to_string_lossy().starts_with('.'))
+        storage::is_directory(path)
+            && path.file_name().is_some_and(|name| !name.to_string_lossy().starts_with('.'))
     };
     let mut folders = storage::list(dir).ok()?.into_iter().map(|entry| entry.path).filter(visible);
     let mut folders = folders.by_ref().filter(|path| !path.ends_with(LOST_AND_FOUND));

@@ -30,7 +30,7 @@ const MISSING_CLASSES: &str = "class folders are missing; expected one folder pe
 
 /// The folders of the training images and of the test images, if both exist.
 pub(super) fn find_folders(dir: &Path) -> Option<(PathBuf, PathBuf)> {
-    let folder = |name: &str| Some(dir.join(name)).filter(|path| encoded::is_dir(path));
+    let folder = |name: &str| Some(dir.join(name)).filter(|path| storage::is_directory(path));
     Some((folder("train")?, folder("val").or_else(|| folder("test"))?))
 }
 
@@ -84,7 +84,7 @@ impl Indexing {
                 continue;
             }
             let may_be_data =
-                if encoded::is_dir(&path) { name != LOST_AND_FOUND } else { looks_like_image(&name) };
+                if storage::is_directory(&path) { name != LOST_AND_FOUND } else { looks_like_image(&name) };
             let remark = if name == "test" { " (the test images are those in val)" } else { "" };
             self.skipped.add(may_be_data, &format!("{}{remark}", path.display()));
         }

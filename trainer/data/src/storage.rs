@@ -24,7 +24,7 @@ use crate::{
     http::sources,
 };
 
-/// The errors of the system that may pass.
+/// The errors of the system that may pass: of disks, of network file systems, and of file systems in user space.
 const PASSING: [(Errno, &str); 15] = [
     (Errno::AGAIN, "EAGAIN"),
     (Errno::BUSY, "EBUSY"),
@@ -135,6 +135,11 @@ pub fn write_atomically(path: &Path, content: &[u8]) -> Result<(), FileError> {
 /// What a path leads to, with retries.
 pub fn metadata(path: &Path) -> io::Result<std::fs::Metadata> {
     retry_on("open", path, || std::fs::metadata(path))
+}
+
+/// Whether a path leads to a directory. Waits for storage that does not answer.
+pub fn is_directory(path: &Path) -> bool {
+    metadata(path).is_ok_and(|metadata| metadata.is_dir())
 }
 
 /// An entry of a directory.
@@ -363,7 +368,7 @@ mod tests {
         assert_eq!(entries.len(), 1);
         assert_eq!(entries[0].path, directory.path().join("file"));
         assert!(entries[0].file_type.is_file());
-        assert!(metadata(directory.path()).unwrap().is_dir());
+        assert!(is_directory(directory.path()) && !is_directory(&directory.path().join("file")));
         assert_eq!(metadata(&directory.path().join("none")).unwrap_err().kind(), io::ErrorKind::NotFound);
         assert_eq!(list(Path::new("/nowhere")).unwrap_err().kind(), io::ErrorKind::NotFound);
     }

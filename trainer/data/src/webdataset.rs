@@ -105,7 +105,7 @@ fn skipped_files(dir: &Path, train: &[PathBuf], test: &[PathBuf]) -> Result<Skip
     let shards: BTreeSet<&PathBuf> = train.iter().chain(test).collect();
     let mut others = BTreeSet::new();
     for storage::DirectoryEntry { path, .. } in entries {
-        if encoded::is_dir(&path) {
+        if storage::is_directory(&path) {
             // A folder that cannot be read, such as lost+found, is ignored: no shards are expected in folders.
             let below = storage::list(&path).unwrap_or_default().into_iter().map(|entry| entry.path);
             others.extend(below.filter(|path| is_shard(path)));

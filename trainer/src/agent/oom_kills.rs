@@ -1,5 +1,5 @@
-//! How many processes of this cgroup the kernel has killed because memory ran out. Only this count tells such a kill from any
-//! other SIGKILL.
+//! How many processes of this cgroup the kernel has killed because memory ran out. Only this count distinguishes such a kill
+//! from another SIGKILL.
 
 use std::{
     fs,

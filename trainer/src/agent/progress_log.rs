@@ -85,7 +85,7 @@ impl ProgressLog {
     fn evaluate(&mut self, now: Duration, state: &EvaluationState) -> Option<Line> {
         let is_same = |known: &&Evaluation| known.state.part == state.part && known.state.done <= state.done;
         let began = self.evaluation.as_ref().filter(is_same).map(|known| known.began);
-        // What is known from an interrupted evaluation takes no time.
+        // Results of an interrupted evaluation take no time.
         let computing_since = began.filter(|_| state.known.is_some()).unwrap_or(now);
         let evaluation = Evaluation { state: state.clone(), began: computing_since };
         let line = (began.is_none() && state.part != Part::Validation).then(|| evaluation.line(now));

@@ -183,7 +183,7 @@ async fn next_line(reader: &mut (impl AsyncBufRead + Unpin)) -> Option<String> {
     read.is_ok_and(|count| count > 0).then_some(line)
 }
 
-/// Who sent a SIGKILL, as far as the kernel tells.
+/// The sender of a SIGKILL, as far as the kernel counts its own.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Killer {
     /// The kernel, because memory ran out in a pod.
@@ -196,7 +196,7 @@ pub(super) enum Killer {
     Unknown,
 }
 
-/// The failure of a worker that ended without reporting a reason. `killer` is who sent a SIGKILL, if it was one.
+/// The failure of a worker that ended without reporting a reason. `killer` is the sender of a SIGKILL, if it was one.
 pub(super) fn unexplained(
     rank: u32,
     status: &Result<ExitStatus, String>,

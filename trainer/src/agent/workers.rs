@@ -198,7 +198,7 @@ impl Workers {
             self.reported.remove(&rank).unwrap_or_else(|| unexplained(rank, &status, &log_tail, killer));
         failure.log_tail = log_tail;
         failure.log_file = log_file.and_then(Result::ok);
-        // The collective gave up before the storage did.
+        // The collective timed out while the storage had a fault.
         if let Some(trouble) = self.storage_trouble().filter(|_| may_be_consequence(&failure)) {
             failure.message.clone_from(&trouble.message);
             failure.reason = FailureReason::Storage;
@@ -208,7 +208,7 @@ impl Workers {
         }
     }
 
-    /// Who sent a SIGKILL to a worker that has just ended.
+    /// The sender of a SIGKILL to a worker that has just ended.
     fn killer(&self) -> Killer {
         match (self.oom_kills, oom_kills::count()) {
             (Some(before), Some(now)) if now > before && self.is_in_pod => Killer::KernelInPod,

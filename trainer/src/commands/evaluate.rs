@@ -131,7 +131,6 @@ fn run(options: &EvaluateArgs) -> Result<(), EvaluateCommandError> {
         images: count,
         device: &placement.name(),
         threads: usize::try_from(tch::get_num_threads()).unwrap_or_default(),
-        versions: [env!("CARGO_PKG_VERSION"), crate::LIBTORCH_VERSION],
     };
     let state = options.state_folder();
     let units = KeptUnits::open(&state, &key);
@@ -146,7 +145,6 @@ fn run(options: &EvaluateArgs) -> Result<(), EvaluateCommandError> {
         seed: training.seed,
         placement,
         units,
-        evaluations: 0,
         printer: ProgressPrinter::default(),
     };
     let results = test_protocol::run_test_protocol(&training, classes, &mut measurements)?;
@@ -176,8 +174,6 @@ struct LocalMeasurements<'a> {
     seed: u64,
     placement: Placement,
     units: KeptUnits,
-    /// Number of evaluations before the next one.
-    evaluations: u32,
     printer: ProgressPrinter,
 }
 
@@ -188,8 +184,7 @@ impl TestMeasurements for LocalMeasurements<'_> {
         let Self { images, indices, classes, seed, .. } = *self;
         let device = self.placement.device();
         let evaluation = Evaluation { images, indices, classes, seed, attacks, device };
-        self.units.select_evaluation(self.evaluations);
-        self.evaluations += 1;
+        self.units.begin_evaluation();
         self.printer.begin();
         let Self { units, printer, .. } = self;
         evaluate::evaluate(self.network, &evaluation, Shard::WHOLE, units, &mut |progress| {
@@ -240,7 +235,7 @@ impl ProgressPrinter {
 
     fn print(&mut self, state: &EvaluationState) {
         if state.known.is_none() {
-            // What is known takes no time.
+            // Known results take no time.
             self.began = None;
         }
         let began = *self.began.get_or_insert_with(Instant::now);

@@ -38,7 +38,7 @@ impl Rank<'_> {
         let begin = Instant::now();
         let units = self.kept_units(assignment)?;
         let (training, classes) = (self.training, self.data.classes);
-        let mut measurements = TestSetMeasurements { rank: &mut *self, units, evaluations: 0 };
+        let mut measurements = TestSetMeasurements { rank: &mut *self, units };
         let test = test_protocol::run_test_protocol(training, classes, &mut measurements)?;
         let units = measurements.units;
         if units.count() > 0 {
@@ -102,7 +102,6 @@ impl Rank<'_> {
             images: self.data.test.len(),
             device: &self.placement.name(),
             threads: assignment.threads as usize,
-            versions: [env!("CARGO_PKG_VERSION"), crate::LIBTORCH_VERSION],
         };
         Ok(KeptUnits::open(&assignment.checkpoints.join(kept_units::FOLDER), &key))
     }
@@ -137,16 +136,13 @@ impl Rank<'_> {
 struct TestSetMeasurements<'r, 'a> {
     rank: &'r mut Rank<'a>,
     units: KeptUnits,
-    /// Number of evaluations before the next one.
-    evaluations: u32,
 }
 
 impl TestMeasurements for TestSetMeasurements<'_, '_> {
     type Error = TrainError;
 
     fn accuracy(&mut self, attacks: &[EvalAttack]) -> Result<Counts, TrainError> {
-        self.units.select_evaluation(self.evaluations);
-        self.evaluations += 1;
+        self.units.begin_evaluation();
         let rank = &mut *self.rank;
         let images: Vec<usize> = (0..rank.data.test.len()).collect();
         let evaluation = Evaluation {

@@ -176,7 +176,7 @@ impl Quorum {
             self.world = None;
             // A failure of an earlier world is not why this one ended.
             self.last_failure.take_if(|(failed, _)| *failed < generation);
-            self.blame_storage(generation, now);
+            self.attribute_to_storage(generation, now);
             return Decision::End { generation, reason };
         }
         let ready = |pod: &u32| {
@@ -194,9 +194,9 @@ impl Quorum {
         Decision::Form(self.generation)
     }
 
-    /// Names the storage as the cause of the end of a world whose ranks lost a peer while a pod waited for its storage: a
-    /// collective gives up before the storage does.
-    fn blame_storage(&mut self, generation: u32, now: Instant) {
+    /// Attributes the end of a world to the storage if ranks lost a peer while a pod waited for its storage: the collective timed
+    /// out first.
+    fn attribute_to_storage(&mut self, generation: u32, now: Instant) {
         let waits = |member: &&Member| is_fresh(member, now) && member.state == State::Running(generation);
         let trouble = self.members.values().filter(waits).find_map(|member| member.storage.as_ref());
         if let Some(trouble) = trouble

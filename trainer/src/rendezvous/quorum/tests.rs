@@ -228,26 +228,27 @@ fn pods_that_wait_for_their_storage_are_named() {
     assert_eq!(quorum.waiting_for_storage(at(12)), None, "pod 2 is silent");
 }
 
-/// Collectives give up after a time, while the storage is waited for without a limit.
-#[test]
-fn a_world_that_ends_because_a_pod_waits_for_its_storage_has_this_cause() {
+/// The failure of a world in which pod 1 fails while pod 0 waits for its storage.
+fn failure_with_a_full_volume(reason: FailureReason) -> Failure {
     let mut quorum = formed(2);
     let storage = Some(full_volume());
     quorum.record_heartbeat(at(1), &Heartbeat { storage, ..heartbeat(0, 1, State::Running(1)) });
-    quorum.record_heartbeat(at(2), &failing(1, 1, FailureReason::Communication));
+    quorum.record_heartbeat(at(2), &failing(1, 1, reason));
     assert!(matches!(quorum.decide(at(2)), Decision::End { generation: 1, .. }));
-    let failure = quorum.last_failure().unwrap();
-    assert_eq!((failure.reason, &failure.message), (FailureReason::Storage, &full_volume().message));
+    quorum.last_failure().unwrap().clone()
+}
+
+/// Collectives time out, while the storage is waited for without a limit.
+#[test]
+fn a_world_that_ends_because_a_pod_waits_for_its_storage_has_this_cause() {
+    let failure = failure_with_a_full_volume(FailureReason::Communication);
+    assert_eq!((failure.reason, failure.message), (FailureReason::Storage, full_volume().message));
 }
 
 #[test]
 fn another_failure_is_not_attributed_to_the_storage() {
-    let mut quorum = formed(2);
-    let storage = Some(full_volume());
-    quorum.record_heartbeat(at(1), &Heartbeat { storage, ..heartbeat(0, 1, State::Running(1)) });
-    quorum.record_heartbeat(at(2), &failing(1, 1, FailureReason::OutOfMemory));
-    assert!(matches!(quorum.decide(at(2)), Decision::End { generation: 1, .. }));
-    assert_eq!(quorum.last_failure().unwrap().reason, FailureReason::OutOfMemory);
+    let failure = failure_with_a_full_volume(FailureReason::OutOfMemory);
+    assert_eq!(failure.reason, FailureReason::OutOfMemory);
 }
 
 #[test]

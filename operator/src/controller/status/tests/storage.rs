@@ -22,7 +22,7 @@ fn a_fault_of_storage_is_a_condition_until_it_passes() {
     assert_eq!(sim.condition(STORAGE_TROUBLE), ("True", "VolumeFull", expected));
     assert_eq!((sim.condition(READY).0, sim.condition(STALLED).0), ("True", "False"));
     assert_eq!(sim.reasons(), ["StorageTrouble"]);
-    // Another fault meanwhile is no second event.
+    // Another fault meanwhile emits no second event.
     sim.report(|report| report.storage = waiting("EROFS"));
     assert_eq!(sim.condition(STORAGE_TROUBLE).1, "VolumeReadOnly");
     assert_eq!(sim.reasons(), [] as [&str; 0]);
