@@ -109,7 +109,9 @@ fn a_killed_worker_costs_only_the_running_units_of_the_final_evaluation() {
     undisturbed.finish();
     let log = run.directory.path().join("log");
     let stderr = fs::File::create(&log).unwrap();
-    let mut agent = run.command(data()).env("NO_COLOR", "1").stderr(stderr).spawn().unwrap();
+    let mut command = run.command(data());
+    command.env("NO_COLOR", "1").stdout(Stdio::null()).stderr(stderr);
+    let mut agent = command.spawn().unwrap();
     // All images have two units of the final attacks; the others are of the sweep.
     wait_for_units(&run.file("evaluation"), 9);
     kill(worker_pids(&agent)[1]);
