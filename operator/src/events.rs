@@ -48,12 +48,19 @@ pub struct Event {
     /// Distinguishes events with the same reason, for example by generation. The recorder aggregates events that differ
     /// only in their note, and keeps the first note.
     pub key: String,
+    /// Whether it is left out while many jobs wait for their reconciliation.
+    pub routine: bool,
 }
 
 impl Event {
     /// Creates an event of type Normal.
     pub fn normal(reason: &'static str, key: impl Into<String>, note: impl Into<String>) -> Self {
-        Self { warning: false, reason, note: note.into(), key: key.into() }
+        Self { warning: false, reason, note: note.into(), key: key.into(), routine: false }
+    }
+
+    /// Creates an event of type Normal that happens again and again in a job that trains. The status has its latest value.
+    pub fn routine(reason: &'static str, key: impl Into<String>, note: impl Into<String>) -> Self {
+        Self { routine: true, ..Self::normal(reason, key, note) }
     }
 
     /// Creates an event of type Warning.
@@ -62,7 +69,8 @@ impl Event {
     }
 }
 
-/// Publishes events one by one. While many jobs wait for their reconciliation it publishes few, because those have priority.
+/// Publishes events one by one. While many jobs wait for their reconciliation it publishes few and no routine ones, because
+/// those jobs have priority.
 pub struct EventPublisher {
     queue: mpsc::Sender<Item>,
     stopping: Arc<AtomicBool>,
@@ -121,6 +129,9 @@ async fn run<F: Future<Output = ()>>(
         match item {
             Item::Event(published) => {
                 let (event, regarding) = *published;
+                if event.routine && is_busy() {
+                    continue;
+                }
                 while is_busy() && last.is_some_and(|last| last.elapsed() < busy_interval) {
                     sleep(CHECK_INTERVAL).await;
                 }
@@ -158,7 +169,7 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn busy_operators_publish_few_events_and_all_before_they_stop() {
+    async fn busy_operators_publish_few_events_and_the_others_before_they_stop() {
         let (queue, waiting) = mpsc::channel(CAPACITY);
         let (stopping, published) = (Arc::new(AtomicBool::new(false)), Arc::new(Mutex::new(Vec::new())));
         let (stop, record) = (Arc::clone(&stopping), Arc::clone(&published));
@@ -173,14 +184,21 @@ mod tests {
             std::future::ready(())
         }));
         let publisher = EventPublisher { queue, stopping, metrics: Arc::default() };
-        for reason in ["First", "Second", "Third"] {
-            publisher.publish(Event::normal(reason, "", ""), ObjectReference::default());
+        let events = [
+            Event::normal("First", "", ""),
+            Event::routine("Routine", "", ""),
+            Event::normal("Second", "", ""),
+            Event::normal("Third", "", ""),
+            Event::routine("LastRoutine", "", ""),
+        ];
+        for event in events {
+            publisher.publish(event, ObjectReference::default());
         }
-        while checks.load(Ordering::Relaxed) < 3 {
+        while checks.load(Ordering::Relaxed) < 4 {
             tokio::task::yield_now().await;
         }
         assert_eq!(*published.lock().unwrap(), ["First"]);
         publisher.drain().await;
-        assert_eq!(*published.lock().unwrap(), ["First", "Second", "Third"]);
+        assert_eq!(*published.lock().unwrap(), ["First", "Second", "Third", "LastRoutine"]);
     }
 }

@@ -5,12 +5,13 @@
 use std::{sync::Arc, time::Duration};
 
 use jiff::Timestamp;
-use k8s_openapi::api::core::v1::{
-    ContainerState, ContainerStateRunning, ContainerStateTerminated, ContainerStatus, Pod,
-};
+use k8s_openapi::api::core::v1::{ContainerState, ContainerStateRunning, ContainerStateTerminated};
 use kube::ResourceExt as _;
 
-use super::observe::pods;
+use super::{
+    observe::pods,
+    watch::{ContainerStatus, Pod},
+};
 use crate::{
     clock::{elapsed, has_lasted},
     text::clause,
@@ -93,7 +94,7 @@ pub fn stuck_termination(pod: &Pod, now: Timestamp) -> Option<Blocker> {
         return None;
     }
     let name = pod.name_any();
-    let node = pod.spec.as_ref().and_then(|spec| spec.node_name.as_deref());
+    let node = pod.spec.node_name.as_deref();
     let summary = format!("Pod {} should have terminated at {end}", pods::name_and_node(pod));
     let finalizers = pod.finalizers();
     let detail = match node {
@@ -129,8 +130,7 @@ fn blocker_from_event(warning: &WarningEvent) -> Blocker {
 }
 
 fn unschedulable(pod: &Pod, now: Timestamp) -> Option<Blocker> {
-    let conditions = pod.status.as_ref()?.conditions.as_ref()?;
-    let condition = conditions.iter().find(|condition| condition.type_ == "PodScheduled")?;
+    let condition = pod.status.conditions.iter().find(|condition| condition.type_ == "PodScheduled")?;
     let blocked = condition.status == "False" && condition.reason.as_deref() == Some("Unschedulable");
     let since = condition.last_transition_time.as_ref().map_or(now, |time| time.0);
     if !blocked || !has_lasted(since, now, SCHEDULING_GRACE) {
@@ -146,19 +146,16 @@ fn unschedulable(pod: &Pod, now: Timestamp) -> Option<Blocker> {
 }
 
 fn container_blocker(pod: &Pod, now: Timestamp) -> Option<Blocker> {
-    let status = pod.status.as_ref()?;
-    let containers = |list: &Option<Vec<ContainerStatus>>| list.clone().unwrap_or_default();
-    containers(&status.init_container_statuses)
-        .iter()
-        .map(|container| (container, true))
-        .chain(containers(&status.container_statuses).iter().map(|container| (container, false)))
-        .find_map(|(container, init)| {
+    let init = pod.status.init_container_statuses.iter().map(|container| (container, true));
+    init.chain(pod.status.container_statuses.iter().map(|container| (container, false))).find_map(
+        |(container, init)| {
             waiting_container(pod, container).or_else(|| crashing_container(pod, container, init, now))
-        })
+        },
+    )
 }
 
 fn waiting_container(pod: &Pod, container: &ContainerStatus) -> Option<Blocker> {
-    let waiting = container.state.as_ref()?.waiting.as_ref()?;
+    let waiting = container.state.waiting.as_ref()?;
     let message = waiting.message.as_deref().unwrap_or_default();
     let name = pod.name_any();
     match waiting.reason.as_deref()? {
@@ -182,11 +179,11 @@ fn waiting_container(pod: &Pod, container: &ContainerStatus) -> Option<Blocker> 
 }
 
 fn crashing_container(pod: &Pod, container: &ContainerStatus, init: bool, now: Timestamp) -> Option<Blocker> {
-    let failed = |state: Option<&ContainerState>| -> Option<ContainerStateTerminated> {
-        state?.terminated.clone().filter(|end| end.exit_code != 0)
+    let failed = |state: &ContainerState| -> Option<ContainerStateTerminated> {
+        state.terminated.clone().filter(|end| end.exit_code != 0)
     };
-    let state = container.state.as_ref()?;
-    let end = failed(Some(state)).or_else(|| failed(container.last_state.as_ref()))?;
+    let state = &container.state;
+    let end = failed(state).or_else(|| failed(&container.last_state))?;
     let backs_off =
         state.waiting.as_ref().is_some_and(|waiting| waiting.reason.as_deref() == Some("CrashLoopBackOff"));
     let is_recent = |running: &ContainerStateRunning| {

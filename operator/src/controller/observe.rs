@@ -3,7 +3,6 @@
 use std::sync::Arc;
 
 use datjob_api::datjob::{DatJob, DatJobStatus};
-use k8s_openapi::api::core::v1::Pod;
 use kube::ResourceExt as _;
 
 use super::{
@@ -11,7 +10,7 @@ use super::{
     blockers::WarningEvent,
     identity::Identity,
     ownership::{self, ApplyConflict},
-    watch::StatefulSetState,
+    watch::{Pod, StatefulSetState},
 };
 use crate::{
     calls::CallError,
@@ -46,7 +45,7 @@ impl Observation {
     /// Whether all pods exist and none has a node.
     pub fn waits_for_nodes(&self) -> bool {
         let replicas = self.stateful_set.as_ref().map_or(0, |set| set.replicas);
-        let has_node = |pod: &Arc<Pod>| pod.spec.as_ref().is_some_and(|spec| spec.node_name.is_some());
+        let has_node = |pod: &Arc<Pod>| pod.spec.node_name.is_some();
         self.pods.len() as i32 == replicas && !self.pods.iter().any(has_node)
     }
 }

@@ -6,7 +6,7 @@ use std::{
 };
 
 use http::{Method, Request, Response};
-use k8s_openapi::api::{apps::v1::StatefulSet, core::v1::Pod};
+use k8s_openapi::api::apps::v1::StatefulSet;
 use kube::{
     client::Body,
     runtime::{
@@ -16,7 +16,10 @@ use kube::{
 };
 use serde_json::{Value, json};
 
-use super::{watch::Entry, *};
+use super::{
+    watch::{Entry, Pod},
+    *,
+};
 use crate::{reports::ReportReader, testing::minimal};
 
 const OWN: &str = "datjob-system/datjob-operator";

@@ -10,9 +10,7 @@ use futures::StreamExt as _;
 use k8s_openapi::{
     NamespaceResourceScope,
     api::{
-        apps::v1::StatefulSet,
-        core::v1::{Pod, Service},
-        networking::v1::NetworkPolicy,
+        apps::v1::StatefulSet, core::v1::Service, networking::v1::NetworkPolicy,
         policy::v1::PodDisruptionBudget,
     },
 };
@@ -33,6 +31,7 @@ pub use self::{
     index::{Entry, Index},
     job::{UndecodableJob, Watched},
     objects::{ANNOTATION_HASH, ChildState, StatefulSetState},
+    pod::{ContainerStatus, Pod},
 };
 use super::triggers::{JobRef, Triggers};
 use crate::installation::Installation;
@@ -40,6 +39,7 @@ use crate::installation::Installation;
 mod index;
 mod job;
 pub mod objects;
+pub mod pod;
 
 /// Number of objects in a page of a list. The pages of all kinds are in memory at the same time, with all fields.
 const PAGE_SIZE: u32 = 100;
@@ -118,7 +118,7 @@ impl<'a> Watcher<'a> {
         self.index(self.api::<StatefulSet>(), &children.stateful_sets, Creation::Triggers, |set| {
             objects::stateful_set(&set)
         });
-        self.index(self.api::<Pod>(), &children.pods, Creation::Triggers, objects::pod);
+        self.index(self.api::<Pod>(), &children.pods, Creation::Triggers, pod::trim);
         self.watch_metadata::<Service>(&children.services);
         self.watch_metadata::<PodDisruptionBudget>(&children.disruption_budgets);
         self.watch_metadata::<NetworkPolicy>(&children.network_policies);

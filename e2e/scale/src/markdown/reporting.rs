@@ -38,13 +38,13 @@ pub(super) fn reporting(rounds: &[Round]) -> Option<String> {
     table.row("restart counted after: P50", |figures| duration(figures.restarts.counted.p50));
     table.row("restart counted after: P99", |figures| duration(figures.restarts.counted.p99));
     table.row("jobs with a wrong count of restarts", |figures| integer(figures.restarts.wrong_counts as u64));
-    let text = "Each job has one simulated pod that trains: its progress always changes, and every two minutes it reports \
-                an evaluation. Then the containers of some pods restart at once, and their next worlds form 12 seconds \
-                later. State Restarting: from the failure until the job's status shows it. Restart counted: from the report of \
-                the next world until the job's status counts it. A bare client is the lower bound: without the operator, \
-                the pods fail again, and 16 writers write one status of each job while the simulated kubelet writes \
-                those of the pods. A count is wrong if it is not the number of failures of the \
-                job's pod.";
+    let text = "Each job has one simulated pod that trains: its progress always changes, and it reports an evaluation every \
+                two minutes, or with more than 1,000 jobs as often as 1,000 of them together would. Then the containers \
+                of some pods restart at once, and their next worlds form 12 seconds later. State Restarting: from the \
+                failure until the job's status shows it. Restart counted: from the report of the next world until the \
+                job's status counts it. A bare client is the lower bound: without the operator, the pods fail again, and \
+                16 writers write one status of each job while the simulated kubelet writes those of the pods. A count is \
+                wrong if it is not the number of failures of the job's pod.";
     if found.is_empty() { None } else { section("Reporting jobs", text, &table.finish()) }
 }
 

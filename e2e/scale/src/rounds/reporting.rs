@@ -30,7 +30,7 @@ pub async fn run(bench: &Bench, jobs: usize) -> anyhow::Result<Reporting> {
     program.namespace = Some(namespace.clone());
     node::create_claims(&client, jobs).await?;
     let _heartbeat = node::register(&client, jobs + 100).await?;
-    let pods = Pods::default();
+    let pods = Pods::new(jobs);
     let _server = server::start(&namespace, pods.clone())?;
     let _kubelet = kubelet::start(&client, pods.clone());
     let mut operator = program.start("operator-1")?;

@@ -15,8 +15,10 @@ use serde_json::{Value, json};
 
 /// Optimizer steps per second of a simulated training.
 const STEPS_PER_SECOND: f64 = 10.0;
-/// Length of an epoch. Each epoch ends with an evaluation.
-const EPOCH: Duration = Duration::from_mins(2);
+/// Minimum length of an epoch. Each epoch ends with an evaluation.
+const MIN_EPOCH: Duration = Duration::from_mins(2);
+/// Maximum number of evaluations per second, of all jobs.
+const MAX_EVALUATIONS: f64 = 1000.0 / 120.0;
 /// Number of epochs.
 const EPOCHS: u32 = 100;
 /// Addresses of pods begin here; the first one is that of the network.
@@ -54,8 +56,11 @@ pub struct SimulatedPod {
 }
 
 /// The pods of the node.
-#[derive(Clone, Debug, Default)]
-pub struct Pods(Arc<Mutex<Inner>>);
+#[derive(Clone, Debug)]
+pub struct Pods {
+    epoch: Duration,
+    inner: Arc<Mutex<Inner>>,
+}
 
 #[derive(Debug, Default)]
 struct Inner {
@@ -76,6 +81,12 @@ pub struct Reads {
 }
 
 impl Pods {
+    /// The pods of `jobs` jobs. An epoch takes two minutes, and longer with more than 1,000 jobs.
+    pub fn new(jobs: usize) -> Self {
+        let epoch = MIN_EPOCH.max(Duration::from_secs_f64(jobs as f64 / MAX_EVALUATIONS));
+        Self { epoch, inner: Arc::default() }
+    }
+
     /// Adds a pod that the scheduler bound to the node. Returns `None` if it is known or belongs to no job.
     pub fn add(&self, pod: &Pod) -> anyhow::Result<Option<SimulatedPod>> {
         let mut inner = self.lock();
@@ -130,7 +141,7 @@ impl Pods {
     pub fn read(&self, address: Ipv4Addr) -> Option<Value> {
         let mut inner = self.lock();
         let now = Instant::now();
-        let report = report(inner.by_address.get(&address)?, now);
+        let report = report(inner.by_address.get(&address)?, self.epoch, now);
         if let Some(reads) = &mut inner.reads {
             reads.count += 1;
             if let Some(before) = reads.last.insert(address, now) {
@@ -173,15 +184,16 @@ impl Pods {
     }
 
     fn lock(&self) -> MutexGuard<'_, Inner> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 /// The report of a pod whose job has one pod.
-fn report(pod: &SimulatedPod, now: Instant) -> Value {
+fn report(pod: &SimulatedPod, length: Duration, now: Instant) -> Value {
     let elapsed = now.saturating_duration_since(pod.started).as_secs_f64();
-    let epoch = (elapsed / EPOCH.as_secs_f64()) as u32;
-    let total = EPOCH.as_secs_f64() * f64::from(EPOCHS);
+    let length = length.as_secs_f64();
+    let epoch = (elapsed / length) as u32;
+    let total = length * f64::from(EPOCHS);
     let mut report = json!({
         "jobUid": pod.job_uid,
         "podUid": pod.uid,
@@ -208,7 +220,8 @@ fn report(pod: &SimulatedPod, now: Instant) -> Value {
             "clean": {"correct": 300 + u64::from(epoch.min(EPOCHS)), "total": 500},
             "robust": {"attack": "pgd-2", "correct": robust, "total": 500}
         });
-        report["timing"] = json!({"epochSeconds": 120.0, "attackSeconds": 60.0, "communicationSeconds": 1.0});
+        report["timing"] =
+            json!({"epochSeconds": length, "attackSeconds": length / 2.0, "communicationSeconds": 1.0});
         report["accuracy"] = accuracy.clone();
         report["best"] = accuracy;
     }
@@ -236,13 +249,13 @@ mod tests {
 
     #[test]
     fn reports_name_their_pod_and_advance() {
-        let pods = Pods::default();
+        let pods = Pods::new(1);
         let simulated = pods.add(&pod("pod")).unwrap().unwrap();
         assert_eq!(pods.add(&pod("pod")).unwrap(), None);
         let first = parse(pods.read(simulated.address).unwrap());
         assert_eq!((first.job_uid.as_str(), first.pod_uid.as_str(), first.attempt), ("job", "pod", 2));
         assert!(first.accuracy.is_none());
-        let later = parse(report(&simulated, simulated.started + EPOCH * 2));
+        let later = parse(report(&simulated, MIN_EPOCH, simulated.started + MIN_EPOCH * 2));
         assert_eq!(later.progress.unwrap().epoch, 2);
         assert_eq!(later.accuracy.unwrap().epoch, 2);
         pods.remove("pod");
@@ -250,8 +263,14 @@ mod tests {
     }
 
     #[test]
+    fn thousands_of_jobs_have_longer_epochs() {
+        let seconds = |jobs| Pods::new(jobs).epoch.as_secs();
+        assert_eq!([1, 1_000, 5_000].map(seconds), [120, 120, 600]);
+    }
+
+    #[test]
     fn a_failure_ends_the_world_and_the_next_one_has_the_next_number() {
-        let pods = Pods::default();
+        let pods = Pods::new(1);
         let address = pods.add(&pod("pod")).unwrap().unwrap().address;
         assert_eq!(pods.fail(10).len(), 1);
         let forming = parse(pods.read(address).unwrap());
@@ -263,7 +282,7 @@ mod tests {
 
     #[test]
     fn counts_reads_and_their_intervals() {
-        let pods = Pods::default();
+        let pods = Pods::new(1);
         let address = pods.add(&pod("pod")).unwrap().unwrap().address;
         pods.read(address);
         pods.start_counting();

@@ -7,12 +7,15 @@ use std::{
 };
 
 use datjob_api::contract;
-use k8s_openapi::api::core::v1::{ContainerStatus, Pod};
 use kube::{Api, ResourceExt as _, api::ListParams};
 
 use crate::{
     calls::{CallError, call},
-    controller::{Context, identity::Identity},
+    controller::{
+        Context,
+        identity::Identity,
+        watch::{ContainerStatus, Pod},
+    },
 };
 
 /// The pods of a job, sorted by ordinal.
@@ -43,23 +46,17 @@ pub(super) fn is_owned_by(pod: &Pod, set_uid: &str) -> bool {
 /// Whether the pod has the condition Ready.
 pub(super) fn is_ready(pod: &Pod) -> bool {
     pod.metadata.deletion_timestamp.is_none()
-        && pod
-            .status
-            .iter()
-            .flat_map(|status| status.conditions.iter().flatten())
-            .any(|condition| condition.type_ == "Ready" && condition.status == "True")
+        && pod.status.conditions.iter().any(|one| one.type_ == "Ready" && one.status == "True")
 }
 
 /// The trainer container of a pod that has started it.
 pub fn trainer(pod: &Pod) -> Option<&ContainerStatus> {
-    let containers = pod.status.as_ref()?.container_statuses.as_ref()?;
-    containers.iter().find(|container| container.name == contract::CONTAINER)
+    pod.status.container_statuses.iter().find(|container| container.name == contract::CONTAINER)
 }
 
 /// Whether the trainer container of a pod runs.
 pub fn is_running(pod: &Pod) -> bool {
-    let state = trainer(pod).and_then(|trainer| trainer.state.as_ref());
-    state.is_some_and(|state| state.running.is_some())
+    trainer(pod).is_some_and(|trainer| trainer.state.running.is_some())
 }
 
 /// Number of pods whose trainer runs.
@@ -78,13 +75,13 @@ pub(super) fn hash_states(pods: &[Arc<Pod>]) -> u64 {
 
 /// The name of a pod, and its node if it has one: `job-1 on node node-7`.
 pub fn name_and_node(pod: &Pod) -> String {
-    let node = pod.spec.as_ref().and_then(|spec| spec.node_name.as_deref());
+    let node = pod.spec.node_name.as_deref();
     format!("{}{}", pod.name_any(), node.map_or(String::new(), |node| format!(" on node {node}")))
 }
 
 /// The address of a pod whose trainer runs.
 pub(super) fn running_address(pod: &Pod) -> Option<IpAddr> {
-    pod.status.as_ref().filter(|_| is_running(pod))?.pod_ip.as_ref()?.parse().ok()
+    pod.status.pod_ip.as_ref().filter(|_| is_running(pod))?.parse().ok()
 }
 
 #[cfg(test)]

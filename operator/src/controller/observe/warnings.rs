@@ -6,14 +6,19 @@ use std::{
 };
 
 use jiff::Timestamp;
-use k8s_openapi::api::core::v1::{ContainerStatus, Event, Pod};
+use k8s_openapi::api::core::v1::Event;
 use kube::{Api, ResourceExt as _, api::ListParams};
 
 use crate::{
     cache::ListedWarning,
     calls::{CallError, call},
     clock::{elapsed, has_lasted},
-    controller::{Context, blockers::WarningEvent, identity::Identity, watch::StatefulSetState},
+    controller::{
+        Context,
+        blockers::WarningEvent,
+        identity::Identity,
+        watch::{ContainerStatus, Pod, StatefulSetState},
+    },
 };
 
 /// How long pods may be missing before the operator reads the events of their StatefulSet, by the operator's clock.
@@ -115,25 +120,17 @@ fn newest(events: Vec<Event>, reasons: &[&str], now: Timestamp) -> Option<Event>
 
 /// Whether the containers of a scheduled pod have not been created for [`DELAY`].
 fn is_stuck_creating(pod: &Pod, now: Timestamp) -> bool {
-    let Some(status) = &pod.status else { return false };
+    let status = &pod.status;
     let Some(since) = &status.start_time else { return false };
-    let is_creating = |list: &Option<Vec<ContainerStatus>>| {
-        list.iter().flatten().any(|container| {
-            let waiting = container.state.as_ref().and_then(|state| state.waiting.as_ref());
-            waiting.is_some_and(|waiting| {
-                matches!(waiting.reason.as_deref(), Some("ContainerCreating" | "PodInitializing"))
-            })
-        })
+    let is_creating = |container: &ContainerStatus| {
+        let reason = container.state.waiting.as_ref().and_then(|waiting| waiting.reason.as_deref());
+        matches!(reason, Some("ContainerCreating" | "PodInitializing"))
     };
-    let is_running = |list: &Option<Vec<ContainerStatus>>| {
-        list.iter()
-            .flatten()
-            .any(|container| container.state.as_ref().is_some_and(|state| state.running.is_some()))
-    };
+    let is_running = |container: &ContainerStatus| container.state.running.is_some();
     pod.metadata.deletion_timestamp.is_none()
         && status.phase.as_deref() == Some("Pending")
-        && is_creating(&status.container_statuses)
-        && !is_running(&status.init_container_statuses)
+        && status.container_statuses.iter().any(is_creating)
+        && !status.init_container_statuses.iter().any(is_running)
         && has_lasted(since.0, now, DELAY)
 }
 

@@ -9,11 +9,12 @@ use datjob_api::{
         SweepCount,
     },
 };
-use k8s_openapi::{api::core::v1::Pod, apimachinery::pkg::apis::meta::v1::Time};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 
 use super::{Observation, ReportState, StatusBuilder, restarts::RestartCause, state::is_formed};
 use crate::{
     conditions::{self, OVERFITTING},
+    controller::watch::Pod,
     events::Event,
     text::{clause, truncate},
 };
@@ -155,7 +156,7 @@ impl StatusBuilder<'_> {
             best.robust.attack,
             best.clean.percent()
         );
-        self.events.push(Event::normal("Evaluated", format!("epoch {}", best.epoch), note));
+        self.events.push(Event::routine("Evaluated", format!("epoch {}", best.epoch), note));
         self.next.best = Some(best);
     }
 

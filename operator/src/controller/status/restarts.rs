@@ -7,11 +7,11 @@ use datjob_api::{
     report::{Failure, FailureReason},
     restarts::is_progress,
 };
-use k8s_openapi::{api::core::v1::Pod, apimachinery::pkg::apis::meta::v1::Time};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use kube::ResourceExt as _;
 
 use super::StatusBuilder;
-use crate::{clock::elapsed, jitter::fnv1a};
+use crate::{clock::elapsed, controller::watch::Pod, jitter::fnv1a};
 
 /// Why a world had to re-form.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

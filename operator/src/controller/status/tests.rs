@@ -10,16 +10,18 @@ use datjob_api::{
         Split,
     },
 };
-use k8s_openapi::{
-    api::core::v1::{Pod, PodSpec},
-    apimachinery::pkg::apis::meta::v1::ObjectMeta,
-};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use serde_json::json;
 
 use super::*;
 use crate::{
     conditions::{COMPLETE, FAILED, FINISHED, OVERFITTING, READY, RECONCILING, STALLED},
-    controller::{observe::Observation, ownership::Owner, validate::InvalidSpec, watch::StatefulSetState},
+    controller::{
+        observe::Observation,
+        ownership::Owner,
+        validate::InvalidSpec,
+        watch::{Pod, StatefulSetState},
+    },
     testing::minimal,
 };
 
@@ -387,7 +389,7 @@ fn a_lack_of_capacity_does_not_stall_the_job() {
     sim.start(1);
     sim.events.clear();
     let mut pod = unschedulable("fashion-0");
-    let conditions = pod.status.as_mut().unwrap().conditions.as_mut().unwrap();
+    let conditions = &mut pod.status.conditions;
     conditions[0].message = Some("0/3 nodes are available: 3 Insufficient nvidia.com/gpu.".into());
     sim.observe(vec![pod.clone()], ReportState::NoPod);
     sim.observe(vec![pod], ReportState::NoPod);
@@ -404,7 +406,7 @@ fn a_pod_that_does_not_terminate_is_named() {
     let mut sim = JobSimulation::training();
     let mut pod = running("fashion-1");
     pod.metadata.deletion_timestamp = Some(Time(Timestamp::from_second(sim.second).unwrap()));
-    pod.spec = Some(PodSpec { node_name: Some("node-7".into()), ..PodSpec::default() });
+    pod.spec.node_name = Some("node-7".into());
     let wait = |sim: &mut JobSimulation, pod: &Pod| {
         let found = observation(1, vec![pod.clone()], ReportState::NoPod);
         sim.apply(&active(AttemptAction::AwaitTermination(1), found));

@@ -1,13 +1,7 @@
 //! What the operator keeps of the objects that it watches. Pure.
 
 use datjob_api::contract;
-use k8s_openapi::{
-    api::{
-        apps::v1::StatefulSet,
-        core::v1::{ContainerStatus, Pod, PodSpec, PodStatus},
-    },
-    apimachinery::pkg::apis::meta::v1::ObjectMeta,
-};
+use k8s_openapi::{api::apps::v1::StatefulSet, apimachinery::pkg::apis::meta::v1::ObjectMeta};
 use kube::{Resource, ResourceExt as _};
 
 use super::index::Entry;
@@ -88,53 +82,12 @@ pub fn stateful_set(set: &StatefulSet) -> StatefulSetState {
     }
 }
 
-/// Drops the parts of a pod that the operator does not read, which are most of it.
-pub fn pod(pod: Pod) -> Pod {
-    let Pod { metadata, spec, status } = pod;
-    Pod {
-        metadata: ObjectMeta {
-            name: metadata.name,
-            namespace: metadata.namespace,
-            uid: metadata.uid,
-            owner_references: metadata.owner_references,
-            deletion_timestamp: metadata.deletion_timestamp,
-            finalizers: metadata.finalizers,
-            ..ObjectMeta::default()
-        },
-        spec: spec.map(|spec| PodSpec { node_name: spec.node_name, ..PodSpec::default() }),
-        status: status.map(|status| PodStatus {
-            phase: status.phase,
-            reason: status.reason,
-            message: status.message,
-            conditions: status.conditions,
-            start_time: status.start_time,
-            pod_ip: status.pod_ip,
-            init_container_statuses: status.init_container_statuses.map(containers),
-            container_statuses: status.container_statuses.map(containers),
-            ..PodStatus::default()
-        }),
-    }
-}
-
-fn containers(list: Vec<ContainerStatus>) -> Vec<ContainerStatus> {
-    let trim = |container: ContainerStatus| ContainerStatus {
-        name: container.name,
-        image: container.image,
-        image_id: container.image_id,
-        ready: container.ready,
-        restart_count: container.restart_count,
-        state: container.state,
-        last_state: container.last_state,
-        ..ContainerStatus::default()
-    };
-    list.into_iter().map(trim).collect()
-}
-
 #[cfg(test)]
 mod tests {
     use serde_json::json;
 
     use super::*;
+    use crate::controller::watch::Pod;
 
     #[test]
     fn labels_assign_an_object_to_its_job() {
@@ -165,28 +118,5 @@ mod tests {
         assert!(!lacks_pods(json!({"replicas": 0, "observedGeneration": 1})));
         assert!(lacks_pods(json!({"replicas": 1, "observedGeneration": 2})));
         assert!(!lacks_pods(json!({"replicas": 2, "observedGeneration": 2})));
-    }
-
-    #[test]
-    fn keeps_the_parts_of_a_pod_that_the_operator_reads() {
-        let full: Pod = serde_json::from_value(json!({
-            "metadata": {"name": "job-0", "namespace": "ns", "uid": "u", "labels": {"a": "b"}, "managedFields": [{}],
-                "annotations": {"large": "x"}},
-            "spec": {"nodeName": "node-1", "containers": [{"name": "trainer", "image": "i"}]},
-            "status": {"phase": "Running", "podIP": "10.0.0.1", "hostIP": "10.0.0.2", "containerStatuses": [
-                {"name": "trainer", "image": "i", "imageID": "d", "ready": true, "restartCount": 1,
-                 "containerID": "c", "state": {"running": {}}}]}
-        }))
-        .unwrap();
-        let kept = serde_json::to_value(pod(full)).unwrap();
-        let expected = json!({
-            "apiVersion": "v1", "kind": "Pod",
-            "metadata": {"name": "job-0", "namespace": "ns", "uid": "u"},
-            "spec": {"nodeName": "node-1", "containers": []},
-            "status": {"phase": "Running", "podIP": "10.0.0.1", "containerStatuses": [
-                {"name": "trainer", "image": "i", "imageID": "d", "ready": true, "restartCount": 1,
-                 "state": {"running": {}}}]}
-        });
-        assert_eq!(kept, expected);
     }
 }

@@ -6,8 +6,7 @@ use super::*;
 
 /// Changes the time at which a pod's trainer started, by the kubelet's clock.
 fn started_at(mut pod: Pod, time: &str) -> Pod {
-    let containers = pod.status.as_mut().unwrap().container_statuses.as_mut().unwrap();
-    let running = containers[0].state.as_mut().unwrap().running.as_mut().unwrap();
+    let running = pod.status.container_statuses[0].state.running.as_mut().unwrap();
     running.started_at = Some(Time(time.parse().unwrap()));
     pod
 }
