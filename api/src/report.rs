@@ -6,9 +6,11 @@
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+mod evaluation;
 mod preparation;
 mod storage;
 
+pub use evaluation::{EvaluationPart, EvaluationProgress};
 pub use preparation::{Preparation, PreparationState, PreparationStep};
 pub use storage::{StorageTrouble, WaitingForStorage};
 
@@ -42,6 +44,9 @@ pub struct Report {
     /// Timing of the last epoch.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub timing: Option<Timing>,
+    /// Progress of the running evaluation; absent while none runs.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub evaluation: Option<EvaluationProgress>,
     /// Latest evaluation on the validation split.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub accuracy: Option<Accuracy>,

@@ -1,7 +1,8 @@
 //! The agent: process 1 of a trainer pod, and the parent of all workers.
 //!
 //! It joins the rendezvous, starts workers when a world is formed, ends them when it is broken, serves the report and
-//! the metrics, and parks when the job has ended, since a StatefulSet would start an ended pod again.
+//! the metrics, and parks when the job has ended, since a StatefulSet would start an ended pod again. It parks too if another
+//! pod has replaced its own.
 
 use std::{
     cell::RefCell,
@@ -13,13 +14,16 @@ use datjob_api::{
     Training,
     report::{Failure, FailureReason, Phase},
 };
-use tokio::{sync::mpsc, task, time};
+use tokio::{
+    sync::{Notify, mpsc, watch},
+    task, time,
+};
 
 use crate::{
     checkpoint::{CheckpointError, results},
     rendezvous::{
-        Heartbeat, Reply, State, Verdict,
-        client::{Client, ClientError},
+        Heartbeat, State, Verdict,
+        client::Client,
         host::{Host, HostError},
     },
 };
@@ -33,6 +37,7 @@ pub mod board;
 pub mod config;
 mod download_monitor;
 mod failure_log;
+mod heartbeats;
 pub mod http;
 mod log_tail;
 pub mod metrics;
@@ -42,6 +47,8 @@ mod preparation;
 mod preparation_log;
 pub(crate) mod progress_log;
 mod restarts;
+#[cfg(test)]
+mod testing;
 pub mod volumes;
 pub mod worker_process;
 pub mod workers;
@@ -53,8 +60,11 @@ use plan::Action;
 use restarts::RecentFailures;
 use workers::Workers;
 
-/// How often an agent and the rendezvous talk.
+/// How often an agent sends a heartbeat.
 const HEARTBEAT: Duration = Duration::from_millis(500);
+
+/// How long workers have for a step and a checkpoint when they are asked to leave.
+const LEAVE_TIMEOUT: Duration = Duration::from_mins(1);
 
 /// How an agent's work ended.
 #[derive(Clone, Debug, PartialEq)]
@@ -63,6 +73,11 @@ pub enum Ending {
     Succeeded,
     /// The job cannot be done.
     Failed(Failure),
+    /// The agent was asked to leave.
+    Left {
+        /// Whether a checkpoint was written for it.
+        saved: bool,
+    },
     /// More failures without progress than the limit that was set.
     TooManyFailures {
         /// Number of failures.
@@ -72,11 +87,21 @@ pub enum Ending {
         /// The last failure.
         last: Option<Failure>,
     },
+    /// Another pod has replaced this one. The job continues without it.
+    Superseded,
 }
 
-/// Does all that an agent does until the job has ended. Everything it learns stands on the board.
-pub async fn work(config: &Config, board: &Arc<Board>) -> Ending {
-    let client = match open_client(config, board).await {
+/// Does all that an agent does until the job has ended, or another pod has replaced this one. Everything it learns stands on
+/// the board.
+///
+/// When `leave` becomes true, workers that train write a checkpoint first. Everything else ends at once: it keeps what it did.
+pub async fn work(config: &Config, board: &Arc<Board>, leave: watch::Receiver<bool>) -> Ending {
+    let mut left = leave.clone();
+    let opened = tokio::select! {
+        opened = open_client(config, board) => opened,
+        () = asked(&mut left) => return Ending::Left { saved: false },
+    };
+    let client = match opened {
         Ok(client) => client,
         Err(failure) => {
             board.failed(failure.clone());
@@ -84,14 +109,18 @@ pub async fn work(config: &Config, board: &Arc<Board>) -> Ending {
         }
     };
     let agent = Agent::new(config, board, client);
-    match agent.prepare().await {
-        Ok(training) => agent.serve_worlds(training).await,
-        Err(failure) => {
-            board.failed(failure.clone());
-            // The failure ends the job on all pods, and pod 0 serves the report.
-            agent.send_failure(&failure).await;
-            Ending::Failed(failure)
-        }
+    tokio::select! {
+        ending = agent.run(leave) => ending,
+        // Dropping the other future kills the workers.
+        () = agent.superseded.notified() => Ending::Superseded,
+    }
+}
+
+/// Waits until the agent is asked to leave.
+async fn asked(leave: &mut watch::Receiver<bool>) {
+    if leave.wait_for(|leave| *leave).await.is_err() {
+        // Nobody can ask any more.
+        std::future::pending::<()>().await;
     }
 }
 
@@ -139,16 +168,45 @@ struct Agent<'a> {
     board: &'a Arc<Board>,
     client: Client,
     incarnation: u64,
+    /// Notified when the rendezvous has rejected a heartbeat because another pod has replaced this one.
+    superseded: Notify,
     /// Why the results could not be read at the last try.
     results_error: RefCell<Option<(String, Option<Wait>)>>,
 }
 
 impl<'a> Agent<'a> {
     fn new(config: &'a Config, board: &'a Arc<Board>, client: Client) -> Self {
-        Self { config, board, client, incarnation: incarnation(), results_error: RefCell::default() }
+        Self {
+            config,
+            board,
+            client,
+            incarnation: incarnation(),
+            superseded: Notify::new(),
+            results_error: RefCell::default(),
+        }
     }
 
-    async fn serve_worlds(&self, training: Option<Training>) -> Ending {
+    async fn run(&self, leave: watch::Receiver<bool>) -> Ending {
+        let mut left = leave.clone();
+        let prepared = tokio::select! {
+            prepared = self.prepare() => prepared,
+            () = asked(&mut left) => return Ending::Left { saved: false },
+        };
+        match prepared {
+            Ok(training) => self.serve_worlds(training, leave).await,
+            Err(failure) => {
+                self.board.failed(failure.clone());
+                tokio::select! {
+                    // The failure ends the job on all pods, and pod 0 serves the report.
+                    () = self.send_failure(&failure) => {}
+                    () = asked(&mut left) => {}
+                }
+                Ending::Failed(failure)
+            }
+        }
+    }
+
+    async fn serve_worlds(&self, training: Option<Training>, mut leave: watch::Receiver<bool>) -> Ending {
         let Some(training) = training else {
             // The results already existed; the other pods, which may have been replaced too, learn it from this pod.
             self.announce_success();
@@ -159,7 +217,7 @@ impl<'a> Agent<'a> {
         let mut ticks = time::interval(HEARTBEAT);
         ticks.set_missed_tick_behavior(time::MissedTickBehavior::Delay);
         let (begin, mut failures) = (Instant::now(), RecentFailures::default());
-        let mut last_error = None;
+        let (mut last_error, mut leave_by) = (None, None);
         self.board.phase(Phase::Forming);
         loop {
             tokio::select! {
@@ -167,6 +225,16 @@ impl<'a> Agent<'a> {
                     if !workers.note(event, self.board).await { continue; }
                 }
                 _ = ticks.tick() => {}
+                () = asked(&mut leave), if leave_by.is_none() => {
+                    workers.ask_to_leave();
+                    leave_by = Some(Instant::now() + LEAVE_TIMEOUT);
+                }
+            }
+            if let Some(by) = leave_by
+                && (!workers.can_leave() || Instant::now() > by)
+            {
+                workers.stop().await;
+                return Ending::Left { saved: workers.have_left() };
             }
             workers.log_progress();
             if let State::Running(_) = workers.state() {
@@ -174,15 +242,15 @@ impl<'a> Agent<'a> {
             }
             // At every tick: the volume may not have answered at the last one.
             if workers.have_ended() {
-                self.find_results(&training);
+                self.find_results_unless_asked(&training, &workers, &mut leave).await;
             }
-            let reply = self.exchange(&workers, &mut last_error).await;
+            let reply = self.send(&self.heartbeat_of(&workers), &mut last_error).await;
             match plan::plan(workers.state(), reply) {
                 Action::Nothing => {}
                 Action::Stop => workers.stop().await,
                 Action::Start(world) => {
                     workers.stop().await;
-                    match self.find_results(&training) {
+                    match self.find_results_unless_asked(&training, &workers, &mut leave).await {
                         // The next tick tries again.
                         FoundResults::StorageFault | FoundResults::Complete => continue,
                         FoundResults::None => {}
@@ -210,12 +278,37 @@ impl<'a> Agent<'a> {
         }
     }
 
+    /// Reads the durable results, but for an agent that is asked to leave: the volume may hang.
+    async fn find_results_unless_asked(
+        &self,
+        training: &Training,
+        workers: &Workers,
+        leave: &mut watch::Receiver<bool>,
+    ) -> FoundResults {
+        tokio::select! {
+            found = self.find_results(training, workers) => found,
+            () = asked(leave) => FoundResults::StorageFault,
+        }
+    }
+
     /// Reads the durable results: with them the job has succeeded, however its workers ended. Only pod 0 reads them.
-    fn find_results(&self, training: &Training) -> FoundResults {
+    async fn find_results(&self, training: &Training, workers: &Workers) -> FoundResults {
         if self.config.pod_index != 0 {
             return FoundResults::None;
         }
-        match results::read(&self.config.job_directory(), &self.config.job_uid, &training.hash()) {
+        let (directory, uid, hash) =
+            (self.config.job_directory(), self.config.job_uid.clone(), training.hash());
+        let read = move || results::read(&directory, &uid, &hash);
+        // With results, the failure of a worker does not count.
+        let heartbeat = || Heartbeat { failure: None, ..self.heartbeat_of(workers) };
+        let found = match self.on_thread(heartbeat, read).await {
+            Ok(found) => found,
+            Err(failure) => {
+                tracing::error!(error = failure.message, "Cannot read the results; retrying.");
+                return FoundResults::StorageFault;
+            }
+        };
+        match found {
             Ok(Some(results)) => {
                 self.results_error.take();
                 progress_log::log_results(&results);
@@ -247,82 +340,6 @@ impl<'a> Agent<'a> {
     fn announce_success(&self) {
         if let Client::Local(host) = &self.client {
             host.succeed();
-        }
-    }
-
-    async fn exchange(&self, workers: &Workers, last_error: &mut Option<String>) -> Option<Reply> {
-        let heartbeat = self.heartbeat(workers.state(), workers.failure().cloned());
-        let of_worker = workers.storage_trouble().cloned();
-        let storage = of_worker.into_iter().chain(heartbeat.storage).min_by_key(|trouble| trouble.since);
-        self.send(&Heartbeat { storage, ..heartbeat }, last_error).await
-    }
-
-    /// Sends a heartbeat; `last_error` is the error of the last one.
-    async fn send(&self, heartbeat: &Heartbeat, last_error: &mut Option<String>) -> Option<Reply> {
-        match self.client.exchange(heartbeat).await {
-            Ok(reply) => {
-                if last_error.take().is_some() {
-                    tracing::info!("The rendezvous is reachable again.");
-                }
-                Some(reply)
-            }
-            Err(error) => {
-                self.log_unanswered(last_error, &error);
-                None
-            }
-        }
-    }
-
-    /// Logs an unanswered heartbeat once for each reason: twice a second would bury all else.
-    fn log_unanswered(&self, last_error: &mut Option<String>, error: &ClientError) {
-        let message = error.to_string();
-        if last_error.as_ref() != Some(&message) {
-            tracing::warn!(pod = self.config.pod_index, %error, "Heartbeat to the rendezvous failed; retrying.");
-            *last_error = Some(message);
-        }
-    }
-
-    fn heartbeat(&self, state: State, failure: Option<Failure>) -> Heartbeat {
-        Heartbeat {
-            pod: self.config.pod_index,
-            incarnation: self.incarnation,
-            attempt: self.config.attempt,
-            job_uid: self.config.job_uid.clone(),
-            state,
-            preparation: None,
-            storage: storage::oldest_trouble(),
-            failure,
-        }
-    }
-
-    /// Runs file operations on another thread, which may wait for the storage. Meanwhile heartbeats report the fault.
-    async fn on_thread<T: Send + 'static>(
-        &self,
-        operation: impl FnOnce() -> T + Send + 'static,
-    ) -> Result<T, Failure> {
-        let mut thread = task::spawn_blocking(operation);
-        let mut last_error = None;
-        loop {
-            tokio::select! {
-                result = &mut thread => return result.map_err(|error| crashed(&error)),
-                () = time::sleep(HEARTBEAT) => {
-                    self.send(&self.heartbeat(State::Preparing, None), &mut last_error).await;
-                }
-            }
-        }
-    }
-
-    /// Repeats a failure until the rendezvous has passed judgement.
-    async fn send_failure(&self, failure: &Failure) {
-        let heartbeat = self.heartbeat(State::Idle { ended: None }, Some(failure.clone()));
-        let mut last_error = None;
-        loop {
-            match self.client.exchange(&heartbeat).await {
-                Ok(Reply { verdict: Some(_), .. }) => return,
-                Ok(_) => {}
-                Err(error) => self.log_unanswered(&mut last_error, &error),
-            }
-            time::sleep(HEARTBEAT).await;
         }
     }
 }

@@ -6,6 +6,7 @@ use clap::{Parser, Subcommand};
 use datjob_api::training::{FinalAttack, NamedFile};
 
 pub mod agent;
+pub mod checkpoints;
 pub mod evaluate;
 pub mod run;
 pub mod worker;
@@ -26,6 +27,8 @@ pub enum Command {
     Run(RunArgs),
     /// Measure the clean and robust accuracy of weights on the test set, under the final attacks of a DatJob manifest.
     Evaluate(EvaluateArgs),
+    /// List the checkpoints and results of the jobs on a checkpoint volume, and verify their files; changes nothing.
+    Checkpoints(CheckpointsArgs),
     /// Run as process 1 of a trainer pod, configured by environment variables that the operator sets.
     Agent,
     /// Run one rank; started by an agent.
@@ -110,4 +113,15 @@ pub struct EvaluateArgs {
     /// Compute on the first visible CUDA device.
     #[arg(long)]
     pub gpu: bool,
+}
+
+/// Arguments of `dat-trainer checkpoints`.
+#[derive(Debug, clap::Args)]
+pub struct CheckpointsArgs {
+    /// Checkpoint volume, which has a directory for each job, or the directory of one job.
+    #[arg(value_name = "DIR")]
+    pub directory: PathBuf,
+    /// Print JSON.
+    #[arg(long)]
+    pub json: bool,
 }

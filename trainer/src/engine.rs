@@ -2,12 +2,12 @@
 //!
 //! A step: take the rank's shard of the global batch, attack it (gradients of the images alone), backward of the
 //! objective with the bucketed all-reduce overlapped, optimizer. With `attack.overlap` the attack on the next shard comes
-//! before this one's gradients are waited for. After an epoch: BatchNorm statistics made the same on
-//! all ranks, checkpoint, accuracy on the validation split, best weights. At the end: the best weights on the test set,
+//! before this one's gradients are waited for. At the end of some steps: a checkpoint. After an epoch: BatchNorm statistics made
+//! the same on all ranks, checkpoint, accuracy on the validation split, best weights. At the end: the best weights on the test set,
 //! once.
 
 use crate::{
-    checkpoint::{Directory, SavedTensors},
+    checkpoint::Directory,
     outputs::{Outputs, history::History},
     placement::{DeviceEvent, Placement},
     worker_protocol::{Assignment, Event},
@@ -20,12 +20,15 @@ use datjob_adversarial::{
 use datjob_api::Training;
 use datjob_c10d::{C10dError, ProcessGroup};
 use datjob_data::{Augmentation, DataSet, Epoch, ExtraImages, Loader, Split};
+use std::sync::atomic::{AtomicBool, Ordering};
 use tch::Tensor;
 
 mod accuracy;
 mod additional;
 mod batch;
 pub mod batch_norm;
+mod boundary;
+mod checkpoint_writer;
 mod checkpointing;
 pub mod compress;
 mod error;
@@ -35,6 +38,7 @@ mod meter;
 mod named_file;
 mod overfitting;
 mod preflight;
+mod rank_buffers;
 mod state;
 mod validation;
 mod world;
@@ -43,6 +47,8 @@ pub use error::TrainError;
 pub use named_file::NamedFileError;
 
 use batch::{Aftermath, Ahead, Batch};
+use boundary::{Agreement, Boundary};
+use checkpointing::Checkpointing;
 use exchange::Exchange;
 use meter::Meter;
 use state::State;
@@ -51,8 +57,8 @@ use state::State;
 pub type Tell<'a> = &'a mut dyn FnMut(Event);
 
 /// Trains and evaluates as one rank of a world, from the newest checkpoint or from the start. When rank 0 returns, the
-/// results are durable.
-pub fn run(assignment: &Assignment, tell: Tell<'_>) -> Result<(), TrainError> {
+/// results are durable. All ranks write a checkpoint and return [`TrainError::Left`] soon after one of them sees `leave`.
+pub fn run(assignment: &Assignment, leave: &AtomicBool, tell: Tell<'_>) -> Result<(), TrainError> {
     let training = &assignment.training;
     let placement = world::placement(assignment)?;
     let mut data = datjob_data::load(&training.data, &assignment.data, assignment.threads as usize)?;
@@ -71,8 +77,12 @@ pub fn run(assignment: &Assignment, tell: Tell<'_>) -> Result<(), TrainError> {
     let checkpoints =
         Directory::new(&assignment.checkpoints, training.hash(), fingerprint.clone(), additional);
     let mut state = State::new(training, &contents, placement.device())?;
-    let saved_tensors = checkpointing::resume(&mut state, &checkpoints, assignment, &contents, &group, tell)?;
+    let newest = checkpointing::resume(&mut state, &checkpoints, assignment, &contents, &group, tell)?;
     let card = checkpointing::weights_card(training, &contents, state.validation_seed);
+    let checkpointing = match group.rank() {
+        0 => Some(Checkpointing::start(training, checkpoints.clone(), newest)?),
+        _ => None,
+    };
     let mut rank = Rank {
         training,
         split: card.split()?,
@@ -84,13 +94,14 @@ pub fn run(assignment: &Assignment, tell: Tell<'_>) -> Result<(), TrainError> {
         group,
         evaluation,
         outputs: None,
-        saved_tensors,
+        checkpointing,
+        leave,
         tell,
     };
     rank.preflight()?;
     if rank.is_first() {
         let (directory, hash) = (&assignment.checkpoints, training.hash());
-        let outputs = Outputs::resume(directory, &hash, rank.state.epoch);
+        let outputs = Outputs::resume(directory, &hash, (rank.state.epoch, rank.state.step > 0));
         rank.report_position(outputs.history());
         rank.outputs = Some(outputs);
     }
@@ -122,8 +133,10 @@ struct Rank<'a> {
     evaluation: ProcessGroup,
     /// What rank 0 writes beside checkpoints.
     outputs: Option<Outputs>,
-    /// The tensors that rank 0 wrote last.
-    saved_tensors: Option<SavedTensors>,
+    /// When rank 0 writes checkpoints, and who does.
+    checkpointing: Option<Checkpointing>,
+    /// Whether this rank is asked to leave the world.
+    leave: &'a AtomicBool,
     tell: Tell<'a>,
 }
 
@@ -137,6 +150,7 @@ impl Rank<'_> {
         if self.state.validation_pending {
             self.validate_and_save()?;
         }
+        (self.tell)(Event::Training(true));
         while self.state.epoch < epochs {
             self.epoch(&mut exchange)?;
             let epoch = self.state.epoch;
@@ -147,13 +161,23 @@ impl Rank<'_> {
             let last = epoch == epochs;
             let is_due = |every: u32| last || epoch.is_multiple_of(every);
             self.state.validation_pending = is_due(self.training.evaluation.every_epochs);
-            if is_due(self.training.checkpoint.every_epochs) {
-                self.save()?;
+            let wish = Agreement { leave: self.is_leaving(), ..Agreement::default() };
+            let leave = Boundary::begin(wish, &self.group)?.wait()?.leave;
+            let is_saved = leave || is_due(self.training.checkpoint.every_epochs);
+            if is_saved {
+                self.save_epoch()?;
+            }
+            if leave {
+                return self.leave();
             }
             if self.state.validation_pending {
+                // An epoch that is not saved yet is worth the wait for the end of its validation.
+                (self.tell)(Event::Training(!is_saved));
                 self.validate_and_save()?;
+                (self.tell)(Event::Training(true));
             }
         }
+        (self.tell)(Event::Training(false));
         Ok(())
     }
 
@@ -176,12 +200,17 @@ impl Rank<'_> {
         let extra = ExtraImages { indices: &additional, fraction, total_images: self.data.train.len() };
         let order =
             Epoch::with_extra_images(&self.split.training, extra, schedule.batch_size as usize, *seed, epoch);
-        let mut meter = Meter::new(schedule.epochs, self.state.epoch, order.images(), order.steps());
-        let mut loader = self.loader(&order, epoch)?;
-        let mut ahead = self.ahead(&mut loader, &order, epoch, 0)?;
+        // More than 0 if the training resumed within the epoch.
+        let first_step = self.state.epoch_step as usize;
+        let measured = self.state.partial_epoch.take();
+        let mut meter =
+            Meter::new(schedule.epochs, self.state.epoch, order.images(), order.steps(), measured);
+        let mut loader = self.loader(&order, epoch, first_step)?;
+        let mut ahead = self.ahead(&mut loader, &order, epoch, first_step)?;
         let mut attacked = None;
         let mut before = None;
-        for step in 0..order.steps() {
+        for step in first_step..order.steps() {
+            let boundary = self.begin_boundary(exchange, step + 1, order.steps())?;
             let now = match (attacked.take(), ahead.take()) {
                 (Some(attacked), _) => attacked,
                 (None, Some(ahead)) => self.attack(ahead)?,
@@ -197,6 +226,7 @@ impl Rank<'_> {
             exchange.finish()?;
             let rate = self.optimize(order.steps() as u64)?;
             exchange.stepped(next as u64, &self.state, &self.group)?;
+            self.state.epoch_step = next as u64;
             meter.stepped(global);
             // While a device works on this step: the images of the next, and what the one before has come to.
             if !attack.overlap {
@@ -210,12 +240,26 @@ impl Rank<'_> {
             {
                 (self.tell)(Event::Progress(progress));
             }
+            let agreed = boundary.map(Boundary::wait).transpose()?.unwrap_or_default();
+            if agreed.checkpoint || agreed.leave {
+                // Nothing is kept of a step whose loss is not finite.
+                if let Some(before) = before.take() {
+                    Aftermath::read(before, &mut meter)?;
+                }
+                self.state.partial_epoch = Some(meter.partial_epoch());
+                self.save_within_epoch()?;
+            }
+            if agreed.leave {
+                return self.leave();
+            }
         }
         if let Some(before) = before {
             before.read(&mut meter)?;
         }
         exchange.end_of_epoch(&self.state, &self.group)?;
         self.state.epoch += 1;
+        self.state.epoch_step = 0;
+        self.state.partial_epoch = None;
         let traffic = exchange.traffic()?;
         if self.is_first() {
             let progress = meter.end_of_epoch(self.state.step);
@@ -229,10 +273,37 @@ impl Rank<'_> {
         Ok(())
     }
 
-    /// Reads the shards of this rank.
-    fn loader(&self, order: &Epoch, epoch: u64) -> Result<Loader, TrainError> {
+    /// Asks all ranks what follows step `next` of the epoch, counted from 1; `None` where nothing can: before weights are
+    /// averaged, and at the end of the epoch, which has a checkpoint of its own.
+    fn begin_boundary(
+        &mut self,
+        exchange: &Exchange,
+        next: usize,
+        steps: usize,
+    ) -> Result<Option<Boundary>, TrainError> {
+        if next == steps || !exchange.is_synchronized(next as u64) {
+            return Ok(None);
+        }
+        let wish = Agreement { checkpoint: self.asks_for_checkpoint()?, leave: self.is_leaving() };
+        Boundary::begin(wish, &self.group).map(Some)
+    }
+
+    fn is_leaving(&self) -> bool {
+        self.leave.load(Ordering::Relaxed)
+    }
+
+    /// Ends the work of this rank after a checkpoint. All ranks wait until rank 0 has written it: an agent ends its other workers
+    /// soon after the first has ended.
+    fn leave(&mut self) -> Result<(), TrainError> {
+        self.finish_checkpoints()?;
+        self.group.barrier()?;
+        Err(TrainError::Left { step: self.state.step })
+    }
+
+    /// Reads the shards of this rank from a step on.
+    fn loader(&self, order: &Epoch, epoch: u64, first_step: usize) -> Result<Loader, TrainError> {
         let (rank, world_size) = (self.group.rank(), self.group.world_size());
-        let shards = (0..order.steps()).map(|step| order.shard(step, rank, world_size).to_vec());
+        let shards = (first_step..order.steps()).map(|step| order.shard(step, rank, world_size).to_vec());
         let variation = self.training.data.variation();
         let augmentation = Augmentation::new(&variation, &self.split.training, self.training.seed, epoch);
         Ok(Loader::new(&self.data.train, shards, Some(augmentation))?)

@@ -69,6 +69,30 @@ struct Line {
     robust: String,
 }
 
+/// A line of a file about an image that was certified.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct CertifiedLine {
+    /// Index of the image.
+    certified: usize,
+    /// Number of radii at which it is certified.
+    radii: usize,
+}
+
+/// What is known.
+#[derive(Debug, Default)]
+struct Known {
+    units: HashMap<ResultKey, Vec<bool>>,
+    /// Radii by image.
+    certified: HashMap<usize, usize>,
+}
+
+impl Known {
+    fn count(&self) -> usize {
+        self.units.len() + self.certified.len()
+    }
+}
+
 /// Number of the evaluation, unit, and digest of the indices of its images.
 type ResultKey = (u32, Unit, String);
 
@@ -84,7 +108,7 @@ fn digest(images: &[usize]) -> String {
 #[derive(Debug)]
 pub struct KeptUnits {
     directory: PathBuf,
-    known: HashMap<ResultKey, Vec<bool>>,
+    known: Known,
     /// Number of results that were not computed again.
     used: usize,
     /// Number of evaluations that have begun.
@@ -101,7 +125,7 @@ impl KeptUnits {
         let directory = folder.join(key.directory_name());
         let known = read(&directory).unwrap_or_else(|error| {
             tracing::warn!(%error, "Cannot read the results of an interrupted evaluation; computing them again.");
-            HashMap::new()
+            Known::default()
         });
         Self {
             directory,
@@ -116,7 +140,7 @@ impl KeptUnits {
 
     /// Number of results that earlier processes have kept.
     pub fn count(&self) -> usize {
-        self.known.len()
+        self.known.count()
     }
 
     /// Number of results of earlier processes that were used.
@@ -143,7 +167,19 @@ impl KeptUnits {
         self.evaluations += 1;
     }
 
-    fn append(&mut self, line: &Line) -> Result<(), FileError> {
+    /// Appends a line, unless an earlier one could not be written.
+    fn append(&mut self, line: &impl Serialize) {
+        if self.has_failed {
+            return;
+        }
+        if let Err(error) = self.try_to_append(line) {
+            tracing::warn!(%error, "Cannot keep results of the evaluation; if it is interrupted, it starts again.");
+            self.has_failed = true;
+            self.file = None;
+        }
+    }
+
+    fn try_to_append(&mut self, line: &impl Serialize) -> Result<(), FileError> {
         let failed = |error| FileError::new("write", &self.directory, error);
         if self.file.is_none() {
             files::create_directory(&self.directory)?;
@@ -165,15 +201,12 @@ impl KeptUnits {
 
 impl UnitResults for KeptUnits {
     fn find(&mut self, unit: Unit, images: &[usize]) -> Option<Vec<bool>> {
-        let known = self.known.get(&(self.evaluations, unit, digest(images))).cloned();
+        let known = self.known.units.get(&(self.evaluations, unit, digest(images))).cloned();
         self.used += usize::from(known.is_some());
         known
     }
 
     fn keep(&mut self, unit: Unit, images: &[usize], robust: &[bool]) {
-        if self.has_failed {
-            return;
-        }
         let digit = |robust: &bool| if *robust { '1' } else { '0' };
         let line = Line {
             evaluation: self.evaluations,
@@ -181,29 +214,56 @@ impl UnitResults for KeptUnits {
             images: digest(images),
             robust: robust.iter().map(digit).collect(),
         };
-        if let Err(error) = self.append(&line) {
-            tracing::warn!(%error, "Cannot keep results of the evaluation; if it is interrupted, it starts again.");
-            self.has_failed = true;
-            self.file = None;
-        }
+        self.append(&line);
+    }
+
+    fn find_certified(&mut self, image: usize) -> Option<usize> {
+        let known = self.known.certified.get(&image).copied();
+        self.used += usize::from(known.is_some());
+        known
+    }
+
+    fn keep_certified(&mut self, image: usize, radii: usize) {
+        self.append(&CertifiedLine { certified: image, radii });
     }
 }
 
-fn read(directory: &Path) -> Result<HashMap<ResultKey, Vec<bool>>, FileError> {
+/// Number of results below a folder, of all evaluations that are not complete; `None` if the folder does not exist.
+pub fn count_kept(folder: &Path) -> Result<Option<usize>, FileError> {
+    let failed = |error| FileError::new("list", folder, error);
+    let entries = match fs::read_dir(folder) {
+        Ok(entries) => entries,
+        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
+        Err(error) => return Err(failed(error)),
+    };
+    let mut count = 0;
+    for entry in entries {
+        let entry = entry.map_err(failed)?;
+        if entry.file_type().map_err(failed)?.is_dir() {
+            count += read(&entry.path())?.count();
+        }
+    }
+    Ok(Some(count))
+}
+
+fn read(directory: &Path) -> Result<Known, FileError> {
     let failed = |error| FileError::new("list", directory, error);
     let entries = match fs::read_dir(directory) {
         Ok(entries) => entries,
-        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(HashMap::new()),
+        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(Known::default()),
         Err(error) => return Err(failed(error)),
     };
-    let mut known = HashMap::new();
+    let mut known = Known::default();
     for entry in entries {
         let path = entry.map_err(failed)?.path();
         if path.extension().is_none_or(|extension| extension != EXTENSION) {
             continue;
         }
         let text = files::read_if_exists(&path, MAX_BYTES)?.unwrap_or_default();
-        known.extend(text.split(|byte| *byte == b'\n').filter_map(parse));
+        for line in text.split(|byte| *byte == b'\n') {
+            known.units.extend(parse(line));
+            known.certified.extend(parse_certified(line));
+        }
     }
     Ok(known)
 }
@@ -217,6 +277,12 @@ fn parse(line: &[u8]) -> Option<(ResultKey, Vec<bool>)> {
         _ => None,
     };
     Some(((evaluation, unit, images), robust.bytes().map(flag).collect::<Option<_>>()?))
+}
+
+/// Parses a line about an image that was certified; `None` for another one.
+fn parse_certified(line: &[u8]) -> Option<(usize, usize)> {
+    let CertifiedLine { certified, radii } = serde_json::from_slice(line).ok()?;
+    Some((certified, radii))
 }
 
 #[cfg(test)]
@@ -247,6 +313,8 @@ mod tests {
         assert_eq!(first.find(unit(0), &[5, 6, 8]), None);
         first.keep(unit(0), &[5, 6, 8], &[true, false, true]);
         first.keep(unit(1), &[], &[]);
+        first.keep_certified(7, 0);
+        first.keep_certified(8, 12);
         first.begin_evaluation();
         first.keep(unit(0), &[5], &[false]);
         let mut second = KeptUnits::open(&state, &key("a"));
@@ -255,7 +323,9 @@ mod tests {
         assert_eq!((second.find(unit(1), &[]), second.find(unit(2), &[])), (Some(vec![]), None));
         second.begin_evaluation();
         assert_eq!(second.find(unit(0), &[5]), Some(vec![false]));
-        assert_eq!((second.count(), second.used()), (3, 3));
+        assert_eq!([7, 8, 9].map(|image| second.find_certified(image)), [Some(0), Some(12), None]);
+        assert_eq!((second.count(), second.used()), (5, 5));
+        assert_eq!(count_kept(&state).unwrap(), Some(5));
         // Other weights have other results, which stay.
         let mut other = KeptUnits::open(&state, &key("b"));
         assert_eq!(other.find(unit(0), &[5, 6, 8]), None);
@@ -265,6 +335,7 @@ mod tests {
         assert_eq!(KeptUnits::open(&state, &key("b")).count(), 1);
         other.remove();
         assert!(!state.exists());
+        assert_eq!(count_kept(&state).unwrap(), None);
         KeptUnits::open(&state, &key("a")).remove();
     }
 
@@ -278,7 +349,7 @@ mod tests {
         let text = fs::read(&file).unwrap();
         for length in 0..text.len() {
             fs::write(&file, &text[..length]).unwrap();
-            let known = KeptUnits::open(folder.path(), &key("a")).known;
+            let known = KeptUnits::open(folder.path(), &key("a")).known.units;
             assert!(known.values().all(|result| [1, 2].contains(&result.len())), "{known:?}");
         }
         fs::write(&file, [&text[..], b"{\"evaluation\":0}\n\xff\n"].concat()).unwrap();

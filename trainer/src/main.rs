@@ -1,11 +1,11 @@
-//! `dat-trainer`: trains and evaluates on a workstation (`run`, `evaluate`) and trains in the pods of a DatJob (`agent`,
-//! `worker`).
+//! `dat-trainer`: trains and evaluates on a workstation (`run`, `evaluate`), lists checkpoints (`checkpoints`) and trains in the
+//! pods of a DatJob (`agent`, `worker`).
 
 use std::process::ExitCode;
 
 use clap::Parser;
 use datjob_trainer::{
-    commands::{Cli, Command, agent, evaluate, run, worker},
+    commands::{Cli, Command, agent, checkpoints, evaluate, run, worker},
     telemetry,
 };
 
@@ -22,6 +22,10 @@ fn main() -> ExitCode {
         Command::Evaluate(options) => {
             telemetry::start("warn");
             evaluate::main(&options)
+        }
+        Command::Checkpoints(options) => {
+            telemetry::start("warn");
+            checkpoints::main(&options)
         }
         Command::Run(options) => {
             telemetry::start("warn");

@@ -52,9 +52,9 @@ pub struct Outputs {
 }
 
 impl Outputs {
-    /// Outputs of a training that resumes after `epoch`; 0 at the start of the training.
-    pub fn resume(directory: &Path, training_hash: &str, epoch: u32) -> Self {
-        let history = History::resume(directory, training_hash, epoch).unwrap_or_else(|error| {
+    /// Outputs of a training that resumes after `epoch` epochs; `has_begun` is whether it has made a step before.
+    pub fn resume(directory: &Path, training_hash: &str, (epoch, has_begun): (u32, bool)) -> Self {
+        let history = History::resume(directory, training_hash, (epoch, has_begun)).unwrap_or_else(|error| {
             tracing::warn!(%error, "Cannot read the history of earlier epochs; starting a new one.");
             History::with_unknown_start(training_hash)
         });

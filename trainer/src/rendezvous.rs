@@ -5,12 +5,16 @@
 //! carry it over HTTP.
 //!
 //! A *generation* is a membership: it ends when one of its pods or workers is lost, and the next one has a higher
-//! number. The number never falls: it is written to the checkpoint volume before it is announced.
+//! number. The number never falls: it is written to the checkpoint volume before it is announced. A pod that another one has
+//! replaced under its index never counts again.
 
 pub mod client;
+pub mod generation_file;
 pub mod host;
+pub mod lease;
 pub mod message;
+mod pod_history;
 pub mod preparation;
 pub mod quorum;
 
-pub use message::{Heartbeat, Reply, State, Verdict, World};
+pub use message::{Heartbeat, Refused, Reply, State, Verdict, World};

@@ -1,15 +1,15 @@
 //! The messages between an agent and its workers, one line of JSON each. The agent writes one [`Assignment`] to the
-//! worker's standard input. The worker writes [`Event`]s to its standard output. Pure data.
+//! worker's standard input, and later [`Command`]s. The worker writes [`Event`]s to its standard output. Pure data.
 
 use std::{
     collections::BTreeMap,
     path::{Path, PathBuf},
 };
 
-use datjob_adversarial::evaluate::EvaluationProgress;
+use datjob_adversarial::evaluate::{EvaluationProgress, Work};
 use datjob_api::{
     Training,
-    report::{Accuracy, Count, Failure, Progress, StorageTrouble, Timing},
+    report::{Accuracy, Count, EvaluationPart, Failure, Progress, StorageTrouble, Timing},
     training::NamedFile,
 };
 use serde::{Deserialize, Serialize};
@@ -21,6 +21,8 @@ use serde::{Deserialize, Serialize};
 pub struct Assignment {
     /// UID of the job.
     pub job_uid: String,
+    /// The attempt of the job.
+    pub attempt: u32,
     /// The training spec.
     pub training: Training,
     /// Directory with the files of the data set.
@@ -56,6 +58,13 @@ impl Assignment {
     }
 }
 
+/// What an agent asks of a worker that works.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Command {
+    /// Write a checkpoint after the next step, and exit. All ranks of the world do so.
+    Leave,
+}
+
 /// The device of a worker.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
@@ -69,63 +78,46 @@ pub enum Accelerator {
     },
 }
 
-/// What an evaluation measures.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub enum Part {
-    /// Accuracy on the validation split, after an epoch.
-    Validation,
-    /// Accuracy on the test set: the final attacks, then the sweep.
-    TestSet,
-    /// Certified accuracy on the test set.
-    Certification,
-}
-
-impl Part {
-    /// Its name in the log.
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Validation => "validation split",
-            Self::TestSet => "test set",
-            Self::Certification => "test set (certification)",
-        }
-    }
-}
-
 /// How far rank 0 is in an evaluation.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct EvaluationState {
     /// What is evaluated.
-    pub part: Part,
+    pub part: EvaluationPart,
     /// The attack and its stage, for example `autoattack (apgd-t)`; empty at the end and for a certification.
     pub attack: String,
+    /// Iteration of the running attack, counted from 1; 0 before the first, and for a certification.
+    pub iteration: u64,
+    /// Number of iterations of the running attack.
+    pub iterations: u64,
     /// Number of images that this rank has evaluated.
     pub done: u64,
     /// Number of these images that are robust; absent for a certification.
     pub robust: Option<u64>,
     /// Number of images that this rank evaluates in total.
     pub total: u64,
-    /// Number of images that were done when the first result was computed; absent before. The others are known from an
-    /// interrupted evaluation.
-    pub known: Option<u64>,
+    /// The work that is done; of a certification, in images.
+    pub work: Work,
 }
 
 impl EvaluationState {
     /// The state of an evaluation of accuracies.
-    pub fn new(part: Part, progress: EvaluationProgress<'_>) -> Self {
-        let EvaluationProgress { attack, done, robust, total, known } = progress;
-        let attack = match attack {
-            Some((attack, stage)) if attack != stage => format!("{attack} ({stage})"),
-            Some((attack, _)) => attack.to_owned(),
+    pub fn new(part: EvaluationPart, progress: EvaluationProgress<'_>) -> Self {
+        let EvaluationProgress { run, done, robust, total, work } = progress;
+        let attack = match run {
+            Some(run) if run.attack != run.stage => format!("{} ({})", run.attack, run.stage),
+            Some(run) => run.attack.to_owned(),
             None => String::new(),
         };
-        let known = known.map(|known| known as u64);
-        Self { part, attack, done: done as u64, robust: Some(robust), total: total as u64, known }
+        let (iteration, iterations) = run.map_or((0, 0), |run| (run.iteration, run.iterations));
+        let (done, total) = (done as u64, total as u64);
+        Self { part, attack, iteration, iterations, done, robust: Some(robust), total, work }
     }
 
-    /// The state of a certification of `total` images, of which `done` are certified or not.
-    pub fn certification(done: usize, total: usize) -> Self {
-        let (part, attack, known) = (Part::Certification, String::new(), (done > 0).then_some(0));
-        Self { part, attack, done: done as u64, robust: None, total: total as u64, known }
+    /// The state of a certification, whose work is images.
+    pub fn certification(work: Work) -> Self {
+        let Work { done, total, .. } = work;
+        let (part, attack) = (EvaluationPart::Certification, String::new());
+        Self { part, attack, iteration: 0, iterations: 0, done, robust: None, total, work }
     }
 
     /// Robust images, in percent of those that were evaluated.
@@ -135,7 +127,10 @@ impl EvaluationState {
     }
 }
 
-/// A message of a worker to its agent. Only rank 0 sends the variants other than `Failed` and `Storage`.
+/// Exit status of a worker that left the world after a checkpoint.
+pub const LEFT: u8 = 4;
+
+/// A message of a worker to its agent. Only rank 0 sends the variants other than `Failed`, `Left`, `Storage` and `Training`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub enum Event {
     /// Progress of the training, at most once a second.
@@ -152,6 +147,10 @@ pub enum Event {
     Evaluating(EvaluationState),
     /// The fault of storage that the worker waits for, or `None` once it has passed.
     Storage(Option<StorageTrouble>),
+    /// Whether the worker trains, so that it can write a checkpoint soon.
+    Training(bool),
+    /// The worker wrote a checkpoint and leaves the world; [`Event::Failed`] follows.
+    Left,
     /// The worker failed. A worker that succeeds exits with status 0 and sends nothing.
     Failed(Failure),
 }

@@ -1,6 +1,11 @@
 //! Runs of a network with BatchNorm on 100 images: what ranks share, what a step leaves, what a checkpoint keeps.
 
-use std::{fs, path::Path};
+use std::{
+    fs,
+    path::Path,
+    thread,
+    time::{Duration, Instant},
+};
 
 use datjob_adversarial::state_dict;
 use serde_json::{Value, json};
@@ -113,4 +118,64 @@ fn a_killed_run_resumes_with_all_of_its_state() {
         let hash = |run: &Run| hex::encode(Sha256::digest(fs::read(run.file(file)).unwrap()));
         assert_eq!(hash(&killed), hash(&uninterrupted), "{file}");
     }
+}
+
+/// The checkpoints within an epoch, in rising order.
+fn checkpoints_within_epochs(run: &Run) -> Vec<String> {
+    let entries = fs::read_dir(run.file("")).into_iter().flatten().flatten();
+    let names = entries.filter_map(|entry| entry.file_name().into_string().ok());
+    // The tensors have a third dash.
+    let is_within = |name: &String| name.starts_with("checkpoint-") && name.matches('-').count() == 2;
+    let is_manifest = |name: &String| Path::new(name).extension().is_some_and(|end| end == "json");
+    let mut names: Vec<String> = names.filter(is_within).filter(is_manifest).collect();
+    names.sort();
+    names
+}
+
+/// Each rank has statistics of its own within an epoch, and PGD uses them: they are in the checkpoint too. Writing it changes
+/// nothing.
+#[test]
+fn a_run_that_is_killed_within_an_epoch_goes_on_at_its_step() {
+    let data = tempfile::tempdir().unwrap();
+    write_datasets(data.path());
+    let data = data.path().join("folder");
+    let manifest = |checkpoint: Value| {
+        wide_resnet(json!({
+            "attack": {"pgd": {"steps": 40}},
+            "optimizer": {"lamb": {"learningRate": 0.01}},
+            "averaging": {"ema": {"decay": 0.9}},
+            "weightPerturbation": {},
+            "schedule": {"epochs": 2, "batchSize": 4},
+            "checkpoint": checkpoint
+        }))
+    };
+    let uninterrupted = Run::new(&manifest(json!({})));
+    finish(&uninterrupted, &data, 2);
+    let killed = Run::new(&manifest(json!({"everySeconds": 1})));
+    let mut agent = killed.command_with(&data, 2).spawn().unwrap();
+    let started = Instant::now();
+    while checkpoints_within_epochs(&killed).is_empty() {
+        assert!(started.elapsed() < Duration::from_mins(5), "no checkpoint within an epoch after 5 minutes");
+        thread::sleep(Duration::from_millis(20));
+    }
+    kill(agent.id());
+    agent.wait().unwrap();
+    let output = killed.command_with(&data, 2).env("NO_COLOR", "1").output().unwrap();
+    let log = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{log}");
+    let step = log.split_once("step_of_epoch=").unwrap().1.split(' ').next().unwrap();
+    assert!(step.parse::<u64>().unwrap() > 0, "{log}");
+    for file in ["best.safetensors", "last.safetensors"] {
+        let hash = |run: &Run| hex::encode(Sha256::digest(fs::read(run.file(file)).unwrap()));
+        assert_eq!(hash(&killed), hash(&uninterrupted), "{file}");
+    }
+    let loss = |run: &Run| {
+        run.json("history.json")["epochs"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .map(|epoch| epoch["loss"].clone())
+            .collect::<Vec<_>>()
+    };
+    assert_eq!(loss(&killed), loss(&uninterrupted), "the loss is that of all steps");
 }

@@ -6,7 +6,8 @@ use serde::{Deserialize, Serialize};
 
 use super::lenient::known_or_default;
 use crate::report::{
-    Accuracy, AttackResult, CertifiedCount, Count, Failure, Progress, Split, StageCount, SweepCount, Timing,
+    Accuracy, AttackResult, CertifiedCount, Count, EvaluationProgress, Failure, Progress, Split, StageCount,
+    SweepCount, Timing,
 };
 
 /// Observed state of the job. `conditions` are for machines; the strings are for people and printer columns.
@@ -60,6 +61,9 @@ pub struct DatJobStatus {
     /// Breakdown of the time of the last epoch.
     #[serde(skip_serializing_if = "Option::is_none", deserialize_with = "known_or_default")]
     pub timing: Option<Timing>,
+    /// Progress of the running evaluation. Absent while none runs.
+    #[serde(skip_serializing_if = "Option::is_none", deserialize_with = "known_or_default")]
+    pub evaluation: Option<EvaluationProgress>,
     /// Latest clean accuracy in percent: on the validation split during training, on the test set at the end.
     pub clean: String,
     /// Latest robust accuracy in percent, on the same images as `clean`. At the end, the worst case over all attacks.

@@ -8,7 +8,7 @@ use super::{
 
 impl Default for Checkpoint {
     fn default() -> Self {
-        Self { every_epochs: 1, keep: Keep::default() }
+        Self { every_epochs: 1, every_seconds: 600, keep: Keep::default() }
     }
 }
 

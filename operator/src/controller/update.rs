@@ -186,6 +186,7 @@ fn without_new_report(before: Option<&DatJobStatus>, after: &DatJobStatus) -> Da
     DatJobStatus {
         progress: before.progress,
         timing: before.timing,
+        evaluation: before.evaluation,
         epoch: before.epoch,
         clean: before.clean,
         robust: before.robust,
@@ -199,7 +200,7 @@ fn without_new_report(before: Option<&DatJobStatus>, after: &DatJobStatus) -> Da
 }
 
 fn without_progress(status: &DatJobStatus) -> DatJobStatus {
-    DatJobStatus { progress: None, timing: None, epoch: String::new(), ..status.clone() }
+    DatJobStatus { progress: None, timing: None, evaluation: None, epoch: String::new(), ..status.clone() }
 }
 
 #[cfg(test)]

@@ -253,11 +253,13 @@ fn interval(state: &ReportState, unchanged: Duration, silent: u32) -> Duration {
     match state {
         ReportState::NoPod | ReportState::Pending => MIN_INTERVAL,
         ReportState::Received(report) => {
-            let longest = match &report.progress {
-                // The end of the training is a change.
-                Some(progress) => Duration::from_secs(progress.remaining_seconds / 2),
-                None => MAX_INTERVAL,
+            // The end of the training, or of the evaluation, is a change.
+            let remaining = match (&report.evaluation, &report.progress) {
+                (Some(evaluation), _) => evaluation.remaining_seconds,
+                (None, Some(progress)) => Some(progress.remaining_seconds),
+                (None, None) => None,
             };
+            let longest = remaining.map_or(MAX_INTERVAL, |remaining| Duration::from_secs(remaining / 2));
             // A change is seen within a sixth of the time since the previous one.
             (unchanged / 6).min(longest).clamp(MIN_INTERVAL, MAX_INTERVAL)
         }
@@ -287,7 +289,7 @@ fn without_progress(mut report: Report) -> Report {
             preparation.pod = 0;
         }
     }
-    Report { progress: None, timing: None, preparation_idle_seconds: None, ..report }
+    Report { progress: None, timing: None, evaluation: None, preparation_idle_seconds: None, ..report }
 }
 
 #[cfg(test)]

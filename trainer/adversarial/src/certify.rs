@@ -15,7 +15,7 @@ use statrs::{
 use tch::{Device, TchError, Tensor, no_grad};
 
 use crate::{
-    evaluate::{Classifier, EvaluateError},
+    evaluate::{Classifier, EvaluateError, UnitResults, Work},
     parts::Parts,
     shard::Shard,
     tensors::float_batch,
@@ -109,35 +109,49 @@ pub struct CertificationImages<'a> {
     pub device: Device,
 }
 
+/// Number of [`RADII`], which rise, that are at most `radius`.
+fn radii_within(radius: f64) -> usize {
+    let radii = RADII.iter().map(|radius| radius.parse().unwrap_or(f64::INFINITY));
+    radii.take_while(|within: &f64| radius >= *within).count()
+}
+
 /// Certifies this rank's images. Returns the number of certified images for each of [`RADII`], then the number of images.
-/// The sum over ranks is the result; see [`certified_counts`]. `progress` receives the number of finished images and the number
-/// of images of this rank, before each image.
+/// The sum over ranks is the result; see [`certified_counts`]. Images whose results are in `units` are not computed.
+/// `progress` receives the finished images of this rank, before each image.
 pub fn count_certified(
     classifier: &dyn Classifier,
     certification: &Certification,
     images: CertificationImages<'_>,
     seed: u64,
     shard: Shard,
-    progress: &mut dyn FnMut(usize, usize),
+    units: &mut dyn UnitResults,
+    progress: &mut dyn FnMut(Work),
 ) -> Result<Vec<i64>, EvaluateError> {
     let CertificationImages { images, count, device } = images;
     let mut counts = vec![0; RADII.len() + 1];
     let mut parts = Parts::new(device, images.shape(), BATCH as usize);
     let numbers: Vec<usize> = shard.select(0..count).collect();
-    for (done, number) in numbers.iter().enumerate() {
-        progress(done, numbers.len());
+    let mut work = Work { done: 0, total: numbers.len() as u64, known: None };
+    for number in &numbers {
         let index = number * images.len() / count;
-        let (image, _) = float_batch(&images.read(&[index], None)?, device)?;
-        let mut random = Stream::certification(seed, index as u64);
-        let certificate = certification.certify(classifier, &image, &mut random, &mut parts)?;
-        let label = i64::from(images.label(index));
-        if let Some((_, radius)) = certificate.filter(|(class, _)| *class == label) {
-            let radii = RADII.iter().map(|radius| radius.parse().unwrap_or(f64::INFINITY));
-            counts
-                .iter_mut()
-                .zip(radii)
-                .for_each(|(count, required)| *count += i64::from(radius >= required));
-        }
+        let radii = if let Some(radii) = units.find_certified(index) {
+            progress(work);
+            radii
+        } else {
+            work.known.get_or_insert(work.done);
+            progress(work);
+            let (image, _) = float_batch(&images.read(&[index], None)?, device)?;
+            let mut random = Stream::certification(seed, index as u64);
+            let certificate = certification.certify(classifier, &image, &mut random, &mut parts)?;
+            let label = i64::from(images.label(index));
+            let radii = certificate
+                .filter(|(class, _)| *class == label)
+                .map_or(0, |(_, radius)| radii_within(radius));
+            units.keep_certified(index, radii);
+            radii
+        };
+        work.done += 1;
+        counts.iter_mut().take(radii.min(RADII.len())).for_each(|count| *count += 1);
         if let Some(total) = counts.last_mut() {
             *total += 1;
         }
@@ -182,9 +196,12 @@ fn quantile(probability: f64) -> f64 {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeMap;
+
     use tch::Kind;
 
     use super::*;
+    use crate::evaluate::Unit;
 
     /// Two classes, separated by a plane. The smoothed network's radius is the distance to the plane.
     struct Linear {
@@ -295,6 +312,30 @@ mod tests {
         assert!((quantile(0.975) - 1.959_963_985).abs() < 1e-8);
     }
 
+    #[derive(Default)]
+    struct InMemory(BTreeMap<usize, usize>);
+
+    impl UnitResults for InMemory {
+        fn find(&mut self, _: Unit, _: &[usize]) -> Option<Vec<bool>> {
+            None
+        }
+
+        fn keep(&mut self, _: Unit, _: &[usize], _: &[bool]) {}
+
+        fn find_certified(&mut self, image: usize) -> Option<usize> {
+            self.0.get(&image).copied()
+        }
+
+        fn keep_certified(&mut self, image: usize, radii: usize) {
+            self.0.insert(image, radii);
+        }
+    }
+
+    #[test]
+    fn radii_are_counted_from_the_smallest() {
+        assert_eq!([0.0, 0.049, 0.05, 0.76, 9.0].map(radii_within), [1, 1, 2, 10, 12]);
+    }
+
     #[test]
     fn counts_radii_of_a_single_process() {
         let pixels: Vec<u8> = (0..40).map(|index| index * 6).collect();
@@ -303,10 +344,22 @@ mod tests {
         let certification = Certification { sigma: 0.25, selection_samples: 10, samples: 200, alpha: 0.01 };
         let sample = CertificationImages { images: &images, count: 5, device: Device::Cpu };
         let mut seen = Vec::new();
-        let mut progress = |done, total| seen.push((done, total));
+        let mut progress = |work: Work| seen.push((work.done, work.total, work.known));
+        let mut units = InMemory::default();
         let counts =
-            count_certified(&linear, &certification, sample, 3, Shard::WHOLE, &mut progress).unwrap();
-        assert_eq!(seen, [0, 1, 2, 3, 4].map(|done| (done, 5)));
+            count_certified(&linear, &certification, sample, 3, Shard::WHOLE, &mut units, &mut progress)
+                .unwrap();
+        assert_eq!(seen, [0, 1, 2, 3, 4].map(|done| (done, 5, Some(0))));
+        // A certification that was interrupted after four images.
+        units.0.retain(|image, _| *image < 8);
+        assert_eq!(units.0.len(), 4);
+        let mut seen = Vec::new();
+        let mut progress = |work: Work| seen.push((work.done, work.known));
+        let again =
+            count_certified(&linear, &certification, sample, 3, Shard::WHOLE, &mut units, &mut progress)
+                .unwrap();
+        assert_eq!(again, counts);
+        assert_eq!(seen, [(0, None), (1, None), (2, None), (3, None), (4, Some(4))]);
         assert_eq!(counts.last(), Some(&5));
         assert!(counts[0] > counts[11] && counts[0] < 5, "{counts:?}");
         let results = certified_counts(&counts);

@@ -5,7 +5,10 @@
 //! on the world size: it holds those of its images that are still robust. (Logits may also depend on the number of threads
 //! of a process, and on the memory of a GPU: a batch that does not fit is computed in parts.)
 
-use std::{collections::BTreeSet, ops::ControlFlow};
+use std::{
+    cell::{Cell, RefCell},
+    collections::BTreeSet,
+};
 
 use datjob_c10d::libtorch_message;
 use datjob_data::{DataError, ImageBatch, Images, Loader};
@@ -24,6 +27,7 @@ use crate::{
 mod attack;
 mod batch;
 mod counts;
+mod progress;
 mod results;
 mod sanity_warnings;
 mod sweep;
@@ -31,12 +35,14 @@ mod units;
 
 pub use attack::{EvalAttack, Method, Stage};
 pub use counts::{ClassCounts, Counts, CountsError};
+pub use progress::{EvaluationProgress, OnProgress, RunProgress, Work};
 pub use results::attack_results;
 pub use sanity_warnings::sanity_warnings;
 pub use sweep::{sweep_attacks, sweep_results};
 pub use units::{NoUnitResults, Unit, UnitResults};
 
 use batch::Batch;
+use progress::{Observed, ProgressMeter};
 
 /// Number of images in a batch. Results depend on it, so it must never change.
 pub const BATCH: usize = 250;
@@ -78,25 +84,6 @@ pub enum EvaluateError {
     #[error("{}", libtorch_message(.0))]
     Tensor(#[from] TchError),
 }
-
-/// How far an evaluation is, on this rank.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct EvaluationProgress<'a> {
-    /// The attack that runs next, and its stage; `None` at the end.
-    pub attack: Option<(&'a str, &'a str)>,
-    /// Number of images that are evaluated under all attacks.
-    pub done: usize,
-    /// Number of these images that are robust under all attacks.
-    pub robust: u64,
-    /// Number of all images.
-    pub total: usize,
-    /// Number of images that were done when the first unit was computed; `None` before. The others are known from an
-    /// interrupted evaluation and take no time.
-    pub known: Option<usize>,
-}
-
-/// Receives the progress of an evaluation before every run of every attack, and at the end. It may cancel the evaluation.
-pub type OnProgress<'a> = &'a mut dyn FnMut(EvaluationProgress<'_>) -> ControlFlow<()>;
 
 /// The images and attacks of an evaluation.
 #[derive(Clone, Copy, Debug)]
@@ -151,41 +138,20 @@ pub fn evaluate_classifier(
     let total = batches.iter().map(|(_, indices)| indices.len()).sum();
     let mut counts = evaluation.counts();
     let mut parts = Parts::new(evaluation.device, evaluation.images.shape(), BATCH);
-    let (mut done, mut known) = (0, None);
+    let mut meter = ProgressMeter::new(evaluation, total, progress);
     let mut loader =
         Loader::new(evaluation.images, batches.iter().map(|(_, indices)| indices.to_vec()), None)?;
     for (number, indices) in batches {
         let Some(images) = loader.next_batch()? else { break };
         let clean = classify_clean(classifier, evaluation, indices, &images, &mut parts, &mut counts)?;
-        let robust = counts.worst_case.sum();
-        let before_run = |attack: &str, stage: &str| {
-            report(progress, EvaluationProgress { attack: Some((attack, stage)), done, robust, total, known })
-        };
-        let mut has_computed = false;
-        let run = AttackRun {
-            classifier,
-            evaluation,
-            batch: number as u32,
-            units: &mut *units,
-            has_computed: &mut has_computed,
-        };
-        run.attack(&clean, &mut parts, &mut counts, before_run)?;
-        known = known.or(has_computed.then_some(done));
-        done += indices.len();
+        meter.begin_batch(indices.len());
+        let (units, meter) = (&mut *units, &mut meter);
+        let run = AttackRun { classifier, evaluation, batch: number as u32, units, meter };
+        run.attack(&clean, &mut parts, &mut counts)?;
+        meter.end_batch(counts.worst_case.sum());
     }
-    let robust = counts.worst_case.sum();
-    report(progress, EvaluationProgress { attack: None, done, robust, total, known })?;
+    meter.finish()?;
     Ok(counts)
-}
-
-fn report(
-    progress: &mut dyn FnMut(EvaluationProgress<'_>) -> ControlFlow<()>,
-    state: EvaluationProgress<'_>,
-) -> Result<(), EvaluateError> {
-    match progress(state) {
-        ControlFlow::Continue(()) => Ok(()),
-        ControlFlow::Break(()) => Err(EvaluateError::Cancelled),
-    }
 }
 
 /// Counts the clean images that are classified correctly and returns them.
@@ -223,38 +189,31 @@ fn classify_clean(
 }
 
 /// The attacks on one batch.
-struct AttackRun<'a> {
-    classifier: &'a dyn Classifier,
-    evaluation: &'a Evaluation<'a>,
+struct AttackRun<'a, 'm, 'p> {
+    classifier: &'m dyn Classifier,
+    evaluation: &'m Evaluation<'a>,
     /// Number of the batch.
     batch: u32,
-    units: &'a mut dyn UnitResults,
-    /// Whether a unit of the batch was computed.
-    has_computed: &'a mut bool,
+    units: &'m mut dyn UnitResults,
+    meter: &'m mut ProgressMeter<'a, 'p>,
 }
 
-impl AttackRun<'_> {
-    /// Runs all attacks on the correctly classified images and counts those that are robust. `before_run` receives the names of
-    /// attack and stage.
-    fn attack(
-        mut self,
-        clean: &Batch,
-        parts: &mut Parts,
-        counts: &mut Counts,
-        mut before_run: impl FnMut(&str, &str) -> Result<(), EvaluateError>,
-    ) -> Result<(), EvaluateError> {
+impl AttackRun<'_, '_, '_> {
+    /// Runs all attacks on the correctly classified images and counts those that are robust.
+    fn attack(mut self, clean: &Batch, parts: &mut Parts, counts: &mut Counts) -> Result<(), EvaluateError> {
         let mut worst_case: BTreeSet<usize> = clean.indices.iter().copied().collect();
         let attacks = self.evaluation.attacks.iter().zip(&mut counts.attacks);
         for (attack_number, (attack, counts)) in (0..).zip(attacks) {
             let mut robust = clean.shallow_clone();
             for (stage_number, (stage, count)) in (0..).zip(attack.stages.iter().zip(counts)) {
                 for run in 0..stage.runs {
-                    if robust.indices.is_empty() {
-                        break;
+                    if !robust.indices.is_empty() {
+                        self.meter.begin_run(&attack.name, stage)?;
+                        let unit =
+                            Unit { attack: attack_number, stage: stage_number, run, batch: self.batch };
+                        robust = robust.select(&self.withstand(unit, stage, &robust, parts)?)?;
                     }
-                    before_run(&attack.name, &stage.name)?;
-                    let unit = Unit { attack: attack_number, stage: stage_number, run, batch: self.batch };
-                    robust = robust.select(&self.withstand(unit, stage, &robust, parts)?)?;
+                    self.meter.end_run(stage);
                 }
                 count.add(&robust.classes);
             }
@@ -277,12 +236,21 @@ impl AttackRun<'_> {
         if let Some(known) = known.filter(|known| known.len() == batch.indices.len()) {
             return Ok(known);
         }
-        *self.has_computed = true;
-        let (classifier, seed) = (self.classifier, self.evaluation.seed);
-        let examples = parts.compute(batch.indices.len(), |rows| {
-            stage.generate(classifier, &batch.rows(rows)?, seed, unit.run)
-        })?;
-        let robust = correct(&finite_logits(classifier, &examples, parts)?, &batch.labels)?;
+        self.meter.begin_computing();
+        let (classifier, seed, images) = (self.classifier, self.evaluation.seed, batch.indices.len());
+        let (meter, cancelled) = (RefCell::new(&mut *self.meter), Cell::new(false));
+        let examples = parts.compute(images, |rows| {
+            let observed = Observed::new(classifier, |passes| {
+                let flow = meter.borrow_mut().iterated(&rows, images, passes);
+                cancelled.set(flow.is_break());
+                flow
+            });
+            stage.generate(&observed, &batch.rows(rows.clone())?, seed, unit.run)
+        });
+        if cancelled.get() {
+            return Err(EvaluateError::Cancelled);
+        }
+        let robust = correct(&finite_logits(classifier, &examples?, parts)?, &batch.labels)?;
         self.units.keep(unit, &batch.indices, &robust);
         Ok(robust)
     }

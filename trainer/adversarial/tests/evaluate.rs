@@ -215,23 +215,37 @@ fn reports_progress_and_can_be_cancelled() {
     let network = network();
     let images = images(&network, 2 * BATCH);
     let indices: Vec<usize> = (0..2 * BATCH).collect();
-    let attacks = [attack(0.001, 1, 2)];
+    let attacks = [attack(0.001, 3, 2)];
     let evaluation = evaluation(&images, &indices, &attacks);
     let mut reports = Vec::new();
     let counts = evaluate(&network, &evaluation, Shard::WHOLE, &mut NoUnitResults, &mut |progress| {
-        let EvaluationProgress { attack, done, robust, total, .. } = progress;
-        reports.push((attack.map(|(attack, stage)| format!("{attack} {stage}")), done, robust, total));
+        let EvaluationProgress { run, done, robust, total, work } = progress;
+        assert_eq!((total, work.total), (500, 500 * 2 * 3));
+        assert!(run.is_none_or(|run| (run.attack, run.stage, run.iterations) == ("pgd-3-2", "pgd-3-2", 3)));
+        reports.push((run.map(|run| run.iteration), done, robust, work));
         ControlFlow::Continue(())
     })
     .unwrap();
-    let dones: Vec<(usize, usize)> = reports.iter().map(|(_, done, _, total)| (*done, *total)).collect();
-    assert_eq!(dones, [(0, 500), (0, 500), (250, 500), (250, 500), (500, 500)]);
-    assert_eq!((&reports[0].0, reports[0].2), (&Some("pgd-1-2 pgd-1-2".to_owned()), 0));
-    assert!((1..=250).contains(&reports[2].2), "{reports:?}");
-    assert_eq!((&reports[4].0, reports[4].2), (&None, counts.worst_case.sum()));
-    let cancelled =
-        evaluate(&network, &evaluation, Shard::WHOLE, &mut NoUnitResults, &mut |_| ControlFlow::Break(()));
-    assert!(matches!(cancelled, Err(EvaluateError::Cancelled)));
+    let iterations: Vec<_> = reports.iter().map(|report| report.0).collect();
+    let run = [0, 1, 2, 3].map(Some);
+    assert_eq!(iterations, [&run[..], &run, &run, &run, &[None]].concat(), "two runs on each of two batches");
+    let at = |index: usize| (reports[index].1, reports[index].3.done, reports[index].3.known);
+    assert_eq!([0, 1, 3].map(at), [(0, 0, None), (0, 250, Some(0)), (0, 750, Some(0))]);
+    assert_eq!(
+        [4, 6, 8, 16].map(at),
+        [(0, 750, Some(0)), (0, 1250, Some(0)), (250, 1500, Some(0)), (500, 3000, Some(0))]
+    );
+    assert!(reports[0].2 == 0 && (1..=250).contains(&reports[8].2), "{reports:?}");
+    assert_eq!(reports[16].2, counts.worst_case.sum());
+    for calls in [1, 2] {
+        let mut left = calls;
+        let cancelled = evaluate(&network, &evaluation, Shard::WHOLE, &mut NoUnitResults, &mut |_| {
+            left -= 1;
+            if left == 0 { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+        });
+        assert!(matches!(cancelled, Err(EvaluateError::Cancelled)), "before and in a run");
+        assert_eq!(left, 0);
+    }
     assert!(network.parameters().iter().all(|(_, tensor)| tensor.requires_grad()));
 }
 
@@ -251,6 +265,12 @@ impl UnitResults for InMemory {
         self.computed += 1;
         self.known.insert((unit, images.to_vec()), robust.to_vec());
     }
+
+    fn find_certified(&mut self, _: usize) -> Option<usize> {
+        None
+    }
+
+    fn keep_certified(&mut self, _: usize, _: usize) {}
 }
 
 #[test]
@@ -263,8 +283,8 @@ fn an_interrupted_evaluation_goes_on_where_it_was() {
     let known = Cell::new(None);
     let run = |units: &mut InMemory, shard, mut runs: usize| {
         evaluate(&network, &evaluation, shard, units, &mut |progress| {
-            known.set(progress.known);
-            runs = runs.saturating_sub(1);
+            known.set(progress.work.known);
+            runs -= usize::from(progress.run.is_some_and(|run| run.iteration == 0));
             if runs == 0 { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
         })
     };
@@ -287,7 +307,7 @@ fn an_interrupted_evaluation_goes_on_where_it_was() {
     assert_eq!(known.get(), Some(0), "everything was computed");
     units.known.retain(|(unit, _), _| unit.batch == 0);
     run(&mut units, Shard::WHOLE, usize::MAX).unwrap();
-    assert_eq!(known.get(), Some(BATCH), "the first batch was known");
+    assert_eq!(known.get(), Some(BATCH as u64 * (2 * 2 + 3 * 3)), "the first batch was known");
     run(&mut units, Shard::WHOLE, usize::MAX).unwrap();
     assert_eq!(known.get(), None, "everything was known");
 }

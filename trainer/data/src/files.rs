@@ -6,6 +6,9 @@ use std::{
     path::{Path, PathBuf},
 };
 
+/// Extension of a file while it is written. A crash can leave such a file.
+pub const PARTIAL_EXTENSION: &str = "partial";
+
 /// An operation on a file or directory failed.
 #[derive(Debug, thiserror::Error)]
 #[error("cannot {action} {}: {error}{}", path.display(), advice(error))]
@@ -48,7 +51,7 @@ pub fn create_directory(path: &Path) -> Result<(), FileError> {
 
 /// Replaces a file atomically: after a crash it has either the old or the new content.
 pub fn write_atomically(path: &Path, content: &[u8]) -> Result<(), FileError> {
-    let partial = path.with_added_extension("partial");
+    let partial = path.with_added_extension(PARTIAL_EXTENSION);
     let failed = |error| FileError::new("write", path, error);
     let mut file = File::create(&partial).map_err(failed)?;
     let written = file.write_all(content).and_then(|()| file.sync_all());

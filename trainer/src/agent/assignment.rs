@@ -16,6 +16,7 @@ pub(super) fn assignment(config: &Config, training: &Training, world: &World, lo
     let cores = std::thread::available_parallelism().map_or(1, usize::from) as u32;
     Assignment {
         job_uid: config.job_uid.clone(),
+        attempt: config.attempt,
         training: training.clone(),
         data: config.data_directory(training),
         files: config.files(training),

@@ -5,7 +5,9 @@ use std::{
     time::Duration,
 };
 
-use datjob_api::report::{Accuracy, Failure, Phase, Progress, Report, Results, Timing, WaitingForStorage};
+use datjob_api::report::{
+    Accuracy, EvaluationProgress, Failure, Phase, Progress, Report, Results, Timing, WaitingForStorage,
+};
 use datjob_data::storage;
 
 use crate::rendezvous::{Verdict, host::Host};
@@ -38,6 +40,7 @@ impl Board {
             preparation_idle_seconds: None,
             progress: None,
             timing: None,
+            evaluation: None,
             accuracy: None,
             best: None,
             overfitting: None,
@@ -57,6 +60,7 @@ impl Board {
         report.storage = storage::oldest_trouble().map(of_agent);
         if let Some(host) = self.host.get() {
             let snapshot = host.snapshot();
+            report.evaluation = report.evaluation.filter(|_| snapshot.running == Some(report.generation));
             report.phase = phase_of_world(report.phase, report.generation, snapshot.running);
             report.generation = snapshot.generation;
             report.pods_joined = snapshot.joined;
@@ -90,6 +94,7 @@ impl Board {
         let mut report = self.change();
         report.generation = generation;
         report.phase = Phase::Training;
+        report.evaluation = None;
     }
 
     pub(super) fn progress(&self, progress: Progress) {
@@ -103,6 +108,11 @@ impl Board {
 
     pub(super) fn timing(&self, timing: Timing) {
         self.change().timing = Some(timing);
+    }
+
+    /// The running evaluation, if one runs.
+    pub(super) fn evaluation(&self, evaluation: Option<EvaluationProgress>) {
+        self.change().evaluation = evaluation;
     }
 
     pub(super) fn accuracy(&self, accuracy: Accuracy) {
@@ -128,6 +138,7 @@ impl Board {
     pub(super) fn failed(&self, failure: Failure) {
         let mut report = self.change();
         report.phase = Phase::Failed;
+        report.evaluation = None;
         report.failure = Some(failure);
     }
 
@@ -136,6 +147,7 @@ impl Board {
         results.by_class = results.by_class.filter(|by_class| by_class.total.len() <= MOST_CLASSES);
         let mut report = self.change();
         report.phase = Phase::Succeeded;
+        report.evaluation = None;
         report.results = Some(results);
         report.failure = None;
     }

@@ -45,8 +45,13 @@ async fn rendezvous(State(board): State<Arc<Board>>, Json(heartbeat): Json<Heart
         return (StatusCode::NOT_FOUND, "the rendezvous is not open on this pod; pod 0 hosts it\n")
             .into_response();
     };
-    match host.exchange(&heartbeat) {
+    match host.exchange(&heartbeat).await {
         Ok(reply) => Json(reply).into_response(),
-        Err(refused) => (StatusCode::CONFLICT, format!("{refused}\n")).into_response(),
+        Err(refused) => (StatusCode::CONFLICT, Json(refused)).into_response(),
     }
 }
+
+#[cfg(test)]
+pub(crate) mod testing;
+#[cfg(test)]
+mod tests;

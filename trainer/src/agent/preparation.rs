@@ -38,17 +38,20 @@ impl Agent<'_> {
         board.world_size(topology.world_size());
         training.warnings().into_iter().for_each(|warning| board.warning(warning));
         let unusable = |message: String| Failure::new(FailureReason::Data, message);
+        // The heartbeats report the fault of storage that an operation waits for.
+        let preparing = || self.heartbeat(State::Preparing, None);
         if config.pod_index == 0 {
             let (directory, uid, hash) = (config.job_directory(), config.job_uid.clone(), training.hash());
             let read = move || storage::retry(|| results::read(&directory, &uid, &hash));
-            if let Some(results) = self.on_thread(read).await?.map_err(|error| unusable(error.to_string()))? {
+            let found = self.on_thread(preparing, read).await?;
+            if let Some(results) = found.map_err(|error| unusable(error.to_string()))? {
                 board.succeeded(results);
                 return Ok(None);
             }
         }
         let (owned, spec) = (config.clone(), training.clone());
         let check = move || storage::retry(|| owned.check_volumes(&spec));
-        self.on_thread(check).await?.map_err(|error| unusable(error.to_string()))?;
+        self.on_thread(preparing, check).await?.map_err(|error| unusable(error.to_string()))?;
         if config.downloads {
             self.fetch_data(&training).await?;
         }

@@ -4,9 +4,9 @@
 
 use std::time::Duration;
 
-use datjob_api::report::{Accuracy, Progress, Results, Split};
+use datjob_api::report::{Accuracy, EvaluationPart, EvaluationProgress, Progress, Results, Split};
 
-use crate::worker_protocol::{EvaluationState, Event, Part};
+use crate::worker_protocol::{EvaluationState, Event};
 
 /// Longest time between two lines while rank 0 works.
 pub(super) const INTERVAL: Duration = Duration::from_mins(1);
@@ -26,7 +26,7 @@ pub(super) struct ProgressLog {
 #[derive(Clone, Debug, PartialEq)]
 struct Evaluation {
     state: EvaluationState,
-    /// When the first result was computed.
+    /// When the first result began to be computed.
     began: Duration,
 }
 
@@ -61,7 +61,12 @@ impl ProgressLog {
                 Some(Line::Accuracy(accuracy.clone()))
             }
             Event::Evaluating(state) => self.evaluate(now, state),
-            Event::Best(_) | Event::Warning(_) | Event::Storage(_) | Event::Failed(_) => None,
+            Event::Best(_)
+            | Event::Warning(_)
+            | Event::Storage(_)
+            | Event::Training(_)
+            | Event::Left
+            | Event::Failed(_) => None,
         };
         self.last_line = Some(if line.is_some() { now } else { since });
         line
@@ -81,14 +86,34 @@ impl ProgressLog {
         Some(line)
     }
 
+    /// The progress of the running evaluation for the report, if one runs.
+    pub(super) fn evaluation(&self, now: Duration) -> Option<EvaluationProgress> {
+        let running = self.evaluation.as_ref()?;
+        let EvaluationState { part, ref attack, iteration, iterations, done, robust, total, .. } =
+            running.state;
+        let remaining = remaining_evaluation(&running.state, now.saturating_sub(running.began));
+        Some(EvaluationProgress {
+            part,
+            attack: attack.clone(),
+            iteration,
+            iterations,
+            images: done,
+            robust,
+            total,
+            remaining_seconds: remaining.map(|remaining| remaining.as_secs()),
+        })
+    }
+
     /// Records the progress of an evaluation. The begin of a part of the final evaluation causes a line.
     fn evaluate(&mut self, now: Duration, state: &EvaluationState) -> Option<Line> {
-        let is_same = |known: &&Evaluation| known.state.part == state.part && known.state.done <= state.done;
+        let is_same =
+            |known: &&Evaluation| known.state.part == state.part && known.state.work.done <= state.work.done;
         let began = self.evaluation.as_ref().filter(is_same).map(|known| known.began);
         // Results of an interrupted evaluation take no time.
-        let computing_since = began.filter(|_| state.known.is_some()).unwrap_or(now);
+        let computing_since = began.filter(|_| state.work.known.is_some()).unwrap_or(now);
         let evaluation = Evaluation { state: state.clone(), began: computing_since };
-        let line = (began.is_none() && state.part != Part::Validation).then(|| evaluation.line(now));
+        let line =
+            (began.is_none() && state.part != EvaluationPart::Validation).then(|| evaluation.line(now));
         self.evaluation = Some(evaluation);
         line
     }
@@ -132,9 +157,9 @@ impl Line {
                 tracing::info!(epoch, split, clean, robust, attack, "Measured the accuracy.");
             }
             Self::Evaluating(state, remaining) => {
-                let EvaluationState { part, attack, done, total, .. } = state;
+                let EvaluationState { part, attack, iteration, iterations, done, total, .. } = state;
                 let (on, robust, eta) = (part.name(), state.robust_percent(), eta(*remaining));
-                tracing::info!(on, attack, done, total, robust, eta, "Evaluating.");
+                tracing::info!(on, attack, iteration, iterations, done, total, robust, eta, "Evaluating.");
             }
         }
     }
@@ -159,10 +184,10 @@ fn split_name(split: Split) -> &'static str {
     }
 }
 
-/// The time left of an evaluation, `elapsed` after its first result was computed; `None` before an image is done.
+/// The time left of an evaluation, `elapsed` after it began to compute; `None` before anything is done.
 pub(crate) fn remaining_evaluation(state: &EvaluationState, elapsed: Duration) -> Option<Duration> {
-    let known = state.known?;
-    remaining(state.done.saturating_sub(known), state.total.saturating_sub(known), elapsed)
+    let known = state.work.known?;
+    remaining(state.work.done.saturating_sub(known), state.work.total.saturating_sub(known), elapsed)
 }
 
 /// The time left, if what is done took `elapsed`; `None` before anything is done.

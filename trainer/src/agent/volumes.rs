@@ -125,7 +125,7 @@ mod tests {
         let spec = training(&serde_json::json!({"volume": volume}));
         fs::write(root.path().join("training.json"), spec.to_json()).unwrap();
         let board = Arc::new(Board::new(&config.job_uid, &config.pod_uid, config.attempt));
-        let ending = agent::work(&config, &board).await;
+        let ending = agent::work(&config, &board, tokio::sync::watch::channel(false).1).await;
         let Ending::Failed(failure) = ending else { panic!("{ending:?}") };
         assert_eq!(failure.reason, FailureReason::Data);
         assert!(failure.message.contains("\"datasets\""), "{}", failure.message);

@@ -9,15 +9,15 @@ use std::{
 use datjob_api::report::{Failure, FailureReason};
 use tokio::{
     io::{AsyncBufRead, AsyncBufReadExt, AsyncRead, AsyncReadExt, AsyncWriteExt, BufReader},
-    process::{Child, Command},
-    sync::{mpsc, oneshot},
+    process::{Child, ChildStdin, Command},
+    sync::mpsc,
     task::JoinSet,
 };
 
 use super::{failure_log::FailedWorker, log_tail::LogTail};
 use crate::{
     failure::classify_libtorch_error,
-    worker_protocol::{Assignment, Event},
+    worker_protocol::{Assignment, Command as WorkerCommand, Event, LEFT},
 };
 
 /// How many of a worker's last lines a failure carries.
@@ -47,6 +47,15 @@ pub(super) enum What {
     Ended(End),
 }
 
+/// What is to happen to a worker.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Order {
+    /// It writes a checkpoint and exits.
+    Leave,
+    /// It is killed.
+    Stop,
+}
+
 /// The end of a worker.
 #[derive(Debug)]
 pub(super) struct End {
@@ -62,18 +71,21 @@ impl End {
     pub(super) fn is_success(&self) -> bool {
         self.status.as_ref().is_ok_and(ExitStatus::success)
     }
+
+    fn has_left(&self) -> bool {
+        self.status.as_ref().is_ok_and(|status| status.code() == Some(LEFT.into()))
+    }
 }
 
 /// Runs a worker to its end; `None` if it was stopped.
 pub(super) async fn supervise(
     assignment: &Assignment,
-    attempt: u32,
     device: Option<(&'static str, String)>,
-    stopped: oneshot::Receiver<()>,
+    orders: mpsc::UnboundedReceiver<Order>,
     events: &mpsc::UnboundedSender<WorkersEvent>,
 ) -> Option<End> {
     match spawn(assignment, device).await {
-        Ok(child) => watch(child, assignment, attempt, stopped, events).await,
+        Ok(child) => watch(child, assignment, orders, events).await,
         Err(error) => Some(End {
             status: Err(format!("cannot start the worker process: {error}")),
             log_tail: Vec::new(),
@@ -90,6 +102,8 @@ async fn spawn(assignment: &Assignment, device: Option<(&'static str, String)>) 
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())
         .kill_on_drop(true)
+        // Ctrl-C in a terminal is for the agent, which asks its workers to leave.
+        .process_group(0)
         .spawn()?;
     let mut line = serde_json::to_vec(assignment)?;
     line.push(b'\n');
@@ -103,14 +117,13 @@ async fn spawn(assignment: &Assignment, device: Option<(&'static str, String)>) 
 async fn watch(
     mut child: Child,
     assignment: &Assignment,
-    attempt: u32,
-    stopped: oneshot::Receiver<()>,
+    mut orders: mpsc::UnboundedReceiver<Order>,
     events: &mpsc::UnboundedSender<WorkersEvent>,
 ) -> Option<End> {
     let tail = Arc::new(Mutex::new(LogTail::default()));
     let mut readers = JoinSet::new();
     // Kept open until the end: a worker whose input is closed has lost its agent and exits.
-    let stdin = child.stdin.take();
+    let mut stdin = child.stdin.take();
     if let Some(stderr) = child.stderr.take() {
         readers.spawn(pass_log(stderr, Arc::clone(&tail)));
     }
@@ -130,14 +143,20 @@ async fn watch(
             }
         });
     }
-    let status = tokio::select! {
-        status = child.wait() => status,
-        _ = stopped => {
-            // Nothing is lost with SIGKILL: what must last is written atomically.
-            if let Err(error) = child.kill().await {
-                tracing::warn!(rank = assignment.rank, %error, "Cannot kill a worker.");
-            }
-            return None;
+    let status = loop {
+        tokio::select! {
+            status = child.wait() => break status,
+            order = orders.recv() => match order {
+                // One that cannot be asked has ended or will be killed.
+                Some(Order::Leave) => drop(ask_to_leave(stdin.as_mut()).await),
+                Some(Order::Stop) | None => {
+                    // Nothing is lost with SIGKILL: what must last is written atomically.
+                    if let Err(error) = child.kill().await {
+                        tracing::warn!(rank = assignment.rank, %error, "Cannot kill a worker.");
+                    }
+                    return None;
+                }
+            },
         }
     };
     while readers.join_next().await.is_some() {}
@@ -149,18 +168,26 @@ async fn watch(
         log_file: None,
     };
     let text = tail.text();
-    if !end.is_success() && !text.is_empty() {
-        let kept = failed_worker(assignment, attempt).keep(text).await;
+    if !end.is_success() && !end.has_left() && !text.is_empty() {
+        let kept = failed_worker(assignment).keep(text).await;
         end.log_file = Some(kept.map_err(|error| error.to_string()));
     }
     Some(end)
 }
 
-fn failed_worker(assignment: &Assignment, attempt: u32) -> FailedWorker {
+async fn ask_to_leave(stdin: Option<&mut ChildStdin>) -> std::io::Result<()> {
+    let Some(stdin) = stdin else { return Ok(()) };
+    let mut line = serde_json::to_vec(&WorkerCommand::Leave)?;
+    line.push(b'\n');
+    stdin.write_all(&line).await?;
+    stdin.flush().await
+}
+
+fn failed_worker(assignment: &Assignment) -> FailedWorker {
     FailedWorker {
         directory: assignment.checkpoints.clone(),
         below_volume: assignment.checkpoints_below_volume.clone(),
-        attempt,
+        attempt: assignment.attempt,
         generation: assignment.generation,
         rank: assignment.rank,
     }

@@ -7,25 +7,21 @@ use std::{
 
 use datjob_api::{
     Training,
-    report::{Failure, FailureReason, Phase, StorageTrouble},
+    report::{EvaluationPart, Failure, FailureReason, Phase, StorageTrouble},
 };
-use tokio::{
-    sync::{mpsc, oneshot},
-    task::JoinSet,
-    time,
-};
+use tokio::{sync::mpsc, task::JoinSet, time};
 
 use super::{
     Board, Config,
     assignment::{assignment, device_variable},
     oom_kills,
     progress_log::ProgressLog,
-    worker_process::{End, Killer, What, WorkersEvent, supervise, unexplained},
+    worker_process::{End, Killer, Order, What, WorkersEvent, supervise, unexplained},
 };
 use crate::{
     failure::may_be_consequence,
     rendezvous::{State, World},
-    worker_protocol::{EvaluationState, Event, Part},
+    worker_protocol::{EvaluationState, Event},
 };
 
 /// How long the other workers of a pod have to say why they end, after one lost its peer.
@@ -36,13 +32,17 @@ const LAST_WORDS: Duration = Duration::from_secs(1);
 pub struct Workers {
     events: mpsc::UnboundedSender<WorkersEvent>,
     state: State,
-    /// One for each worker; what is sent ends it.
-    stops: Vec<oneshot::Sender<()>>,
+    /// One for each worker.
+    orders: Vec<mpsc::UnboundedSender<Order>>,
     supervisors: JoinSet<()>,
     finished: usize,
     /// Failures that workers reported, by rank.
     reported: BTreeMap<u32, Failure>,
     failure: Option<Failure>,
+    /// Whether one of them wrote a checkpoint and left.
+    has_left: bool,
+    /// Whether the one that said it last trains.
+    are_training: bool,
     /// The faults of storage that workers wait for, by rank.
     storage: BTreeMap<u32, StorageTrouble>,
     /// Number of kills because memory ran out, before the workers started.
@@ -61,11 +61,13 @@ impl Workers {
         Self {
             events,
             state: State::Idle { ended: None },
-            stops: Vec::new(),
+            orders: Vec::new(),
             supervisors: JoinSet::new(),
             finished: 0,
             reported: BTreeMap::new(),
             failure: None,
+            has_left: false,
+            are_training: false,
             storage: BTreeMap::new(),
             oom_kills: None,
             is_in_pod: false,
@@ -89,6 +91,11 @@ impl Workers {
         self.failure.as_ref()
     }
 
+    /// Whether the last ones wrote a checkpoint before they ended.
+    pub fn have_left(&self) -> bool {
+        self.has_left
+    }
+
     /// The fault of storage that one of them has waited for longest.
     pub fn storage_trouble(&self) -> Option<&StorageTrouble> {
         self.storage.values().min_by_key(|trouble| trouble.since)
@@ -100,6 +107,8 @@ impl Workers {
         self.state = State::Running(generation);
         self.finished = 0;
         self.failure = None;
+        self.has_left = false;
+        self.are_training = false;
         self.reported.clear();
         self.storage.clear();
         self.oom_kills = oom_kills::count();
@@ -108,16 +117,16 @@ impl Workers {
         for local_rank in 0..config.workers {
             let assignment = assignment(config, training, world, local_rank);
             let device = device_variable(config, local_rank);
-            let (stop, stopped) = oneshot::channel();
-            let (events, attempt) = (self.events.clone(), config.attempt);
+            let (orders, received) = mpsc::unbounded_channel();
+            let events = self.events.clone();
             self.supervisors.spawn(async move {
                 let rank = assignment.rank;
-                if let Some(end) = supervise(&assignment, attempt, device, stopped, &events).await {
+                if let Some(end) = supervise(&assignment, device, received, &events).await {
                     // An agent that has stopped listening is ending itself.
                     let _ = events.send(WorkersEvent { generation, rank, what: What::Ended(end) });
                 }
             });
-            self.stops.push(stop);
+            self.orders.push(orders);
         }
     }
 
@@ -129,11 +138,23 @@ impl Workers {
         }
     }
 
+    /// Asks them to write a checkpoint and to exit.
+    pub fn ask_to_leave(&self) {
+        for orders in &self.orders {
+            // One that has ended already listens no more.
+            let _ = orders.send(Order::Leave);
+        }
+    }
+
+    /// Whether they would soon write a checkpoint: they train. An evaluation keeps its results anyway.
+    pub fn can_leave(&self) -> bool {
+        matches!(self.state, State::Running(_)) && self.are_training
+    }
+
     /// Ends them all and waits until they are gone.
     pub async fn stop(&mut self) {
-        for stop in self.stops.drain(..) {
-            // One that has ended already listens no more.
-            let _ = stop.send(());
+        for orders in self.orders.drain(..) {
+            let _ = orders.send(Order::Stop);
         }
         while self.supervisors.join_next().await.is_some() {}
         self.storage.clear();
@@ -153,6 +174,14 @@ impl Workers {
                 self.reported.insert(event.rank, failure);
                 false
             }
+            What::Sent(Event::Training(are_training)) => {
+                self.are_training = are_training;
+                false
+            }
+            What::Sent(Event::Left) => {
+                self.has_left = true;
+                false
+            }
             What::Sent(Event::Storage(trouble)) => {
                 self.storage.remove(&event.rank);
                 self.storage.extend(trouble.filter(|_| running).map(|trouble| (event.rank, trouble)));
@@ -160,9 +189,11 @@ impl Workers {
             }
             What::Sent(sent) => {
                 if running {
-                    if let Some(line) = self.progress_log.record(self.created.elapsed(), &sent) {
+                    let now = self.created.elapsed();
+                    if let Some(line) = self.progress_log.record(now, &sent) {
                         line.write();
                     }
+                    board.evaluation(self.progress_log.evaluation(now));
                     apply_event(sent, board);
                 }
                 false
@@ -170,7 +201,7 @@ impl Workers {
             What::Ended(end) if end.is_success() => {
                 self.storage.remove(&event.rank);
                 self.finished += 1;
-                let all = running && self.finished == self.stops.len();
+                let all = running && self.finished == self.orders.len();
                 if all {
                     self.state = State::Done(event.generation);
                 }
@@ -242,15 +273,19 @@ fn apply_event(event: Event, board: &Board) {
         Event::Best(accuracy) => board.best(accuracy),
         Event::Warning(sentence) => board.warning(sentence),
         // A validation is a part of the training.
-        Event::Evaluating(EvaluationState { part: Part::Validation, .. }) => board.phase(Phase::Training),
+        Event::Evaluating(EvaluationState { part: EvaluationPart::Validation, .. }) => {
+            board.phase(Phase::Training);
+        }
         Event::Evaluating(_) => board.phase(Phase::Evaluating),
-        Event::Storage(_) | Event::Failed(_) => {}
+        Event::Storage(_) | Event::Training(_) | Event::Left | Event::Failed(_) => {}
     }
 }
 
 #[cfg(test)]
 mod tests {
     use std::{os::unix::process::ExitStatusExt, process::ExitStatus};
+
+    use datjob_adversarial::evaluate::Work;
 
     use super::*;
 
@@ -298,16 +333,36 @@ mod tests {
         assert_eq!(workers.storage_trouble(), None, "all have ended");
     }
 
+    /// Only rank 0 reports progress, and this pod does not have it.
+    #[tokio::test]
+    async fn workers_of_every_pod_can_leave_while_they_train() {
+        let (events, _inbox) = mpsc::unbounded_channel();
+        let (mut workers, board) = (Workers::new(events), Board::new("uid", "pod", 1));
+        workers.state = State::Running(2);
+        let training =
+            |trains| WorkersEvent { generation: 2, rank: 3, what: What::Sent(Event::Training(trains)) };
+        assert!(!workers.can_leave());
+        workers.note(training(true), &board).await;
+        assert!(workers.can_leave());
+        workers.note(training(false), &board).await;
+        assert!(!workers.can_leave());
+        workers.note(training(true), &board).await;
+        workers.state = State::Idle { ended: Some(2) };
+        assert!(!workers.can_leave());
+    }
+
     #[test]
     fn a_validation_is_a_part_of_the_training() {
         let board = Board::new("uid", "pod", 1);
         let evaluating = |part| {
-            let (attack, robust) = (String::new(), None);
-            Event::Evaluating(EvaluationState { part, attack, done: 0, robust, total: 1, known: None })
+            Event::Evaluating(EvaluationState {
+                part,
+                ..EvaluationState::certification(Work { done: 0, total: 1, known: None })
+            })
         };
-        apply_event(evaluating(Part::Validation), &board);
+        apply_event(evaluating(EvaluationPart::Validation), &board);
         assert_eq!(board.report().phase, Phase::Training);
-        apply_event(evaluating(Part::Certification), &board);
+        apply_event(evaluating(EvaluationPart::Certification), &board);
         assert_eq!(board.report().phase, Phase::Evaluating);
     }
 }

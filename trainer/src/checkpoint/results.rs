@@ -140,13 +140,26 @@ impl Time {
 }
 
 /// What is read again: the rest may be of another release.
-#[derive(Deserialize)]
+#[derive(Clone, Debug, Deserialize)]
 #[serde(rename_all = "camelCase")]
-struct Ending {
-    job_uid: String,
-    results: Results,
+pub struct Ending {
+    /// UID of the job; on a workstation its name.
+    pub job_uid: String,
+    /// The results, as the report has them.
+    pub results: Results,
+    /// Files that could not be written, a sentence each.
     #[serde(default)]
-    not_written: Vec<String>,
+    pub not_written: Vec<String>,
+    /// [`Document::last`] of any release.
+    #[serde(default)]
+    last: serde_json::Value,
+}
+
+impl Ending {
+    /// SHA-256 of the weights after the last epoch; absent where they could not be written.
+    pub fn last_sha256(&self) -> Option<&str> {
+        self.last["sha256"].as_str()
+    }
 }
 
 /// Writes the results; durable on return.
@@ -183,7 +196,8 @@ pub fn not_written(directory: &Path) -> Result<Vec<String>, CheckpointError> {
     Ok(ending(directory)?.map(|ending| ending.not_written).unwrap_or_default())
 }
 
-fn ending(directory: &Path) -> Result<Option<Ending>, CheckpointError> {
+/// The results in a directory, of whatever job and training.
+pub(super) fn ending(directory: &Path) -> Result<Option<Ending>, CheckpointError> {
     let path = directory.join(FILE);
     let Some(content) = files::read_if_exists(&path, MAX_BYTES)? else { return Ok(None) };
     let ending = serde_json::from_slice(&content)

@@ -1,23 +1,43 @@
 use std::fs;
 
+use datjob_api::report::{AttackCount, Count};
 use tch::{Device, Kind, Tensor};
 
 use super::*;
 
 /// Saves a checkpoint.
 fn save(directory: &Directory, epoch: u32, tensors: &StateDict, best: Option<&Best>) {
-    let saved = directory.save_tensors(epoch, tensors).unwrap();
+    save_at(directory, Steps { epoch, step: 0 }, tensors, best);
+}
+
+pub(super) fn save_at(directory: &Directory, at: Steps, tensors: &StateDict, best: Option<&Best>) {
+    let saved = directory.save_tensors(at, tensors).unwrap();
     let position = Position {
-        step: u64::from(epoch) * 10,
+        at,
+        step: u64::from(at.epoch) * 10 + at.step,
         optimizer_begin: 0,
         step_scale: 1.0,
         validation_seed: 0,
         validation_pending: false,
+        partial_epoch: (at.step > 0).then(|| PartialEpoch { loss: 0.1, ..PartialEpoch::default() }),
     };
-    directory.save_manifest(position, &saved, best, None).unwrap();
+    directory.save_manifest(&position, &saved, best, None).unwrap();
 }
 
-fn tensors(value: f64) -> StateDict {
+/// The newest checkpoint, which is whole.
+fn newest(directory: &Directory) -> (Manifest, StateDict) {
+    let Resumed { checkpoint, warnings } = directory.resume().unwrap();
+    assert_eq!(warnings, Vec::<String>::new());
+    checkpoint.unwrap()
+}
+
+/// The file of a checkpoint's tensors.
+fn tensors_path(directory: &Directory, epoch: u32) -> PathBuf {
+    let manifest = directory.manifest(Steps { epoch, step: 0 }).unwrap();
+    directory.path.join(manifest.file.unwrap())
+}
+
+pub(super) fn tensors(value: f64) -> StateDict {
     vec![
         ("model.conv1.weight".into(), Tensor::full([2, 3, 4, 4], value, (Kind::Float, Device::Cpu))),
         ("model.bn1.num_batches_tracked".into(), Tensor::from(7_i64)),
@@ -25,13 +45,13 @@ fn tensors(value: f64) -> StateDict {
     ]
 }
 
-fn directory(hash: &str) -> (tempfile::TempDir, Directory) {
+pub(super) fn directory(hash: &str) -> (tempfile::TempDir, Directory) {
     let temporary = tempfile::tempdir().unwrap();
     let directory = Directory::new(temporary.path(), hash.into(), "data".into(), None);
     (temporary, directory)
 }
 
-fn best(epoch: u32, file: String, sha256: String) -> Best {
+pub(super) fn best(epoch: u32, file: String, sha256: String) -> Best {
     let robust = AttackCount::new("pgd-10", Count { correct: 1, total: 2 });
     Best {
         epoch,
@@ -47,14 +67,16 @@ fn best(epoch: u32, file: String, sha256: String) -> Best {
 #[test]
 fn what_was_saved_comes_back() {
     let (_temporary, directory) = directory("hash");
-    assert!(directory.newest().unwrap().is_none());
+    assert!(directory.resume().unwrap().checkpoint.is_none());
     save(&directory, 1, &tensors(1.0), None);
-    save(&directory, 2, &tensors(2.0), None);
-    let manifest = directory.newest().unwrap().unwrap();
-    assert_eq!((manifest.epoch, manifest.step), (2, 20));
+    save_at(&directory, Steps { epoch: 2, step: 7 }, &tensors(2.0), None);
+    save(&directory, 2, &tensors(3.0), None);
+    let (manifest, loaded) = newest(&directory);
+    assert_eq!((manifest.epoch, manifest.epoch_step, manifest.step), (2, 7, 27));
+    assert_eq!(manifest.partial_epoch.unwrap().loss.to_bits(), 0.1_f64.to_bits());
     let mut expected = tensors(2.0);
     expected.sort_by(|(a, _), (b, _)| a.cmp(b));
-    for ((name, loaded), (expected_name, saved)) in directory.load(&manifest).unwrap().iter().zip(&expected) {
+    for ((name, loaded), (expected_name, saved)) in loaded.iter().zip(&expected) {
         assert_eq!(name, expected_name);
         assert_eq!(loaded, saved);
     }
@@ -72,43 +94,105 @@ fn a_volume_without_room_is_waited_for() {
 }
 
 #[test]
-fn a_damaged_checkpoint_is_refused_with_what_to_do() {
+fn a_damaged_checkpoint_is_set_aside_and_the_one_before_is_used() {
+    let (temporary, directory) = directory("hash");
+    for epoch in 1..=4 {
+        save(&directory, epoch, &tensors(f64::from(epoch)), None);
+    }
+    // The last byte of 4 is another one, the tensors of 3 are missing, and the manifest of 2 was cut off.
+    let damaged = tensors_path(&directory, 4);
+    let mut bytes = fs::read(&damaged).unwrap();
+    *bytes.last_mut().unwrap() ^= 1;
+    fs::write(&damaged, &bytes).unwrap();
+    fs::remove_file(tensors_path(&directory, 3)).unwrap();
+    fs::write(temporary.path().join("checkpoint-0002.json"), "{").unwrap();
+    let Resumed { checkpoint, warnings } = directory.resume().unwrap();
+    assert_eq!(checkpoint.unwrap().0.epoch, 1);
+    let begins = ["is corrupt: expected SHA-256 ", "is missing", "checkpoint-0002.json is corrupt: EOF"];
+    for (warning, begin) in warnings.iter().zip(begins) {
+        assert!(warning.contains(begin), "{warning}");
+        assert!(warning.ends_with("; the training resumes from an earlier checkpoint"), "{warning}");
+    }
+    assert_eq!(warnings.len(), 3);
+    assert!(temporary.path().join("checkpoint-0004.json.damaged").exists());
+    assert!(fs::exists(format!("{}.damaged", damaged.display())).unwrap());
+    assert_eq!(newest(&directory).0.epoch, 1, "those that were set aside are not met again");
+    fs::remove_file(tensors_path(&directory, 1)).unwrap();
+    let Resumed { checkpoint, warnings } = directory.resume().unwrap();
+    assert!(checkpoint.is_none());
+    assert!(warnings[0].ends_with("; the training starts again"), "{warnings:?}");
+}
+
+#[test]
+fn a_manifest_of_a_newer_release_is_not_set_aside() {
+    let (temporary, directory) = directory("hash");
+    save(&directory, 1, &tensors(1.0), None);
+    let path = temporary.path().join("checkpoint-0001.json");
+    let text = fs::read_to_string(&path).unwrap().replacen('{', "{\"aFieldOfTheFuture\": 1,", 1);
+    fs::write(&path, text).unwrap();
+    let error = directory.resume().unwrap_err().to_string();
+    assert!(error.contains("checkpoint-0001.json is invalid: unknown field `aFieldOfTheFuture`"), "{error}");
+    assert!(path.exists());
+}
+
+#[test]
+fn best_weights_that_are_damaged_are_selected_anew() {
+    let (temporary, directory) = directory("hash");
+    let (file, sha256) = directory.save_best(1, &tensors(1.0), &card()).unwrap();
+    save(&directory, 2, &tensors(2.0), Some(&best(1, file.clone(), sha256)));
+    assert!(newest(&directory).0.best.is_some());
+    fs::write(temporary.path().join(file), "").unwrap();
+    let Resumed { checkpoint, warnings } = directory.resume().unwrap();
+    let manifest = checkpoint.unwrap().0;
+    assert_eq!((manifest.epoch, manifest.best, manifest.validation_pending), (2, None, true));
+    assert!(
+        warnings[0].ends_with("these best weights are lost, and the next validation selects new ones"),
+        "{warnings:?}"
+    );
+}
+
+#[test]
+fn a_checkpoint_of_0_1_0_is_read() {
     let (temporary, directory) = directory("hash");
     save(&directory, 3, &tensors(1.0), None);
-    let path = temporary.path().join("checkpoint-0003.safetensors");
-    let mut bytes = fs::read(&path).unwrap();
-    *bytes.last_mut().unwrap() ^= 1;
-    fs::write(&path, &bytes).unwrap();
-    let manifest = directory.newest().unwrap().unwrap();
-    let error = directory.load(&manifest).unwrap_err().to_string();
-    assert!(error.contains("checkpoint-0003.safetensors is corrupt: expected SHA-256 "), "{error}");
-    assert!(error.contains("checkpoint-0003.json to resume from the previous checkpoint"), "{error}");
-    fs::remove_file(&path).unwrap();
-    assert!(directory.load(&manifest).unwrap_err().to_string().contains("is missing"));
-    fs::write(temporary.path().join("checkpoint-0003.json"), "{").unwrap();
-    assert!(directory.newest().unwrap_err().to_string().contains("checkpoint-0003.json is invalid: "));
+    let path = tensors_path(&directory, 3);
+    fs::rename(path, temporary.path().join("checkpoint-0003.safetensors")).unwrap();
+    let path = temporary.path().join("checkpoint-0003.json");
+    let mut manifest: serde_json::Value = serde_json::from_slice(&fs::read(&path).unwrap()).unwrap();
+    let fields = manifest.as_object_mut().unwrap();
+    for field in ["file", "validationSeed", "validationPending"] {
+        assert!(fields.remove(field).is_some());
+    }
+    assert!(!fields.contains_key("epochStep") && !fields.contains_key("partialEpoch"));
+    fs::write(&path, manifest.to_string()).unwrap();
+    assert_eq!(newest(&directory).0.at(), Steps { epoch: 3, step: 0 });
+    // Its tensors are removed like those of others.
+    save(&directory, 4, &tensors(2.0), None);
+    directory.clean(1, None).unwrap();
+    assert!(!temporary.path().join("checkpoint-0003.safetensors").exists());
+    assert_eq!(newest(&directory).0.epoch, 4);
 }
 
 #[test]
 fn a_checkpoint_of_another_training_is_refused() {
     let (temporary, first) = directory("first");
     save(&first, 1, &tensors(1.0), None);
-    let newest =
-        |hash: &str, data: &str| Directory::new(temporary.path(), hash.into(), data.into(), None).newest();
-    let error = newest("second", "data").unwrap_err().to_string();
+    let resume =
+        |hash: &str, data: &str| Directory::new(temporary.path(), hash.into(), data.into(), None).resume();
+    let error = resume("second", "data").unwrap_err().to_string();
     assert!(error.contains("belongs to another training spec"), "{error}");
-    let error = newest("first", "other data").unwrap_err().to_string();
+    let error = resume("first", "other data").unwrap_err().to_string();
     assert!(error.contains("belongs to a training on different images"), "{error}");
-    assert!(newest("first", "data").is_ok());
+    assert!(resume("first", "data").is_ok());
 
     let with = |additional: Option<&str>| {
         let additional = additional.map(ToOwned::to_owned);
         Directory::new(temporary.path(), "first".into(), "data".into(), additional)
     };
-    assert!(with(Some("a")).newest().is_ok(), "a checkpoint of an older trainer has no fingerprint");
+    assert!(with(Some("a")).resume().is_ok(), "a checkpoint of an older trainer has no fingerprint");
     save(&with(Some("a")), 2, &tensors(1.0), None);
-    assert!(with(Some("a")).newest().is_ok());
-    let error = with(Some("b")).newest().unwrap_err().to_string();
+    assert!(with(Some("a")).resume().is_ok());
+    let error = with(Some("b")).resume().unwrap_err().to_string();
     assert!(error.contains("belongs to a training on different images"), "{error}");
 }
 
@@ -118,25 +202,36 @@ fn a_checkpoint_without_a_manifest_is_not_there() {
     save(&directory, 1, &tensors(1.0), None);
     save(&directory, 2, &tensors(2.0), None);
     fs::remove_file(temporary.path().join("checkpoint-0002.json")).unwrap();
-    assert_eq!(directory.newest().unwrap().unwrap().epoch, 1);
+    assert_eq!(newest(&directory).0.epoch, 1);
 }
 
-/// What a trainer wrote that knew nothing of what stands beside the results now, and what a newer one may write.
-#[test]
-fn results_of_another_release_are_read() {
-    let (temporary, _) = directory("hash");
+/// The results of an older trainer, with fields that a newer one may write; with the SHA-256 of the best and the last weights.
+pub(super) fn results_document(best: &str, last: &str) -> String {
     let document = r#"{
         "jobUid": "job",
         "results": {
             "bestEpoch": 3, "clean": {"correct": 8, "total": 10},
             "attacks": [{"attack": "pgd-20", "correct": 5, "total": 10}],
-            "worstCase": {"correct": 5, "total": 10}, "weights": "job/best.safetensors", "sha256": "abc",
+            "worstCase": {"correct": 5, "total": 10}, "weights": "job/best.safetensors", "sha256": "BEST",
             "seed": 0, "trainingHash": "hash", "trainerVersion": "0.0.9", "libtorchVersion": "2.11.0", "worldSize": 2
         },
-        "training": {"aFieldOfTheFuture": true}, "device": 7
+        "last": {"sha256": "LAST"}, "training": {"aFieldOfTheFuture": true}, "device": 7
     }"#;
+    document.replace("BEST", best).replace("LAST", last)
+}
+
+#[test]
+fn results_of_another_release_are_read() {
+    let (temporary, _) = directory("hash");
+    let document = results_document("abc", "def");
+    let without = |field: &str| document.replace(field, "");
     assert_eq!(results::read(temporary.path(), "job", "hash").unwrap(), None);
-    for text in [document.to_owned(), document.replace(r#""training": {"aFieldOfTheFuture": true}, "#, "")] {
+    for text in [
+        document.clone(),
+        without(r#""training": {"aFieldOfTheFuture": true}, "#),
+        without(r#""last": {"sha256": "def"}, "#),
+        document.replace(r#"{"sha256": "def"}"#, "7"),
+    ] {
         fs::write(temporary.path().join(results::FILE), text).unwrap();
         let read = results::read(temporary.path(), "job", "hash").unwrap().unwrap();
         assert_eq!((read.best_epoch, read.clean.correct), (3, 8));
@@ -148,20 +243,27 @@ fn results_of_another_release_are_read() {
     assert!(other.contains("belongs to another training spec"), "{other}");
 }
 
-#[test]
-fn old_checkpoints_go_and_the_best_weights_stay() {
-    let (temporary, directory) = directory("hash");
-    let card = WeightsCard {
+pub(super) fn card() -> WeightsCard {
+    WeightsCard {
         dataset: datjob_api::training::Dataset::Cifar10,
         training_images: 50_000,
         validation_count: 1000,
         validation_seed: 7,
-    };
+    }
+}
+
+#[test]
+fn old_checkpoints_go_and_the_best_weights_stay() {
+    let (temporary, directory) = directory("hash");
     let mut current = None;
     for epoch in 1..=5 {
         if epoch == 1 || epoch == 3 {
-            let (file, sha256) = directory.save_best(epoch, &tensors(f64::from(epoch)), &card).unwrap();
+            let (file, sha256) = directory.save_best(epoch, &tensors(f64::from(epoch)), &card()).unwrap();
             current = Some(best(epoch, file, sha256));
+        }
+        if epoch == 5 {
+            // A training that was interrupted here and did not repeat its bits.
+            directory.save_tensors(Steps { epoch, step: 0 }, &tensors(0.0)).unwrap();
         }
         save(&directory, epoch, &tensors(f64::from(epoch)), current.as_ref());
         directory.clean(2, current.as_ref()).unwrap();
@@ -171,18 +273,69 @@ fn old_checkpoints_go_and_the_best_weights_stay() {
         .map(|entry| entry.unwrap().file_name().into_string().unwrap())
         .collect();
     names.sort();
-    assert_eq!(
-        names,
-        [
-            "best-0003.safetensors",
-            "checkpoint-0004.json",
-            "checkpoint-0004.safetensors",
-            "checkpoint-0005.json",
-            "checkpoint-0005.safetensors"
-        ]
-    );
-    let manifest = directory.newest().unwrap().unwrap();
-    directory.load_best(&manifest.best.unwrap(), manifest.epoch).unwrap();
-    let (_, read) = state_dict::read(&temporary.path().join("best-0003.safetensors")).unwrap();
-    assert_eq!(read, Some(card), "the weights say which images were held out");
+    let file = |epoch| tensors_path(&directory, epoch).file_name().unwrap().to_str().unwrap().to_owned();
+    let best_file = current.unwrap().file;
+    assert!(best_file.starts_with("best-0003-"), "{best_file}");
+    let mut expected =
+        [best_file, "checkpoint-0004.json".into(), file(4), "checkpoint-0005.json".into(), file(5)];
+    expected.sort();
+    assert_eq!(names, expected);
+    let (manifest, _) = newest(&directory);
+    let best_weights = manifest.best.unwrap().file;
+    let (_, read) = state_dict::read(&temporary.path().join(best_weights)).unwrap();
+    assert_eq!(read, Some(card()), "the weights say which images were held out");
+}
+
+#[test]
+fn the_newest_checkpoint_within_an_epoch_is_kept_beside_those_between_epochs() {
+    let steps = |epoch, step| Steps { epoch, step };
+    let positions =
+        [steps(0, 5), steps(1, 0), steps(1, 5), steps(2, 0), steps(3, 0), steps(3, 4), steps(3, 8)];
+    assert_eq!(kept_positions(&positions, 2), [steps(2, 0), steps(3, 0), steps(3, 8)]);
+    assert_eq!(kept_positions(&positions[..5], 2), [steps(2, 0), steps(3, 0)]);
+    assert_eq!(kept_positions(&positions[..1], 2), [steps(0, 5)]);
+    assert_eq!(kept_positions(&[], 2), []);
+}
+
+#[test]
+fn what_killed_trainers_left_is_removed() {
+    let (temporary, directory) = directory("hash");
+    let partial = |name: &str| temporary.path().join(format!("{name}.safetensors.partial"));
+    let old = ["checkpoint-0001-000007-aa", "checkpoint-0002", "best-0002-aa"].map(partial);
+    let new = ["checkpoint-0003-000007-aa", "best-0003-aa"].map(partial);
+    for path in old.iter().chain(&new) {
+        fs::write(path, "cut off").unwrap();
+    }
+    save(&directory, 3, &tensors(3.0), None);
+    directory.clean(2, None).unwrap();
+    assert!(!old.iter().any(|path| path.exists()));
+    assert!(new.iter().all(|path| path.exists()), "they may be being written");
+}
+
+/// Its SHA-256 is right, so the file is not damaged.
+#[test]
+fn tensors_that_cannot_be_decoded_are_not_set_aside() {
+    let (temporary, directory) = directory("hash");
+    save(&directory, 1, &tensors(1.0), None);
+    let bytes = b"no tensors";
+    fs::write(tensors_path(&directory, 1), bytes).unwrap();
+    let path = temporary.path().join("checkpoint-0001.json");
+    let mut manifest: serde_json::Value = serde_json::from_slice(&fs::read(&path).unwrap()).unwrap();
+    manifest["sha256"] = hex::encode(Sha256::digest(bytes)).into();
+    fs::write(&path, manifest.to_string()).unwrap();
+    assert!(matches!(directory.resume(), Err(CheckpointError::Format { .. })));
+    assert!(path.exists());
+}
+
+/// Another world that began later may be writing them.
+#[test]
+fn files_of_later_epochs_stay() {
+    let (temporary, directory) = directory("hash");
+    let later = directory.save_tensors(Steps { epoch: 2, step: 5 }, &tensors(5.0)).unwrap();
+    save(&directory, 2, &tensors(2.0), None);
+    directory.clean(2, None).unwrap();
+    assert!(temporary.path().join(&later.file).exists());
+    save(&directory, 3, &tensors(3.0), None);
+    directory.clean(2, None).unwrap();
+    assert!(!temporary.path().join(&later.file).exists(), "it has no manifest");
 }

@@ -6,9 +6,10 @@ use datjob_api::contract;
 use tokio::{
     net::TcpListener,
     signal::unix::{SignalKind, signal},
+    sync::watch,
 };
 
-use crate::agent::{self, Board, Config, http};
+use crate::agent::{self, Board, Config, Ending, http};
 
 /// Runs the agent until it receives a termination signal.
 pub fn main() -> ExitCode {
@@ -46,16 +47,36 @@ async fn serve(config: Config) -> std::io::Result<()> {
     let router = http::router(Arc::clone(&board));
     tokio::spawn(async move { axum::serve(listener, router).await });
 
-    let work = async {
-        let outcome = agent::work(&config, &board).await;
-        tracing::info!(?outcome, "Job ended; waiting for scale-down.");
-        std::future::pending::<()>().await;
-    };
-    tokio::select! {
-        () = work => {}
-        // Dropping the future kills the workers. Their files are written atomically.
-        _ = terminate.recv() => tracing::info!("Received SIGTERM; exiting."),
-        _ = interrupt.recv() => tracing::info!("Received SIGINT; exiting."),
+    let (leave, asked_to_leave) = watch::channel(false);
+    let work = agent::work(&config, &board, asked_to_leave);
+    tokio::pin!(work);
+    let mut has_ended = false;
+    loop {
+        tokio::select! {
+            ending = &mut work, if !has_ended => {
+                match ending {
+                    Ending::Left { saved } => {
+                        tracing::info!(saved, "Left the job; exiting.");
+                        return Ok(());
+                    }
+                    // The log has the reason. It does not exit: its container would be started again.
+                    Ending::Superseded => {}
+                    ending => tracing::info!(?ending, "Job ended; waiting for scale-down."),
+                }
+                has_ended = true;
+                // Nobody would signal again.
+                if *leave.borrow() {
+                    return Ok(());
+                }
+                continue;
+            }
+            _ = terminate.recv() => tracing::info!("Received SIGTERM; leaving the job."),
+            _ = interrupt.recv() => tracing::info!("Received SIGINT; leaving the job."),
+        }
+        // A second signal, or one after the end of the job, ends the agent at once. Dropping the future kills the workers; their
+        // files are written atomically.
+        if has_ended || leave.send_replace(true) {
+            return Ok(());
+        }
     }
-    Ok(())
 }

@@ -12,7 +12,7 @@ use std::{
 };
 
 use datjob_api::{
-    report::CertifiedCount,
+    report::{CertifiedCount, EvaluationPart},
     training::{Communication, FinalAttack, InvalidTraining, Topology},
 };
 use datjob_c10d::{C10dError, CudaError, libtorch_message};
@@ -25,11 +25,11 @@ use crate::{
     kept_units::{KeptUnits, UnitsKey},
     outputs::estimates::TestSummary,
     placement::Placement,
-    worker_protocol::{EvaluationState, Part},
+    worker_protocol::EvaluationState,
 };
 use datjob_adversarial::{
     certify::{self, Certification, CertificationImages},
-    evaluate::{self, Counts, EvalAttack, EvaluateError, Evaluation},
+    evaluate::{self, Counts, EvalAttack, EvaluateError, Evaluation, Work},
     model::{ModelError, Network},
     shard::Shard,
     state_dict::{self, ReadError, StateDictError},
@@ -188,7 +188,7 @@ impl TestMeasurements for LocalMeasurements<'_> {
         self.printer.begin();
         let Self { units, printer, .. } = self;
         evaluate::evaluate(self.network, &evaluation, Shard::WHOLE, units, &mut |progress| {
-            printer.print(&EvaluationState::new(Part::TestSet, progress));
+            printer.print(&EvaluationState::new(EvaluationPart::Test, progress));
             ControlFlow::Continue(())
         })
     }
@@ -201,16 +201,15 @@ impl TestMeasurements for LocalMeasurements<'_> {
         let images =
             CertificationImages { images: self.images, count: images, device: self.placement.device() };
         self.printer.begin();
-        let printer = &mut self.printer;
-        let mut progress = |done: usize, total: usize| {
-            printer.print(&EvaluationState::certification(done, total));
-        };
+        let Self { printer, units, .. } = self;
+        let mut progress = |work: Work| printer.print(&EvaluationState::certification(work));
         let counts = certify::count_certified(
             self.network,
             certification,
             images,
             self.seed,
             Shard::WHOLE,
+            units,
             &mut progress,
         )?;
         Ok(certify::certified_counts(&counts))
@@ -228,18 +227,18 @@ impl ProgressPrinter {
     /// Time between two lines.
     const INTERVAL: Duration = Duration::from_secs(10);
 
-    /// Another evaluation begins.
+    /// Another evaluation begins; its first line is due at once.
     fn begin(&mut self) {
-        self.began = Some(Instant::now());
+        *self = Self::default();
     }
 
     fn print(&mut self, state: &EvaluationState) {
-        if state.known.is_none() {
+        if state.work.known.is_none() {
             // Known results take no time.
             self.began = None;
         }
         let began = *self.began.get_or_insert_with(Instant::now);
-        if self.last_line.unwrap_or(began).elapsed() >= Self::INTERVAL {
+        if self.last_line.is_none_or(|last| last.elapsed() >= Self::INTERVAL) {
             eprintln!("{}", progress_line(state, began.elapsed()));
             self.last_line = Some(Instant::now());
         }
@@ -247,7 +246,7 @@ impl ProgressPrinter {
 }
 
 fn progress_line(state: &EvaluationState, elapsed: Duration) -> String {
-    let EvaluationState { part, attack, done, total, .. } = state;
+    let EvaluationState { part, attack, iteration, iterations, done, total, .. } = state;
     let mut line = format!("{:<16} {done} of {total} images", part.name());
     if let Some(percent) = state.robust_percent() {
         // Writing to a String cannot fail.
@@ -258,6 +257,9 @@ fn progress_line(state: &EvaluationState, elapsed: Duration) -> String {
     }
     if !attack.is_empty() {
         let _ = write!(line, "; running {attack}");
+    }
+    if *iteration > 0 {
+        let _ = write!(line, ", iteration {iteration} of {iterations}");
     }
     line
 }
@@ -285,9 +287,11 @@ mod tests {
 
     #[test]
     fn the_progress_names_what_is_done_and_left() {
-        let state = |attack: &str, done, robust| {
-            let (part, attack) = (Part::TestSet, attack.to_owned());
-            EvaluationState { part, attack, done, robust, total: 1000, known: Some(0) }
+        let state = |attack: &str, done, robust| EvaluationState {
+            part: EvaluationPart::Test,
+            attack: attack.to_owned(),
+            robust,
+            ..EvaluationState::certification(Work { done, total: 1000, known: Some(0) })
         };
         let seconds = Duration::from_secs;
         assert_eq!(
@@ -297,6 +301,13 @@ mod tests {
         assert_eq!(
             progress_line(&state("pgd-20", 0, Some(0)), seconds(10)),
             "test set         0 of 1000 images; running pgd-20"
+        );
+        // A test set that is one batch.
+        let work = Work { done: 250, total: 1000, known: Some(0) };
+        let within = EvaluationState { iteration: 5, iterations: 20, work, ..state("pgd-20", 0, Some(0)) };
+        assert_eq!(
+            progress_line(&within, seconds(10)),
+            "test set         0 of 1000 images, about 30s left; running pgd-20, iteration 5 of 20"
         );
         assert_eq!(
             progress_line(&state("", 500, None), seconds(10)),

@@ -12,7 +12,11 @@ use datjob_api::{
     training::{NamedFile, Target},
 };
 use datjob_data::storage;
-use tokio::time;
+use tokio::{
+    signal::unix::{SignalKind, signal},
+    sync::watch,
+    time,
+};
 
 use crate::{
     agent::{self, Board, Config, Ending, Files, config::TrainingSource},
@@ -20,6 +24,10 @@ use crate::{
     commands::RunArgs,
     outputs::{self, estimates::TestSummary},
 };
+
+/// Numbers of signals.
+const SIGINT: u8 = 2;
+const SIGTERM: u8 = 15;
 
 /// Why a run failed.
 #[derive(Debug, thiserror::Error)]
@@ -55,6 +63,14 @@ pub enum RunError {
     /// The training failed.
     #[error("{0}")]
     Training(String),
+    /// A signal.
+    #[error("interrupted; run the command again to resume from {}", if *.saved { "the checkpoint that was just written" } else { "the last checkpoint" })]
+    Interrupted {
+        /// Number of the signal.
+        signal: u8,
+        /// Whether a checkpoint was written for it.
+        saved: bool,
+    },
 }
 
 /// Runs a manifest; prints progress and the accuracies.
@@ -63,7 +79,11 @@ pub fn main(options: &RunArgs) -> ExitCode {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("dat-trainer: {error}");
-            ExitCode::FAILURE
+            match error {
+                // As shells report a process that a signal ended.
+                RunError::Interrupted { signal, .. } => ExitCode::from(128 + signal),
+                _ => ExitCode::FAILURE,
+            }
         }
     }
 }
@@ -85,21 +105,35 @@ fn run(options: &RunArgs) -> Result<(), RunError> {
     let result = runtime.block_on(async {
         let mut printer = ProgressPrinter::default();
         let mut ticks = time::interval(Duration::from_millis(500));
-        let work = agent::work(&config, &board);
+        // Before the work begins: a signal in between must not be lost.
+        let mut interrupt = signal(SignalKind::interrupt())?;
+        let mut terminate = signal(SignalKind::terminate())?;
+        let (leave, asked_to_leave) = watch::channel(false);
+        let work = agent::work(&config, &board, asked_to_leave);
         tokio::pin!(work);
+        let mut received = None;
         loop {
             tokio::select! {
                 ending = &mut work => {
                     printer.print(&board.report());
+                    if let (Ending::Left { saved }, Some(signal)) = (&ending, received) {
+                        return Err(RunError::Interrupted { signal, saved: *saved });
+                    }
                     let target = manifest.spec.training.evaluation.target.as_ref();
                     return report_outcome(ending, &board.report(), &config, target);
                 }
-                _ = ticks.tick() => printer.print(&board.report()),
-                result = tokio::signal::ctrl_c() => {
-                    result?;
-                    return Err(RunError::Training("interrupted; run the command again to resume from the last checkpoint".into()));
+                _ = ticks.tick() => {
+                    printer.print(&board.report());
+                    continue;
                 }
+                _ = interrupt.recv() => received = Some(SIGINT),
+                _ = terminate.recv() => received = Some(SIGTERM),
             }
+            // A second signal ends the run at once.
+            if let Some(signal) = received.filter(|_| leave.send_replace(true)) {
+                return Err(RunError::Interrupted { signal, saved: false });
+            }
+            println!("interrupted      ending; interrupt again to end without a checkpoint");
         }
     });
     // Do not wait for a download that is still running.
@@ -170,11 +204,13 @@ fn report_outcome(
             Ok(())
         }
         Ending::Failed(failure) => Err(RunError::Training(failure_message(&failure))),
+        Ending::Left { saved } => Err(RunError::Interrupted { signal: SIGINT, saved }),
         Ending::TooManyFailures { count, limit, last } => {
             let last = last.map_or_else(|| "a worker exited".to_owned(), |last| failure_message(&last));
             let message = limit_exceeded(count, limit, last.trim_end_matches('.')).unwrap_or(last);
             Err(RunError::Training(message))
         }
+        Ending::Superseded => Err(RunError::Training("another pod has replaced this one".into())),
     }
 }
 

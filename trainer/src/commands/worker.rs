@@ -8,7 +8,10 @@ use std::{
     io::{self, BufRead, Write},
     os::fd::AsFd,
     process::ExitCode,
-    sync::{Arc, Mutex, PoisonError},
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
     thread,
     time::Duration,
 };
@@ -17,8 +20,8 @@ use datjob_api::report::{Failure, FailureReason};
 use datjob_data::storage;
 
 use crate::{
-    engine,
-    worker_protocol::{Assignment, Event},
+    engine::{self, TrainError},
+    worker_protocol::{Assignment, Command, Event, LEFT},
 };
 
 /// How often a worker checks whether it waits for its storage.
@@ -40,16 +43,24 @@ pub fn main() -> ExitCode {
             return ExitCode::FAILURE;
         }
     };
-    exit_with_agent();
+    let leave = Arc::new(AtomicBool::new(false));
+    follow_agent(Arc::clone(&leave));
     report_storage(events.clone());
     // libtorch would log a C++ stack trace for errors that it also returns.
     datjob_c10d::set_log_level(datjob_c10d::LogLevel::Fatal);
     tch::set_num_threads(i32::try_from(assignment.threads).unwrap_or(1));
-    match engine::run(&assignment, &mut |event| events.send(&event)) {
+    match engine::run(&assignment, &leave, &mut |event| events.send(&event)) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            tracing::error!(rank = assignment.rank, generation = assignment.generation, %error, "Worker failed.");
-            let failure = Failure::of_rank(error.reason(), assignment.rank, error.to_string());
+            let (rank, generation) = (assignment.rank, assignment.generation);
+            let failure = Failure::of_rank(error.reason(), rank, error.to_string());
+            if let TrainError::Left { step } = error {
+                tracing::info!(rank, generation, step, "Left the world after a checkpoint.");
+                events.send(&Event::Left);
+                events.send(&Event::Failed(failure));
+                return ExitCode::from(LEFT);
+            }
+            tracing::error!(rank, generation, %error, "Worker failed.");
             events.send(&Event::Failed(failure));
             ExitCode::FAILURE
         }
@@ -67,11 +78,15 @@ fn read_assignment() -> Result<Assignment, String> {
     })
 }
 
-/// Exits when the agent exits: another worker takes over the rank.
-fn exit_with_agent() {
-    let watch = || {
-        let mut line = String::new();
-        while io::stdin().lock().read_line(&mut line).is_ok_and(|read| read > 0) {}
+/// Follows the commands of the agent. Exits when the agent exits: another worker takes over the rank.
+fn follow_agent(leave: Arc<AtomicBool>) {
+    let watch = move || {
+        for line in io::stdin().lock().lines().map_while(Result::ok) {
+            match serde_json::from_str(&line) {
+                Ok(Command::Leave) => leave.store(true, Ordering::Relaxed),
+                Err(error) => tracing::warn!(%error, "Invalid command of the agent; ignoring it."),
+            }
+        }
         std::process::exit(3);
     };
     if let Err(error) = thread::Builder::new().name("agent-watch".into()).spawn(watch) {
@@ -111,7 +126,7 @@ impl EventWriter {
     }
 
     fn send(&self, event: &Event) {
-        // A write fails if the agent has exited; then `exit_with_agent` ends this process.
+        // A write fails if the agent has exited; then `follow_agent` ends this process.
         let _ = serde_json::to_vec(event).map_err(io::Error::from).and_then(|mut line| {
             line.push(b'\n');
             self.0.lock().unwrap_or_else(PoisonError::into_inner).write_all(&line)

@@ -1,19 +1,25 @@
 //! Accuracy over all ranks: local counts, summed.
 
-use std::ops::ControlFlow;
+use std::{
+    ops::ControlFlow,
+    time::{Duration, Instant},
+};
 
-use datjob_api::report::{Accuracy, AttackCount, CertifiedCount, RawAndAveraged, Split};
+use datjob_api::report::{Accuracy, AttackCount, CertifiedCount, EvaluationPart, RawAndAveraged, Split};
 use datjob_c10d::{ProcessGroup, ReduceOp};
 use tch::Tensor;
 
 use super::{Tell, TrainError};
-use crate::worker_protocol::{EvaluationState, Event, Part};
+use crate::worker_protocol::{EvaluationState, Event};
 use datjob_adversarial::{
     certify::{self, Certification, CertificationImages},
-    evaluate::{self, Counts, Evaluation, UnitResults},
+    evaluate::{self, Counts, Evaluation, UnitResults, Work},
     model::Network,
     shard::Shard,
 };
+
+/// Shortest time between two reports within a run of an attack.
+const REPORT_INTERVAL: Duration = Duration::from_secs(1);
 
 /// Evaluates, each image on one rank. The counts are integers, summed over the ranks and divided nowhere; they do not
 /// depend on the world. Rank 0 reports its progress.
@@ -22,12 +28,16 @@ pub(super) fn measure(
     evaluation: &Evaluation<'_>,
     group: &ProcessGroup,
     units: &mut dyn UnitResults,
-    part: Part,
+    part: EvaluationPart,
     tell: Tell<'_>,
 ) -> Result<Counts, TrainError> {
     let is_first = group.rank() == 0;
+    let mut told: Option<Instant> = None;
     let mut counts = evaluate::evaluate(network, evaluation, shard(group), units, &mut |progress| {
-        if is_first {
+        let is_within_run = progress.run.is_some_and(|run| run.iteration > 0);
+        let is_due = !is_within_run || told.is_none_or(|told| told.elapsed() >= REPORT_INTERVAL);
+        if is_first && is_due {
+            told = Some(Instant::now());
             tell(Event::Evaluating(EvaluationState::new(part, progress)));
         }
         ControlFlow::Continue(())
@@ -43,15 +53,17 @@ pub(super) fn certify(
     images: CertificationImages<'_>,
     seed: u64,
     group: &ProcessGroup,
+    units: &mut dyn UnitResults,
     tell: Tell<'_>,
 ) -> Result<Vec<CertifiedCount>, TrainError> {
     let is_first = group.rank() == 0;
-    let mut progress = |done: usize, total: usize| {
+    let mut progress = |work: Work| {
         if is_first {
-            tell(Event::Evaluating(EvaluationState::certification(done, total)));
+            tell(Event::Evaluating(EvaluationState::certification(work)));
         }
     };
-    let counts = certify::count_certified(network, certification, images, seed, shard(group), &mut progress)?;
+    let shard = shard(group);
+    let counts = certify::count_certified(network, certification, images, seed, shard, units, &mut progress)?;
     Ok(certify::certified_counts(&summed(&counts, group)?))
 }
 

@@ -1,13 +1,21 @@
-//! Checkpoints of a training: resuming from the newest, saving an epoch, and adding to it what its validation showed.
+//! Checkpoints of a training: resuming from the newest, saving the state, and adding to a checkpoint what its validation showed.
 
+use std::time::{Duration, Instant};
+
+use datjob_adversarial::state_dict::StateDict;
 use datjob_api::{
     Training,
     training::{Contents, NamedFile},
 };
 use datjob_c10d::ProcessGroup;
 use datjob_data::weights::WeightsCard;
+use tch::{Device, Tensor};
 
-use super::{Rank, State, Tell, TrainError, named_file, validation};
+use super::{
+    Rank, State, Tell, TrainError,
+    checkpoint_writer::{CheckpointWriter, Description},
+    named_file, rank_buffers, validation,
+};
 use crate::{
     checkpoint::{Directory, SavedTensors},
     worker_protocol::{Assignment, Event},
@@ -24,13 +32,21 @@ pub(super) fn resume(
     tell: Tell<'_>,
 ) -> Result<Option<SavedTensors>, TrainError> {
     let training = &assignment.training;
-    let mut saved = None;
+    let (mut saved, mut buffers) = (None, None);
     if group.rank() == 0 {
-        if let Some(manifest) = checkpoints.newest()? {
-            let tensors = checkpoints.load(&manifest)?;
+        let resumed = checkpoints.resume()?;
+        resumed.warnings.into_iter().for_each(|warning| tell(Event::Warning(warning)));
+        if let Some((manifest, mut tensors)) = resumed.checkpoint {
+            let of_ranks = tensors.iter().position(|(name, _)| name == rank_buffers::NAME);
+            buffers = of_ranks.map(|index| tensors.swap_remove(index).1);
             state.restore(training, &manifest, tensors)?;
-            tracing::info!(epoch = manifest.epoch, "Resumed from a checkpoint.");
-            saved = Some(SavedTensors { epoch: manifest.epoch, sha256: manifest.sha256 });
+            tracing::info!(
+                epoch = manifest.epoch,
+                step_of_epoch = manifest.epoch_step,
+                step = manifest.step,
+                "Resumed from a checkpoint."
+            );
+            saved = Some(SavedTensors::from(&manifest));
         } else if let Some(spec) = &training.model.initial_weights {
             let path = named_file::path(assignment, NamedFile::InitialWeights)?;
             let earlier = state.load_initial(spec, path)?;
@@ -42,6 +58,7 @@ pub(super) fn resume(
         }
     }
     state.broadcast(group)?;
+    rank_buffers::scatter(state, buffers, group)?;
     Ok(saved)
 }
 
@@ -55,57 +72,151 @@ pub(super) fn weights_card(training: &Training, contents: &Contents, validation_
     }
 }
 
+/// When rank 0 writes the next checkpoint within an epoch, and with what.
+pub(super) struct Checkpointing {
+    writer: CheckpointWriter,
+    interval: Duration,
+    /// When the last checkpoint was taken, or the training resumed.
+    last: Instant,
+    /// Whether the checkpoint of an epoch was left out, because an earlier one could not be written yet.
+    overdue: bool,
+}
+
+impl Checkpointing {
+    /// Of a training that resumed from `newest`, or began.
+    pub(super) fn start(
+        training: &Training,
+        directory: Directory,
+        newest: Option<SavedTensors>,
+    ) -> Result<Self, TrainError> {
+        let checkpoint = &training.checkpoint;
+        Ok(Self {
+            writer: CheckpointWriter::start(directory, checkpoint.keep.last as usize, newest)?,
+            interval: Duration::from_secs(checkpoint.every_seconds.into()),
+            last: Instant::now(),
+            overdue: false,
+        })
+    }
+
+    /// Whether a checkpoint is to be written at the end of the step that begins.
+    fn is_due(&mut self) -> Result<bool, TrainError> {
+        let is_free = self.writer.is_free()?;
+        Ok(is_free && (self.overdue || self.last.elapsed() >= self.interval))
+    }
+
+    fn write(&mut self, description: Description, tensors: StateDict) {
+        self.writer.write(description, tensors);
+        self.last = Instant::now();
+        self.overdue = false;
+    }
+}
+
 impl Rank<'_> {
     /// What files of weights say about the images that they were trained on.
     pub(super) fn card(&self) -> WeightsCard {
         weights_card(self.training, &self.data.contents(), self.state.validation_seed)
     }
 
-    /// Validates an epoch. Its checkpoint, if it has one, is there before, so that a validation that fails costs no epoch; what
-    /// the validation showed is added to it.
-    pub(super) fn validate_and_save(&mut self) -> Result<(), TrainError> {
-        let went_back = self.validate()?;
-        self.state.validation_pending = false;
-        if went_back {
-            // The checkpoint stays as it is: a run that resumes from it validates, and goes back, again.
-            return Ok(());
-        }
-        match self.saved_tensors.take_if(|saved| saved.epoch == self.state.epoch) {
-            Some(saved) => self.save_manifest(&saved),
-            None => Ok(()),
-        }
+    /// Whether this rank asks for a checkpoint at the end of the step that begins.
+    pub(super) fn asks_for_checkpoint(&mut self) -> Result<bool, TrainError> {
+        self.checkpointing.as_mut().map_or(Ok(false), Checkpointing::is_due)
     }
 
-    /// Writes a checkpoint.
-    pub(super) fn save(&mut self) -> Result<(), TrainError> {
-        if self.is_first() {
-            let saved = self.checkpoints.save_tensors(self.state.epoch, &self.state.tensors())?;
-            self.save_manifest(&saved)?;
-            self.saved_tensors = Some(saved);
+    /// Writes a checkpoint within an epoch. All ranks call it.
+    pub(super) fn save_within_epoch(&mut self) -> Result<(), TrainError> {
+        let buffers = rank_buffers::gather(&self.state, &self.group)?;
+        self.save_history();
+        if let Some(checkpointing) = &mut self.checkpointing {
+            let mut tensors = copies(self.state.tensors())?;
+            tensors.extend(buffers.map(|buffers| (rank_buffers::NAME.to_owned(), buffers)));
+            checkpointing.write(self.state.description(), tensors);
         }
         Ok(())
     }
 
-    /// Writes the manifest of a checkpoint whose tensors are there.
-    fn save_manifest(&mut self, tensors: &SavedTensors) -> Result<(), TrainError> {
+    /// Writes the checkpoint of an epoch. Leaves it out while an earlier one waits for storage that does not work.
+    pub(super) fn save_epoch(&mut self) -> Result<(), TrainError> {
+        self.save_history();
+        if let Some(checkpointing) = &mut self.checkpointing {
+            if checkpointing.writer.wait_while_storage_works()? {
+                checkpointing.write(self.state.description(), copies(self.state.tensors())?);
+            } else {
+                checkpointing.overdue = true;
+            }
+        }
+        Ok(())
+    }
+
+    /// Validates an epoch. Its checkpoint, if it has one, is there before, so that a validation that fails costs no epoch; what
+    /// the validation showed is added to it. It is not waited for while the storage does not work.
+    pub(super) fn validate_and_save(&mut self) -> Result<(), TrainError> {
+        if let Some(checkpointing) = &mut self.checkpointing {
+            checkpointing.writer.wait_while_storage_works()?;
+        }
+        let begin = Instant::now();
+        let went_back = self.validate()?;
+        self.state.validation_pending = false;
+        if let Some(checkpointing) = &mut self.checkpointing {
+            // Nothing was trained meanwhile.
+            checkpointing.last += begin.elapsed();
+        }
+        if went_back {
+            // The checkpoint stays as it is: a run that resumes from it validates, and goes back, again.
+            return Ok(());
+        }
+        self.save_history();
+        if let Some(checkpointing) = &mut self.checkpointing {
+            checkpointing.writer.describe(self.state.description());
+        }
+        Ok(())
+    }
+
+    /// Waits until all checkpoints are written, that of the last epoch included.
+    pub(super) fn finish_checkpoints(&mut self) -> Result<(), TrainError> {
+        if let Some(checkpointing) = &mut self.checkpointing {
+            checkpointing.writer.finish()?;
+            if checkpointing.overdue {
+                checkpointing.write(self.state.description(), copies(self.state.tensors())?);
+                checkpointing.writer.finish()?;
+            }
+        }
+        Ok(())
+    }
+
+    fn save_history(&mut self) {
         if let Some(outputs) = &mut self.outputs {
             outputs.save_history();
             if !self.state.validation_pending {
                 outputs.save_curves();
             }
         }
-        let best = self.state.best.as_ref();
-        self.checkpoints.save_manifest(
-            self.state.position(),
-            tensors,
-            best,
-            self.state.overfitting_reference.as_ref(),
-        )?;
-        let kept = self.training.checkpoint.keep.last as usize;
-        if let Err(error) = self.checkpoints.clean(kept, best) {
-            // The checkpoint is valid, and the next one tries again.
-            tracing::warn!(%error, "Cannot remove an older checkpoint; continuing.");
-        }
-        Ok(())
     }
+}
+
+impl State {
+    /// What the manifest of a checkpoint says of it.
+    fn description(&self) -> Description {
+        Description {
+            position: self.position(),
+            best: self.best.clone(),
+            overfitting_reference: self.overfitting_reference.clone(),
+        }
+    }
+}
+
+/// Copies in the memory of the host: training goes on while they are written.
+fn copies(tensors: StateDict) -> Result<StateDict, TrainError> {
+    let copy = |(name, tensor): (String, Tensor)| {
+        let tensor = tensor.f_detach()?;
+        let copy = match tensor.device() {
+            Device::Cpu => {
+                let mut copy = tensor.f_empty_like()?;
+                copy.f_copy_(&tensor)?;
+                copy
+            }
+            _ => tensor.f_to_device(Device::Cpu)?,
+        };
+        Ok((name, copy))
+    };
+    tensors.into_iter().map(copy).collect()
 }

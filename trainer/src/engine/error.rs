@@ -25,6 +25,17 @@ pub enum TrainError {
     /// A checkpoint.
     #[error(transparent)]
     Checkpoint(#[from] CheckpointError),
+    /// The world ended because a rank was asked to leave.
+    #[error(
+        "the world ended after the checkpoint of step {step}, because one of its pods was asked to terminate"
+    )]
+    Left {
+        /// Completed optimizer steps.
+        step: u64,
+    },
+    /// The thread that writes checkpoints.
+    #[error("the thread that writes checkpoints cannot work: {0}")]
+    CheckpointThread(String),
     /// Weights that are not those of this network.
     #[error(transparent)]
     Model(#[from] ModelError),
@@ -98,7 +109,10 @@ impl TrainError {
         }
         match self {
             // Threads that cannot be had are no want of a file.
-            Self::Data(DataError::Thread(_)) | Self::Counts(_) | Self::Message(_) => FailureReason::Crash,
+            Self::Data(DataError::Thread(_))
+            | Self::CheckpointThread(_)
+            | Self::Counts(_)
+            | Self::Message(_) => FailureReason::Crash,
             Self::Data(_)
             | Self::Checkpoint(_)
             | Self::Model(_)
@@ -106,6 +120,7 @@ impl TrainError {
             | Self::OtherData { .. }
             | Self::Format(_)
             | Self::Evaluate(EvaluateError::Data(_)) => FailureReason::Data,
+            Self::Left { .. } => FailureReason::Communication,
             Self::Collective(error) if error.is_communication() => FailureReason::Communication,
             Self::Collective(error) => classify_libtorch_error(&error.to_string()),
             Self::NotFinite { .. } | Self::Evaluate(EvaluateError::NotFinite) => FailureReason::Numerical,

@@ -192,6 +192,14 @@ impl Exchange {
         }
     }
 
+    /// Whether all ranks have the same weights after step `number`, counted from 1 in the epoch.
+    pub(super) fn is_synchronized(&self, number: u64) -> bool {
+        match self.way {
+            Way::Weights { every, .. } => number.is_multiple_of(every),
+            Way::Gradients { .. } | Way::Hooked { .. } => true,
+        }
+    }
+
     /// After an epoch: makes all ranks' weights and optimizers the same, where they are not.
     pub(super) fn end_of_epoch(&mut self, state: &State, group: &ProcessGroup) -> Result<(), TrainError> {
         if matches!(self.way, Way::Weights { .. }) {

@@ -2,7 +2,7 @@
 
 use std::{path::Path, time::Instant};
 
-use datjob_api::report::{CertifiedCount, Results};
+use datjob_api::report::{CertifiedCount, EvaluationPart, Results};
 use sha2::{Digest, Sha256};
 use tch::{Device, Tensor};
 
@@ -13,7 +13,7 @@ use crate::{
         results::{Accuracies, Document, LastWeights, Time},
     },
     kept_units::{self, KeptUnits, UnitsKey},
-    worker_protocol::{Assignment, Part},
+    worker_protocol::Assignment,
 };
 use datjob_adversarial::{
     certify::{Certification, CertificationImages},
@@ -25,11 +25,12 @@ use datjob_adversarial::{
 impl Rank<'_> {
     /// The best weights on the test set, and the results, which rank 0 makes durable.
     pub(super) fn finish(&mut self, assignment: &Assignment) -> Result<(), TrainError> {
+        self.finish_checkpoints()?;
         let last = self.last_weights();
         if self.is_first()
             && let Some(best) = &self.state.best
         {
-            let weights = self.checkpoints.load_best(best, self.state.epoch)?;
+            let weights = self.checkpoints.load_best(best)?;
             self.state.network.load_state(weights)?;
         }
         self.state.broadcast(&self.group)?;
@@ -154,7 +155,7 @@ impl TestMeasurements for TestSetMeasurements<'_, '_> {
             device: rank.placement.device(),
         };
         let (network, group) = (&rank.state.network, &rank.evaluation);
-        accuracy::measure(network, &evaluation, group, &mut self.units, Part::TestSet, &mut *rank.tell)
+        accuracy::measure(network, &evaluation, group, &mut self.units, EvaluationPart::Test, &mut *rank.tell)
     }
 
     fn certified(
@@ -166,6 +167,7 @@ impl TestMeasurements for TestSetMeasurements<'_, '_> {
         let images =
             CertificationImages { images: &rank.data.test, count: images, device: rank.placement.device() };
         let (network, seed) = (&rank.state.network, rank.training.seed);
-        accuracy::certify(network, certification, images, seed, &rank.evaluation, &mut *rank.tell)
+        let units = &mut self.units;
+        accuracy::certify(network, certification, images, seed, &rank.evaluation, units, &mut *rank.tell)
     }
 }

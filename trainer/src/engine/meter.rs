@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use datjob_api::report::{Progress, Timing};
 
 use super::exchange::Traffic;
-use crate::outputs::history::round_to_milliseconds;
+use crate::{checkpoint::PartialEpoch, outputs::history::round_to_milliseconds};
 
 /// Least time between two reports of progress.
 const INTERVAL: Duration = Duration::from_secs(1);
@@ -28,19 +28,40 @@ pub(super) struct Meter {
 }
 
 impl Meter {
-    pub(super) fn new(epochs: u32, epoch: u32, images_per_epoch: usize, steps_per_epoch: usize) -> Self {
+    /// Measures an epoch that begins, or goes on after what was `measured` before.
+    pub(super) fn new(
+        epochs: u32,
+        epoch: u32,
+        images_per_epoch: usize,
+        steps_per_epoch: usize,
+        measured: Option<PartialEpoch>,
+    ) -> Self {
+        let PartialEpoch { images, measured, loss, seconds, attack_seconds } = measured.unwrap_or_default();
+        let duration = |seconds| Duration::try_from_secs_f64(seconds).unwrap_or_default();
+        let now = Instant::now();
         Self {
             epochs,
             epoch,
             images_per_epoch,
             steps_per_epoch,
-            started: Instant::now(),
+            started: now.checked_sub(duration(seconds)).unwrap_or(now),
             last_report: None,
-            images: 0,
-            measured: 0,
-            loss: 0.0,
+            images: images as usize,
+            measured: measured as usize,
+            loss,
             rate: 0.0,
-            attack: Duration::ZERO,
+            attack: duration(attack_seconds),
+        }
+    }
+
+    /// What was measured so far, for a checkpoint.
+    pub(super) fn partial_epoch(&self) -> PartialEpoch {
+        PartialEpoch {
+            images: self.images as u64,
+            measured: self.measured as u64,
+            loss: self.loss,
+            seconds: self.started.elapsed().as_secs_f64(),
+            attack_seconds: self.attack.as_secs_f64(),
         }
     }
 
@@ -119,7 +140,7 @@ mod tests {
 
     #[test]
     fn nothing_is_reported_before_a_loss_is_known() {
-        let mut meter = Meter::new(2, 0, 100, 10);
+        let mut meter = Meter::new(2, 0, 100, 10, None);
         meter.stepped(10);
         assert_eq!(meter.progress(1, 1, 0.1), None);
         meter.stepped(10);
@@ -133,8 +154,24 @@ mod tests {
     }
 
     #[test]
+    fn an_epoch_goes_on_with_what_was_measured() {
+        let mut meter = Meter::new(2, 0, 100, 10, None);
+        meter.stepped(10);
+        meter.measured(2.0, Duration::from_secs(3));
+        let before = PartialEpoch { seconds: 50.0, ..meter.partial_epoch() };
+        let mut meter = Meter::new(2, 0, 100, 10, Some(before));
+        meter.stepped(10);
+        meter.measured(1.0, Duration::from_secs(1));
+        let progress = meter.end_of_epoch(2);
+        assert!((progress.loss - 1.5).abs() < 1e-9 && progress.images_per_second <= 20.0 / 50.0 + 0.05);
+        let timing =
+            meter.timing(&Traffic { exposed: Duration::ZERO, bytes_per_step: 9 }, Duration::ZERO, None);
+        assert!(timing.epoch_seconds >= 50.0 && (timing.attack_seconds - 4.0).abs() < 1e-9);
+    }
+
+    #[test]
     fn times_are_rounded_to_milliseconds() {
-        let mut meter = Meter::new(1, 0, 100, 10);
+        let mut meter = Meter::new(1, 0, 100, 10, None);
         for _ in 0..3 {
             meter.measured(1.0, Duration::from_micros(7_200));
         }

@@ -12,7 +12,7 @@ impl Rank<'_> {
     /// The test images and those of the validation split are decoded: training reads none of them. Of the training images,
     /// which the first epoch reads, headers and ends are checked. A training that resumes was checked before.
     pub(super) fn preflight(&self) -> Result<(), TrainError> {
-        if self.state.epoch > 0 {
+        if self.state.step > 0 {
             return Ok(());
         }
         let test: Vec<usize> = (0..self.data.test.len()).collect();
@@ -36,13 +36,13 @@ impl Rank<'_> {
         images.iter().copied().skip(self.group.rank()).step_by(self.group.world_size()).collect()
     }
 
-    /// The most bytes that the job's files take: the kept checkpoints, each with its best weights, and a new one; at the end,
-    /// the kept ones and the best and the last weights.
+    /// The most bytes that the job's files take: the kept checkpoints, each with its best weights, one within an epoch, and new
+    /// ones; at the end, the kept ones and the best and the last weights.
     fn bytes_on_volume(&self) -> u64 {
         let checkpoint = bytes(&self.state.tensors());
         let weights = bytes(&self.state.network.state());
         let kept = u64::from(self.training.checkpoint.keep.last);
-        let training = (kept + 1) * checkpoint + kept.max(2) * weights;
+        let training = (kept + 2) * checkpoint + (kept + 1) * weights;
         training.max(kept * checkpoint + (kept + 2) * weights)
     }
 }

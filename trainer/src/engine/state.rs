@@ -10,7 +10,7 @@ use datjob_c10d::ProcessGroup;
 use tch::{Device, Kind, Tensor};
 
 use super::{NamedFileError, TrainError};
-use crate::checkpoint::{Best, Manifest, OverfittingReference, Position};
+use crate::checkpoint::{Best, Manifest, OverfittingReference, PartialEpoch, Position, Steps};
 use datjob_adversarial::{
     averaging::AveragedNetwork,
     model::Network,
@@ -35,8 +35,12 @@ pub(super) struct State {
     pub base_rate: f64,
     /// Completed epochs.
     pub epoch: u32,
-    /// Completed steps.
+    /// Completed steps of all epochs.
     pub step: u64,
+    /// Completed steps of the epoch that runs; 0 between epochs.
+    pub epoch_step: u64,
+    /// What was measured in them, on rank 0 while a checkpoint is written or after it resumed.
+    pub partial_epoch: Option<PartialEpoch>,
     /// The step after which the optimizer's state began: moments correct their bias by the steps since.
     pub optimizer_begin: u64,
     /// What the attack's step sizes are multiplied by: less than 1 after going back.
@@ -80,6 +84,8 @@ impl State {
             base_rate,
             epoch: 0,
             step: 0,
+            epoch_step: 0,
+            partial_epoch: None,
             optimizer_begin: 0,
             step_scale: 1.0,
             validation_seed: training.data.validation.seed,
@@ -91,8 +97,15 @@ impl State {
 
     /// What a checkpoint says of it beside its tensors.
     pub(super) fn position(&self) -> Position {
-        let Self { step, optimizer_begin, step_scale, validation_seed, validation_pending, .. } = *self;
-        Position { step, optimizer_begin, step_scale, validation_seed, validation_pending }
+        Position {
+            at: Steps { epoch: self.epoch, step: self.epoch_step },
+            step: self.step,
+            optimizer_begin: self.optimizer_begin,
+            step_scale: self.step_scale,
+            validation_seed: self.validation_seed,
+            validation_pending: self.validation_pending,
+            partial_epoch: self.partial_epoch,
+        }
     }
 
     /// All tensors, under the names that checkpoints use.
@@ -151,6 +164,8 @@ impl State {
         }
         self.epoch = manifest.epoch;
         self.step = manifest.step;
+        self.epoch_step = manifest.epoch_step;
+        self.partial_epoch = manifest.partial_epoch;
         self.optimizer_begin = manifest.optimizer_begin;
         self.step_scale = manifest.step_scale;
         self.validation_seed = manifest.validation_seed.unwrap_or(training.seed);
@@ -175,14 +190,21 @@ impl State {
         let tensors: Vec<&Tensor> = tensors.iter().map(|(_, tensor)| tensor).collect();
         group.broadcast_coalesced(&tensors, 0)?;
         let pending = u64::from(self.validation_pending);
-        let counters =
-            [u64::from(self.epoch), self.step, self.optimizer_begin, self.validation_seed, pending];
+        let counters = [
+            u64::from(self.epoch),
+            self.step,
+            self.epoch_step,
+            self.optimizer_begin,
+            self.validation_seed,
+            pending,
+        ];
         let counters = Tensor::from_slice(&counters.map(u64::cast_signed));
         group.broadcast(&counters, 0)?;
-        let counters = <[i64; 5]>::try_from(Vec::<i64>::try_from(&counters)?).unwrap_or_default();
-        let [epoch, step, begin, validation_seed, pending] = counters.map(i64::cast_unsigned);
+        let counters = <[i64; 6]>::try_from(Vec::<i64>::try_from(&counters)?).unwrap_or_default();
+        let [epoch, step, epoch_step, begin, validation_seed, pending] = counters.map(i64::cast_unsigned);
         self.epoch = epoch as u32;
         self.step = step;
+        self.epoch_step = epoch_step;
         self.optimizer_begin = begin;
         self.validation_seed = validation_seed;
         self.validation_pending = pending != 0;

@@ -4,13 +4,13 @@ use std::time::Instant;
 
 use datjob_api::{
     Training,
-    report::{Accuracy, AttackCount},
+    report::{Accuracy, AttackCount, EvaluationPart},
 };
 
 use super::{Rank, TrainError, accuracy, overfitting};
 use crate::{
     checkpoint::{Best, OverfittingReference},
-    worker_protocol::{Event, Part},
+    worker_protocol::Event,
 };
 use datjob_adversarial::evaluate::{Counts, EvalAttack, Evaluation, NoUnitResults};
 use datjob_data::weights::WeightsCard;
@@ -94,7 +94,7 @@ impl Rank<'_> {
             device: self.placement.device(),
         };
         let (group, units) = (&self.evaluation, &mut NoUnitResults);
-        accuracy::measure(network, &evaluation, group, units, Part::Validation, &mut *self.tell)
+        accuracy::measure(network, &evaluation, group, units, EvaluationPart::Validation, &mut *self.tell)
     }
 
     /// Writes the weights that are the best so far: the averaged ones, or those that are trained.
@@ -121,7 +121,7 @@ impl Rank<'_> {
     fn go_back(&mut self, factor: f64) -> Result<(), TrainError> {
         let Some(best) = self.state.best.clone() else { return Ok(()) };
         let weights = if self.is_first() {
-            self.checkpoints.load_best(&best, self.state.epoch)?
+            self.checkpoints.load_best(&best)?
         } else {
             // Rank 0's follow.
             self.state.network.state()

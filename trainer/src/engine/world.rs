@@ -80,12 +80,13 @@ pub(super) struct World {
 
 /// Forms the process groups of the assignment's generation.
 pub(super) fn join(assignment: &Assignment, placement: Placement) -> Result<World, C10dError> {
-    let Assignment { generation, rank, world_size, store_host, store_port, address, .. } = assignment;
+    let Assignment { rank, world_size, store_host, store_port, address, .. } = assignment;
     let store = TcpStore::connect(store_host, *store_port, FORMING)?;
     let (rank, world_size) = (*rank as usize, *world_size as usize);
     let options =
         |name: &str| GlooOptions { device: GlooDevice::Hostname(address.clone()), name: name.to_owned() };
-    let world = store.prefix(&format!("generation-{generation}"))?;
+    let prefix = store_prefix(&assignment.job_uid, assignment.attempt, assignment.generation);
+    let keys = |group: &str| store.prefix(&format!("{prefix}/{group}"));
     let form = |store: &Store, name: &str| match (assignment.accelerator, placement) {
         (Accelerator::Cuda { nccl }, Placement::Cuda(cuda)) => {
             let backend = if nccl { CudaBackend::Nccl } else { CudaBackend::Gloo };
@@ -93,24 +94,39 @@ pub(super) fn join(assignment: &Assignment, placement: Placement) -> Result<Worl
         }
         _ => ProcessGroup::gloo(store, rank, world_size, COLLECTIVE, &options(name)),
     };
-    let group = form(&world, "world")?;
-    let counts = store.prefix(&format!("evaluation-{generation}"))?;
+    let group = form(&keys("world")?, "world")?;
+    let counts = keys("evaluation")?;
     let evaluation = ProcessGroup::gloo(&counts, rank, world_size, EVALUATION, &options("evaluation"))?;
     let gradients = if exchange::is_hooked(&assignment.training) {
-        Some(form(&store.prefix(&format!("gradients-{generation}"))?, "gradients")?)
+        Some(form(&keys("gradients")?, "gradients")?)
     } else {
         None
     };
     Ok(World { group, evaluation, gradients })
 }
 
+/// The prefix of all keys of a world. Ranks of another job, attempt or generation, which may outlive their pod's deletion,
+/// have other keys.
+fn store_prefix(job_uid: &str, attempt: u32, generation: u32) -> String {
+    format!("job-{job_uid}/attempt-{attempt}/generation-{generation}")
+}
+
 #[cfg(test)]
 #[path = "../../tests/common/ranks.rs"]
-mod ranks;
+pub(super) mod ranks;
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn worlds_of_other_jobs_attempts_and_generations_have_other_keys() {
+        let prefix = store_prefix("2f9d", 2, 7);
+        assert_eq!(prefix, "job-2f9d/attempt-2/generation-7");
+        for other in [store_prefix("30aa", 2, 7), store_prefix("2f9d", 1, 7), store_prefix("2f9d", 2, 8)] {
+            assert_ne!(other, prefix);
+        }
+    }
 
     #[test]
     fn devices_of_all_ranks_are_named_once() {

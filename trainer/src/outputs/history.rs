@@ -86,9 +86,14 @@ impl History {
         Self { training_hash: training_hash.to_owned(), started_at: None, epochs: Vec::new() }
     }
 
-    /// Reads the history of the epochs up to `epoch`, after which training resumes.
-    pub fn resume(directory: &Path, training_hash: &str, epoch: u32) -> Result<Self, HistoryError> {
-        if epoch == 0 {
+    /// Reads the history of the epochs up to `epoch`, after which training resumes. `has_begun` is whether the training has made
+    /// a step before.
+    pub fn resume(
+        directory: &Path,
+        training_hash: &str,
+        (epoch, has_begun): (u32, bool),
+    ) -> Result<Self, HistoryError> {
+        if !has_begun {
             return Ok(Self::new(training_hash));
         }
         let path = directory.join(FILE);
@@ -237,12 +242,14 @@ pub(crate) mod tests {
     fn drops_epochs_after_the_checkpoint_and_keeps_each_epoch_once() {
         let directory = tempfile::tempdir().unwrap();
         history(5).write(directory.path()).unwrap();
-        let mut resumed = History::resume(directory.path(), "hash", 3).unwrap();
+        let mut resumed = History::resume(directory.path(), "hash", (3, true)).unwrap();
         assert_eq!(resumed, history(3));
         resumed.record_epoch(&progress(4), &timing());
         let epochs: Vec<u32> = resumed.epochs.iter().map(|record| record.epoch).collect();
         assert_eq!(epochs, [1, 2, 3, 4]);
-        let new = History::resume(directory.path(), "hash", 0).unwrap();
+        let within_first_epoch = History::resume(directory.path(), "hash", (0, true)).unwrap();
+        assert_eq!((within_first_epoch.started_at, within_first_epoch.epochs.len()), (resumed.started_at, 0));
+        let new = History::resume(directory.path(), "hash", (0, false)).unwrap();
         assert!(new.epochs.is_empty() && new.started_at.is_some());
     }
 
@@ -256,7 +263,7 @@ pub(crate) mod tests {
     #[test]
     fn rejects_an_invalid_history() {
         let directory = tempfile::tempdir().unwrap();
-        let resume = || History::resume(directory.path(), "hash", 3);
+        let resume = || History::resume(directory.path(), "hash", (3, true));
         assert_eq!(resume().unwrap(), History::with_unknown_start("hash"));
         let mut duplicate = history(2);
         duplicate.epochs[1].epoch = 1;

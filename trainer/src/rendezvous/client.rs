@@ -2,9 +2,11 @@
 
 use std::{sync::Arc, time::Duration};
 
+use reqwest::StatusCode;
+
 use super::{
-    host::{Host, Refused},
-    message::{Heartbeat, PATH, Reply},
+    host::Host,
+    message::{Heartbeat, PATH, Refused, Reply},
 };
 
 /// How long an exchange over the network may take.
@@ -59,14 +61,18 @@ impl Client {
     /// Sends a heartbeat and returns the reply.
     pub async fn exchange(&self, heartbeat: &Heartbeat) -> Result<Reply, ClientError> {
         match self {
-            Self::Local(host) => Ok(host.exchange(heartbeat)?),
+            Self::Local(host) => Ok(host.exchange(heartbeat).await?),
             Self::Remote { url, http } => {
-                let answer =
-                    async { http.post(url).json(heartbeat).send().await?.error_for_status()?.json().await };
-                answer.await.map_err(|error: reqwest::Error| ClientError::Unreachable {
+                let failed = |error: reqwest::Error| ClientError::Unreachable {
                     url: url.clone(),
                     error: innermost(&error),
-                })
+                };
+                let answer = http.post(url).json(heartbeat).send().await.map_err(failed)?;
+                if answer.status() == StatusCode::CONFLICT {
+                    let refused: Refused = answer.json().await.map_err(failed)?;
+                    return Err(refused.into());
+                }
+                answer.error_for_status().map_err(failed)?.json().await.map_err(failed)
             }
         }
     }

@@ -1,29 +1,34 @@
 //! Pod 0's side of the rendezvous: the quorum, c10d's store, and the generation on disk.
+//!
+//! The quorum's lock is held only to compute. The clock is read inside it, so that waiting for the lock does not count as
+//! silence. The volume is written outside it: a volume that does not answer delays a new world, but no heartbeat or report.
 
 use std::{
     net::IpAddr,
-    path::{Path, PathBuf},
-    sync::{Mutex, MutexGuard, PoisonError},
+    path::Path,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::{Duration, Instant},
 };
 
-use datjob_api::report::{Failure, FailureReason, Preparation, WaitingForStorage};
+use datjob_api::report::{Failure, FailureReason, Preparation, StorageTrouble, WaitingForStorage};
 use datjob_c10d::{C10dError, TcpStore};
+use datjob_data::{
+    files::FileError,
+    storage::{self, Wait},
+};
+use tokio::{task, time};
 
 use super::{
-    message::{Heartbeat, Reply, Verdict, World},
+    generation_file::{GenerationError, GenerationFile, RecordGeneration},
+    message::{Heartbeat, Refused, Reply, Verdict, World},
     preparation::Preparations,
     quorum::{Decision, Quorum},
-};
-use datjob_data::{
-    files::{self, FileError},
-    storage::{self, Wait},
 };
 
 /// How long an operation on the store may take on this end.
 const STORE_TIMEOUT: Duration = Duration::from_mins(1);
-/// The file in the job's checkpoint directory that holds the generation.
-const GENERATION_FILE: &str = "generation";
+/// How long a reply waits for the recording of a generation. Longer recordings continue after the reply.
+const RECORD_PATIENCE: Duration = Duration::from_secs(1);
 
 /// The rendezvous of one job.
 #[derive(Debug)]
@@ -34,7 +39,7 @@ pub struct Host {
     quorum: Mutex<Quorum>,
     preparations: Mutex<Preparations>,
     started: Instant,
-    generation_file: PathBuf,
+    generation: Box<dyn RecordGeneration>,
     /// While the generation cannot be recorded.
     generation_wait: Mutex<Option<Wait>>,
     store: TcpStore,
@@ -46,38 +51,12 @@ pub enum HostError {
     /// The checkpoint volume.
     #[error(transparent)]
     Files(#[from] FileError),
-    /// The file with the generation holds something else.
-    #[error("invalid generation {content:?} in {}: the checkpoint volume is corrupt", path.display())]
-    Generation {
-        /// The file.
-        path: PathBuf,
-        /// What it holds.
-        content: String,
-    },
+    /// The generation.
+    #[error(transparent)]
+    Generation(#[from] GenerationError),
     /// c10d's store.
     #[error(transparent)]
     Store(#[from] C10dError),
-}
-
-/// A heartbeat that is not of this job.
-#[derive(Debug, thiserror::Error, PartialEq, Eq)]
-pub enum Refused {
-    /// Of another job.
-    #[error("heartbeat of job {theirs} rejected: this rendezvous belongs to job {ours}")]
-    OtherJob {
-        /// The job of this rendezvous.
-        ours: String,
-        /// The job of the heartbeat.
-        theirs: String,
-    },
-    /// Of another attempt.
-    #[error("heartbeat of attempt {theirs} rejected: this rendezvous runs attempt {ours}")]
-    OtherAttempt {
-        /// The attempt of this rendezvous.
-        ours: u32,
-        /// The attempt of the heartbeat.
-        theirs: u32,
-    },
 }
 
 /// What the rendezvous knows, for reports.
@@ -112,31 +91,49 @@ impl Host {
         store_port: u16,
         directory: &Path,
     ) -> Result<Self, HostError> {
-        let generation_file = directory.join(GENERATION_FILE);
-        let generation = match storage::read_if_exists(&generation_file, 64)? {
-            None => 0,
-            Some(bytes) => {
-                let content = String::from_utf8_lossy(&bytes).trim().to_owned();
-                content
-                    .parse()
-                    .map_err(|_| HostError::Generation { path: generation_file.clone(), content })?
-            }
-        };
-        Ok(Self {
+        let file = GenerationFile::new(directory);
+        let quorum = Quorum::new(pods, file.read()?);
+        let store = TcpStore::host(bind, store_port, STORE_TIMEOUT)?;
+        Ok(Self::new(job_uid, attempt, pods, quorum, Box::new(file), store))
+    }
+
+    fn new(
+        job_uid: &str,
+        attempt: u32,
+        pods: u32,
+        quorum: Quorum,
+        generation: Box<dyn RecordGeneration>,
+        store: TcpStore,
+    ) -> Self {
+        Self {
             job_uid: job_uid.to_owned(),
             attempt,
             pods,
-            quorum: Mutex::new(Quorum::new(pods, generation)),
+            quorum: Mutex::new(quorum),
             preparations: Mutex::default(),
             started: Instant::now(),
-            generation_file,
+            generation,
             generation_wait: Mutex::default(),
-            store: TcpStore::host(bind, store_port, STORE_TIMEOUT)?,
-        })
+            store,
+        }
     }
 
-    /// Records a heartbeat and returns what the pod's workers should be doing.
-    pub fn exchange(&self, heartbeat: &Heartbeat) -> Result<Reply, Refused> {
+    /// Records a heartbeat and returns what the pod's workers should be doing. Does not wait for a volume that does not answer.
+    pub async fn exchange(self: &Arc<Self>, heartbeat: &Heartbeat) -> Result<Reply, Refused> {
+        if let Decision::Propose(generation) = self.receive(heartbeat)? {
+            let host = Arc::clone(self);
+            let recording = task::spawn_blocking(move || host.record(generation));
+            // A recording that takes longer continues; a later reply has its world.
+            if let Ok(Err(error)) = time::timeout(RECORD_PATIENCE, recording).await {
+                tracing::error!(%error, "Recording a generation crashed; retrying.");
+                let (mut quorum, now) = self.lock();
+                quorum.postpone(now);
+            }
+        }
+        Ok(self.reply())
+    }
+
+    fn receive(&self, heartbeat: &Heartbeat) -> Result<Decision, Refused> {
         if heartbeat.job_uid != self.job_uid {
             let (ours, theirs) = (self.job_uid.clone(), heartbeat.job_uid.clone());
             return Err(Refused::OtherJob { ours, theirs });
@@ -144,63 +141,81 @@ impl Host {
         if heartbeat.attempt != self.attempt {
             return Err(Refused::OtherAttempt { ours: self.attempt, theirs: heartbeat.attempt });
         }
-        let now = self.started.elapsed();
+        let (mut quorum, now) = self.lock();
+        quorum.record_heartbeat(now, heartbeat)?;
+        let decision = quorum.decide(now);
+        let may_have_trouble = match &decision {
+            Decision::Propose(_) | Decision::Recording(_) => true,
+            // The pause after a generation that could not be recorded.
+            Decision::Wait { missing } => missing.is_empty(),
+            Decision::Keep(_) | Decision::End { .. } | Decision::Over => false,
+        };
+        if !may_have_trouble {
+            *self.generation_wait() = None;
+        }
+        drop(quorum);
         let Heartbeat { pod, incarnation, .. } = *heartbeat;
         if pod < self.pods {
             self.preparations().record(now, pod, incarnation, heartbeat.preparation.as_ref());
         }
-        let mut quorum = self.quorum();
-        quorum.record_heartbeat(now, heartbeat);
-        match quorum.decide(now) {
-            Decision::Form(generation) => {
-                self.preparations().clear();
-                self.record(&mut quorum, generation, heartbeat);
-            }
-            // The pause after a generation that could not be recorded.
-            Decision::Wait { missing } if missing.is_empty() => {}
-            Decision::End { generation, reason } => {
-                *self.generation_wait() = None;
-                tracing::warn!(generation, reason, "World ended.");
-            }
-            Decision::Keep(_) | Decision::Wait { .. } | Decision::Over => *self.generation_wait() = None,
+        if let Decision::End { generation, reason } = &decision {
+            tracing::warn!(generation, reason, "World ended.");
         }
-        let world = quorum.running().map(|generation| World { generation, store_port: self.store.port() });
-        Ok(Reply { world, verdict: quorum.verdict().cloned() })
+        Ok(decision)
     }
 
-    /// Makes the generation durable before any pod receives it.
-    fn record(&self, quorum: &mut Quorum, generation: u32, heartbeat: &Heartbeat) {
-        let mut wait = self.generation_wait();
-        let written = files::write_atomically(&self.generation_file, generation.to_string().as_bytes());
-        match written.map_err(|error| (storage::trouble(&error), error)) {
+    /// Makes a proposed generation durable before any pod receives it, and then forms its world.
+    fn record(&self, generation: u32) {
+        let recorded = self.generation.record(generation);
+        let (mut quorum, now) = self.lock();
+        match recorded.map_err(|error| (storage::trouble(&error), error)) {
             Ok(()) => {
-                *wait = None;
-                tracing::info!(generation, "World formed.");
+                *self.generation_wait() = None;
+                let formed = quorum.commit(now);
+                drop(quorum);
+                if let Some(generation) = formed {
+                    self.preparations().clear();
+                    tracing::info!(generation, "World formed.");
+                }
             }
             Err((Some(trouble), _)) => {
-                if let Some(wait) = &*wait {
-                    wait.update(trouble);
-                } else {
-                    tracing::warn!("Storage fault: {}; retrying every second.", trouble.message);
-                    *wait = Some(Wait::begin(trouble));
+                quorum.postpone(now);
+                let message = trouble.message.clone();
+                // After the job's end no heartbeat would clear the fault.
+                let is_new = quorum.verdict().is_none() && self.report_trouble(trouble);
+                drop(quorum);
+                if is_new {
+                    tracing::warn!("Storage fault: {message}; retrying every second.");
                 }
-                quorum.postpone(self.started.elapsed());
             }
             Err((None, error)) => {
-                *wait = None;
-                let failure = Failure::new(FailureReason::Data, error.to_string());
-                quorum.record_heartbeat(
-                    self.started.elapsed(),
-                    &Heartbeat { failure: Some(failure), ..heartbeat.clone() },
-                );
-                quorum.decide(self.started.elapsed());
+                *self.generation_wait() = None;
+                quorum.abandon(&Failure::new(FailureReason::Data, error.to_string()));
             }
         }
+    }
+
+    /// Reports a fault of the volume until the generation is recorded; returns whether it is the first one.
+    fn report_trouble(&self, trouble: StorageTrouble) -> bool {
+        let mut wait = self.generation_wait();
+        if let Some(wait) = &*wait {
+            wait.update(trouble);
+            return false;
+        }
+        *wait = Some(Wait::begin(trouble));
+        true
+    }
+
+    fn reply(&self) -> Reply {
+        let (quorum, _) = self.lock();
+        let world = quorum.running().map(|generation| World { generation, store_port: self.store.port() });
+        Reply { world, verdict: quorum.verdict().cloned() }
     }
 
     /// The results are durable: nothing more is to be done.
     pub fn succeed(&self) {
-        self.quorum().succeed();
+        let (mut quorum, _) = self.lock();
+        quorum.succeed();
     }
 
     /// What the rendezvous knows now.
@@ -210,7 +225,7 @@ impl Host {
             let preparations = self.preparations();
             (preparations.summary(now), preparations.last_progress())
         };
-        let quorum = self.quorum();
+        let (quorum, now) = self.lock();
         Snapshot {
             generation: quorum.generation(),
             running: quorum.running(),
@@ -233,8 +248,22 @@ impl Host {
         self.preparations.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn quorum(&self) -> MutexGuard<'_, Quorum> {
+    /// Locks the quorum, then reads the clock: time spent waiting for the lock must not count as silence.
+    fn lock(&self) -> (MutexGuard<'_, Quorum>, Duration) {
         // A panic elsewhere cannot leave the quorum half changed in a way that matters: it is decided anew each time.
-        self.quorum.lock().unwrap_or_else(PoisonError::into_inner)
+        let mut quorum = self.quorum.lock().unwrap_or_else(PoisonError::into_inner);
+        let now = self.started.elapsed();
+        if let Some(stall) = quorum.tick(now) {
+            tracing::warn!(
+                seconds = stall.as_secs(),
+                "The rendezvous was stalled; the lease of every pod starts anew."
+            );
+        }
+        (quorum, now)
     }
 }
+
+#[cfg(test)]
+pub(crate) mod testing;
+#[cfg(test)]
+mod tests;

@@ -11,6 +11,8 @@ pub const PATH: &str = "/v1/rendezvous";
 pub struct Heartbeat {
     /// Index of the pod.
     pub pod: u32,
+    /// UID of the pod: distinguishes it from a pod that replaced it under the same index.
+    pub pod_uid: String,
     /// Tells one life of the agent from the next.
     pub incarnation: u64,
     /// The attempt of the pod; a heartbeat of another attempt is refused.
@@ -46,6 +48,17 @@ pub enum State {
     Done(u32),
 }
 
+impl State {
+    /// The newest generation in which the pod had workers.
+    pub fn generation(self) -> Option<u32> {
+        match self {
+            Self::Preparing => None,
+            Self::Idle { ended } => ended,
+            Self::Running(generation) | Self::Done(generation) => Some(generation),
+        }
+    }
+}
+
 /// The reply to a heartbeat.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Reply {
@@ -54,6 +67,37 @@ pub struct Reply {
     /// How the job ended; workers are no longer needed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub verdict: Option<Verdict>,
+}
+
+/// Why the rendezvous rejected a heartbeat.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
+pub enum Refused {
+    /// Of another job.
+    #[error("heartbeat of job {theirs} rejected: this rendezvous belongs to job {ours}")]
+    OtherJob {
+        /// The job of this rendezvous.
+        ours: String,
+        /// The job of the heartbeat.
+        theirs: String,
+    },
+    /// Of another attempt.
+    #[error("heartbeat of attempt {theirs} rejected: this rendezvous runs attempt {ours}")]
+    OtherAttempt {
+        /// The attempt of this rendezvous.
+        ours: u32,
+        /// The attempt of the heartbeat.
+        theirs: u32,
+    },
+    /// Of a pod that another one has replaced. It never counts again.
+    #[error("heartbeat of pod {pod} with UID {pod_uid} rejected: the pod with UID {successor} replaced it")]
+    Superseded {
+        /// Index of both pods.
+        pod: u32,
+        /// UID of the pod that sent the heartbeat.
+        pod_uid: String,
+        /// UID of the pod that replaced it.
+        successor: String,
+    },
 }
 
 /// A formed world.

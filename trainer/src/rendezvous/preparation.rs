@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use datjob_api::report::{Preparation, PreparationState, PreparationStep};
 
-use super::quorum::{Instant, LOST_AFTER};
+use super::lease::{Instant, is_recent};
 
 /// The pods of a job that prepare data.
 #[derive(Debug, Default)]
@@ -84,7 +84,7 @@ impl Preparations {
         let preparing: Vec<(u32, &PreparationState)> = self
             .pods
             .iter()
-            .filter(|(_, known)| now.saturating_sub(known.received) <= LOST_AFTER)
+            .filter(|(_, known)| is_recent(known.received, now))
             .filter_map(|(pod, known)| Some((*pod, known.state.as_ref()?)))
             .collect();
         let behind = |(_, state): &&(u32, &PreparationState)| {

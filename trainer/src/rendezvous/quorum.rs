@@ -4,14 +4,13 @@ use std::{collections::BTreeMap, time::Duration};
 
 use datjob_api::report::{Failure, FailureReason, StorageTrouble, WaitingForStorage};
 
-use super::message::{Heartbeat, State, Verdict};
+use super::{
+    lease::{Instant, LOST_AFTER, Leases, is_recent},
+    message::{Heartbeat, Refused, State, Verdict},
+    pod_history::PodHistory,
+};
 use crate::failure::may_be_consequence;
 
-/// Time since some fixed moment; the quorum never asks a clock.
-pub type Instant = Duration;
-
-/// A pod without a heartbeat for so long is lost.
-pub const LOST_AFTER: Duration = Duration::from_secs(10);
 /// A world that lived for so long starts the backoff anew.
 const STABLE_AFTER: Duration = Duration::from_mins(5);
 /// The wait after a generation that could not be recorded.
@@ -25,6 +24,10 @@ pub struct Quorum {
     pods: u32,
     generation: u32,
     members: BTreeMap<u32, Member>,
+    histories: BTreeMap<u32, PodHistory>,
+    leases: Leases,
+    /// The generation that the host is recording.
+    proposed: Option<u32>,
     world: Option<Formed>,
     /// Worlds that ended young, since the last that did not.
     short_lives: u32,
@@ -60,8 +63,10 @@ pub enum Decision {
         /// Why, as a sentence.
         reason: String,
     },
-    /// All pods are ready: the world of this generation begins.
-    Form(u32),
+    /// All pods are ready: once this generation is recorded, its world begins.
+    Propose(u32),
+    /// This generation is being recorded.
+    Recording(u32),
     /// There is no world yet.
     Wait {
         /// Pods without a recent heartbeat.
@@ -78,6 +83,9 @@ impl Quorum {
             pods,
             generation,
             members: BTreeMap::new(),
+            histories: BTreeMap::new(),
+            leases: Leases::default(),
+            proposed: None,
             world: None,
             short_lives: 0,
             not_before: Duration::ZERO,
@@ -86,16 +94,20 @@ impl Quorum {
         }
     }
 
-    /// Records the state and the failure that a pod sent.
-    pub fn record_heartbeat(&mut self, now: Instant, heartbeat: &Heartbeat) {
+    /// Records that the host runs at this moment. Returns how long it was stalled before, if it was.
+    pub fn tick(&mut self, now: Instant) -> Option<Duration> {
+        // After the job's end the agents are silent.
+        self.leases.tick(now).filter(|_| self.verdict.is_none())
+    }
+
+    /// Records the state and the failure that a pod sent. Rejects a superseded pod.
+    pub fn record_heartbeat(&mut self, now: Instant, heartbeat: &Heartbeat) -> Result<(), Refused> {
+        self.tick(now);
         if heartbeat.pod >= self.pods {
-            return;
+            return Ok(());
         }
-        let generation = match heartbeat.state {
-            State::Running(generation) | State::Done(generation) => generation,
-            State::Idle { ended } => ended.unwrap_or(0),
-            State::Preparing => 0,
-        };
+        self.check_pod(heartbeat)?;
+        let generation = heartbeat.state.generation().unwrap_or(0);
         self.generation = self.generation.max(generation);
         if let Some(failure) = &heartbeat.failure {
             self.record_failure(generation, failure);
@@ -103,6 +115,18 @@ impl Quorum {
         let Heartbeat { pod, incarnation, state, .. } = *heartbeat;
         let storage = heartbeat.storage.clone();
         self.members.insert(pod, Member { incarnation, last_heartbeat: now, state, storage });
+        Ok(())
+    }
+
+    /// Rejects the heartbeat of a superseded pod.
+    fn check_pod(&mut self, heartbeat: &Heartbeat) -> Result<(), Refused> {
+        let Heartbeat { pod, pod_uid, state, .. } = heartbeat;
+        let history = self.histories.entry(*pod).or_insert_with(|| PodHistory::new(pod_uid));
+        if history.record(pod_uid, state.generation()) {
+            return Ok(());
+        }
+        let successor = history.current().to_owned();
+        Err(Refused::Superseded { pod: *pod, pod_uid: pod_uid.clone(), successor })
     }
 
     /// Keeps, of the failures of one generation, the first that is not the consequence of another.
@@ -140,7 +164,7 @@ impl Quorum {
 
     /// Number of pods with a recent heartbeat that have their data.
     pub fn joined(&self, now: Instant) -> u32 {
-        let joined = |member: &&Member| is_fresh(member, now) && member.state != State::Preparing;
+        let joined = |member: &&Member| self.is_present(member, now) && member.state != State::Preparing;
         self.members.values().filter(joined).count() as u32
     }
 
@@ -149,7 +173,7 @@ impl Quorum {
         let waiting: Vec<(u32, &StorageTrouble)> = self
             .members
             .iter()
-            .filter(|(_, member)| is_fresh(member, now))
+            .filter(|(_, member)| self.is_present(member, now))
             .filter_map(|(pod, member)| Some((*pod, member.storage.as_ref()?)))
             .collect();
         let (pod, trouble) = *waiting.first()?;
@@ -163,6 +187,7 @@ impl Quorum {
 
     /// Decides what is to be at this moment, and takes it as done.
     pub fn decide(&mut self, now: Instant) -> Decision {
+        self.tick(now);
         if self.verdict.is_some() {
             self.world = None;
             return Decision::Over;
@@ -179,40 +204,70 @@ impl Quorum {
             self.attribute_to_storage(generation, now);
             return Decision::End { generation, reason };
         }
-        let ready = |pod: &u32| {
-            self.members.get(pod).is_some_and(|member| {
-                is_fresh(member, now) && !matches!(member.state, State::Preparing | State::Running(_))
-            })
-        };
-        let missing: Vec<u32> = (0..self.pods).filter(|pod| !ready(pod)).collect();
+        if let Some(generation) = self.proposed {
+            return Decision::Recording(generation);
+        }
+        let missing = self.missing(now);
         if !missing.is_empty() || now < self.not_before {
             return Decision::Wait { missing };
         }
-        self.generation = self.generation.saturating_add(1);
+        let generation = self.generation.saturating_add(1);
+        self.proposed = Some(generation);
+        Decision::Propose(generation)
+    }
+
+    /// Forms the proposed world, whose generation is durable now. `None` if not all pods are ready any more: no pod knows of
+    /// the generation yet, and it is proposed again.
+    pub fn commit(&mut self, now: Instant) -> Option<u32> {
+        self.tick(now);
+        let generation = self.proposed.take()?;
+        // A pod may have been in a newer generation than this host knew.
+        let is_next = generation == self.generation.saturating_add(1);
+        if self.verdict.is_some() || !is_next || !self.missing(now).is_empty() {
+            return None;
+        }
+        self.generation = generation;
         let incarnations = self.members.iter().map(|(pod, member)| (*pod, member.incarnation)).collect();
-        self.world = Some(Formed { generation: self.generation, since: now, incarnations });
-        Decision::Form(self.generation)
+        self.world = Some(Formed { generation, since: now, incarnations });
+        Some(generation)
+    }
+
+    /// Takes back the proposed world, because its generation cannot be recorded at the moment. The next one has the same
+    /// generation.
+    pub fn postpone(&mut self, now: Instant) {
+        if self.proposed.take().is_some() {
+            self.not_before = now + RECORD_AGAIN_AFTER;
+        }
+    }
+
+    /// Takes back the proposed world, because its generation can never be recorded.
+    pub fn abandon(&mut self, failure: &Failure) {
+        self.proposed = None;
+        self.record_failure(self.generation, failure);
+    }
+
+    /// The pods that cannot be in a new world. A renewed lease is not enough: a new world requires a recent heartbeat.
+    fn missing(&self, now: Instant) -> Vec<u32> {
+        let ready = |pod: &u32| {
+            self.members.get(pod).is_some_and(|member| {
+                is_recent(member.last_heartbeat, now)
+                    && !matches!(member.state, State::Preparing | State::Running(_))
+            })
+        };
+        (0..self.pods).filter(|pod| !ready(pod)).collect()
     }
 
     /// Attributes the end of a world to the storage if ranks lost a peer while a pod waited for its storage: the collective timed
     /// out first.
     fn attribute_to_storage(&mut self, generation: u32, now: Instant) {
-        let waits = |member: &&Member| is_fresh(member, now) && member.state == State::Running(generation);
+        let waits =
+            |member: &&Member| self.is_present(member, now) && member.state == State::Running(generation);
         let trouble = self.members.values().filter(waits).find_map(|member| member.storage.as_ref());
         if let Some(trouble) = trouble
             && self.last_failure.as_ref().is_some_and(|(_, failure)| may_be_consequence(failure))
         {
             let failure = Failure::new(FailureReason::Storage, trouble.message.clone());
             self.last_failure = Some((generation, failure));
-        }
-    }
-
-    /// Takes back the world that was just formed, because its generation could not be recorded. The next one has the same
-    /// generation.
-    pub fn postpone(&mut self, now: Instant) {
-        if self.world.take().is_some() {
-            self.generation = self.generation.saturating_sub(1);
-            self.not_before = now + RECORD_AGAIN_AFTER;
         }
     }
 
@@ -225,7 +280,7 @@ impl Quorum {
             if member.incarnation != *incarnation {
                 return Some(format!("pod {pod} was replaced or restarted"));
             }
-            if !is_fresh(member, now) {
+            if !self.is_present(member, now) {
                 return Some(format!("no heartbeat from pod {pod} for {} s", LOST_AFTER.as_secs()));
             }
             match member.state {
@@ -236,10 +291,10 @@ impl Quorum {
             }
         })
     }
-}
 
-fn is_fresh(member: &Member, now: Instant) -> bool {
-    now.saturating_sub(member.last_heartbeat) <= LOST_AFTER
+    fn is_present(&self, member: &Member, now: Instant) -> bool {
+        self.leases.holds(member.last_heartbeat, now)
+    }
 }
 
 fn backoff(short_lives: u32) -> Duration {

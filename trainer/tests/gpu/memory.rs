@@ -2,7 +2,7 @@
 
 use datjob_adversarial::{
     certify::{self, Certification, CertificationImages},
-    evaluate,
+    evaluate::{self, NoUnitResults},
     model::{Mode, Network},
     shard::Shard,
 };
@@ -38,7 +38,16 @@ fn evaluation_and_certification_fit_in_little_memory() {
     let certification = Certification { sigma: 0.1, selection_samples: 100, samples: 2000, alpha: 0.001 };
     let certified = || {
         let images = CertificationImages { images: &images, count: 10, device };
-        certify::count_certified(&network, &certification, images, 1, Shard::WHOLE, &mut |_, _| {}).unwrap()
+        certify::count_certified(
+            &network,
+            &certification,
+            images,
+            1,
+            Shard::WHOLE,
+            &mut NoUnitResults,
+            &mut |_| {},
+        )
+        .unwrap()
     };
     let expected = (evaluate_pgd(&network, &images, device), certified());
     let _ballast = Ballast::all_but(ROOM, device);

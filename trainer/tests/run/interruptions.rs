@@ -162,6 +162,83 @@ fn an_interrupted_evaluate_command_goes_on_where_it_was() {
     assert!(!state.exists());
 }
 
+/// Sends a signal to the process.
+fn send(pid: u32, signal: rustix::process::Signal) {
+    let pid = rustix::process::Pid::from_raw(pid.cast_signed()).unwrap();
+    rustix::process::kill_process(pid, signal).unwrap();
+}
+
+/// Waits until the first epoch is validated and steps of the second one were made.
+fn wait_for_second_epoch(run: &Run, log: &Path) {
+    run.wait_for("checkpoint-0001.json");
+    let started = Instant::now();
+    while !fs::read_to_string(log).unwrap_or_default().contains("validation ") {
+        assert!(started.elapsed() < Duration::from_mins(1), "no validation after a minute");
+        thread::sleep(Duration::from_millis(20));
+    }
+    thread::sleep(Duration::from_millis(300));
+}
+
+#[test]
+fn an_interrupted_run_writes_a_checkpoint_and_goes_on_at_its_step() {
+    let mut manifest = manifest();
+    let training = &mut manifest["spec"]["training"];
+    training["attack"] = json!({"pgd": {"steps": 3}});
+    training["optimizer"] = json!({"sgd": {"learningRate": 0.01}});
+    training["schedule"] = json!({"epochs": 2, "batchSize": 8});
+    let uninterrupted = Run::new(&manifest);
+    uninterrupted.finish();
+    for (signal, status) in [(rustix::process::Signal::INT, 130), (rustix::process::Signal::TERM, 143)] {
+        let run = Run::new(&manifest);
+        let log = run.directory.path().join("stdout");
+        let mut command = run.command(data());
+        command.env("NO_COLOR", "1").stdout(fs::File::create(&log).unwrap()).stderr(Stdio::piped());
+        let agent = command.spawn().unwrap();
+        wait_for_second_epoch(&run, &log);
+        send(agent.id(), signal);
+        let output = agent.wait_with_output().unwrap();
+        let stderr = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(output.status.code(), Some(status), "{stderr}");
+        let expected =
+            "interrupted; run the command again to resume from the checkpoint that was just written";
+        assert!(stderr.contains(expected), "{stderr}");
+        let output = run.command(data()).env("NO_COLOR", "1").output().unwrap();
+        let stderr = String::from_utf8_lossy(&output.stderr);
+        let step = stderr.split_once("Resumed from a checkpoint. epoch=1 step_of_epoch=").unwrap().1;
+        let step: u64 = step.split(' ').next().unwrap().parse().unwrap();
+        assert!(step > 0 && output.status.success(), "{stderr}");
+        assert_eq!(outcome(&run), outcome(&uninterrupted));
+    }
+}
+
+/// A worker may die at the moment of the interrupt, for example by the same signal.
+#[test]
+fn an_interrupt_is_not_lost_when_a_worker_dies() {
+    let mut manifest = manifest();
+    manifest["spec"]["training"]["optimizer"] = json!({"sgd": {"learningRate": 0.01}});
+    manifest["spec"]["training"]["schedule"] = json!({"epochs": 50, "batchSize": 8});
+    for delay in [0, 1, 20] {
+        let run = Run::new(&manifest);
+        let mut agent = run.start();
+        run.wait_for("checkpoint-0001.json");
+        kill(worker_pids(&agent)[1]);
+        thread::sleep(Duration::from_millis(delay));
+        send(agent.id(), rustix::process::Signal::INT);
+        let started = Instant::now();
+        let status = loop {
+            if let Some(status) = agent.try_wait().unwrap() {
+                break status;
+            }
+            if started.elapsed() > Duration::from_secs(20) {
+                kill(agent.id());
+                panic!("still runs 20 s after the interrupt");
+            }
+            thread::sleep(Duration::from_millis(20));
+        };
+        assert_eq!(status.code(), Some(130));
+    }
+}
+
 /// After the newest checkpoints are lost, the history has each epoch once, with the values of the last training of it.
 #[test]
 fn history_replaces_epochs_that_are_trained_again() {
@@ -267,6 +344,6 @@ fn catastrophic_overfitting_restores_the_best_weights() {
     // The checkpoint that it went back from stays valid: a run that resumes from it validates, and goes back, again.
     let left = run.json("checkpoint-0002.json");
     assert_eq!((&left["validationPending"], &left["stepScale"]), (&true.into(), &1.0.into()));
-    let tensors = fs::read(run.file("checkpoint-0002.safetensors")).unwrap();
+    let tensors = fs::read(run.file(left["file"].as_str().unwrap())).unwrap();
     assert_eq!(left["sha256"], hex::encode(Sha256::digest(tensors)));
 }

@@ -31,7 +31,10 @@ fn the_log_has_the_progress() {
         "{log}"
     );
     let evaluating = lines("Evaluating.");
-    assert!(evaluating[0].contains(r#"on="test set" attack="pgd-2" done=0 total=500"#), "{log}");
+    assert!(
+        evaluating[0].contains(r#"on="test set" attack="pgd-2" iteration=0 iterations=2 done=0 total=500"#),
+        "{log}"
+    );
 }
 
 #[test]

@@ -107,7 +107,17 @@ fn an_image_that_cannot_be_opened_for_a_while_is_waited_for() {
 
 #[test]
 fn a_full_volume_is_waited_for() {
-    let run = FaultyRun::start("write", "/checkpoint-0002.safetensors", rustix::io::Errno::NOSPC, true);
+    let run = FaultyRun::start("write", "/checkpoint-0002-", rustix::io::Errno::NOSPC, true);
+    // Training goes on meanwhile, through its third and last epoch.
+    let started = Instant::now();
+    let validated = || {
+        let history = fs::read_to_string(run.run.file("history.json")).unwrap_or_default();
+        history.matches("\"accuracy\": {").count()
+    };
+    while validated() < 3 {
+        assert!(started.elapsed() < Duration::from_mins(2), "{}{}", run.text("stdout"), run.text("stderr"));
+        thread::sleep(Duration::from_millis(50));
+    }
     run.end_after("No space left on device (ENOSPC); the volume is full; waiting until it works again");
     run.finish();
 }

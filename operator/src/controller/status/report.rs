@@ -5,8 +5,8 @@ use std::sync::Arc;
 use datjob_api::{
     datjob::ResultsStatus,
     report::{
-        Accuracy, AttackCount, AttackResult, CertifiedCount, Failure, Report, Results, Split, StageCount,
-        SweepCount,
+        Accuracy, AttackCount, AttackResult, CertifiedCount, EvaluationProgress, Failure, Report, Results,
+        Split, StageCount, SweepCount,
     },
 };
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
@@ -39,6 +39,7 @@ impl StatusBuilder<'_> {
             ReportState::Received(report) => self.apply_report(report, &observation.pods),
             ReportState::NoPod => {
                 self.start_waiting();
+                self.next.evaluation = None;
                 self.end_storage_trouble();
             }
             // The pod runs and probably continues.
@@ -72,6 +73,7 @@ impl StatusBuilder<'_> {
         if report.timing.is_some() {
             self.next.timing.clone_from(&report.timing);
         }
+        self.next.evaluation = report.evaluation.as_ref().map(truncate_evaluation);
         self.record_warnings(&report.warnings);
         self.record_storage(report.storage.as_ref());
         if let Some(accuracy) = &report.accuracy {
@@ -207,6 +209,7 @@ impl StatusBuilder<'_> {
         self.next.clean = results.clean.percent();
         self.next.robust = results.worst_case.percent();
         self.next.split = Some(Split::Test);
+        self.next.evaluation = None;
         self.next.results = Some(ResultsStatus {
             best_epoch: results.best_epoch,
             averaged: results.averaged,
@@ -266,6 +269,10 @@ fn truncate_accuracy(accuracy: &Accuracy) -> Accuracy {
         overfitting: accuracy.overfitting.as_deref().map(|one| truncate(one, MAX_LINE_BYTES)),
         ..*accuracy
     }
+}
+
+fn truncate_evaluation(progress: &EvaluationProgress) -> EvaluationProgress {
+    EvaluationProgress { attack: truncate(&progress.attack, MAX_NAME_BYTES), ..*progress }
 }
 
 fn truncate_sweep_point(count: &SweepCount) -> SweepCount {

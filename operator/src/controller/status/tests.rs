@@ -6,8 +6,8 @@ use datjob_api::{
     contract,
     datjob::Restarts,
     report::{
-        Accuracy, AttackCount, AttackResult, Count, Failure, FailureReason, Phase, Progress, Report, Results,
-        Split,
+        Accuracy, AttackCount, AttackResult, Count, EvaluationPart, EvaluationProgress, Failure,
+        FailureReason, Phase, Progress, Report, Results, Split,
     },
 };
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
@@ -112,6 +112,7 @@ impl JobSimulation {
             preparation_idle_seconds: None,
             progress: None,
             timing: None,
+            evaluation: None,
             accuracy: None,
             best: None,
             overfitting: None,

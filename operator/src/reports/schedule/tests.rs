@@ -1,4 +1,6 @@
-use datjob_api::report::{Phase, Preparation, PreparationState, PreparationStep, Progress};
+use datjob_api::report::{
+    EvaluationPart, EvaluationProgress, Phase, Preparation, PreparationState, PreparationStep, Progress,
+};
 
 use super::*;
 
@@ -39,6 +41,7 @@ fn report(step: u64, remaining_seconds: u64) -> Report {
             learning_rate: 0.1,
         }),
         timing: None,
+        evaluation: None,
         accuracy: None,
         best: None,
         overfitting: None,
@@ -67,8 +70,23 @@ fn a_job_is_read_rarely_while_only_its_progress_changes() {
     assert_eq!(read(&mut schedule, Ok(report(2, 9_999)), at(600)), (false, 30));
     assert_eq!(read(&mut schedule, Ok(report(3, 24)), at(700)), (true, 12), "the end is near");
     let evaluating = Report { phase: Phase::Evaluating, ..report(3, 0) };
-    assert_eq!(read(&mut schedule, Ok(evaluating), at(800)), (true, 5));
-    assert_eq!((schedule.jobs(), schedule.oldest(at(803))), (1, Duration::from_secs(3)));
+    assert_eq!(read(&mut schedule, Ok(evaluating.clone()), at(800)), (true, 5));
+    let with = |images, remaining_seconds| {
+        let evaluation = EvaluationProgress {
+            part: EvaluationPart::Test,
+            attack: "pgd-20".into(),
+            iteration: 1,
+            iterations: 20,
+            images,
+            robust: Some(0),
+            total: 9,
+            remaining_seconds,
+        };
+        Report { evaluation: Some(evaluation), ..evaluating.clone() }
+    };
+    assert_eq!(read(&mut schedule, Ok(with(0, None)), at(1_000)), (true, 30), "progress of an evaluation");
+    assert_eq!(read(&mut schedule, Ok(with(7, Some(24))), at(1_100)), (true, 12), "its end is near");
+    assert_eq!((schedule.jobs(), schedule.oldest(at(1_103))), (1, Duration::from_secs(3)));
 }
 
 #[test]

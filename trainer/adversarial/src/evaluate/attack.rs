@@ -129,6 +129,22 @@ impl EvalAttack {
     }
 }
 
+impl Method {
+    /// Number of passes of the network in a run. Each may include a backward pass; a run ends earlier if no image withstands.
+    pub(super) fn iterations(&self) -> u64 {
+        match *self {
+            Self::Pgd(PgdParameters { steps, .. }) | Self::Cw(PgdParameters { steps, .. }) => steps.into(),
+            // The start has one too.
+            Self::ApgdCe(ApgdParameters { steps, .. }) | Self::ApgdT(ApgdParameters { steps, .. }) => {
+                u64::from(steps) + 1
+            }
+            // Each step linearises at a point, and checks the next one.
+            Self::FabT(FabParameters { steps, .. }) => u64::from(steps) * 2,
+            Self::Square(SquareParameters { queries, .. }) => u64::from(queries) + 1,
+        }
+    }
+}
+
 impl Stage {
     /// Generates the adversarial examples of one run. Its start depends on the seed, the stage's key, the image and the run
     /// only.

@@ -1,5 +1,5 @@
-//! Units of an evaluation: one run of one stage of an attack on one batch. An evaluation whose units are kept goes on where it
-//! was interrupted.
+//! Units of an evaluation: one run of one stage of an attack on one batch, or the certification of one image. An evaluation whose
+//! units are kept goes on where it was interrupted.
 
 use serde::{Deserialize, Serialize};
 
@@ -24,6 +24,13 @@ pub trait UnitResults {
 
     /// Keeps the result of a unit on these images, a flag for each.
     fn keep(&mut self, unit: Unit, images: &[usize], robust: &[bool]);
+
+    /// The number of radii ([`crate::certify::RADII`]) at which this image is certified, if an earlier certification of the same
+    /// network has computed it.
+    fn find_certified(&mut self, image: usize) -> Option<usize>;
+
+    /// Keeps the number of radii at which an image is certified.
+    fn keep_certified(&mut self, image: usize, radii: usize);
 }
 
 /// Keeps no results, for an evaluation that is short.
@@ -36,4 +43,10 @@ impl UnitResults for NoUnitResults {
     }
 
     fn keep(&mut self, _: Unit, _: &[usize], _: &[bool]) {}
+
+    fn find_certified(&mut self, _: usize) -> Option<usize> {
+        None
+    }
+
+    fn keep_certified(&mut self, _: usize, _: usize) {}
 }

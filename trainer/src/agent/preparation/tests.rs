@@ -1,34 +1,10 @@
-use std::{collections::BTreeMap, net::Ipv4Addr, path::Path, sync::mpsc, time::Duration};
+use std::{sync::mpsc, time::Duration};
 
 use datjob_api::report::{Preparation, PreparationStep};
 use datjob_data::DownloadObserver;
 
 use super::*;
-use crate::agent::{Board, Config, Files, config::TrainingSource, open_client};
-
-/// The configuration of pod 0 of two pods.
-fn config(directory: &Path) -> Config {
-    Config {
-        job_uid: "uid".into(),
-        pod_uid: "pod".into(),
-        address: Ipv4Addr::LOCALHOST.to_string(),
-        pod_index: 0,
-        replicas: 2,
-        workers: 1,
-        gpus: 0,
-        attempt: 1,
-        rendezvous_host: Ipv4Addr::LOCALHOST.to_string(),
-        rendezvous_port: 0,
-        store_bind: Ipv4Addr::LOCALHOST.into(),
-        store_port: 0,
-        training: TrainingSource::File(PathBuf::new()),
-        data: directory.to_owned(),
-        downloads: true,
-        files: Files { mounted: None, given: BTreeMap::new(), downloaded: directory.to_owned() },
-        checkpoints: directory.to_owned(),
-        max_restarts: None,
-    }
-}
+use crate::agent::{Board, open_client, testing::config};
 
 /// Waits until the report of the board has a preparation like this.
 async fn wait_until(board: &Board, is_expected: impl Fn(&Preparation) -> bool) -> Preparation {

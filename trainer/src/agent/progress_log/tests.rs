@@ -1,3 +1,4 @@
+use datjob_adversarial::evaluate::Work;
 use datjob_api::report::{AttackCount, Count, Timing};
 
 use super::*;
@@ -34,12 +35,21 @@ fn timing(epoch_seconds: f64) -> Event {
     })
 }
 
-fn evaluation(part: Part, done: u64) -> EvaluationState {
-    let known = (done > 0).then_some(0);
-    EvaluationState { part, attack: "pgd-20".into(), done, robust: Some(done / 2), total: 100, known }
+fn evaluation(part: EvaluationPart, done: u64) -> EvaluationState {
+    let work = Work { done: done * 20, total: 2_000, known: (done > 0).then_some(0) };
+    EvaluationState {
+        part,
+        attack: "pgd-20".into(),
+        iteration: 0,
+        iterations: 20,
+        done,
+        robust: Some(done / 2),
+        total: 100,
+        work,
+    }
 }
 
-fn evaluating(part: Part, done: u64) -> Event {
+fn evaluating(part: EvaluationPart, done: u64) -> Event {
     Event::Evaluating(evaluation(part, done))
 }
 
@@ -67,9 +77,9 @@ fn training_has_a_line_a_minute_and_one_at_the_end_of_an_epoch() {
 fn a_validation_has_a_line_at_its_end_and_every_minute() {
     let mut log = ProgressLog::default();
     log.record(at(0), &trained(1, 9));
-    assert_eq!(log.record(at(1), &evaluating(Part::Validation, 0)), None);
-    assert_eq!(log.record(at(31), &evaluating(Part::Validation, 25)), None);
-    let line = |done, remaining| Line::Evaluating(evaluation(Part::Validation, done), remaining);
+    assert_eq!(log.record(at(1), &evaluating(EvaluationPart::Validation, 0)), None);
+    assert_eq!(log.record(at(31), &evaluating(EvaluationPart::Validation, 25)), None);
+    let line = |done, remaining| Line::Evaluating(evaluation(EvaluationPart::Validation, done), remaining);
     assert_eq!(log.due(at(61)), Some(line(25, Some(at(180)))));
     let accuracy = Accuracy {
         epoch: 1,
@@ -89,18 +99,37 @@ fn a_validation_has_a_line_at_its_end_and_every_minute() {
 fn each_part_of_the_final_evaluation_has_a_line_at_its_begin() {
     let mut log = ProgressLog::default();
     let begin = |part| Some(Line::Evaluating(evaluation(part, 0), None));
-    assert_eq!(log.record(at(0), &evaluating(Part::TestSet, 0)), begin(Part::TestSet));
-    assert_eq!(log.record(at(1), &evaluating(Part::TestSet, 50)), None);
+    assert_eq!(log.record(at(0), &evaluating(EvaluationPart::Test, 0)), begin(EvaluationPart::Test));
+    assert_eq!(log.record(at(1), &evaluating(EvaluationPart::Test, 50)), None);
     // The sweep takes the test set once more.
-    assert_eq!(log.record(at(2), &evaluating(Part::TestSet, 0)), begin(Part::TestSet));
-    assert_eq!(log.record(at(3), &evaluating(Part::Certification, 0)), begin(Part::Certification));
+    assert_eq!(log.record(at(2), &evaluating(EvaluationPart::Test, 0)), begin(EvaluationPart::Test));
+    assert_eq!(
+        log.record(at(3), &evaluating(EvaluationPart::Certification, 0)),
+        begin(EvaluationPart::Certification)
+    );
+}
+
+#[test]
+fn the_report_has_the_running_evaluation() {
+    let mut log = ProgressLog::default();
+    log.record(at(0), &evaluating(EvaluationPart::Test, 0));
+    assert_eq!(log.evaluation(at(3)).unwrap().remaining_seconds, None);
+    // In the middle of a run on the first batch, no image is done.
+    let work = Work { done: 500, total: 2_000, known: Some(0) };
+    let state = EvaluationState { iteration: 5, work, ..evaluation(EvaluationPart::Test, 0) };
+    log.record(at(10), &Event::Evaluating(state));
+    let progress = log.evaluation(at(10)).unwrap();
+    assert_eq!((progress.iteration, progress.iterations, progress.images), (5, 20, 0));
+    assert_eq!(progress.remaining_seconds, Some(30));
+    log.record(at(11), &trained(1, 9));
+    assert_eq!(log.evaluation(at(11)), None);
 }
 
 #[test]
 fn the_time_left_follows_from_what_is_done() {
     let remaining = |known, done| {
-        let state = EvaluationState { known, ..evaluation(Part::TestSet, done) };
-        remaining_evaluation(&state, at(8))
+        let work = Work { done, total: 100, known };
+        remaining_evaluation(&EvaluationState { work, ..evaluation(EvaluationPart::Test, 0) }, at(8))
     };
     assert_eq!([remaining(None, 50), remaining(Some(0), 0), remaining(Some(90), 90)], [None; 3]);
     assert_eq!(remaining(Some(0), 40), Some(at(12)));

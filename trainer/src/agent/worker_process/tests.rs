@@ -52,6 +52,7 @@ async fn watch_script(script: &str, checkpoints: &Path) -> End {
     });
     let assignment = Assignment {
         job_uid: "uid".into(),
+        attempt: 1,
         training: serde_json::from_value(manifest).unwrap(),
         data: PathBuf::new(),
         files: BTreeMap::new(),
@@ -67,8 +68,8 @@ async fn watch_script(script: &str, checkpoints: &Path) -> End {
         accelerator: Accelerator::None,
     };
     let (events, _inbox) = mpsc::unbounded_channel();
-    let (_stop, stopped) = oneshot::channel();
-    watch(shell.spawn().unwrap(), &assignment, 1, stopped, &events).await.unwrap()
+    let (_orders, received) = mpsc::unbounded_channel();
+    watch(shell.spawn().unwrap(), &assignment, received, &events).await.unwrap()
 }
 
 #[tokio::test]

@@ -83,3 +83,28 @@ fn evaluations_between_two_reports_are_not_lost() {
         report.overfitting = Some(collapse());
     });
 }
+
+#[test]
+fn the_status_has_the_running_evaluation_until_it_ends() {
+    let mut sim = JobSimulation::training();
+    let evaluation = EvaluationProgress {
+        part: EvaluationPart::Test,
+        attack: "x".repeat(1_000),
+        iteration: 3,
+        iterations: 20,
+        images: 250,
+        robust: Some(120),
+        total: 5_000,
+        remaining_seconds: Some(60),
+    };
+    let running = |report: &mut Report| {
+        report.phase = Phase::Evaluating;
+        report.evaluation = Some(evaluation.clone());
+    };
+    let seen = sim.report(running).evaluation.clone().unwrap();
+    assert_eq!((seen.images, seen.robust, seen.remaining_seconds), (250, Some(120), Some(60)));
+    assert!(seen.attack.len() < 300, "names of a trainer are bounded");
+    assert_eq!(sim.report(|_| {}).evaluation, None);
+    sim.report(running);
+    assert_eq!(sim.observe(Vec::new(), ReportState::NoPod).evaluation, None, "the pod is gone");
+}
