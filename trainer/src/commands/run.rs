@@ -28,6 +28,8 @@ use crate::{
 /// Numbers of signals.
 const SIGINT: u8 = 2;
 const SIGTERM: u8 = 15;
+/// Signals within this time are one interrupt.
+const SAME_INTERRUPT: Duration = Duration::from_secs(1);
 
 /// Why a run failed.
 #[derive(Debug, thiserror::Error)]
@@ -111,12 +113,12 @@ fn run(options: &RunArgs) -> Result<(), RunError> {
         let (leave, asked_to_leave) = watch::channel(false);
         let work = agent::work(&config, &board, asked_to_leave);
         tokio::pin!(work);
-        let mut received = None;
+        let mut received: Option<(u8, time::Instant)> = None;
         loop {
-            tokio::select! {
+            let signal = tokio::select! {
                 ending = &mut work => {
                     printer.print(&board.report());
-                    if let (Ending::Left { saved }, Some(signal)) = (&ending, received) {
+                    if let (Ending::Left { saved }, Some((signal, _))) = (&ending, received) {
                         return Err(RunError::Interrupted { signal, saved: *saved });
                     }
                     let target = manifest.spec.training.evaluation.target.as_ref();
@@ -126,14 +128,19 @@ fn run(options: &RunArgs) -> Result<(), RunError> {
                     printer.print(&board.report());
                     continue;
                 }
-                _ = interrupt.recv() => received = Some(SIGINT),
-                _ = terminate.recv() => received = Some(SIGTERM),
+                _ = interrupt.recv() => SIGINT,
+                _ = terminate.recv() => SIGTERM,
+            };
+            match received {
+                None => {
+                    received = Some((signal, time::Instant::now()));
+                    leave.send_replace(true);
+                    println!("interrupted      ending; interrupt again to end without a checkpoint");
+                }
+                // Programs such as `timeout` pass on a signal that the process gets from elsewhere too.
+                Some((_, at)) if at.elapsed() < SAME_INTERRUPT => {}
+                Some(_) => return Err(RunError::Interrupted { signal, saved: false }),
             }
-            // A second signal ends the run at once.
-            if let Some(signal) = received.filter(|_| leave.send_replace(true)) {
-                return Err(RunError::Interrupted { signal, saved: false });
-            }
-            println!("interrupted      ending; interrupt again to end without a checkpoint");
         }
     });
     // Do not wait for a download that is still running.

@@ -195,6 +195,8 @@ fn an_interrupted_run_writes_a_checkpoint_and_goes_on_at_its_step() {
         command.env("NO_COLOR", "1").stdout(fs::File::create(&log).unwrap()).stderr(Stdio::piped());
         let agent = command.spawn().unwrap();
         wait_for_second_epoch(&run, &log);
+        // Twice, as `timeout` sends it.
+        send(agent.id(), signal);
         send(agent.id(), signal);
         let output = agent.wait_with_output().unwrap();
         let stderr = String::from_utf8_lossy(&output.stderr);
