@@ -16,6 +16,8 @@ PACKAGES := --workspace --exclude datjob-fuzz --exclude datjob-e2e
 TORCHLESS := -p datjob-operator -p datjob-api -p datjob-data -p datjob-scale
 BUILD := cargo build --release $(PACKAGES) --exclude datjob-scale --bins --examples
 FUZZ_SECONDS ?= 60
+CHAOS_MINUTES ?= 15
+CHAOS_SEED ?=
 SEED ?= 0
 SHARD ?= 0
 SIZES ?= 100,1000,5000
@@ -68,6 +70,11 @@ staticcheck: prerequisites ## staticcheck of e2e/cluster; not in make lint, beca
 unit: prerequisites libtorch plugin ## run the tests that need no cluster
 	cargo test --release $(PACKAGES)
 	e2e/cluster/go.sh test ./...
+
+.PHONY: chaos
+chaos: prerequisites libtorch ## random faults against jobs of four agents for CHAOS_MINUTES (15); prints each fault and CHAOS_SEED
+	CHAOS_MINUTES="$(CHAOS_MINUTES)" CHAOS_SEED="$(CHAOS_SEED)" cargo test --release $(PACKAGES) --test faults -- \
+		--ignored --nocapture chaos_from_a_seed
 
 .PHONY: fuzz
 fuzz: prerequisites ## fuzz every parser of untrusted input; FUZZ_SECONDS=3600 for longer runs

@@ -8,6 +8,8 @@ use sha2::{Digest, Sha256};
 
 #[path = "run/failures.rs"]
 mod failures;
+#[path = "common/interposer.rs"]
+mod interposer;
 #[path = "run/interruptions.rs"]
 mod interruptions;
 #[path = "run/logs.rs"]

@@ -7,7 +7,11 @@ use std::{
 
 /// Process ids of an agent's workers.
 pub(crate) fn worker_pids(agent: &Child) -> Vec<u32> {
-    let parent = agent.id();
+    children(agent.id())
+}
+
+/// Process ids of the children of a process.
+pub(crate) fn children(parent: u32) -> Vec<u32> {
     let processes =
         fs::read_dir("/proc").unwrap().filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok());
     processes

@@ -1,6 +1,7 @@
 // Preloaded into the processes of a test, makes calls of the C library fail as a faulty volume would:
 // FAULT_CALL (open or write) on paths that contain FAULT_PATH fails with the error number FAULT_ERRNO while the file
-// FAULT_WHILE exists. Each failed call appends a byte to the file FAULT_STRUCK, the proof that the fault was met.
+// FAULT_WHILE exists; with the number 0 it waits until that file is gone, and goes on. Each such call appends a byte to the file
+// FAULT_STRUCK, the proof that the fault was met.
 #include <dlfcn.h>
 #include <fcntl.h>
 #include <sys/syscall.h>
@@ -26,7 +27,12 @@ bool fails(const char *call, const char *path) {
   long file = syscall(SYS_openat, AT_FDCWD, struck, O_WRONLY | O_CREAT | O_APPEND, 0644);
   syscall(SYS_write, file, "x", 1);
   syscall(SYS_close, file);
-  errno = atoi(number);
+  const int error = atoi(number);
+  if (error == 0) {
+    while (exists(marker)) usleep(10000);
+    return false;
+  }
+  errno = error;
   return true;
 }
 

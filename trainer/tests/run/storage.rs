@@ -2,35 +2,18 @@
 
 use std::{
     fs::{self, File},
-    path::PathBuf,
-    process::{Child, Command},
-    sync::OnceLock,
+    process::Child,
     thread,
     time::{Duration, Instant},
 };
 
 use super::{
-    data, outcome,
+    data,
+    interposer::interposer,
+    outcome,
     run::{Run, manifest},
-    test_directory::empty_directory,
     uninterrupted_outcome,
 };
-
-/// The library that lets calls of the C library fail.
-fn interposer() -> &'static PathBuf {
-    static LIBRARY: OnceLock<PathBuf> = OnceLock::new();
-    LIBRARY.get_or_init(|| {
-        let library = empty_directory("interposer").join("interpose.so");
-        let source = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/faults/interpose.cpp");
-        let mut compiler = Command::new("g++");
-        compiler
-            .args(["-std=c++17", "-O1", "-Wall", "-Werror", "-shared", "-fPIC", "-o"])
-            .arg(&library)
-            .arg(source);
-        assert!(compiler.status().unwrap().success());
-        library
-    })
-}
 
 /// A run whose calls of one kind fail on one file while a marker exists.
 struct FaultyRun {
