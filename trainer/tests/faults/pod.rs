@@ -160,6 +160,7 @@ fn environment(template: &PodTemplate, index: u32, uid: &str, own_address: Ipv4A
 }
 
 /// Starts a container with private mounts and process ids. Returns its parent and its process 1, the agent.
+#[expect(clippy::zombie_processes, reason = "the pod waits for the container that is returned")]
 fn start_container(link: &Link, arguments: &[String], log: &Path) -> (Child, u32) {
     let file = File::options().create(true).append(true).open(log).unwrap();
     let mut command = link.command("setpriv");
