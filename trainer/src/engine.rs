@@ -133,7 +133,7 @@ struct Rank<'a> {
     evaluation: ProcessGroup,
     /// What rank 0 writes beside checkpoints.
     outputs: Option<Outputs>,
-    /// When rank 0 writes checkpoints, and who does.
+    /// Writes checkpoints, on rank 0.
     checkpointing: Option<Checkpointing>,
     /// Whether this rank is asked to leave the world.
     leave: &'a AtomicBool,
@@ -274,7 +274,7 @@ impl Rank<'_> {
     }
 
     /// Asks all ranks what follows step `next` of the epoch, counted from 1; `None` where nothing can: before weights are
-    /// averaged, and at the end of the epoch, which has a checkpoint of its own.
+    /// averaged, and at the end of the epoch, where the checkpoint of the epoch follows.
     fn begin_boundary(
         &mut self,
         exchange: &Exchange,

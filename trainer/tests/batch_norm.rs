@@ -132,7 +132,7 @@ fn checkpoints_within_epochs(run: &Run) -> Vec<String> {
     names
 }
 
-/// Each rank has statistics of its own within an epoch, and PGD uses them: they are in the checkpoint too. Writing it changes
+/// Within an epoch the ranks have different statistics, and PGD uses them: they are in the checkpoint too. Writing it changes
 /// nothing.
 #[test]
 fn a_run_that_is_killed_within_an_epoch_goes_on_at_its_step() {

@@ -3,7 +3,6 @@
 
 use std::{
     collections::BTreeSet,
-    ffi::OsStr,
     fs::{self, DirEntry, File, Metadata},
     io::{self, ErrorKind, Read},
     path::{Path, PathBuf},
@@ -225,15 +224,7 @@ impl Reader<'_> {
         let Some(content) = files::read_if_exists(&path, resume::MANIFEST_MAX_BYTES)? else {
             return Ok(None);
         };
-        let manifest = resume::parse_manifest(&path, &content)?;
-        let tensors = resume::tensors_of(&manifest);
-        let best = manifest.best.as_ref().map(|best| best.file.as_str());
-        let named = [Some(tensors.as_str()), best];
-        if let Some(file) = named.into_iter().flatten().find(|file| !is_name(file)) {
-            let problem = format!("expected the name of a file in the same directory, got {file:?}");
-            return Err(CheckpointError::Manifest { path, problem });
-        }
-        Ok(Some(manifest))
+        Ok(Some(resume::parse_manifest(&path, &content)?))
     }
 
     /// Reads the results, once more if their weights seem damaged.
@@ -267,11 +258,6 @@ impl Reader<'_> {
             Err(error) => Err(FileError::new("read", &path, error).into()),
         }
     }
-}
-
-/// Whether a path is only a name, which leads to no other directory.
-fn is_name(path: &str) -> bool {
-    Path::new(path).file_name() == Some(OsStr::new(path))
 }
 
 /// The SHA-256 of a file, in hexadecimal.

@@ -1,4 +1,4 @@
-//! What a checkpoint says beside its tensors. Plain data.
+//! The manifest of a checkpoint: all of it except the tensors. Plain data.
 
 use datjob_api::report::{AttackCount, Count};
 use serde::{Deserialize, Serialize};
@@ -47,7 +47,7 @@ pub struct PartialEpoch {
     pub attack_seconds: f64,
 }
 
-/// What is known of a checkpoint beside its tensors.
+/// A checkpoint, except its tensors.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct Manifest {

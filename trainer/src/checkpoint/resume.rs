@@ -1,6 +1,6 @@
 //! Reads the newest checkpoint that is whole, and sets damaged ones aside.
 
-use std::{fs, path::Path};
+use std::{ffi::OsStr, fs, path::Path};
 
 use datjob_adversarial::state_dict::{self, StateDict};
 use datjob_data::{storage, weights::TENSORS_MAX_BYTES};
@@ -134,9 +134,9 @@ impl Directory {
     }
 }
 
-/// Parses the content of a manifest; `path` is its path in messages.
+/// Parses the content of a manifest; `path` is its path in messages. The manifest names only files in its own directory.
 pub(super) fn parse_manifest(path: &Path, content: &[u8]) -> Result<Manifest, CheckpointError> {
-    serde_json::from_slice(content).map_err(|error| {
+    let manifest: Manifest = serde_json::from_slice(content).map_err(|error| {
         let (path, problem) = (path.to_owned(), error.to_string());
         // A newer release may have other fields; its checkpoints are not damaged.
         match error.classify() {
@@ -145,7 +145,18 @@ pub(super) fn parse_manifest(path: &Path, content: &[u8]) -> Result<Manifest, Ch
                 CheckpointError::DamagedManifest { path, problem }
             }
         }
-    })
+    })?;
+    let best = manifest.best.as_ref().map(|best| &best.file);
+    if let Some(file) = manifest.file.iter().chain(best).find(|file| !is_name(file)) {
+        let problem = format!("expected the name of a file in the same directory, got {file:?}");
+        return Err(CheckpointError::Manifest { path: path.to_owned(), problem });
+    }
+    Ok(manifest)
+}
+
+/// Whether a path is only a name, which leads to no other directory.
+fn is_name(path: &str) -> bool {
+    Path::new(path).file_name() == Some(OsStr::new(path))
 }
 
 /// The file of a checkpoint's tensors.

@@ -136,6 +136,18 @@ fn a_manifest_of_a_newer_release_is_not_set_aside() {
 }
 
 #[test]
+fn a_manifest_that_names_a_file_elsewhere_is_rejected() {
+    let (temporary, directory) = directory("hash");
+    save(&directory, 1, &tensors(1.0), None);
+    let path = temporary.path().join("checkpoint-0001.json");
+    let mut manifest: serde_json::Value = serde_json::from_slice(&fs::read(&path).unwrap()).unwrap();
+    manifest["file"] = "../other/checkpoint-0001.safetensors".into();
+    fs::write(&path, manifest.to_string()).unwrap();
+    let error = directory.resume().unwrap_err().to_string();
+    assert!(error.contains("expected the name of a file in the same directory"), "{error}");
+}
+
+#[test]
 fn best_weights_that_are_damaged_are_selected_anew() {
     let (temporary, directory) = directory("hash");
     let (file, sha256) = directory.save_best(1, &tensors(1.0), &card()).unwrap();

@@ -32,12 +32,12 @@ pub(super) fn measure(
     tell: Tell<'_>,
 ) -> Result<Counts, TrainError> {
     let is_first = group.rank() == 0;
-    let mut told: Option<Instant> = None;
+    let mut last_report: Option<Instant> = None;
     let mut counts = evaluate::evaluate(network, evaluation, shard(group), units, &mut |progress| {
         let is_within_run = progress.run.is_some_and(|run| run.iteration > 0);
-        let is_due = !is_within_run || told.is_none_or(|told| told.elapsed() >= REPORT_INTERVAL);
+        let is_due = !is_within_run || last_report.is_none_or(|last| last.elapsed() >= REPORT_INTERVAL);
         if is_first && is_due {
-            told = Some(Instant::now());
+            last_report = Some(Instant::now());
             tell(Event::Evaluating(EvaluationState::new(part, progress)));
         }
         ControlFlow::Continue(())

@@ -1,4 +1,4 @@
-//! Writes checkpoints on a thread of its own, while training goes on. At most one copy of the state is in memory for it.
+//! Writes checkpoints on a separate thread, while training continues. At most one copy of the state is in memory for it.
 
 use std::{
     sync::mpsc::{self, Receiver, Sender},
@@ -17,7 +17,7 @@ use crate::checkpoint::{
 /// How often is checked whether the thread waits for its storage.
 const CHECK_INTERVAL: Duration = Duration::from_millis(20);
 
-/// What a manifest says beside its tensors.
+/// The content of a manifest, except what follows from the tensors.
 #[derive(Clone, Debug)]
 pub(super) struct Description {
     pub position: Position,

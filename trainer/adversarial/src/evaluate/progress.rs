@@ -76,7 +76,7 @@ impl<'a, 'p> ProgressMeter<'a, 'p> {
         Self { on_progress, progress, batch: 0, iterations, earlier: 0 }
     }
 
-    /// Begins a batch of so many images.
+    /// Begins a batch of `images` images.
     pub(super) fn begin_batch(&mut self, images: usize) {
         self.batch = images as u64;
         self.earlier = 0;
