@@ -1,18 +1,20 @@
 #!/usr/bin/env python3
 """Mutation tests of what decides the numbers: attacks, objectives, optimizers, evaluation, certification, smoothing.
 
-    mutants.py WORK_DIR [--seed N] [--shard K] [--size N] [--only TEXT]
+    mutants.py WORK_DIR [--seed N] [--shard K] [--size N] [--only TEXT] [--jobs N] [--timeout SECONDS]
 
 Changes one place of a copy of the sources at a time and runs the tests of datjob-adversarial: a mutant is killed if a test
-fails. The mutants are those of cargo-mutants, and those of this script: calls of tensors (`f_add`), which cargo-mutants does
+fails. Each of the jobs has a copy of the sources and of what cargo built. The mutants are those of cargo-mutants, and those of this script: calls of tensors (`f_add`), which cargo-mutants does
 not know, and numbers. They are shuffled by the seed; a shard is a part of that list. A survivor needs a test, or a reason in
 trainer/adversarial/mutants.txt; without one, the exit status is 1."""
 
 import argparse
 import collections
+import concurrent.futures
 import json
 import os
 import pathlib
+import queue
 import random
 import re
 import shutil
@@ -34,7 +36,6 @@ STAGES = [["--lib", "--test", "objective", "--test", "optim", "--test", "methods
 CONFIG = ["incremental=true", f"package.{PACKAGE}.opt-level=1", f"package.{PACKAGE}.codegen-units=16",
           f"package.{PACKAGE}.debug=false"]
 CARGO = ["cargo", "test", "--release", "--quiet", "-p", PACKAGE, *(f"--config=profile.release.{c}" for c in CONFIG)]
-TIMEOUT = 240  # seconds for the tests of a mutant, which could wait for ever
 
 PAIRS = [("add", "sub"), ("mul", "div"), ("add_scalar", "sub_scalar"), ("mul_scalar", "div_scalar"), ("gt", "le"), ("lt", "ge"),
          ("gt_tensor", "le_tensor"), ("lt_tensor", "ge_tensor"), ("eq_tensor", "ne_tensor"), ("maximum", "minimum"),
@@ -89,31 +90,60 @@ def key(root, mutant):
     return f"{mutant.file.relative_to(CRATE / 'src')} | {line.strip()} | {mutant.what}{occurrence}"
 
 
-def cargo(root, arguments, log, timeout=TIMEOUT):
-    """Whether cargo succeeds; None if it does not end in time, and then its whole process group is ended."""
-    process = subprocess.Popen([*CARGO, *arguments], cwd=root, stdout=log, stderr=log, start_new_session=True)
-    try:
-        return process.wait(timeout) == 0
-    except subprocess.TimeoutExpired:
-        os.killpg(process.pid, signal.SIGKILL)
-        process.wait()
-        return None
+class Job:
+    """A copy of the sources with its build; tests one mutant at a time."""
+
+    def __init__(self, directory, timeout):
+        self.root, self.target, self.timeout = directory / "source", directory / "target", timeout
+        self.log = (directory / "log.txt").open("w")
+
+    def cargo(self, arguments, timeout=None):
+        """Whether cargo succeeds; None if it does not end in time, and then its whole process group is ended."""
+        # One thread for tensor operations: jobs would wait for each other's threads.
+        environment = os.environ | {"CARGO_TARGET_DIR": str(self.target), "OMP_NUM_THREADS": "1"}
+        process = subprocess.Popen([*CARGO, *arguments], cwd=self.root, env=environment, stdout=self.log, stderr=self.log,
+                                   start_new_session=True)
+        try:
+            return process.wait(timeout) == 0
+        except subprocess.TimeoutExpired:
+            os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
+            return None
+
+    def passes_without_mutant(self):
+        return all(self.cargo(arguments) for arguments in STAGES)
+
+    def run(self, mutant):
+        path = self.root / mutant.file
+        source = path.read_text()
+        self.log.write(f"\n==== {key(self.root, mutant)}\n")
+        self.log.flush()
+        try:
+            path.write_text(source[: mutant.start] + mutant.text + source[mutant.end :])
+            if not self.cargo([*STAGES[0], "--no-run"]):
+                return "does not compile"
+            for stage in STAGES:
+                passed = self.cargo(stage, self.timeout)
+                if not passed:
+                    return "killed" if passed is False else "killed (time)"
+            return "survived"
+        finally:
+            path.write_text(source)
 
 
-def run(root, mutant, log):
-    path = root / mutant.file
-    source = path.read_text()
-    try:
-        path.write_text(source[: mutant.start] + mutant.text + source[mutant.end :])
-        if not cargo(root, ["--no-run"], log):
-            return "does not compile"
-        for stage in STAGES:
-            passed = cargo(root, stage, log)
-            if not passed:
-                return "killed" if passed is False else "killed (time)"
-        return "survived"
-    finally:
-        path.write_text(source)
+def make_jobs(work, count, timeout):
+    """The first job builds everything; the others begin with a copy of its build, and compile only the crates of the sources."""
+    directories = [work / str(number) for number in range(count)]
+    for directory in directories:
+        (directory / "source").mkdir(parents=True, exist_ok=True)
+        copy_sources(directory / "source")
+    jobs = [Job(directory, timeout) for directory in directories]
+    for job in jobs:
+        if not job.target.exists() and job is not jobs[0]:
+            shutil.copytree(jobs[0].target, job.target, symlinks=True)
+        if not job.passes_without_mutant():
+            sys.exit(f"mutants: the tests fail without a mutant, see {job.log.name}")
+    return jobs
 
 
 def copy_sources(root):
@@ -145,26 +175,36 @@ def main():
     parser.add_argument("--shard", type=int, default=0)
     parser.add_argument("--size", type=int, default=150)
     parser.add_argument("--only", action="append", help="only mutants whose name contains this text, or another --only")
+    parser.add_argument("--jobs", type=int, default=os.cpu_count())
+    parser.add_argument("--timeout", type=float, default=300, help="seconds for a stage of the tests, which could wait for ever")
     options = parser.parse_args()
-    root, began = options.work / "source", time.time()
-    root.mkdir(parents=True, exist_ok=True)
-    copy_sources(root)
+    began = time.time()
+    jobs = make_jobs(options.work, options.jobs, options.timeout)
+    root = jobs[0].root
     files = sorted({path.relative_to(root) for glob in GLOBS for path in (root / CRATE / "src").glob(glob)})
     mutants = [*cargo_mutants(root, files), *(mutant for file in files for mutant in own_mutants(root, file))]
     random.Random(options.seed).shuffle(mutants)
     if options.only:
         mutants = [mutant for mutant in mutants if any(text in key(root, mutant) for text in options.only)]
     chosen = mutants[options.shard * options.size :][: options.size]
+    names = {mutant: key(root, mutant) for mutant in chosen}
     print(f"{len(mutants)} mutants; seed {options.seed}, shard {options.shard}: {len(chosen)}", flush=True)
     known, outcomes, open_survivors = reasons(), collections.Counter(), []
-    with (options.work / "log.txt").open("w") as log:
-        if not all(cargo(root, arguments, log, timeout=None) for arguments in [["--no-run"], *STAGES]):
-            sys.exit(f"mutants: the tests fail without a mutant, see {log.name}")
-        for number, mutant in enumerate(chosen, 1):
-            name = key(root, mutant)
-            log.write(f"\n==== {name}\n")
-            log.flush()
-            outcome = run(root, mutant, log)
+    free = queue.SimpleQueue()
+    for job in jobs:
+        free.put(job)
+
+    def run(mutant):
+        job = free.get()
+        try:
+            return mutant, job.run(mutant)
+        finally:
+            free.put(job)
+
+    with concurrent.futures.ThreadPoolExecutor(options.jobs) as pool:
+        for number, future in enumerate(concurrent.futures.as_completed([pool.submit(run, mutant) for mutant in chosen]), 1):
+            mutant, outcome = future.result()
+            name = names[mutant]
             if outcome == "survived":
                 outcome = "survived, with a reason" if name in known else "survived"
                 if name not in known:

@@ -414,6 +414,8 @@ pub enum FailureReason {
     TargetMissed,
     /// Worker that exited without reporting a reason: the world re-forms.
     Crash,
+    /// Worker that made no progress until its deadline, or ranks that all waited for each other: the world re-forms.
+    Hang,
 }
 
 impl FailureReason {

@@ -2,8 +2,15 @@
 
 use std::{env, fs, path::PathBuf};
 
-const SOURCES: [&str; 6] =
-    ["cpp/guard.cpp", "cpp/store.cpp", "cpp/group.cpp", "cpp/reducer.cpp", "cpp/tensor.cpp", "cpp/cuda.cpp"];
+const SOURCES: [&str; 7] = [
+    "cpp/guard.cpp",
+    "cpp/stack.cpp",
+    "cpp/store.cpp",
+    "cpp/group.cpp",
+    "cpp/reducer.cpp",
+    "cpp/tensor.cpp",
+    "cpp/cuda.cpp",
+];
 
 fn main() {
     // torch-sys says `links = "tch"`, so its build script's metadata reaches direct dependents under that name.

@@ -34,6 +34,7 @@ pub mod board;
 pub mod config;
 mod download_monitor;
 mod failure_log;
+mod hangs;
 mod heartbeats;
 pub mod http;
 mod log_tail;
@@ -225,6 +226,7 @@ impl<'a> Agent<'a> {
                 return Ending::Left { saved: workers.have_left() };
             }
             workers.log_progress();
+            workers.end_hung();
             if let State::Running(_) = workers.state() {
                 failures.record_progress(begin.elapsed(), self.board.completed_epochs());
             }

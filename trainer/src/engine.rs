@@ -10,7 +10,7 @@ use crate::{
     checkpoint::Directory,
     outputs::{Outputs, history::History},
     placement::{DeviceEvent, Placement},
-    worker_protocol::{Assignment, Event},
+    worker_protocol::{Assignment, Event, Stage},
 };
 use datjob_adversarial::{
     attack::{self, AttackConfig, AttackInputs},
@@ -18,7 +18,7 @@ use datjob_adversarial::{
     objective, optim, weight_perturbation,
 };
 use datjob_api::Training;
-use datjob_c10d::{C10dError, ProcessGroup};
+use datjob_c10d::{C10dError, ProcessGroup, Waiting};
 use datjob_data::{Augmentation, DataSet, Epoch, ExtraImages, Loader, Split};
 use std::sync::atomic::{AtomicBool, Ordering};
 use tch::Tensor;
@@ -60,6 +60,7 @@ pub type Tell<'a> = &'a mut dyn FnMut(Event);
 /// results are durable. All ranks write a checkpoint and return [`TrainError::Left`] soon after one of them sees `leave`.
 pub fn run(assignment: &Assignment, leave: &AtomicBool, tell: Tell<'_>) -> Result<(), TrainError> {
     let training = &assignment.training;
+    tell(Event::Stage(Stage::Starting));
     let placement = world::placement(assignment)?;
     let mut data = datjob_data::load(&training.data, &assignment.data, assignment.threads as usize)?;
     let contents = data.contents();
@@ -150,6 +151,7 @@ impl Rank<'_> {
         if self.state.validation_pending {
             self.validate_and_save()?;
         }
+        (self.tell)(Event::Stage(Stage::Training));
         (self.tell)(Event::Training(true));
         while self.state.epoch < epochs {
             self.epoch(&mut exchange)?;
@@ -174,6 +176,7 @@ impl Rank<'_> {
                 // An epoch that is not saved yet is worth the wait for the end of its validation.
                 (self.tell)(Event::Training(!is_saved));
                 self.validate_and_save()?;
+                (self.tell)(Event::Stage(Stage::Training));
                 (self.tell)(Event::Training(true));
             }
         }
@@ -375,7 +378,9 @@ impl Rank<'_> {
         };
         optim::zero_gradients(&network.parameters())?;
         exchange.prepare_backward()?;
+        let waiting = exchange.waits_in_backward().then(|| Waiting::begin("the backward pass"));
         loss.f_backward().map_err(|error| C10dError::from_backward(&error, self.group.member()))?;
+        drop(waiting);
         if let Some(perturbed) = perturbed {
             perturbed.restore()?;
         }

@@ -13,7 +13,10 @@ use std::{
 };
 
 use datjob_adversarial::evaluate::{Unit, UnitResults};
-use datjob_data::files::{self, FileError};
+use datjob_data::{
+    files::{self, FileError},
+    storage,
+};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
@@ -190,9 +193,9 @@ impl KeptUnits {
         let Some(file) = &mut self.file else { return Ok(()) };
         let mut text = serde_json::to_vec(line).map_err(|error| failed(error.into()))?;
         text.push(b'\n');
-        file.write_all(&text).map_err(failed)?;
+        storage::track("write", &self.directory, || file.write_all(&text)).map_err(failed)?;
         if self.synced.elapsed() > SYNC_INTERVAL {
-            file.sync_data().map_err(failed)?;
+            storage::track("write", &self.directory, || file.sync_data()).map_err(failed)?;
             self.synced = Instant::now();
         }
         Ok(())

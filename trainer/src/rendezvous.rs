@@ -17,4 +17,4 @@ mod pod_history;
 pub mod preparation;
 pub mod quorum;
 
-pub use message::{Heartbeat, Refused, Reply, State, Verdict, World};
+pub use message::{Heartbeat, PodWait, Refused, Reply, State, Verdict, World};

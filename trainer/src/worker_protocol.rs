@@ -3,6 +3,7 @@
 
 use std::{
     collections::BTreeMap,
+    fmt,
     path::{Path, PathBuf},
 };
 
@@ -63,6 +64,8 @@ impl Assignment {
 pub enum Command {
     /// Write a checkpoint after the next step, and exit. All ranks of the world do so.
     Leave,
+    /// Print the stack of the main thread and end at once: this worker hangs.
+    Abort,
 }
 
 /// The device of a worker.
@@ -127,10 +130,58 @@ impl EvaluationState {
     }
 }
 
+/// What a worker does. The times between its pulses differ from stage to stage.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum Stage {
+    /// It reads its data and its checkpoint, and joins the world.
+    Starting,
+    /// It trains.
+    Training,
+    /// It evaluates on the validation split.
+    Validation,
+    /// It evaluates on the test set.
+    Evaluation,
+    /// It certifies images of the test set.
+    Certification,
+}
+
+impl From<EvaluationPart> for Stage {
+    fn from(part: EvaluationPart) -> Self {
+        match part {
+            EvaluationPart::Validation => Self::Validation,
+            EvaluationPart::Test => Self::Evaluation,
+            EvaluationPart::Certification => Self::Certification,
+        }
+    }
+}
+
+impl fmt::Display for Stage {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Starting => "start",
+            Self::Training => "training",
+            Self::Validation => "validation",
+            Self::Evaluation => "evaluation",
+            Self::Certification => "certification",
+        })
+    }
+}
+
+/// A sign of life of a worker. Sent by another thread than the one that computes.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Pulse {
+    /// Rises while the worker makes progress.
+    pub count: u64,
+    /// The operation in which it waits for other ranks or for its device; `None` while it computes.
+    pub waits_in: Option<String>,
+}
+
 /// Exit status of a worker that left the world after a checkpoint.
 pub const LEFT: u8 = 4;
 
-/// A message of a worker to its agent. Only rank 0 sends the variants other than `Failed`, `Left`, `Storage` and `Training`.
+/// A message of a worker to its agent. Only rank 0 sends `Progress`, `Timing`, `Accuracy`, `Best`, `Warning` and
+/// `Evaluating`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub enum Event {
     /// Progress of the training, at most once a second.
@@ -149,6 +200,10 @@ pub enum Event {
     Storage(Option<StorageTrouble>),
     /// Whether the worker trains, so that it can write a checkpoint soon.
     Training(bool),
+    /// The worker begins a stage.
+    Stage(Stage),
+    /// The worker runs: once a second.
+    Pulse(Pulse),
     /// The worker wrote a checkpoint and leaves the world; [`Event::Failed`] follows.
     Left,
     /// The worker failed. A worker that succeeds exits with status 0 and sends nothing.

@@ -9,6 +9,8 @@
 mod chaos;
 #[path = "faults/fault.rs"]
 mod fault;
+#[path = "faults/hangs.rs"]
+mod hangs;
 #[path = "common/interposer.rs"]
 mod interposer;
 #[path = "faults/job.rs"]

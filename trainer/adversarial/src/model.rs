@@ -7,6 +7,7 @@ use std::collections::{BTreeMap, btree_map::Entry as MapEntry};
 
 use datjob_api::training::{Architecture, Contents, Dataset, Model};
 use datjob_c10d::{C10dError, libtorch_message};
+use datjob_data::pulse;
 use tch::{Device, Kind, TchError, Tensor, no_grad};
 use thiserror::Error;
 
@@ -132,7 +133,10 @@ impl Network {
     }
 
     /// Logits `[N, classes]` of images `[N, C, H, W]`.
+    ///
+    /// A call is a [pulse](datjob_data::pulse): all that takes long here calls it again and again.
     pub fn forward(&self, images: &Tensor, mode: Mode) -> Result<Tensor, TchError> {
+        pulse::beat();
         let normalised =
             self.normalization.as_ref().map(|normalization| normalization.forward(images)).transpose()?;
         let x = normalised.as_ref().unwrap_or(images);

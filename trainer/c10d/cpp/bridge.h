@@ -29,6 +29,12 @@ const char* datjob_last_error(void);
 // Sets the minimum severity of libtorch's messages on standard error: 0 info, 1 warning, 2 error, 3 fatal.
 void datjob_set_log_level(int level);
 
+// ---- stack.cpp ----
+
+// Prints the stack of the main thread on standard error, from a handler of SIGUSR2. Returns whether it was printed within the
+// timeout, in whole seconds. The process must end soon after: the main thread may never continue.
+int datjob_print_main_stack(int64_t timeout_ms);
+
 // ---- store.cpp ----
 
 // Starts a store's server on a listening socket and connects to it at `host`:`port`, the socket's own address.

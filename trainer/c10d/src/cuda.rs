@@ -14,6 +14,7 @@ use thiserror::Error;
 use crate::{
     error::C10dError,
     ffi::{self, c_string, check, last_error},
+    waiting::Waiting,
 };
 
 /// Why this process cannot use a GPU.
@@ -163,6 +164,7 @@ impl Cuda {
     pub fn synchronize(self, device: usize) -> Result<(), C10dError> {
         const OPERATION: &str = "waiting for a CUDA device";
         let device = self.index(OPERATION, device)?;
+        let _waiting = Waiting::begin(OPERATION);
         // SAFETY: the call takes a number.
         check(unsafe { ffi::datjob_cuda_synchronize(device) })
             .map_err(|message| C10dError::from_message(OPERATION, None, &message))
@@ -239,6 +241,7 @@ impl Transfer {
     /// Returns the copy. On the device, later work waits for the copy, and this thread does not. In host memory, this thread
     /// waits.
     pub fn take(self) -> Result<Tensor, C10dError> {
+        let _waiting = Waiting::begin(self.operation);
         let mut out = ptr::null_mut();
         // SAFETY: the handle is alive, and the last argument points to space for the result.
         check(unsafe { ffi::datjob_copy_take(self.handle.as_ptr(), &raw mut out) })
@@ -265,6 +268,7 @@ unsafe impl Send for CudaEvent {}
 impl CudaEvent {
     /// The time that the device took from this event to `later`. Blocks until `later` has completed.
     pub fn elapsed_until(&self, later: &Self) -> Result<Duration, C10dError> {
+        let _waiting = Waiting::begin("a CUDA event");
         let mut seconds = 0.0;
         // SAFETY: both handles are alive, and the last argument points to space for the result.
         check(unsafe { ffi::datjob_event_elapsed(self.0.as_ptr(), later.0.as_ptr(), &raw mut seconds) })

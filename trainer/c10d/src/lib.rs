@@ -36,7 +36,9 @@ mod memory_format;
 mod model_verification;
 mod process_group;
 mod reducer;
+mod stack;
 mod store;
+mod waiting;
 mod work;
 
 pub use cuda::{Cuda, CudaDeviceProperties, CudaError, CudaEvent, CudaMemory, Transfer, allow_tf32};
@@ -47,5 +49,7 @@ pub use log::{LogLevel, set_log_level};
 pub use memory_format::{contiguous_channels_last, to_channels_last_};
 pub use process_group::{CudaBackend, GlooDevice, GlooOptions, ProcessGroup, ReduceOp};
 pub use reducer::{Reducer, ReducerOptions, ReducerStatistics, StepTimes};
+pub use stack::print_main_stack;
 pub use store::{Store, TcpStore};
+pub use waiting::{Waiting, waits_begun, waits_in};
 pub use work::Work;

@@ -14,6 +14,7 @@ use crate::{
     error::{C10dError, Member},
     ffi::{self, c_string, check, milliseconds},
     store::Store,
+    waiting::Waiting,
     work::Work,
 };
 
@@ -134,6 +135,7 @@ impl ProcessGroup {
     ) -> Result<Self, C10dError> {
         let group = Self::create(store, rank, world_size, timeout, options, Some(backend))?;
         if backend == CudaBackend::Nccl {
+            let _waiting = Waiting::begin("creating the NCCL group");
             // SAFETY: group and store live through the call; the group is not shared yet.
             let result = check(unsafe {
                 ffi::datjob_group_attach_nccl(group.handle.0.as_ptr(), store.as_ptr(), milliseconds(timeout))
@@ -152,6 +154,7 @@ impl ProcessGroup {
         cuda: Option<CudaBackend>,
     ) -> Result<Self, C10dError> {
         const OPERATION: &str = "creating the Gloo group";
+        let _waiting = Waiting::begin(OPERATION);
         let group = Self::without_backend(OPERATION, store, rank, world_size, &options.name)?;
         let (kind, device) = match &options.device {
             GlooDevice::Hostname(name) => (ffi::GLOO_HOSTNAME, name),
@@ -295,6 +298,7 @@ impl ProcessGroup {
     /// between processes, and kinds may be mixed; shapes and order must be the same.
     pub fn broadcast_coalesced(&self, tensors: &[&Tensor], root: usize) -> Result<(), C10dError> {
         const OPERATION: &str = "broadcast_coalesced";
+        let _waiting = Waiting::begin(OPERATION);
         let root = self.root(OPERATION, root)?;
         let pointers = pointers(tensors);
         // SAFETY: group and tensors live through the call, which blocks until the broadcast completes.

@@ -14,6 +14,7 @@ use crate::{
     hook::{self, BucketHook, RegisteredHook},
     model_verification::{describe_parameter, verify_same_on_all_ranks},
     process_group::{ProcessGroup, pointers},
+    waiting::Waiting,
 };
 
 /// How a [`Reducer`] groups gradients into buckets. Must be the same in all processes.
@@ -183,6 +184,7 @@ impl Reducer {
     /// Waits until the hook has averaged the gradients of the last backward pass. Without a hook, they are averaged when the
     /// backward pass returns.
     pub fn finish(&self) -> Result<(), C10dError> {
+        let _waiting = Waiting::begin("the exchange of gradients");
         self.hook.as_ref().map_or(Ok(()), RegisteredHook::finish)
     }
 
@@ -190,6 +192,7 @@ impl Reducer {
     ///
     /// In the second step this is a collective: libtorch broadcasts the order in which rank 0's gradients became ready.
     pub fn prepare_forward(&mut self) -> Result<(), C10dError> {
+        let _waiting = Waiting::begin("the order of gradients");
         // SAFETY: the reducer is alive.
         let prepared = unsafe { ffi::datjob_reducer_prepare_forward(self.as_ptr()) };
         self.check_status("prepare_forward", prepared)

@@ -12,6 +12,7 @@ use std::{
 use crate::{
     error::C10dError,
     ffi::{self, c_string, check, milliseconds},
+    waiting::Waiting,
 };
 
 /// A key-value store shared by processes, or a prefix of one (see [`prefix`](Self::prefix)).
@@ -105,6 +106,7 @@ impl Store {
         key: &str,
         call: impl FnOnce(*const std::ffi::c_char) -> std::ffi::c_int,
     ) -> Result<(), C10dError> {
+        let _waiting = Waiting::begin("a store operation");
         let operation = || format!("store {operation} {key:?}");
         let key = c_string(key).map_err(|message| C10dError::invalid(&operation(), None, message))?;
         check(call(key.as_ptr())).map_err(|message| C10dError::from_store_message(&operation(), &message))
@@ -151,6 +153,7 @@ impl TcpStore {
 
     /// Connects to a store that another process hosts; retries until the timeout. `timeout` also applies to [`Store::get`].
     pub fn connect(host: &str, port: u16, timeout: Duration) -> Result<Self, C10dError> {
+        let _waiting = Waiting::begin("connecting to the store");
         let operation = format!("connecting to the store at {host}:{port}");
         let address = c_string(host).map_err(|message| C10dError::invalid(&operation, None, message))?;
         // SAFETY: the string lives through the call, and `out` points to space for one pointer.

@@ -5,6 +5,7 @@ use std::ptr::NonNull;
 use crate::{
     error::{C10dError, Member},
     ffi::{self, check},
+    waiting::Waiting,
 };
 
 /// A running collective, which returns a `T` when it completes.
@@ -54,6 +55,7 @@ impl<T> Work<T> {
     ///
     /// Success here does not imply success in other processes: a peer may lose a connection later and get an error.
     pub fn wait(self) -> Result<T, C10dError> {
+        let _waiting = Waiting::begin(self.operation);
         // SAFETY: the handle is alive.
         let result = check(unsafe { ffi::datjob_work_wait(self.handle.0.as_ptr()) });
         result.map_err(|message| self.error(&message))?;

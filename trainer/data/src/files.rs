@@ -6,8 +6,13 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use crate::storage::track;
+
 /// Extension of a file while it is written. A crash can leave such a file.
 pub const PARTIAL_EXTENSION: &str = "partial";
+
+/// Size of the pieces in which files are read and written. A piece takes seconds even on a slow volume.
+const PIECE_BYTES: usize = 16 << 20;
 
 /// An operation on a file or directory failed.
 #[derive(Debug, thiserror::Error)]
@@ -46,35 +51,40 @@ pub(crate) fn advice(error: &io::Error) -> &'static str {
 
 /// Creates a directory and its parents.
 pub fn create_directory(path: &Path) -> Result<(), FileError> {
-    fs::create_dir_all(path).map_err(|error| FileError::new("create the directory", path, error))
+    const ACTION: &str = "create the directory";
+    track(ACTION, path, || fs::create_dir_all(path)).map_err(|error| FileError::new(ACTION, path, error))
 }
 
 /// Replaces a file atomically: after a crash it has either the old or the new content.
 pub fn write_atomically(path: &Path, content: &[u8]) -> Result<(), FileError> {
     let partial = path.with_added_extension(PARTIAL_EXTENSION);
     let failed = |error| FileError::new("write", path, error);
-    let mut file = File::create(&partial).map_err(failed)?;
-    let written = file.write_all(content).and_then(|()| file.sync_all());
-    if let Err(error) = written.and_then(|()| fs::rename(&partial, path)) {
+    let mut file = track("create", path, || File::create(&partial)).map_err(failed)?;
+    let mut pieces = content.chunks(PIECE_BYTES);
+    let written = pieces.try_for_each(|piece| track("write", path, || file.write_all(piece)));
+    let synced = written.and_then(|()| track("write", path, || file.sync_all()));
+    if let Err(error) = synced.and_then(|()| track("rename", path, || fs::rename(&partial, path))) {
         // On a full volume the partial file would take space from other files.
         let _ = fs::remove_file(&partial);
         return Err(failed(error));
     }
     // The rename is durable only after a sync of the directory.
     let parent = path.parent().unwrap_or(Path::new("."));
-    File::open(parent).and_then(|directory| directory.sync_all()).map_err(failed)
+    let sync = || File::open(parent).and_then(|directory| directory.sync_all());
+    track("write", path, sync).map_err(failed)
 }
 
 /// The content of a file of at most `limit` bytes, or `None` if the file does not exist.
 pub fn read_if_exists(path: &Path, limit: u64) -> Result<Option<Vec<u8>>, FileError> {
     let failed = |error| FileError::new("read", path, error);
-    let file = match File::open(path) {
+    let file = match track("open", path, || File::open(path)) {
         Ok(file) => file,
         Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
         Err(error) => return Err(failed(error)),
     };
-    let mut content = Vec::new();
-    file.take(limit + 1).read_to_end(&mut content).map_err(failed)?;
+    let (mut content, mut rest) = (Vec::new(), file.take(limit + 1));
+    let mut read = || rest.by_ref().take(PIECE_BYTES as u64).read_to_end(&mut content);
+    while track("read", path, &mut read).map_err(failed)? > 0 {}
     if content.len() as u64 > limit {
         let problem = format!("too large: must be at most {limit} bytes");
         return Err(failed(io::Error::new(ErrorKind::FileTooLarge, problem)));
@@ -84,7 +94,7 @@ pub fn read_if_exists(path: &Path, limit: u64) -> Result<Option<Vec<u8>>, FileEr
 
 /// Removes a file, if it exists.
 pub fn remove_if_exists(path: &Path) -> Result<(), FileError> {
-    match fs::remove_file(path) {
+    match track("remove", path, || fs::remove_file(path)) {
         Err(error) if error.kind() != ErrorKind::NotFound => Err(FileError::new("remove", path, error)),
         _ => Ok(()),
     }

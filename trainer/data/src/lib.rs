@@ -33,6 +33,7 @@ mod npz;
 pub mod objects;
 mod observer;
 mod origin;
+pub mod pulse;
 pub mod random;
 mod reader;
 mod retry;

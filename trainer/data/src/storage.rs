@@ -1,17 +1,13 @@
 //! Faults of storage that may pass: a full volume, a stale file handle, a server that does not answer.
 //!
 //! An operation that meets one is retried until it succeeds, because a person may enlarge the volume, or the server may
-//! return. [`oldest_trouble`] is what this process waits for, for its report.
+//! return. [`oldest_trouble`] is what this process waits for, for its report: such a fault, or an operation that does not return.
 
 use std::{
     error::Error,
     io::{self, Read, Seek, SeekFrom, Write},
     os::unix::fs::FileExt,
     path::{Path, PathBuf},
-    sync::{
-        Mutex, MutexGuard, PoisonError,
-        atomic::{AtomicU64, Ordering},
-    },
     thread,
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
@@ -23,6 +19,12 @@ use crate::{
     files::{self, FileError},
     http::sources,
 };
+
+mod pending;
+mod wait;
+
+pub use pending::track;
+pub use wait::Wait;
 
 /// The errors of the system that may pass: of disks, of network file systems, and of file systems in user space.
 const PASSING: [(Errno, &str); 15] = [
@@ -69,8 +71,16 @@ pub fn trouble(error: &(dyn Error + 'static)) -> Option<StorageTrouble> {
     } else {
         format!("{message} ({name})")
     };
-    let since = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
-    Some(StorageTrouble { error: (*name).to_owned(), message, since })
+    Some(StorageTrouble { error: (*name).to_owned(), message, since: unix_seconds() })
+}
+
+/// What this process has waited for longest, if it waits for its storage.
+pub fn oldest_trouble() -> Option<StorageTrouble> {
+    wait::oldest().into_iter().chain(pending::oldest()).min_by_key(|trouble| trouble.since)
+}
+
+fn unix_seconds() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs())
 }
 
 /// Repeats an operation while its error is a fault of storage that may pass. Meanwhile its thread sleeps.
@@ -103,7 +113,7 @@ pub(crate) fn retry_on<T>(
     mut operation: impl FnMut() -> io::Result<T>,
 ) -> io::Result<T> {
     // An error that does not pass returns as it is: the caller names the file.
-    match retry(|| operation().map_err(|error| FileError::new(action, path, error))) {
+    match retry(|| track(action, path, &mut operation).map_err(|error| FileError::new(action, path, error))) {
         Ok(value) => Ok(value),
         Err(error) => Err(error.into_source()),
     }
@@ -226,46 +236,6 @@ impl Seek for File {
     }
 }
 
-/// What the operations of this process wait for, by the number of their [`Wait`].
-static WAITING: Mutex<Vec<(u64, StorageTrouble)>> = Mutex::new(Vec::new());
-
-fn waiting() -> MutexGuard<'static, Vec<(u64, StorageTrouble)>> {
-    // Every change is whole.
-    WAITING.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
-/// The fault that this process has waited for longest, if it waits for one.
-pub fn oldest_trouble() -> Option<StorageTrouble> {
-    waiting().iter().map(|(_, trouble)| trouble).min_by_key(|trouble| trouble.since).cloned()
-}
-
-/// An operation that waits until its storage works again. [`oldest_trouble`] has its fault until this value is dropped.
-#[derive(Debug)]
-pub struct Wait(u64);
-
-impl Wait {
-    /// Begins to wait after a fault.
-    pub fn begin(trouble: StorageTrouble) -> Self {
-        static NEXT: AtomicU64 = AtomicU64::new(0);
-        let number = NEXT.fetch_add(1, Ordering::Relaxed);
-        waiting().push((number, trouble));
-        Self(number)
-    }
-
-    /// Replaces the fault by that of a retry. The time of the first one stays.
-    pub fn update(&self, trouble: StorageTrouble) {
-        if let Some((_, known)) = waiting().iter_mut().find(|(number, _)| *number == self.0) {
-            *known = StorageTrouble { since: known.since, ..trouble };
-        }
-    }
-}
-
-impl Drop for Wait {
-    fn drop(&mut self) {
-        waiting().retain(|(number, _)| *number != self.0);
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -276,9 +246,7 @@ mod tests {
 
     /// The faults with this text in their message. Other tests of this process may wait too.
     fn waiting_for(text: &str) -> Vec<String> {
-        let waiting = waiting();
-        let messages = waiting.iter().map(|(_, trouble)| trouble.message.clone());
-        messages.filter(|message| message.contains(text)).collect()
+        wait::messages().into_iter().filter(|message| message.contains(text)).collect()
     }
 
     #[test]
@@ -327,18 +295,6 @@ mod tests {
         });
         assert!(result.unwrap_err().to_string().starts_with("cannot read /removed/image: No such file"));
         assert_eq!((calls, waiting_for("/removed/")), (3, Vec::new()));
-    }
-
-    #[test]
-    fn the_first_fault_gives_the_time() {
-        let at =
-            |since, message: &str| StorageTrouble { error: "EIO".into(), message: message.into(), since };
-        let wait = Wait::begin(at(5, "/time/a"));
-        wait.update(at(9, "/time/b"));
-        let known = waiting().iter().map(|(_, trouble)| trouble.clone()).find(|one| one.message == "/time/b");
-        assert_eq!(known, Some(at(5, "/time/b")));
-        drop(wait);
-        assert_eq!(waiting_for("/time/"), Vec::<String>::new());
     }
 
     #[test]

@@ -13,7 +13,7 @@ impl Agent<'_> {
         let heartbeat = self.heartbeat(workers.state(), workers.failure().cloned());
         let of_worker = workers.storage_trouble().cloned();
         let storage = of_worker.into_iter().chain(heartbeat.storage).min_by_key(|trouble| trouble.since);
-        Heartbeat { storage, ..heartbeat }
+        Heartbeat { storage, wait: workers.wait(), ..heartbeat }
     }
 
     /// Sends a heartbeat; `last_error` is the error of the last one.
@@ -56,6 +56,7 @@ impl Agent<'_> {
             state,
             preparation: None,
             storage: storage::oldest_trouble(),
+            wait: None,
             failure,
         }
     }

@@ -65,6 +65,8 @@ impl ProgressLog {
             | Event::Warning(_)
             | Event::Storage(_)
             | Event::Training(_)
+            | Event::Stage(_)
+            | Event::Pulse(_)
             | Event::Left
             | Event::Failed(_) => None,
         };

@@ -4,14 +4,17 @@ use std::{
     os::unix::process::ExitStatusExt,
     process::{ExitStatus, Stdio},
     sync::{Arc, Mutex, PoisonError},
+    time::Duration,
 };
 
 use datjob_api::report::{Failure, FailureReason};
+use rustix::process::{Pid, Signal, kill_process};
 use tokio::{
     io::{AsyncBufRead, AsyncBufReadExt, AsyncRead, AsyncReadExt, AsyncWriteExt, BufReader},
     process::{Child, ChildStdin, Command},
     sync::mpsc,
     task::JoinSet,
+    time::{self, Instant},
 };
 
 use super::{failure_log::FailedWorker, log_tail::LogTail};
@@ -26,6 +29,13 @@ const LOG_TAIL: usize = 20;
 const LOG_LINE: usize = 500;
 /// Longest piece of a line that is read at once, in bytes. Events are shorter; container runtimes split lines of logs, too.
 const MAX_LINE_BYTES: u64 = 1 << 20;
+
+/// How long a worker that hangs has to print its stack.
+const ABORT_TIMEOUT: Duration = Duration::from_secs(10);
+/// How long the end of a killed worker is waited for.
+const KILL_TIMEOUT: Duration = Duration::from_secs(10);
+/// How long the rest of an ended worker's output is waited for.
+const READ_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Something that happened to a worker of some generation.
 #[derive(Debug)]
@@ -52,6 +62,8 @@ pub(super) enum What {
 pub(super) enum Order {
     /// It writes a checkpoint and exits.
     Leave,
+    /// It hangs: it prints its stack and is killed.
+    Abort,
     /// It is killed.
     Stop,
 }
@@ -143,30 +155,38 @@ async fn watch(
             }
         });
     }
+    let mut kill_at = None;
     let status = loop {
+        let due = time::sleep_until(kill_at.unwrap_or_else(Instant::now));
         tokio::select! {
-            status = child.wait() => break status,
+            status = child.wait() => break status.map_err(|error| format!("cannot wait for the worker process: {error}")),
+            () = due, if kill_at.is_some() => break kill(&mut child).await,
             order = orders.recv() => match order {
                 // One that cannot be asked has ended or will be killed.
-                Some(Order::Leave) => drop(ask_to_leave(stdin.as_mut()).await),
+                Some(Order::Leave) => drop(send(stdin.as_mut(), WorkerCommand::Leave).await),
+                Some(Order::Abort) => {
+                    let state = resume(child.id());
+                    tracing::warn!(rank = assignment.rank, state, "State of the worker that hangs.");
+                    tail.lock().unwrap_or_else(PoisonError::into_inner).push(&format!("state of the process: {state}"));
+                    drop(send(stdin.as_mut(), WorkerCommand::Abort).await);
+                    kill_at = Some(Instant::now() + ABORT_TIMEOUT);
+                }
                 Some(Order::Stop) | None => {
                     // Nothing is lost with SIGKILL: what must last is written atomically.
-                    if let Err(error) = child.kill().await {
-                        tracing::warn!(rank = assignment.rank, %error, "Cannot kill a worker.");
+                    if let Err(problem) = kill(&mut child).await {
+                        tracing::warn!(rank = assignment.rank, "{problem}.");
                     }
                     return None;
                 }
             },
         }
     };
-    while readers.join_next().await.is_some() {}
+    // A process that the worker left behind could keep its output open.
+    let read = async { while readers.join_next().await.is_some() {} };
+    let _ = time::timeout(READ_TIMEOUT, read).await;
     drop(stdin);
     let tail = std::mem::take(&mut *tail.lock().unwrap_or_else(PoisonError::into_inner));
-    let mut end = End {
-        status: status.map_err(|error| format!("cannot wait for the worker process: {error}")),
-        log_tail: tail.last(LOG_TAIL, LOG_LINE),
-        log_file: None,
-    };
+    let mut end = End { status, log_tail: tail.last(LOG_TAIL, LOG_LINE), log_file: None };
     let text = tail.text();
     if !end.is_success() && !end.has_left() && !text.is_empty() {
         let kept = failed_worker(assignment).keep(text).await;
@@ -175,9 +195,43 @@ async fn watch(
     Some(end)
 }
 
-async fn ask_to_leave(stdin: Option<&mut ChildStdin>) -> std::io::Result<()> {
+/// Kills a worker and waits for its end, but not for ever: one that waits in the kernel, for a device or a file, ends later.
+async fn kill(child: &mut Child) -> Result<ExitStatus, String> {
+    child.start_kill().map_err(|error| format!("cannot kill a worker: {error}"))?;
+    match time::timeout(KILL_TIMEOUT, child.wait()).await {
+        Ok(status) => status.map_err(|error| format!("cannot wait for the worker process: {error}")),
+        Err(_) => Err(format!(
+            "the worker did not end within {} s after SIGKILL: it waits in the kernel, for a device or a file ({})",
+            KILL_TIMEOUT.as_secs(),
+            process_state(child.id())
+        )),
+    }
+}
+
+/// Resumes a process, if it was stopped; returns the state that it had.
+fn resume(pid: Option<u32>) -> String {
+    let state = process_state(pid);
+    if let Some(pid) = pid.and_then(|pid| Pid::from_raw(pid.cast_signed())) {
+        // It may have ended meanwhile.
+        let _ = kill_process(pid, Signal::CONT);
+    }
+    state
+}
+
+/// The state of the main thread of a process as the kernel shows it, for example `T (stopped), in do_signal_stop`.
+fn process_state(pid: Option<u32>) -> String {
+    let Some(pid) = pid else { return "ended".to_owned() };
+    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
+    let state = status.lines().find_map(|line| line.strip_prefix("State:")).map_or("unknown", str::trim);
+    match std::fs::read_to_string(format!("/proc/{pid}/wchan")) {
+        Ok(function) if !function.is_empty() && function != "0" => format!("{state}, in {function}"),
+        _ => state.to_owned(),
+    }
+}
+
+async fn send(stdin: Option<&mut ChildStdin>, command: WorkerCommand) -> std::io::Result<()> {
     let Some(stdin) = stdin else { return Ok(()) };
-    let mut line = serde_json::to_vec(&WorkerCommand::Leave)?;
+    let mut line = serde_json::to_vec(&command)?;
     line.push(b'\n');
     stdin.write_all(&line).await?;
     stdin.flush().await

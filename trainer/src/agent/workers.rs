@@ -14,13 +14,14 @@ use tokio::{sync::mpsc, task::JoinSet, time};
 use super::{
     Board, Config,
     assignment::{assignment, device_variable},
+    hangs::HangDetector,
     oom_kills,
     progress_log::ProgressLog,
     worker_process::{End, Killer, Order, What, WorkersEvent, supervise, unexplained},
 };
 use crate::{
     failure::may_be_consequence,
-    rendezvous::{State, World},
+    rendezvous::{PodWait, State, World},
     worker_protocol::{EvaluationState, Event},
 };
 
@@ -32,8 +33,8 @@ const LAST_WORDS: Duration = Duration::from_secs(1);
 pub struct Workers {
     events: mpsc::UnboundedSender<WorkersEvent>,
     state: State,
-    /// One for each worker.
-    orders: Vec<mpsc::UnboundedSender<Order>>,
+    /// One for each worker, by rank.
+    orders: BTreeMap<u32, mpsc::UnboundedSender<Order>>,
     supervisors: JoinSet<()>,
     finished: usize,
     /// Failures that workers reported, by rank.
@@ -45,6 +46,9 @@ pub struct Workers {
     are_training: bool,
     /// The faults of storage that workers wait for, by rank.
     storage: BTreeMap<u32, StorageTrouble>,
+    hangs: HangDetector,
+    /// Why workers that are being ended hang, by rank.
+    hung: BTreeMap<u32, String>,
     /// Number of kills because memory ran out, before the workers started.
     oom_kills: Option<u64>,
     is_in_pod: bool,
@@ -56,12 +60,12 @@ pub struct Workers {
 impl Workers {
     /// No workers yet; what happens to them later comes through `events`.
     ///
-    /// Unbounded, since [`Workers::stop`] waits for those who send; workers tell about one event a second.
+    /// Unbounded, since [`Workers::stop`] waits for those who send; a worker sends about two events a second.
     pub fn new(events: mpsc::UnboundedSender<WorkersEvent>) -> Self {
         Self {
             events,
             state: State::Idle { ended: None },
-            orders: Vec::new(),
+            orders: BTreeMap::new(),
             supervisors: JoinSet::new(),
             finished: 0,
             reported: BTreeMap::new(),
@@ -69,6 +73,8 @@ impl Workers {
             has_left: false,
             are_training: false,
             storage: BTreeMap::new(),
+            hangs: HangDetector::default(),
+            hung: BTreeMap::new(),
             oom_kills: None,
             is_in_pod: false,
             progress_log: ProgressLog::default(),
@@ -111,6 +117,8 @@ impl Workers {
         self.are_training = false;
         self.reported.clear();
         self.storage.clear();
+        self.hangs = HangDetector::default();
+        self.hung.clear();
         self.oom_kills = oom_kills::count();
         self.is_in_pod = config.files.mounted.is_some();
         self.progress_log = ProgressLog::default();
@@ -119,14 +127,15 @@ impl Workers {
             let device = device_variable(config, local_rank);
             let (orders, received) = mpsc::unbounded_channel();
             let events = self.events.clone();
+            let rank = assignment.rank;
+            self.hangs.add(rank, self.hangs.now());
             self.supervisors.spawn(async move {
-                let rank = assignment.rank;
                 if let Some(end) = supervise(&assignment, device, received, &events).await {
                     // An agent that has stopped listening is ending itself.
                     let _ = events.send(WorkersEvent { generation, rank, what: What::Ended(end) });
                 }
             });
-            self.orders.push(orders);
+            self.orders.insert(rank, orders);
         }
     }
 
@@ -138,9 +147,32 @@ impl Workers {
         }
     }
 
+    /// Ends those that hang.
+    pub fn end_hung(&mut self) {
+        let now = self.hangs.now();
+        self.hangs.tick(now);
+        if !matches!(self.state, State::Running(_)) {
+            return;
+        }
+        for (rank, sentence) in self.hangs.hung(now, |rank| self.storage.contains_key(&rank)) {
+            tracing::warn!(rank, "Ending a worker that hangs: {sentence}.");
+            self.hangs.remove(rank);
+            self.hung.insert(rank, sentence);
+            if let Some(orders) = self.orders.get(&rank) {
+                // One that has ended meanwhile listens no more.
+                let _ = orders.send(Order::Abort);
+            }
+        }
+    }
+
+    /// What they wait in, if all of them wait for other ranks or their device.
+    pub fn wait(&self) -> Option<PodWait> {
+        matches!(self.state, State::Running(_)).then(|| self.hangs.wait(self.hangs.now()))?
+    }
+
     /// Asks them to write a checkpoint and to exit.
     pub fn ask_to_leave(&self) {
-        for orders in &self.orders {
+        for orders in self.orders.values() {
             // One that has ended already listens no more.
             let _ = orders.send(Order::Leave);
         }
@@ -153,7 +185,7 @@ impl Workers {
 
     /// Ends them all and waits until they are gone.
     pub async fn stop(&mut self) {
-        for orders in self.orders.drain(..) {
+        for orders in std::mem::take(&mut self.orders).into_values() {
             let _ = orders.send(Order::Stop);
         }
         while self.supervisors.join_next().await.is_some() {}
@@ -178,6 +210,14 @@ impl Workers {
                 self.are_training = are_training;
                 false
             }
+            What::Sent(Event::Stage(stage)) => {
+                self.hangs.stage(event.rank, stage, self.hangs.now());
+                false
+            }
+            What::Sent(Event::Pulse(pulse)) => {
+                self.hangs.pulse(event.rank, pulse, self.hangs.now());
+                false
+            }
             What::Sent(Event::Left) => {
                 self.has_left = true;
                 false
@@ -200,6 +240,7 @@ impl Workers {
             }
             What::Ended(end) if end.is_success() => {
                 self.storage.remove(&event.rank);
+                self.hangs.remove(event.rank);
                 self.finished += 1;
                 let all = running && self.finished == self.orders.len();
                 if all {
@@ -225,8 +266,11 @@ impl Workers {
     /// Keeps the first failure that is not the consequence of another.
     fn record_failure(&mut self, rank: u32, End { status, log_tail, log_file }: End) {
         let killer = self.killer();
-        let mut failure =
-            self.reported.remove(&rank).unwrap_or_else(|| unexplained(rank, &status, &log_tail, killer));
+        let reported = self.reported.remove(&rank);
+        let mut failure = match self.hung.remove(&rank) {
+            Some(sentence) => Failure::of_rank(FailureReason::Hang, rank, sentence),
+            None => reported.unwrap_or_else(|| unexplained(rank, &status, &log_tail, killer)),
+        };
         failure.log_tail = log_tail;
         failure.log_file = log_file.and_then(Result::ok);
         // The collective timed out while the storage had a fault.
@@ -277,7 +321,12 @@ fn apply_event(event: Event, board: &Board) {
             board.phase(Phase::Training);
         }
         Event::Evaluating(_) => board.phase(Phase::Evaluating),
-        Event::Storage(_) | Event::Training(_) | Event::Left | Event::Failed(_) => {}
+        Event::Storage(_)
+        | Event::Training(_)
+        | Event::Stage(_)
+        | Event::Pulse(_)
+        | Event::Left
+        | Event::Failed(_) => {}
     }
 }
 
@@ -331,6 +380,23 @@ mod tests {
         let failure = workers.failure().unwrap();
         assert_eq!((failure.reason, failure.message.as_str()), (FailureReason::Storage, "since 9"));
         assert_eq!(workers.storage_trouble(), None, "all have ended");
+    }
+
+    #[tokio::test]
+    async fn the_end_of_a_worker_that_hung_is_a_hang() {
+        let (events, _inbox) = mpsc::unbounded_channel();
+        let (mut workers, board) = (Workers::new(events), Board::new("uid", "pod", 1));
+        workers.state = State::Running(2);
+        workers.hung.insert(1, "the worker has sent no pulse for 61 s".into());
+        // A worker that is killed may have reported that it lost its peer.
+        let lost = Failure::of_rank(FailureReason::Communication, 1, "timed out");
+        let sent = What::Sent(Event::Failed(lost));
+        workers.note(WorkersEvent { generation: 2, rank: 1, what: sent }, &board).await;
+        let end = End { status: Ok(ExitStatus::from_raw(9)), log_tail: Vec::new(), log_file: None };
+        workers.note(WorkersEvent { generation: 2, rank: 1, what: What::Ended(end) }, &board).await;
+        let failure = workers.failure().unwrap();
+        assert_eq!((failure.reason, failure.rank), (FailureReason::Hang, Some(1)));
+        assert_eq!(failure.message, "the worker has sent no pulse for 61 s");
     }
 
     /// Only rank 0 reports progress, and this pod does not have it.

@@ -17,15 +17,19 @@ use std::{
 };
 
 use datjob_api::report::{Failure, FailureReason};
-use datjob_data::storage;
+use datjob_data::{pulse, storage};
 
 use crate::{
     engine::{self, TrainError},
-    worker_protocol::{Assignment, Command, Event, LEFT},
+    worker_protocol::{Assignment, Command, Event, LEFT, Pulse},
 };
 
 /// How often a worker checks whether it waits for its storage.
 const STORAGE_INTERVAL: Duration = Duration::from_millis(500);
+/// Time between two pulses.
+const PULSE_INTERVAL: Duration = Duration::from_secs(1);
+/// How long a worker that hangs may take to print its stack.
+const STACK_TIMEOUT: Duration = Duration::from_secs(3);
 
 /// Runs a worker until the training is complete or fails.
 pub fn main() -> ExitCode {
@@ -46,6 +50,7 @@ pub fn main() -> ExitCode {
     let leave = Arc::new(AtomicBool::new(false));
     follow_agent(Arc::clone(&leave));
     report_storage(events.clone());
+    send_pulses(events.clone());
     // libtorch would log a C++ stack trace for errors that it also returns.
     datjob_c10d::set_log_level(datjob_c10d::LogLevel::Fatal);
     tch::set_num_threads(i32::try_from(assignment.threads).unwrap_or(1));
@@ -84,6 +89,12 @@ fn follow_agent(leave: Arc<AtomicBool>) {
         for line in io::stdin().lock().lines().map_while(Result::ok) {
             match serde_json::from_str(&line) {
                 Ok(Command::Leave) => leave.store(true, Ordering::Relaxed),
+                Ok(Command::Abort) => {
+                    if !datjob_c10d::print_main_stack(STACK_TIMEOUT) {
+                        eprintln!("the main thread did not print its stack");
+                    }
+                    std::process::abort();
+                }
                 Err(error) => tracing::warn!(%error, "Invalid command of the agent; ignoring it."),
             }
         }
@@ -109,6 +120,22 @@ fn report_storage(events: EventWriter) {
     };
     if let Err(error) = thread::Builder::new().name("storage-report".into()).spawn(watch) {
         tracing::warn!(%error, "Cannot report faults of storage; they are only logged.");
+    }
+}
+
+/// Sends pulses about the main thread, from a thread that does not wait for it.
+fn send_pulses(events: EventWriter) {
+    let main = thread::current().id();
+    let watch = move || {
+        loop {
+            let count = pulse::count() + datjob_c10d::waits_begun();
+            let waits_in = datjob_c10d::waits_in(main).map(str::to_owned);
+            events.send(&Event::Pulse(Pulse { count, waits_in }));
+            thread::sleep(PULSE_INTERVAL);
+        }
+    };
+    if let Err(error) = thread::Builder::new().name("pulse".into()).spawn(watch) {
+        tracing::warn!(%error, "Cannot send pulses; the agent ends this worker as hung.");
     }
 }
 

@@ -10,7 +10,7 @@ use datjob_c10d::{ProcessGroup, ReduceOp};
 use tch::Tensor;
 
 use super::{Tell, TrainError};
-use crate::worker_protocol::{EvaluationState, Event};
+use crate::worker_protocol::{EvaluationState, Event, Stage};
 use datjob_adversarial::{
     certify::{self, Certification, CertificationImages},
     evaluate::{self, Counts, Evaluation, UnitResults, Work},
@@ -31,6 +31,7 @@ pub(super) fn measure(
     part: EvaluationPart,
     tell: Tell<'_>,
 ) -> Result<Counts, TrainError> {
+    tell(Event::Stage(Stage::from(part)));
     let is_first = group.rank() == 0;
     let mut last_report: Option<Instant> = None;
     let mut counts = evaluate::evaluate(network, evaluation, shard(group), units, &mut |progress| {
@@ -56,6 +57,7 @@ pub(super) fn certify(
     units: &mut dyn UnitResults,
     tell: Tell<'_>,
 ) -> Result<Vec<CertifiedCount>, TrainError> {
+    tell(Event::Stage(Stage::Certification));
     let is_first = group.rank() == 0;
     let mut progress = |work: Work| {
         if is_first {

@@ -192,6 +192,11 @@ impl Exchange {
         }
     }
 
+    /// Whether the backward pass waits for other ranks.
+    pub(super) fn waits_in_backward(&self) -> bool {
+        self.world_size > 1 && matches!(self.way, Way::Gradients { .. })
+    }
+
     /// Whether all ranks have the same weights after step `number`, counted from 1 in the epoch.
     pub(super) fn is_synchronized(&self, number: u64) -> bool {
         match self.way {

@@ -27,9 +27,21 @@ pub struct Heartbeat {
     /// The fault of storage that the pod waits for.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub storage: Option<StorageTrouble>,
+    /// What the pod's workers wait in, if all of them wait for other ranks or their device.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub wait: Option<PodWait>,
     /// Why the workers ended, or why they cannot start.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub failure: Option<Failure>,
+}
+
+/// A wait of all workers of a pod for other ranks or for their device.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PodWait {
+    /// The operation, for example `all_reduce`.
+    pub operation: String,
+    /// Whether each of them has made no progress until its deadline.
+    pub is_overdue: bool,
 }
 
 /// What the workers of a pod are doing.

@@ -6,10 +6,12 @@ use datjob_api::report::{Failure, FailureReason, StorageTrouble, WaitingForStora
 
 use super::{
     lease::{Instant, LOST_AFTER, Leases, is_recent},
-    message::{Heartbeat, Refused, State, Verdict},
+    message::{Heartbeat, PodWait, Refused, State, Verdict},
     pod_history::PodHistory,
 };
 use crate::failure::may_be_consequence;
+
+mod waits;
 
 /// A world that lived for so long starts the backoff anew.
 const STABLE_AFTER: Duration = Duration::from_mins(5);
@@ -17,6 +19,10 @@ const STABLE_AFTER: Duration = Duration::from_mins(5);
 const RECORD_AGAIN_AFTER: Duration = Duration::from_secs(1);
 /// The longest wait between a world's end and the next world.
 const LONGEST_BACKOFF: Duration = Duration::from_secs(30);
+
+/// What a person can look for if all ranks wait for each other.
+const DEADLOCK_ADVICE: &str = "a connection between two pods is cut, or a GPU does not end its work: check the network between \
+                               these pods, and the GPUs";
 
 /// The members of a job and the world that they form.
 #[derive(Clone, Debug)]
@@ -42,6 +48,7 @@ struct Member {
     last_heartbeat: Instant,
     state: State,
     storage: Option<StorageTrouble>,
+    wait: Option<PodWait>,
 }
 
 #[derive(Clone, Debug, PartialEq)]
@@ -113,8 +120,8 @@ impl Quorum {
             self.record_failure(generation, failure);
         }
         let Heartbeat { pod, incarnation, state, .. } = *heartbeat;
-        let storage = heartbeat.storage.clone();
-        self.members.insert(pod, Member { incarnation, last_heartbeat: now, state, storage });
+        let (storage, wait) = (heartbeat.storage.clone(), heartbeat.wait.clone());
+        self.members.insert(pod, Member { incarnation, last_heartbeat: now, state, storage, wait });
         Ok(())
     }
 
@@ -138,7 +145,13 @@ impl Quorum {
             generation > *known || (generation == *known && may_be_consequence(old))
         });
         if better {
-            self.last_failure = Some((generation, failure.clone()));
+            let mut failure = failure.clone();
+            if failure.reason == FailureReason::Hang
+                && let Some(waits) = self.waits_of(generation)
+            {
+                failure.message = format!("{}; {waits}", failure.message);
+            }
+            self.last_failure = Some((generation, failure));
         }
     }
 
@@ -193,7 +206,10 @@ impl Quorum {
             return Decision::Over;
         }
         if let Some(world) = &self.world {
-            let Some(reason) = self.broken(world, now) else { return Decision::Keep(world.generation) };
+            let deadlock = self.all_wait(world);
+            let Some(reason) = self.broken(world, now).or_else(|| deadlock.clone()) else {
+                return Decision::Keep(world.generation);
+            };
             let generation = world.generation;
             self.short_lives =
                 if now.saturating_sub(world.since) > STABLE_AFTER { 1 } else { self.short_lives + 1 };
@@ -201,6 +217,10 @@ impl Quorum {
             self.world = None;
             // A failure of an earlier world is not why this one ended.
             self.last_failure.take_if(|(failed, _)| *failed < generation);
+            if let Some(cause) = deadlock {
+                let failure = Failure::new(FailureReason::Hang, format!("{cause}; {DEADLOCK_ADVICE}"));
+                self.last_failure.get_or_insert((generation, failure));
+            }
             self.attribute_to_storage(generation, now);
             return Decision::End { generation, reason };
         }

@@ -222,6 +222,7 @@ fn failure_reason(reason: FailureReason) -> &'static str {
         FailureReason::Device => "DeviceFailure",
         FailureReason::TargetMissed => "TargetMissed",
         FailureReason::Crash => "Crash",
+        FailureReason::Hang => "Hang",
     }
 }
 

@@ -44,6 +44,7 @@ pub(crate) fn heartbeat(pod: u32, pod_uid: &str) -> Heartbeat {
         state: State::Idle { ended: None },
         preparation: None,
         storage: None,
+        wait: None,
         failure: None,
     }
 }

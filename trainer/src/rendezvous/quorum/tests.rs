@@ -6,6 +6,7 @@ mod recording;
 mod replaced_pods;
 mod stalls;
 mod storage;
+mod waits;
 
 fn at(seconds: u64) -> Instant {
     Duration::from_secs(seconds)
@@ -21,6 +22,7 @@ fn heartbeat(pod: u32, incarnation: u64, state: State) -> Heartbeat {
         state,
         preparation: None,
         storage: None,
+        wait: None,
         failure: None,
     }
 }
