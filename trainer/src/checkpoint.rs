@@ -4,7 +4,8 @@
 //! - `checkpoint-0003-a1b2c3d4.safetensors`: parameters and buffers (`model.…`), the optimizer's state (`optimizer.…`) and the
 //!   averaged weights (`average.…`) after epoch 3, and `checkpoint-0003.json`, its [`Manifest`] with the SHA-256. The manifest
 //!   is written last: what has none is not there. `checkpoint-0003-000120.json` is 120 steps later; its tensors also have the
-//!   statistics of BatchNorm of all ranks (`ranks.buffers`).
+//!   statistics of BatchNorm of all ranks (`ranks.buffers`) and the number of times that the epoch trained on each image
+//!   (`epoch.samples`).
 //! - `best-0002-a1b2c3d4.safetensors`: the weights with the highest robust accuracy on the validation split so far, named by
 //!   the newest manifest.
 //! - `best.safetensors`, `last.safetensors` and `results.json`: the end. What lies beside them is of [`crate::outputs`].

@@ -39,6 +39,7 @@ mod named_file;
 mod overfitting;
 mod preflight;
 mod rank_buffers;
+mod sample_counts;
 mod state;
 mod validation;
 mod world;
@@ -51,6 +52,7 @@ use boundary::{Agreement, Boundary};
 use checkpointing::Checkpointing;
 use exchange::Exchange;
 use meter::Meter;
+use sample_counts::SampleCounts;
 use state::State;
 
 /// Tells the agent.
@@ -208,18 +210,21 @@ impl Rank<'_> {
         let measured = self.state.partial_epoch.take();
         let mut meter =
             Meter::new(schedule.epochs, self.state.epoch, order.images(), order.steps(), measured);
+        let counted = self.state.samples.take();
+        let mut samples = SampleCounts::new(self.data.train.len(), first_step > 0, counted.as_ref())?;
         let mut loader = self.loader(&order, epoch, first_step)?;
         let mut ahead = self.ahead(&mut loader, &order, epoch, first_step)?;
         let mut attacked = None;
         let mut before = None;
         for step in first_step..order.steps() {
             let boundary = self.begin_boundary(exchange, step + 1, order.steps())?;
-            let now = match (attacked.take(), ahead.take()) {
+            let mut now = match (attacked.take(), ahead.take()) {
                 (Some(attacked), _) => attacked,
                 (None, Some(ahead)) => self.attack(ahead)?,
                 (None, None) => break,
             };
             let global = now.batch.global;
+            let indices = std::mem::take(&mut now.batch.indices);
             let after = self.backward(exchange, now)?;
             let next = step + 1;
             if attack.overlap {
@@ -231,6 +236,7 @@ impl Rank<'_> {
             exchange.stepped(next as u64, &self.state, &self.group)?;
             self.state.epoch_step = next as u64;
             meter.stepped(global);
+            samples.add(&indices);
             // While a device works on this step: the images of the next, and what the one before has come to.
             if !attack.overlap {
                 ahead = self.ahead(&mut loader, &order, epoch, next)?;
@@ -249,8 +255,9 @@ impl Rank<'_> {
                 if let Some(before) = before.take() {
                     Aftermath::read(before, &mut meter)?;
                 }
-                self.state.partial_epoch = Some(meter.partial_epoch());
-                self.save_within_epoch()?;
+                meter.sent(&exchange.traffic()?);
+                self.state.partial_epoch = Some(meter.partial_epoch(loader.wait_time()));
+                self.save_within_epoch(&samples)?;
             }
             if agreed.leave {
                 return self.leave();
@@ -263,12 +270,13 @@ impl Rank<'_> {
         self.state.epoch += 1;
         self.state.epoch_step = 0;
         self.state.partial_epoch = None;
-        let traffic = exchange.traffic()?;
+        meter.sent(&exchange.traffic()?);
+        let samples = self.count_samples(&samples, &order)?;
         if self.is_first() {
             let progress = meter.end_of_epoch(self.state.step);
-            let timing = meter.timing(&traffic, loader.wait_time(), self.placement.peak_memory()?);
+            let timing = meter.timing(loader.wait_time(), self.placement.peak_memory()?);
             if let Some(outputs) = &mut self.outputs {
-                outputs.record_epoch(&progress, &timing);
+                outputs.record_epoch(&progress, &timing, samples);
             }
             (self.tell)(Event::Progress(progress));
             (self.tell)(Event::Timing(timing));
@@ -321,9 +329,8 @@ impl Rank<'_> {
         step: usize,
     ) -> Result<Option<Ahead>, TrainError> {
         let Some(shard) = loader.next_batch()? else { return Ok(None) };
-        let indices = order.shard(step, self.group.rank(), self.group.world_size());
         let images = (order.batch(step).len(), self.data.classes);
-        Ahead::begin(self.placement, self.training, &shard, indices, epoch, images).map(Some)
+        Ahead::begin(self.placement, self.training, shard, epoch, images).map(Some)
     }
 
     /// The adversarial examples of a shard, against the weights as they are.

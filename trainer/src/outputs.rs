@@ -26,9 +26,11 @@ pub mod model_card;
 mod plot;
 pub mod report;
 pub mod robustbench;
+pub mod samples;
 pub mod tensorboard;
 
 use history::History;
+use samples::EpochSamples;
 
 /// The output files in the job's directory. `dat-trainer run` prints those that exist.
 pub const FILES: [&str; 8] = [
@@ -61,9 +63,9 @@ impl Outputs {
         Self { directory: directory.to_owned(), history, write_errors: BTreeMap::new() }
     }
 
-    /// Records an epoch, right after its last step.
-    pub fn record_epoch(&mut self, progress: &Progress, timing: &Timing) {
-        self.history.record_epoch(progress, timing);
+    /// Records an epoch, right after its last step. `samples` is absent if its images were not counted.
+    pub fn record_epoch(&mut self, progress: &Progress, timing: &Timing, samples: Option<EpochSamples>) {
+        self.history.record_epoch(progress, timing, samples);
     }
 
     /// Records the accuracy after the newest epoch.

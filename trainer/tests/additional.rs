@@ -50,7 +50,12 @@ fn run(manifest: &Value, files: &[(&str, &Path)]) -> Result<(String, u64), Strin
     }
     let card = run.json("model_card.json");
     assert_eq!(card["additional_data"], true, "{card}");
-    let steps = run.json("history.json")["epochs"][0]["step"].as_u64().unwrap();
+    let epoch = run.json("history.json")["epochs"][0].clone();
+    // 59,800 images of the data set, and 117 times 512 additional ones; each of the 3,000 occurs.
+    let samples =
+        json!({"images": 119_704, "distinctImages": 62_800, "missingImages": 0, "repeatedImages": 0});
+    assert_eq!(epoch["samples"], samples);
+    let steps = epoch["step"].as_u64().unwrap();
     Ok((run.results()["sha256"].as_str().unwrap().to_owned(), steps))
 }
 

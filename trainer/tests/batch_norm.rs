@@ -158,6 +158,9 @@ fn a_run_that_is_killed_within_an_epoch_goes_on_at_its_step() {
         assert!(started.elapsed() < Duration::from_mins(5), "no checkpoint within an epoch after 5 minutes");
         thread::sleep(Duration::from_millis(20));
     }
+    // The next one follows a second later.
+    let checkpoint = killed.json(checkpoints_within_epochs(&killed).last().unwrap());
+    assert_eq!(checkpoint["partialEpoch"]["sentSteps"], checkpoint["epochStep"], "{checkpoint}");
     kill(agent.id());
     agent.wait().unwrap();
     let output = killed.command_with(&data, 2).env("NO_COLOR", "1").output().unwrap();
@@ -169,13 +172,11 @@ fn a_run_that_is_killed_within_an_epoch_goes_on_at_its_step() {
         let hash = |run: &Run| hex::encode(Sha256::digest(fs::read(run.file(file)).unwrap()));
         assert_eq!(hash(&killed), hash(&uninterrupted), "{file}");
     }
-    let loss = |run: &Run| {
-        run.json("history.json")["epochs"]
-            .as_array()
-            .unwrap()
-            .iter()
-            .map(|epoch| epoch["loss"].clone())
-            .collect::<Vec<_>>()
-    };
+    let epochs = |run: &Run| run.json("history.json")["epochs"].as_array().unwrap().clone();
+    let loss = |run: &Run| epochs(run).iter().map(|epoch| epoch["loss"].clone()).collect::<Vec<_>>();
     assert_eq!(loss(&killed), loss(&uninterrupted), "the loss is that of all steps");
+    let exact = json!({"images": 100, "distinctImages": 100, "missingImages": 0, "repeatedImages": 0});
+    for epoch in epochs(&killed) {
+        assert_eq!(epoch["samples"], exact, "images of steps before and after the kill count once");
+    }
 }

@@ -1,6 +1,6 @@
 //! A job of four agents that meets faults. Each agent is process 1 of a pod, as in a cluster: it has an address on a network
 //! that the test makes, the directories of the contract, and the environment that the operator sets. After a fault, the job
-//! has the results of a job without one, bit for bit.
+//! has the results of a job without one, bit for bit, and every epoch has trained on each image once.
 //!
 //! `make test` runs one fault per job; `make chaos` draws faults at random. The host's interfaces, mounts and cgroups do not
 //! change.

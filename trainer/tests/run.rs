@@ -136,6 +136,12 @@ fn assert_outputs_complete(run: &Run, epochs: u64) {
     let records = history["epochs"].as_array().unwrap();
     let numbers: Vec<u64> = records.iter().filter_map(|record| record["epoch"].as_u64()).collect();
     assert_eq!(numbers, (1..=epochs).collect::<Vec<_>>());
+    let trained_on = &document["trainedOn"];
+    let [all, held_out] =
+        ["trainingImages", "validationCount"].map(|field| trained_on[field].as_u64().unwrap());
+    let images = all - held_out;
+    let exact = json!({"images": images, "distinctImages": images, "missingImages": 0, "repeatedImages": 0});
+    assert!(records.iter().all(|record| record["samples"] == exact), "{history}");
     let ends: Vec<&str> = records.iter().filter_map(|record| record["endedAt"].as_str()).collect();
     assert!(ends.is_sorted() && ends.len() == records.len(), "{ends:?}");
     let robust = |record: &Value| record["accuracy"]["robust"]["correct"].as_u64().unwrap();

@@ -33,6 +33,9 @@ pub struct ImageBatch {
     pub pixels: Vec<u8>,
     /// A class for each image, or [`IGNORE_INDEX`].
     pub labels: Vec<i64>,
+    /// The index with which each image was read; that of a repetition within an epoch is at least the number of images
+    /// ([`Images::read`]).
+    pub indices: Vec<usize>,
     /// CutMix: for each image the class of the pasted image, and the weight of the image's own class. Empty without CutMix.
     pub mixed_labels: Vec<(i64, f32)>,
 }
@@ -174,7 +177,7 @@ impl Images {
         };
         let mixed_labels = indices.iter().filter_map(mix).collect();
         let labels = indices.iter().map(|&index| label(index)).collect();
-        ImageBatch { shape: self.shape, pixels, labels, mixed_labels }
+        ImageBatch { shape: self.shape, pixels, labels, indices: indices.to_vec(), mixed_labels }
     }
 }
 
@@ -189,6 +192,7 @@ mod tests {
         let plain = images.read(&[2, 1, 0], None).unwrap();
         assert_eq!((&repeated.pixels, &repeated.labels), (&plain.pixels, &plain.labels));
         assert_eq!(repeated.labels, [6, IGNORE_INDEX, 4]);
+        assert_eq!((repeated.indices, plain.indices), (vec![5, 4, 3], vec![2, 1, 0]));
         let augmentation = Augmentation {
             crop: 4,
             flip: true,

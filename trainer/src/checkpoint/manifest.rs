@@ -45,6 +45,18 @@ pub struct PartialEpoch {
     pub seconds: f64,
     /// Seconds spent on generating adversarial examples.
     pub attack_seconds: f64,
+    /// Seconds of communication that did not overlap with computation. 0 in checkpoints of older trainers.
+    #[serde(default)]
+    pub communication_seconds: f64,
+    /// Seconds that the training loop waited for images. 0 in checkpoints of older trainers.
+    #[serde(default)]
+    pub data_seconds: f64,
+    /// Number of bytes sent for gradients or weights. 0 in checkpoints of older trainers.
+    #[serde(default)]
+    pub sent_bytes: u64,
+    /// Number of steps in which they were sent. 0 in checkpoints of older trainers.
+    #[serde(default)]
+    pub sent_steps: u64,
 }
 
 /// A checkpoint, except its tensors.

@@ -20,6 +20,7 @@ pub(super) struct Ahead {
     noise: PendingTensor,
     /// Noise of the copies and their number, for smoothing.
     copies: Option<(PendingTensor, u32)>,
+    indices: Vec<usize>,
     /// Images of all ranks.
     images: usize,
 }
@@ -34,31 +35,33 @@ pub(super) struct Batch {
     pub noise: Tensor,
     /// The images' noisy copies, for smoothing.
     pub copies: Option<NoisyCopies>,
+    /// The indices of the images in the data set ([`ImageBatch::indices`]), `[N]`.
+    pub indices: Vec<usize>,
     /// Images of all ranks.
     pub global: usize,
 }
 
 impl Ahead {
-    /// The images of a shard, which are those of `indices` in the data set, in a step of the epoch `epoch` (counted from
-    /// 0) with so many images on all ranks, of so many classes.
+    /// The images of a shard in a step of the epoch `epoch` (counted from 0) with `images` images on all ranks, of `classes`
+    /// classes.
     pub(super) fn begin(
         placement: Placement,
         training: &Training,
-        shard: &ImageBatch,
-        indices: &[usize],
+        shard: ImageBatch,
         epoch: u64,
         (images, classes): (usize, i64),
     ) -> Result<Self, TrainError> {
         let Training { seed, threat_model, .. } = training;
-        let (pixels, _) = tensors::byte_batch(shard)?;
-        let labels = tensors::targets(shard, classes)?;
+        let (pixels, _) = tensors::byte_batch(&shard)?;
+        let labels = tensors::targets(&shard, classes)?;
+        let ImageBatch { indices, shape, .. } = shard;
         let start = start(&training.attack.method, &training.objective, threat_model);
-        let noise = tensors::training_noise(*seed, epoch, indices, shard.shape, start)?;
+        let noise = tensors::training_noise(*seed, epoch, &indices, shape, start)?;
         let copies = match &training.smoothing {
             Some(smoothing) => {
                 let samples = smoothing.samples();
                 let noise =
-                    tensors::smoothing_noise(*seed, epoch, indices, shard.shape, smoothing.sigma, samples)?;
+                    tensors::smoothing_noise(*seed, epoch, &indices, shape, smoothing.sigma, samples)?;
                 Some((placement.upload(noise)?, samples))
             }
             None => None,
@@ -68,6 +71,7 @@ impl Ahead {
             pixels: placement.upload(pixels)?,
             labels: placement.upload(labels)?,
             noise: placement.upload(noise)?,
+            indices,
             images,
         })
     }
@@ -86,6 +90,7 @@ impl Ahead {
             images: network.prepare_input(&images)?,
             labels: self.labels.into_tensor()?,
             noise: self.noise.into_tensor()?,
+            indices: self.indices,
             global: self.images,
         })
     }

@@ -14,7 +14,9 @@ use tch::{Device, Tensor};
 use super::{
     Rank, State, Tell, TrainError,
     checkpoint_writer::{CheckpointWriter, Description},
-    named_file, rank_buffers, validation,
+    named_file, rank_buffers,
+    sample_counts::{self, SampleCounts},
+    validation,
 };
 use crate::{
     checkpoint::{Directory, SavedTensors},
@@ -37,8 +39,12 @@ pub(super) fn resume(
         let resumed = checkpoints.resume()?;
         resumed.warnings.into_iter().for_each(|warning| tell(Event::Warning(warning)));
         if let Some((manifest, mut tensors)) = resumed.checkpoint {
-            let of_ranks = tensors.iter().position(|(name, _)| name == rank_buffers::NAME);
-            buffers = of_ranks.map(|index| tensors.swap_remove(index).1);
+            let mut remove = |name: &str| {
+                let index = tensors.iter().position(|(other, _)| other == name)?;
+                Some(tensors.swap_remove(index).1)
+            };
+            buffers = remove(rank_buffers::NAME);
+            state.samples = remove(sample_counts::NAME);
             state.restore(training, &manifest, tensors)?;
             tracing::info!(
                 epoch = manifest.epoch,
@@ -123,12 +129,14 @@ impl Rank<'_> {
     }
 
     /// Writes a checkpoint within an epoch. All ranks call it.
-    pub(super) fn save_within_epoch(&mut self) -> Result<(), TrainError> {
+    pub(super) fn save_within_epoch(&mut self, samples: &SampleCounts) -> Result<(), TrainError> {
         let buffers = rank_buffers::gather(&self.state, &self.group)?;
+        let samples = samples.sum(&self.group)?;
         self.save_history();
         if let Some(checkpointing) = &mut self.checkpointing {
             let mut tensors = copies(self.state.tensors())?;
             tensors.extend(buffers.map(|buffers| (rank_buffers::NAME.to_owned(), buffers)));
+            tensors.extend(samples.map(|samples| (sample_counts::NAME.to_owned(), samples)));
             checkpointing.write(self.state.description(), tensors);
         }
         Ok(())

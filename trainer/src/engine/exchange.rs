@@ -101,8 +101,10 @@ enum Counter {
 pub(super) struct Traffic {
     /// Time of communication that nothing hid.
     pub exposed: Duration,
-    /// Bytes that this rank sent in a step, as a ring all-reduce counts them.
-    pub bytes_per_step: u64,
+    /// Bytes that this rank sent, as a ring all-reduce counts them.
+    pub bytes: u64,
+    /// Number of these steps.
+    pub steps: u64,
 }
 
 /// Whether the spec asks for a hook, which needs a group of its own.
@@ -239,25 +241,22 @@ impl Exchange {
         let waited =
             waits.map(|(begin, end)| begin.elapsed_time(&end)).sum::<Result<Duration, C10dError>>()?;
         let gradient_bytes = |reducer: &Reducer| -> Result<u64, C10dError> {
-            Ok(ring_bytes(reducer.statistics()?.bucket_bytes.iter().sum(), self.world_size))
+            Ok(steps * ring_bytes(reducer.statistics()?.bucket_bytes.iter().sum(), self.world_size))
         };
-        let per_step = |bytes: u64| bytes / steps.max(1);
         Ok(match &mut self.way {
             Way::Gradients { reducer, samples } => {
                 let exposed = samples.take_mean().saturating_mul(u32::try_from(steps).unwrap_or(u32::MAX));
-                Traffic { exposed, bytes_per_step: gradient_bytes(reducer)? }
+                Traffic { exposed, bytes: gradient_bytes(reducer)?, steps }
             }
             Way::Hooked { reducer, sent: Counter::AllReduce } => {
-                Traffic { exposed: waited, bytes_per_step: gradient_bytes(reducer)? }
+                Traffic { exposed: waited, bytes: gradient_bytes(reducer)?, steps }
             }
             Way::Hooked { sent: Counter::Counted { total, before }, .. } => {
                 let now = total.load(Ordering::Relaxed);
                 let bytes = now - std::mem::replace(before, now);
-                Traffic { exposed: waited, bytes_per_step: per_step(bytes) }
+                Traffic { exposed: waited, bytes, steps }
             }
-            Way::Weights { sent, .. } => {
-                Traffic { exposed: waited, bytes_per_step: per_step(std::mem::take(sent)) }
-            }
+            Way::Weights { sent, .. } => Traffic { exposed: waited, bytes: std::mem::take(sent), steps },
         })
     }
 }

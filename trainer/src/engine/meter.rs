@@ -25,6 +25,13 @@ pub(super) struct Meter {
     loss: f64,
     rate: f64,
     attack: Duration,
+    /// Communication that nothing hid, without the steps since the last [`Meter::sent`].
+    communication: Duration,
+    sent_bytes: u64,
+    /// Steps in which these bytes were sent.
+    sent_steps: u64,
+    /// Time in which images were waited for before the training resumed.
+    data: Duration,
 }
 
 impl Meter {
@@ -36,7 +43,7 @@ impl Meter {
         steps_per_epoch: usize,
         measured: Option<PartialEpoch>,
     ) -> Self {
-        let PartialEpoch { images, measured, loss, seconds, attack_seconds } = measured.unwrap_or_default();
+        let before = measured.unwrap_or_default();
         let duration = |seconds| Duration::try_from_secs_f64(seconds).unwrap_or_default();
         let now = Instant::now();
         Self {
@@ -44,30 +51,46 @@ impl Meter {
             epoch,
             images_per_epoch,
             steps_per_epoch,
-            started: now.checked_sub(duration(seconds)).unwrap_or(now),
+            started: now.checked_sub(duration(before.seconds)).unwrap_or(now),
             last_report: None,
-            images: images as usize,
-            measured: measured as usize,
-            loss,
+            images: before.images as usize,
+            measured: before.measured as usize,
+            loss: before.loss,
             rate: 0.0,
-            attack: duration(attack_seconds),
+            attack: duration(before.attack_seconds),
+            communication: duration(before.communication_seconds),
+            sent_bytes: before.sent_bytes,
+            sent_steps: before.sent_steps,
+            data: duration(before.data_seconds),
         }
     }
 
-    /// What was measured so far, for a checkpoint.
-    pub(super) fn partial_epoch(&self) -> PartialEpoch {
+    /// What was measured so far, for a checkpoint. `waited_for_data` is the time since the epoch began, or the training
+    /// resumed.
+    pub(super) fn partial_epoch(&self, waited_for_data: Duration) -> PartialEpoch {
         PartialEpoch {
             images: self.images as u64,
             measured: self.measured as u64,
             loss: self.loss,
             seconds: self.started.elapsed().as_secs_f64(),
             attack_seconds: self.attack.as_secs_f64(),
+            communication_seconds: self.communication.as_secs_f64(),
+            data_seconds: (self.data + waited_for_data).as_secs_f64(),
+            sent_bytes: self.sent_bytes,
+            sent_steps: self.sent_steps,
         }
     }
 
     /// A step on a global batch of `images` images was asked for.
     pub(super) fn stepped(&mut self, images: usize) {
         self.images += images;
+    }
+
+    /// Adds the communication of some steps.
+    pub(super) fn sent(&mut self, traffic: &Traffic) {
+        self.communication += traffic.exposed;
+        self.sent_bytes += traffic.bytes;
+        self.sent_steps += traffic.steps;
     }
 
     /// What a step's loss was, as the mean over this rank's shard, and how long its attack took; known a step late.
@@ -112,19 +135,14 @@ impl Meter {
         }
     }
 
-    /// Where the time of the epoch went.
-    pub(super) fn timing(
-        &self,
-        traffic: &Traffic,
-        waited_for_data: Duration,
-        peak_gpu_memory_bytes: Option<u64>,
-    ) -> Timing {
+    /// Where the time of the epoch went. `waited_for_data` is as in [`partial_epoch`](Self::partial_epoch).
+    pub(super) fn timing(&self, waited_for_data: Duration, peak_gpu_memory_bytes: Option<u64>) -> Timing {
         Timing {
             epoch_seconds: round_to_milliseconds(self.started.elapsed().as_secs_f64()),
             attack_seconds: round_to_milliseconds(self.attack.as_secs_f64()),
-            communication_seconds: round_to_milliseconds(traffic.exposed.as_secs_f64()),
-            bytes_per_step: traffic.bytes_per_step,
-            data_seconds: round_to_milliseconds(waited_for_data.as_secs_f64()),
+            communication_seconds: round_to_milliseconds(self.communication.as_secs_f64()),
+            bytes_per_step: self.sent_bytes / self.sent_steps.max(1),
+            data_seconds: round_to_milliseconds((self.data + waited_for_data).as_secs_f64()),
             peak_gpu_memory_bytes,
         }
     }
@@ -158,15 +176,21 @@ mod tests {
         let mut meter = Meter::new(2, 0, 100, 10, None);
         meter.stepped(10);
         meter.measured(2.0, Duration::from_secs(3));
-        let before = PartialEpoch { seconds: 50.0, ..meter.partial_epoch() };
+        meter.sent(&Traffic { exposed: Duration::from_secs(2), bytes: 300, steps: 3 });
+        let before = PartialEpoch { seconds: 50.0, ..meter.partial_epoch(Duration::from_secs(5)) };
         let mut meter = Meter::new(2, 0, 100, 10, Some(before));
         meter.stepped(10);
         meter.measured(1.0, Duration::from_secs(1));
+        // Two parts of the epoch end with a checkpoint, the last one does not.
+        meter.sent(&Traffic { exposed: Duration::from_secs(1), bytes: 100, steps: 1 });
+        meter.sent(&Traffic { exposed: Duration::from_secs(4), bytes: 500, steps: 1 });
         let progress = meter.end_of_epoch(2);
         assert!((progress.loss - 1.5).abs() < 1e-9 && progress.images_per_second <= 20.0 / 50.0 + 0.05);
-        let timing =
-            meter.timing(&Traffic { exposed: Duration::ZERO, bytes_per_step: 9 }, Duration::ZERO, None);
+        let timing = meter.timing(Duration::from_secs(6), None);
         assert!(timing.epoch_seconds >= 50.0 && (timing.attack_seconds - 4.0).abs() < 1e-9);
+        let seconds = [timing.communication_seconds, timing.data_seconds];
+        assert_eq!(seconds.map(|seconds| format!("{seconds}")), ["7", "11"]);
+        assert_eq!(timing.bytes_per_step, 180);
     }
 
     #[test]
@@ -175,8 +199,8 @@ mod tests {
         for _ in 0..3 {
             meter.measured(1.0, Duration::from_micros(7_200));
         }
-        let traffic = Traffic { exposed: Duration::from_micros(40_400), bytes_per_step: 9 };
-        let timing = meter.timing(&traffic, Duration::from_micros(1_600), None);
+        meter.sent(&Traffic { exposed: Duration::from_micros(40_400), bytes: 9, steps: 1 });
+        let timing = meter.timing(Duration::from_micros(1_600), None);
         let times = [timing.attack_seconds, timing.communication_seconds, timing.data_seconds];
         assert_eq!(times.map(|seconds| format!("{seconds}")), ["0.022", "0.04", "0.002"]);
     }

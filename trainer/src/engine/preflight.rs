@@ -42,7 +42,9 @@ impl Rank<'_> {
         let checkpoint = bytes(&self.state.tensors());
         let weights = bytes(&self.state.network.state());
         let kept = u64::from(self.training.checkpoint.keep.last);
-        let training = (kept + 2) * checkpoint + (kept + 1) * weights;
+        // A checkpoint within an epoch and the one that replaces it.
+        let samples = 2 * (self.data.train.len() * size_of::<i64>()) as u64;
+        let training = (kept + 2) * checkpoint + (kept + 1) * weights + samples;
         training.max(kept * checkpoint + (kept + 2) * weights)
     }
 }

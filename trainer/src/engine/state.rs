@@ -41,6 +41,8 @@ pub(super) struct State {
     pub epoch_step: u64,
     /// What was measured in them, on rank 0 while a checkpoint is written or after it resumed.
     pub partial_epoch: Option<PartialEpoch>,
+    /// How often they trained on each image, i64 `[images]`, on rank 0 after it resumed.
+    pub samples: Option<Tensor>,
     /// The step after which the optimizer's state began: moments correct their bias by the steps since.
     pub optimizer_begin: u64,
     /// What the attack's step sizes are multiplied by: less than 1 after going back.
@@ -86,6 +88,7 @@ impl State {
             step: 0,
             epoch_step: 0,
             partial_epoch: None,
+            samples: None,
             optimizer_begin: 0,
             step_scale: 1.0,
             validation_seed: training.data.validation.seed,

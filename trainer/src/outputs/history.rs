@@ -7,6 +7,7 @@ use datjob_api::report::{Accuracy, Progress, Timing};
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
+use super::samples::EpochSamples;
 use datjob_data::{
     files::{self, FileError},
     storage,
@@ -48,6 +49,9 @@ pub struct EpochRecord {
     pub ended_at: Timestamp,
     /// Breakdown of its time, on rank 0.
     pub timing: Timing,
+    /// The images that it trained on. Absent if older trainers trained it, or a part of it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub samples: Option<EpochSamples>,
     /// Duration of the evaluation on the validation split, in seconds. Absent if this epoch had no evaluation.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub validation_seconds: Option<f64>,
@@ -114,8 +118,8 @@ impl History {
         Ok(history)
     }
 
-    /// Records an epoch, right after its last step.
-    pub fn record_epoch(&mut self, progress: &Progress, timing: &Timing) {
+    /// Records an epoch, right after its last step. `samples` is absent if its images were not counted.
+    pub fn record_epoch(&mut self, progress: &Progress, timing: &Timing, samples: Option<EpochSamples>) {
         let Progress { epoch, step, images_per_second, loss, learning_rate, .. } = *progress;
         self.epochs.push(EpochRecord {
             epoch,
@@ -125,6 +129,7 @@ impl History {
             images_per_second,
             ended_at: Timestamp::now(),
             timing: timing.clone(),
+            samples,
             validation_seconds: None,
             accuracy: None,
         });
@@ -184,7 +189,7 @@ pub(crate) mod tests {
         let mut history = History::with_unknown_start("hash");
         history.started_at = Some(Timestamp::constant(1_700_000_000, 0));
         for epoch in 1..=epochs {
-            history.record_epoch(&progress(epoch), &timing());
+            history.record_epoch(&progress(epoch), &timing(), Some(samples()));
             if epoch.is_multiple_of(2) {
                 history.record_accuracy(&accuracy(epoch), Duration::from_secs(3));
             }
@@ -219,6 +224,10 @@ pub(crate) mod tests {
         }
     }
 
+    fn samples() -> EpochSamples {
+        EpochSamples { images: 5000, distinct_images: 5000, ..EpochSamples::default() }
+    }
+
     fn accuracy(epoch: u32) -> Accuracy {
         let count = |correct| Count { correct, total: 1000 };
         let correct = u64::from(epoch) * 10;
@@ -244,7 +253,7 @@ pub(crate) mod tests {
         history(5).write(directory.path()).unwrap();
         let mut resumed = History::resume(directory.path(), "hash", (3, true)).unwrap();
         assert_eq!(resumed, history(3));
-        resumed.record_epoch(&progress(4), &timing());
+        resumed.record_epoch(&progress(4), &timing(), None);
         let epochs: Vec<u32> = resumed.epochs.iter().map(|record| record.epoch).collect();
         assert_eq!(epochs, [1, 2, 3, 4]);
         let within_first_epoch = History::resume(directory.path(), "hash", (0, true)).unwrap();

@@ -64,7 +64,8 @@ fn chaos_from_a_seed() {
     });
 }
 
-/// Runs a job with faults. Checks that it goes on after each one, and that its outcome is that of a job without a fault.
+/// Runs a job with faults. Checks that it goes on after each one, and that its outcome is that of a job without a fault, in which
+/// every epoch trained on each image once.
 fn run_job(number: u64, epochs: u32, started: Instant, random: &mut Stream) {
     let expected = undisturbed(epochs);
     let mut faults: Vec<Planned> = (0..=random.below(MOST_FAULTS)).map(|_| Planned::draw(random)).collect();

@@ -2,7 +2,7 @@
 
 use std::{fs, path::Path};
 
-use serde_json::Value;
+use serde_json::{Value, json};
 use sha2::{Digest as _, Sha256};
 
 /// The outcome of a job that succeeded. Equal outcomes have the same weights, bit for bit.
@@ -16,8 +16,12 @@ pub(crate) struct Outcome {
     steps: Vec<(u64, u64)>,
 }
 
+/// Number of images of an epoch: 4,000 without those that are held out.
+const IMAGES: u64 = 3_800;
+
 impl Outcome {
-    /// Reads the outcome from the directory of a job. Fails if the weights do not have the SHA-256 in the results.
+    /// Reads the outcome from the directory of a job. Fails if the weights do not have the SHA-256 in the results, or if an epoch
+    /// did not train on each image once.
     pub(crate) fn read(directory: &Path) -> Self {
         let mut document = json(directory, "results.json");
         let [results, last] = ["results", "last"].map(|field| document[field].take());
@@ -27,8 +31,13 @@ impl Outcome {
         assert_eq!(document["notWritten"], Value::Null, "{document}");
         let history = json(directory, "history.json");
         let number = |record: &Value, field: &str| record[field].as_u64().unwrap();
-        let records = history["epochs"].as_array().unwrap().iter();
-        let steps = records.map(|record| (number(record, "epoch"), number(record, "step"))).collect();
+        let records = history["epochs"].as_array().unwrap();
+        let exact =
+            json!({"images": IMAGES, "distinctImages": IMAGES, "missingImages": 0, "repeatedImages": 0});
+        for record in records {
+            assert_eq!(record["samples"], exact, "epoch {}", record["epoch"]);
+        }
+        let steps = records.iter().map(|record| (number(record, "epoch"), number(record, "step"))).collect();
         Self { results, last, steps }
     }
 
