@@ -5,7 +5,7 @@
 //!   averaged weights (`average.…`) after epoch 3, and `checkpoint-0003.json`, its [`Manifest`] with the SHA-256. The manifest
 //!   is written last: what has none is not there. `checkpoint-0003-000120.json` is 120 steps later; its tensors also have the
 //!   statistics of BatchNorm of all ranks (`ranks.buffers`) and the number of times that the epoch trained on each image
-//!   (`epoch.samples`).
+//!   (`epoch.samples`). With error feedback, all checkpoints have the rounding errors of all ranks (`ranks.residuals.…`).
 //! - `best-0002-a1b2c3d4.safetensors`: the weights with the highest robust accuracy on the validation split so far, named by
 //!   the newest manifest.
 //! - `best.safetensors`, `last.safetensors` and `results.json`: the end. What lies beside them is of [`crate::outputs`].

@@ -39,6 +39,7 @@ mod named_file;
 mod overfitting;
 mod preflight;
 mod rank_buffers;
+mod rank_residuals;
 mod sample_counts;
 mod state;
 mod validation;
@@ -80,10 +81,10 @@ pub fn run(assignment: &Assignment, leave: &AtomicBool, tell: Tell<'_>) -> Resul
     let checkpoints =
         Directory::new(&assignment.checkpoints, training.hash(), fingerprint.clone(), additional);
     let mut state = State::new(training, &contents, placement.device())?;
-    let newest = checkpointing::resume(&mut state, &checkpoints, assignment, &contents, &group, tell)?;
+    let restored = checkpointing::resume(&mut state, &checkpoints, assignment, &contents, &group, tell)?;
     let card = checkpointing::weights_card(training, &contents, state.validation_seed);
     let checkpointing = match group.rank() {
-        0 => Some(Checkpointing::start(training, checkpoints.clone(), newest)?),
+        0 => Some(Checkpointing::start(training, checkpoints.clone(), restored.saved)?),
         _ => None,
     };
     let mut rank = Rank {
@@ -109,6 +110,7 @@ pub fn run(assignment: &Assignment, leave: &AtomicBool, tell: Tell<'_>) -> Resul
         rank.outputs = Some(outputs);
     }
     let exchange = Exchange::new(training, &rank.state, &rank.group, gradients, placement)?;
+    rank_residuals::scatter(exchange.residuals(), restored.residuals, &rank.group)?;
     rank.train(exchange)?;
     rank.finish(assignment)
 }
@@ -169,7 +171,7 @@ impl Rank<'_> {
             let leave = Boundary::begin(wish, &self.group)?.wait()?.leave;
             let is_saved = leave || is_due(self.training.checkpoint.every_epochs);
             if is_saved {
-                self.save_epoch()?;
+                self.save_epoch(&exchange)?;
             }
             if leave {
                 return self.leave();
@@ -257,7 +259,7 @@ impl Rank<'_> {
                 }
                 meter.sent(&exchange.traffic()?);
                 self.state.partial_epoch = Some(meter.partial_epoch(loader.wait_time()));
-                self.save_within_epoch(&samples)?;
+                self.save_within_epoch(&samples, exchange)?;
             }
             if agreed.leave {
                 return self.leave();

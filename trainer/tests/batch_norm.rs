@@ -91,8 +91,8 @@ fn weight_perturbation_is_undone_after_every_step() {
     assert!(difference < 1e-4 * size, "{difference} of {size}");
 }
 
-/// Optimizer moments, averaged weights and statistics of BatchNorm are in a checkpoint: without one of them, the weights
-/// differ.
+/// Optimizer moments, averaged weights, statistics of BatchNorm and rounding errors are in a checkpoint: without one of them, the
+/// weights differ.
 #[test]
 fn a_killed_run_resumes_with_all_of_its_state() {
     let data = tempfile::tempdir().unwrap();
@@ -101,6 +101,7 @@ fn a_killed_run_resumes_with_all_of_its_state() {
     let manifest = wide_resnet(json!({
         "optimizer": {"lamb": {"learningRate": 0.01}},
         "averaging": {"ema": {"decay": 0.9}},
+        "communication": {"compression": {"int8": {"errorFeedback": true}}},
         "schedule": {"epochs": 4, "batchSize": 20}
     }));
     let [uninterrupted, killed] = [(); 2].map(|()| Run::new(&manifest));
@@ -136,6 +137,17 @@ fn checkpoints_within_epochs(run: &Run) -> Vec<String> {
 /// nothing.
 #[test]
 fn a_run_that_is_killed_within_an_epoch_goes_on_at_its_step() {
+    assert_killed_within_epoch_is_exact(&json!({}));
+}
+
+/// The ranks have different rounding errors.
+#[test]
+fn a_run_with_error_feedback_that_is_killed_within_an_epoch_goes_on_at_its_step() {
+    assert_killed_within_epoch_is_exact(&json!({"compression": {"int8": {"errorFeedback": true}}}));
+}
+
+/// A run that is killed within an epoch and resumes has the weights, losses and images of one that was not interrupted.
+fn assert_killed_within_epoch_is_exact(communication: &Value) {
     let data = tempfile::tempdir().unwrap();
     write_datasets(data.path());
     let data = data.path().join("folder");
@@ -145,6 +157,7 @@ fn a_run_that_is_killed_within_an_epoch_goes_on_at_its_step() {
             "optimizer": {"lamb": {"learningRate": 0.01}},
             "averaging": {"ema": {"decay": 0.9}},
             "weightPerturbation": {},
+            "communication": communication,
             "schedule": {"epochs": 2, "batchSize": 4},
             "checkpoint": checkpoint
         }))

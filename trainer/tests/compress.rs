@@ -3,7 +3,7 @@
 use std::sync::atomic::Ordering;
 
 use datjob_data::random::Stream;
-use datjob_trainer::engine::compress::{CompressedAllReduce, Format, Formats, Rounding};
+use datjob_trainer::engine::compress::{CompressedAllReduce, Format, Formats, Residual, Rounding};
 use tch::Tensor;
 
 #[path = "common/ranks.rs"]
@@ -132,6 +132,29 @@ fn error_feedback_bounds_the_accumulated_error() {
     // With feedback, only the error of the last step remains. Without it, every step adds the same error.
     assert!(drift(true) < 0.08, "{}", drift(true));
     assert!(drift(false) > 0.3, "{}", drift(false));
+}
+
+/// A training that resumes from a checkpoint gets the bits of one that was not interrupted.
+#[test]
+fn error_feedback_continues_with_restored_residuals() {
+    run_ranks(2, |group| {
+        let values = rank_values(group.rank(), 600);
+        let mut all_reduce = CompressedAllReduce::new(group, symmetric(INT8), true);
+        let residuals = all_reduce.residuals().unwrap();
+        let mut mean = || {
+            let tensor = Tensor::from_slice(&values);
+            all_reduce.mean(3, &tensor, Rounding::Nearest).unwrap();
+            Vec::<f32>::try_from(tensor).unwrap()
+        };
+        mean();
+        assert_eq!(residuals.names(), [3]);
+        let saved = residuals.get(3).to_values();
+        let expected = mean();
+        residuals.insert(3, Residual::from_values(&saved, 2));
+        assert_eq!(mean(), expected);
+        residuals.insert(3, Residual::default());
+        assert_ne!(mean(), expected);
+    });
 }
 
 #[test]

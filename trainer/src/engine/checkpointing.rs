@@ -14,7 +14,8 @@ use tch::{Device, Tensor};
 use super::{
     Rank, State, Tell, TrainError,
     checkpoint_writer::{CheckpointWriter, Description},
-    named_file, rank_buffers,
+    exchange::Exchange,
+    named_file, rank_buffers, rank_residuals,
     sample_counts::{self, SampleCounts},
     validation,
 };
@@ -23,8 +24,17 @@ use crate::{
     worker_protocol::{Assignment, Event},
 };
 
+/// What rank 0 has of the checkpoint that the training resumes from; nothing on other ranks, and without a checkpoint.
+#[derive(Debug, Default)]
+pub(super) struct RestoredCheckpoint {
+    /// Its tensors on the volume.
+    pub saved: Option<SavedTensors>,
+    /// The rounding errors of all ranks, for [`rank_residuals::scatter`].
+    pub residuals: StateDict,
+}
+
 /// Rank 0 reads the newest checkpoint or, without a checkpoint, the initial weights of the spec. All ranks then have its
-/// state. Returns the tensors of the checkpoint on the volume, on rank 0.
+/// state, without the rounding errors of its error feedback.
 pub(super) fn resume(
     state: &mut State,
     checkpoints: &Directory,
@@ -32,13 +42,16 @@ pub(super) fn resume(
     contents: &Contents,
     group: &ProcessGroup,
     tell: Tell<'_>,
-) -> Result<Option<SavedTensors>, TrainError> {
+) -> Result<RestoredCheckpoint, TrainError> {
     let training = &assignment.training;
-    let (mut saved, mut buffers) = (None, None);
+    let (mut restored, mut buffers) = (RestoredCheckpoint::default(), None);
     if group.rank() == 0 {
         let resumed = checkpoints.resume()?;
         resumed.warnings.into_iter().for_each(|warning| tell(Event::Warning(warning)));
-        if let Some((manifest, mut tensors)) = resumed.checkpoint {
+        if let Some((manifest, tensors)) = resumed.checkpoint {
+            let (residuals, mut tensors): (StateDict, StateDict) =
+                tensors.into_iter().partition(|(name, _)| rank_residuals::is_residual(name));
+            restored.residuals = residuals;
             let mut remove = |name: &str| {
                 let index = tensors.iter().position(|(other, _)| other == name)?;
                 Some(tensors.swap_remove(index).1)
@@ -52,7 +65,7 @@ pub(super) fn resume(
                 step = manifest.step,
                 "Resumed from a checkpoint."
             );
-            saved = Some(SavedTensors::from(&manifest));
+            restored.saved = Some(SavedTensors::from(&manifest));
         } else if let Some(spec) = &training.model.initial_weights {
             let path = named_file::path(assignment, NamedFile::InitialWeights)?;
             let earlier = state.load_initial(spec, path)?;
@@ -65,7 +78,7 @@ pub(super) fn resume(
     }
     state.broadcast(group)?;
     rank_buffers::scatter(state, buffers, group)?;
-    Ok(saved)
+    Ok(restored)
 }
 
 /// What files of weights say about the images that they were trained on; the split of the training follows from it.
@@ -84,8 +97,9 @@ pub(super) struct Checkpointing {
     interval: Duration,
     /// When the last checkpoint was taken, or the training resumed.
     last: Instant,
-    /// Whether the checkpoint of an epoch was left out, because an earlier one could not be written yet.
-    overdue: bool,
+    /// The rounding errors of all ranks in the checkpoint of an epoch that was left out, because an earlier one could not be
+    /// written yet.
+    overdue: Option<StateDict>,
 }
 
 impl Checkpointing {
@@ -100,20 +114,20 @@ impl Checkpointing {
             writer: CheckpointWriter::start(directory, checkpoint.keep.last as usize, newest)?,
             interval: Duration::from_secs(checkpoint.every_seconds.into()),
             last: Instant::now(),
-            overdue: false,
+            overdue: None,
         })
     }
 
     /// Whether a checkpoint is to be written at the end of the step that begins.
     fn is_due(&mut self) -> Result<bool, TrainError> {
         let is_free = self.writer.is_free()?;
-        Ok(is_free && (self.overdue || self.last.elapsed() >= self.interval))
+        Ok(is_free && (self.overdue.is_some() || self.last.elapsed() >= self.interval))
     }
 
     fn write(&mut self, description: Description, tensors: StateDict) {
         self.writer.write(description, tensors);
         self.last = Instant::now();
-        self.overdue = false;
+        self.overdue = None;
     }
 }
 
@@ -129,27 +143,37 @@ impl Rank<'_> {
     }
 
     /// Writes a checkpoint within an epoch. All ranks call it.
-    pub(super) fn save_within_epoch(&mut self, samples: &SampleCounts) -> Result<(), TrainError> {
+    pub(super) fn save_within_epoch(
+        &mut self,
+        samples: &SampleCounts,
+        exchange: &Exchange,
+    ) -> Result<(), TrainError> {
         let buffers = rank_buffers::gather(&self.state, &self.group)?;
+        let residuals = rank_residuals::gather(exchange.residuals(), &self.group)?;
         let samples = samples.sum(&self.group)?;
         self.save_history();
         if let Some(checkpointing) = &mut self.checkpointing {
             let mut tensors = copies(self.state.tensors())?;
             tensors.extend(buffers.map(|buffers| (rank_buffers::NAME.to_owned(), buffers)));
             tensors.extend(samples.map(|samples| (sample_counts::NAME.to_owned(), samples)));
+            tensors.extend(residuals);
             checkpointing.write(self.state.description(), tensors);
         }
         Ok(())
     }
 
-    /// Writes the checkpoint of an epoch. Leaves it out while an earlier one waits for storage that does not work.
-    pub(super) fn save_epoch(&mut self) -> Result<(), TrainError> {
+    /// Writes the checkpoint of an epoch. Leaves it out while an earlier one waits for storage that does not work. All ranks call
+    /// it.
+    pub(super) fn save_epoch(&mut self, exchange: &Exchange) -> Result<(), TrainError> {
+        let residuals = rank_residuals::gather(exchange.residuals(), &self.group)?;
         self.save_history();
         if let Some(checkpointing) = &mut self.checkpointing {
             if checkpointing.writer.wait_while_storage_works()? {
-                checkpointing.write(self.state.description(), copies(self.state.tensors())?);
+                let mut tensors = copies(self.state.tensors())?;
+                tensors.extend(residuals);
+                checkpointing.write(self.state.description(), tensors);
             } else {
-                checkpointing.overdue = true;
+                checkpointing.overdue = Some(residuals);
             }
         }
         Ok(())
@@ -183,8 +207,10 @@ impl Rank<'_> {
     pub(super) fn finish_checkpoints(&mut self) -> Result<(), TrainError> {
         if let Some(checkpointing) = &mut self.checkpointing {
             checkpointing.writer.finish()?;
-            if checkpointing.overdue {
-                checkpointing.write(self.state.description(), copies(self.state.tensors())?);
+            if let Some(residuals) = checkpointing.overdue.take() {
+                let mut tensors = copies(self.state.tensors())?;
+                tensors.extend(residuals);
+                checkpointing.write(self.state.description(), tensors);
                 checkpointing.writer.finish()?;
             }
         }

@@ -7,21 +7,20 @@
 //!
 //! The numbers go through host memory: where the network is slow, that way is the smaller part.
 
-use std::{
-    collections::HashMap,
-    sync::{
-        Arc,
-        atomic::{AtomicU64, Ordering},
-    },
+use std::sync::{
+    Arc,
+    atomic::{AtomicU64, Ordering},
 };
 
 use datjob_c10d::{C10dError, ProcessGroup, libtorch_message};
 use tch::{Device, Kind, TchError, Tensor, no_grad};
 
 mod format;
+mod residuals;
 mod rounding;
 
 pub use format::Format;
+pub use residuals::{Residual, Residuals};
 pub use rounding::Rounding;
 
 /// Numbers that could not be averaged.
@@ -49,25 +48,21 @@ pub struct Formats {
 pub struct CompressedAllReduce {
     group: ProcessGroup,
     formats: Formats,
-    /// What rounding took away, where it is given back later.
-    feedback: Option<HashMap<usize, Feedback>>,
+    /// Rounding errors, with error feedback.
+    residuals: Option<Residuals>,
     sent: Arc<AtomicU64>,
-}
-
-/// What rounding took away from a tensor.
-#[derive(Debug, Default)]
-struct Feedback {
-    /// Of this rank's numbers.
-    contribution: Vec<f32>,
-    /// Of the average that it sends.
-    average: Vec<f32>,
 }
 
 impl CompressedAllReduce {
     /// With `error_feedback`, what rounding takes away is added to the next tensor of the same name.
     pub fn new(group: ProcessGroup, formats: Formats, error_feedback: bool) -> Self {
-        let feedback = error_feedback.then(HashMap::new);
-        Self { group, formats, feedback, sent: Arc::default() }
+        let residuals = error_feedback.then(Residuals::default);
+        Self { group, formats, residuals, sent: Arc::default() }
+    }
+
+    /// The rounding errors of this rank, shared with this object; `None` without error feedback.
+    pub fn residuals(&self) -> Option<Residuals> {
+        self.residuals.clone()
     }
 
     /// Bytes that this rank has sent so far, without what the transport adds.
@@ -93,13 +88,13 @@ impl CompressedAllReduce {
         let count = values.len();
         let chunk = self.chunk(count);
         values.resize(chunk * ranks, 0.0);
-        let mut feedback = self.feedback.as_mut().map(|all| all.remove(&name).unwrap_or_default());
+        let mut residual = self.residuals.as_ref().map(|all| all.take(name));
 
         let own = encoded(
             self.formats.contribution,
             &mut values,
             &mut rounding,
-            feedback.as_mut().map(|feedback| &mut feedback.contribution),
+            residual.as_mut().map(|residual| &mut residual.contribution),
         );
         let contributions = self.exchange(&own)?;
         let mut average = average(self.formats.contribution, &contributions, chunk);
@@ -107,12 +102,12 @@ impl CompressedAllReduce {
             self.formats.average,
             &mut average,
             &mut rounding,
-            feedback.as_mut().map(|feedback| &mut feedback.average),
+            residual.as_mut().map(|residual| &mut residual.average),
         );
         let averages = self.gather(&own)?;
         self.formats.average.decode(&averages, &mut values);
-        if let (Some(all), Some(feedback)) = (&mut self.feedback, feedback) {
-            all.insert(name, feedback);
+        if let (Some(all), Some(residual)) = (&self.residuals, residual) {
+            all.insert(name, residual);
         }
         values.truncate(count);
         no_grad(|| tensor.shallow_clone().f_copy_(&Tensor::f_from_slice(&values)?))?;
@@ -147,27 +142,26 @@ impl CompressedAllReduce {
     }
 }
 
-/// The values in a format. With feedback, what former roundings took away is added first, and what this one takes away is
-/// kept.
+/// The values in a format. With a residual, the error of the last rounding is added first, and replaced by that of this one.
 fn encoded(
     format: Format,
     values: &mut [f32],
     rounding: &mut Rounding,
-    feedback: Option<&mut Vec<f32>>,
+    residual: Option<&mut Vec<f32>>,
 ) -> Vec<u8> {
-    let Some(feedback) = feedback else { return format.encode(values, rounding) };
-    // Before the first step there is none.
-    if feedback.len() == values.len() {
-        values.iter_mut().zip(&*feedback).for_each(|(value, lost)| *value += lost);
+    let Some(residual) = residual else { return format.encode(values, rounding) };
+    // It is empty before the first step.
+    if residual.len() == values.len() {
+        values.iter_mut().zip(&*residual).for_each(|(value, error)| *value += error);
     }
     let bytes = format.encode(values, rounding);
     let mut decoded = vec![0.0; values.len()];
     format.decode(&bytes, &mut decoded);
-    *feedback = values.iter().zip(&decoded).map(|(value, decoded)| finite(value - decoded)).collect();
+    *residual = values.iter().zip(&decoded).map(|(value, decoded)| finite(value - decoded)).collect();
     bytes
 }
 
-/// A gradient that is no number must not stay in the feedback for ever.
+/// A gradient that is not finite must not stay in the residual for ever.
 fn finite(value: f32) -> f32 {
     if value.is_finite() { value } else { 0.0 }
 }

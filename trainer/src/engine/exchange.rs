@@ -20,7 +20,7 @@ use tch::{Tensor, no_grad};
 
 use super::{TrainError, state::State};
 use crate::{
-    engine::compress::{CompressedAllReduce, Format, Formats, Rounding},
+    engine::compress::{CompressedAllReduce, Format, Formats, Residuals, Rounding},
     placement::{DeviceEvent, Placement},
 };
 use datjob_adversarial::state_dict::StateDict;
@@ -41,6 +41,8 @@ pub(super) struct Exchange {
     waits: Vec<(DeviceEvent, DeviceEvent)>,
     /// Steps since [`Exchange::traffic`].
     steps: u64,
+    /// Rounding errors of this rank, with error feedback.
+    residuals: Option<Residuals>,
 }
 
 enum Way {
@@ -112,6 +114,11 @@ pub(super) fn is_hooked(training: &Training) -> bool {
     training.attack.overlap || training.communication.compression.is_some()
 }
 
+/// Whether each rank keeps its rounding errors.
+pub(super) fn has_error_feedback(training: &Training) -> bool {
+    matches!(&training.communication.compression, Some(Compression::Int8(int8)) if int8.error_feedback)
+}
+
 impl Exchange {
     /// `gradients` is a group for a hook, where [`is_hooked`].
     pub(super) fn new(
@@ -124,6 +131,7 @@ impl Exchange {
         let parameters = state.network.parameters();
         let options = ReducerOptions::default();
         let every = u64::from(training.schedule.local_steps());
+        let mut residuals = None;
         let way = match (gradients, &training.communication.compression) {
             _ if every > 1 => Way::Weights { every, sent: 0 },
             (None, _) => {
@@ -138,13 +146,20 @@ impl Exchange {
             (Some(gradients), Some(compression)) => {
                 let all_reduce = compressed(gradients, compression);
                 let sent = Counter::Counted { total: all_reduce.sent(), before: 0 };
+                residuals = all_reduce.residuals();
                 let rounding = rounding(compression, training.seed, group.rank() as u64);
                 let background = Background::new(all_reduce, group.member(), state.step, rounding)?;
                 let hook: Box<dyn BucketHook> = Box::new(background);
                 Way::Hooked { reducer: Reducer::with_hook(&parameters, group, options, hook)?, sent }
             }
         };
-        Ok(Self { way, world_size: group.world_size(), placement, waits: Vec::new(), steps: 0 })
+        let (world_size, waits) = (group.world_size(), Vec::new());
+        Ok(Self { way, world_size, placement, waits, steps: 0, residuals })
+    }
+
+    /// The rounding errors of this rank, with error feedback. Valid between [`finish`](Self::finish) and the next backward pass.
+    pub(super) fn residuals(&self) -> Option<&Residuals> {
+        self.residuals.as_ref()
     }
 
     fn reducer(&mut self) -> Option<&mut Reducer> {

@@ -2,9 +2,10 @@
 //! that the volume has room for checkpoints and results.
 
 use datjob_adversarial::state_dict::StateDict;
+use datjob_api::Training;
 use datjob_data::{Check, DataError, Tally, find_faults};
 
-use super::{Rank, TrainError, world};
+use super::{Rank, TrainError, exchange, world};
 
 impl Rank<'_> {
     /// Checks images and volume. All ranks call it; each checks its share of the images, and all fail with the faults of all.
@@ -39,7 +40,9 @@ impl Rank<'_> {
     /// The most bytes that the job's files take: the kept checkpoints, each with its best weights, one within an epoch, and new
     /// ones; at the end, the kept ones and the best and the last weights.
     fn bytes_on_volume(&self) -> u64 {
-        let checkpoint = bytes(&self.state.tensors());
+        let parameters = bytes(&self.state.network.parameters());
+        let residuals = residual_bytes(self.training, self.group.world_size(), parameters);
+        let checkpoint = bytes(&self.state.tensors()) + residuals;
         let weights = bytes(&self.state.network.state());
         let kept = u64::from(self.training.checkpoint.keep.last);
         // A checkpoint within an epoch and the one that replaces it.
@@ -49,6 +52,44 @@ impl Rank<'_> {
     }
 }
 
+/// About the bytes of the rounding errors in a checkpoint: of the gradients of each rank, and of their average. `parameters` is
+/// the bytes of the parameters.
+fn residual_bytes(training: &Training, world_size: usize, parameters: u64) -> u64 {
+    if world_size > 1 && exchange::has_error_feedback(training) {
+        (world_size as u64 + 1) * parameters
+    } else {
+        0
+    }
+}
+
+/// Bytes of tensors.
 fn bytes(tensors: &StateDict) -> u64 {
     tensors.iter().map(|(_, tensor)| (tensor.numel() * tensor.kind().elt_size_in_bytes()) as u64).sum()
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value, json};
+
+    use super::*;
+
+    fn training(communication: &Value) -> Training {
+        serde_json::from_value(json!({
+            "model": {"architecture": "resnet18"},
+            "data": {"dataset": "cifar10", "source": {"volume": {"persistentVolumeClaim": {"claimName": "x"}}}},
+            "threatModel": {"epsilon": "8/255"}, "attack": {"fgsm": {}}, "communication": communication,
+            "schedule": {"epochs": 1, "batchSize": 8}
+        }))
+        .unwrap()
+    }
+
+    #[test]
+    fn rounding_errors_of_all_ranks_need_room() {
+        let with_feedback = training(&json!({"compression": {"int8": {"errorFeedback": true}}}));
+        assert_eq!([1, 2, 8].map(|ranks| residual_bytes(&with_feedback, ranks, 100)), [0, 300, 900]);
+        for without in [json!({}), json!({"compression": {"int8": {}}}), json!({"compression": {"fp16": {}}})]
+        {
+            assert_eq!(residual_bytes(&training(&without), 8, 100), 0);
+        }
+    }
 }
