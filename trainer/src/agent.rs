@@ -22,7 +22,7 @@ use tokio::{
 use crate::rendezvous::{
     State, Verdict,
     client::Client,
-    host::{Host, HostError},
+    host::{self, Host, HostError},
 };
 use datjob_data::{
     files,
@@ -137,14 +137,25 @@ async fn open_client(config: &Config, board: &Arc<Board>) -> Result<Client, Fail
     let (directory, owned) = (config.job_directory(), config.clone());
     let open = move || {
         storage::retry(|| files::create_directory(&directory)).map_err(HostError::from)?;
-        let Config { job_uid, attempt, replicas, store_bind, store_port, .. } = owned;
-        Host::open(&job_uid, attempt, replicas, store_bind, store_port, &directory)
+        Host::open(&host_options(&owned), &directory)
     };
     let opened = task::spawn_blocking(open).await.map_err(|error| crashed(&error))?;
     let host =
         Arc::new(opened.map_err(|error: HostError| Failure::new(FailureReason::Data, error.to_string()))?);
     board.host(Arc::clone(&host));
     Ok(Client::Local(host))
+}
+
+fn host_options(config: &Config) -> host::Options {
+    host::Options {
+        job_uid: config.job_uid.clone(),
+        attempt: config.attempt,
+        pods: config.replicas,
+        bind: config.store_bind,
+        store_port: config.store_port,
+        // An invalid spec is reported later.
+        training_hash: config.training().ok().map(|training| training.hash()),
+    }
 }
 
 /// The failure of a thread for file operations that panicked.
@@ -176,6 +187,12 @@ impl<'a> Agent<'a> {
     }
 
     async fn run(&self, leave: watch::Receiver<bool>) -> Ending {
+        if let Client::Local(host) = &self.client
+            && let Some(failure) = host.failure()
+        {
+            // The job had failed before this agent started.
+            return self.end(Verdict::Failed(failure));
+        }
         let mut left = leave.clone();
         let prepared = tokio::select! {
             prepared = self.prepare() => prepared,
@@ -184,14 +201,21 @@ impl<'a> Agent<'a> {
         match prepared {
             Ok(training) => self.serve_worlds(training, leave).await,
             Err(failure) => {
-                self.board.failed(failure.clone());
                 tokio::select! {
-                    // The failure ends the job on all pods, and pod 0 serves the report.
-                    () = self.send_failure(&failure) => {}
-                    () = asked(&mut left) => {}
+                    // The failure ends the job on all pods, once it is durable.
+                    verdict = self.send_failure(&failure) => self.end(verdict),
+                    () = asked(&mut left) => Ending::Left { saved: false },
                 }
-                Ending::Failed(failure)
             }
+        }
+    }
+
+    /// Reports the end of the job.
+    fn end(&self, verdict: Verdict) -> Ending {
+        self.board.verdict(&verdict);
+        match verdict {
+            Verdict::Succeeded => Ending::Succeeded,
+            Verdict::Failed(failure) => Ending::Failed(failure),
         }
     }
 
@@ -258,11 +282,7 @@ impl<'a> Agent<'a> {
                 }
                 Action::End(verdict) => {
                     workers.stop().await;
-                    self.board.verdict(&verdict);
-                    return match verdict {
-                        Verdict::Succeeded => Ending::Succeeded,
-                        Verdict::Failed(failure) => Ending::Failed(failure),
-                    };
+                    return self.end(verdict);
                 }
             }
         }

@@ -7,6 +7,8 @@
 //! A *generation* is a membership: it ends when one of its pods or workers is lost, and the next one has a higher
 //! number. The number never falls: it is written to the checkpoint volume before it is announced. A pod that another one has
 //! replaced under its index never counts again.
+//!
+//! A final failure is a *verdict*: it is written to the checkpoint volume before any pod receives it.
 
 pub mod client;
 pub mod generation_file;
@@ -16,5 +18,6 @@ pub mod message;
 mod pod_history;
 pub mod preparation;
 pub mod quorum;
+pub mod verdict_file;
 
 pub use message::{Heartbeat, PodWait, Refused, Reply, State, Verdict, World};

@@ -4,6 +4,8 @@ use std::{
     fs::{self, File},
     io::{self, ErrorKind, Read, Write},
     path::{Path, PathBuf},
+    sync::atomic::{AtomicU64, Ordering},
+    time::{SystemTime, UNIX_EPOCH},
 };
 
 use crate::storage::track;
@@ -68,10 +70,53 @@ pub fn write_atomically(path: &Path, content: &[u8]) -> Result<(), FileError> {
         let _ = fs::remove_file(&partial);
         return Err(failed(error));
     }
-    // The rename is durable only after a sync of the directory.
+    sync_parent(path).map_err(failed)
+}
+
+/// Creates a file with its whole content, durable on return. Returns `false` if the file exists; it stays as it is. Of several
+/// writers, one creates it.
+pub fn create_exclusively(path: &Path, content: &[u8]) -> Result<bool, FileError> {
+    static NEXT: AtomicU64 = AtomicU64::new(0);
+    let failed = |error| FileError::new("create", path, error);
+    // Process IDs alone are equal in all pods.
+    let nanoseconds = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_nanos());
+    let (process, number) = (std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed));
+    let partial =
+        path.with_added_extension(format!("{nanoseconds:x}-{process}-{number}.{PARTIAL_EXTENSION}"));
+    let write = || {
+        let mut file = File::create_new(&partial)?;
+        file.write_all(content)?;
+        file.sync_all()
+    };
+    let created = track("create", path, || write().and_then(|()| link(&partial, path)));
+    // A renamed file is gone; another one would only take space.
+    let _ = fs::remove_file(&partial);
+    let created = created.map_err(failed)?;
+    sync_parent(path).map_err(failed)?;
+    Ok(created)
+}
+
+/// Gives a file the name `path`, unless that exists.
+fn link(file: &Path, path: &Path) -> io::Result<bool> {
+    match fs::hard_link(file, path) {
+        Ok(()) => Ok(true),
+        Err(error) if error.kind() == ErrorKind::AlreadyExists => Ok(false),
+        // The file system has no hard links. A rename is atomic too, but the last of two simultaneous writers wins.
+        Err(error) if matches!(error.kind(), ErrorKind::Unsupported | ErrorKind::PermissionDenied) => {
+            if path.try_exists()? {
+                return Ok(false);
+            }
+            fs::rename(file, path).map(|()| true)
+        }
+        Err(error) => Err(error),
+    }
+}
+
+/// Makes the names in the directory of a file durable.
+fn sync_parent(path: &Path) -> io::Result<()> {
     let parent = path.parent().unwrap_or(Path::new("."));
     let sync = || File::open(parent).and_then(|directory| directory.sync_all());
-    track("write", path, sync).map_err(failed)
+    track("write", path, sync)
 }
 
 /// The content of a file of at most `limit` bytes, or `None` if the file does not exist.
@@ -125,6 +170,36 @@ mod tests {
         fs::create_dir(&path).unwrap();
         assert!(write_atomically(&path, b"content").is_err());
         assert_eq!(fs::read_dir(directory.path()).unwrap().count(), 1);
+    }
+
+    #[test]
+    fn an_existing_file_is_not_created_again() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("verdict.json");
+        assert!(create_exclusively(&path, b"first").unwrap());
+        assert!(!create_exclusively(&path, b"second").unwrap());
+        assert_eq!(read_if_exists(&path, 10).unwrap().unwrap(), b"first");
+        assert_eq!(fs::read_dir(directory.path()).unwrap().count(), 1, "no partial file is left");
+    }
+
+    #[test]
+    fn one_of_many_writers_creates_a_file() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("verdict.json");
+        let created: usize = std::thread::scope(|scope| {
+            let writers: Vec<_> = (0..8_u8)
+                .map(|writer| {
+                    scope.spawn({
+                        let path = &path;
+                        move || create_exclusively(path, &[writer; 8]).unwrap()
+                    })
+                })
+                .collect();
+            writers.into_iter().map(|writer| usize::from(writer.join().unwrap())).sum()
+        });
+        assert_eq!((created, fs::read_dir(directory.path()).unwrap().count()), (1, 1));
+        let content = read_if_exists(&path, 10).unwrap().unwrap();
+        assert!(content.len() == 8 && content.iter().all(|byte| *byte == content[0]), "{content:?}");
     }
 
     #[test]

@@ -5,7 +5,7 @@ use datjob_data::storage;
 use tokio::{task, time};
 
 use super::{Agent, HEARTBEAT, crashed, workers::Workers};
-use crate::rendezvous::{Heartbeat, Refused, Reply, State, client::ClientError};
+use crate::rendezvous::{Heartbeat, Refused, Reply, State, Verdict, client::ClientError};
 
 impl Agent<'_> {
     /// The heartbeat that says what the workers are doing.
@@ -79,13 +79,13 @@ impl Agent<'_> {
         }
     }
 
-    /// Repeats a failure until the rendezvous has passed judgement.
-    pub(super) async fn send_failure(&self, failure: &Failure) {
+    /// Repeats a failure until the rendezvous replies with the end of the job.
+    pub(super) async fn send_failure(&self, failure: &Failure) -> Verdict {
         let heartbeat = self.heartbeat(State::Idle { ended: None }, Some(failure.clone()));
         let mut last_error = None;
         loop {
-            if let Some(Reply { verdict: Some(_), .. }) = self.send(&heartbeat, &mut last_error).await {
-                return;
+            if let Some(Reply { verdict: Some(verdict), .. }) = self.send(&heartbeat, &mut last_error).await {
+                return verdict;
             }
             time::sleep(HEARTBEAT).await;
         }

@@ -11,7 +11,7 @@ use datjob_api::{
     restarts::limit_exceeded,
     training::{NamedFile, Target},
 };
-use datjob_data::storage;
+use datjob_data::{files::FileError, storage};
 use tokio::{
     signal::unix::{SignalKind, signal},
     sync::watch,
@@ -23,6 +23,7 @@ use crate::{
     checkpoint::{CheckpointError, results},
     commands::RunArgs,
     outputs::{self, estimates::TestSummary},
+    rendezvous::verdict_file::VerdictFile,
 };
 
 /// Numbers of signals.
@@ -40,6 +41,9 @@ pub enum RunError {
     /// The results cannot be read.
     #[error(transparent)]
     Results(#[from] CheckpointError),
+    /// The failure of an earlier run cannot be removed.
+    #[error(transparent)]
+    Verdict(#[from] FileError),
     /// The async runtime or a signal handler cannot start.
     #[error("cannot start the async runtime or a signal handler: {0}")]
     Runtime(#[from] std::io::Error),
@@ -101,6 +105,9 @@ fn run(options: &RunArgs) -> Result<(), RunError> {
             "{} has the results of this training already, so nothing was trained; choose another folder to train again",
             config.job_directory().display()
         );
+    } else {
+        // All runs have the same attempt. The failure of an earlier one does not end this one.
+        VerdictFile::new(&config.job_directory(), &config.job_uid, config.attempt, None).discard()?;
     }
     let board = Arc::new(Board::new(&config.job_uid, &config.pod_uid, config.attempt));
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;

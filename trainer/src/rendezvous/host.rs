@@ -1,4 +1,4 @@
-//! Pod 0's side of the rendezvous: the quorum, c10d's store, and the generation on disk.
+//! Pod 0's side of the rendezvous: the quorum, c10d's store, and what is recorded on the volume.
 //!
 //! The quorum's lock is held only to compute. The clock is read inside it, so that waiting for the lock does not count as
 //! silence. The volume is written outside it: a volume that does not answer delays a new world, but no heartbeat or report.
@@ -10,25 +10,44 @@ use std::{
     time::{Duration, Instant},
 };
 
-use datjob_api::report::{Failure, FailureReason, Preparation, StorageTrouble, WaitingForStorage};
+use datjob_api::report::{Failure, Preparation, WaitingForStorage};
 use datjob_c10d::{C10dError, TcpStore};
-use datjob_data::{
-    files::FileError,
-    storage::{self, Wait},
-};
+use datjob_data::{files::FileError, storage::Wait};
 use tokio::{task, time};
 
 use super::{
-    generation_file::{GenerationError, GenerationFile, RecordGeneration},
+    generation_file::{GenerationError, GenerationFile},
     message::{Heartbeat, Refused, Reply, Verdict, World},
     preparation::Preparations,
     quorum::{Decision, Quorum},
+    verdict_file::{VerdictError, VerdictFile},
 };
+
+mod recording;
+
+use recording::Volume;
 
 /// How long an operation on the store may take on this end.
 const STORE_TIMEOUT: Duration = Duration::from_mins(1);
-/// How long a reply waits for the recording of a generation. Longer recordings continue after the reply.
+/// How long a reply waits for the recording of a generation or a failure. Longer recordings continue after the reply.
 const RECORD_PATIENCE: Duration = Duration::from_secs(1);
+
+/// The job of a rendezvous, and where the rendezvous listens.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// UID of the job.
+    pub job_uid: String,
+    /// The attempt.
+    pub attempt: u32,
+    /// Number of pods.
+    pub pods: u32,
+    /// Where c10d's store listens.
+    pub bind: IpAddr,
+    /// Port of c10d's store; 0 for any.
+    pub store_port: u16,
+    /// Hash of the training spec, which valid results have; `None` if the spec cannot be read.
+    pub training_hash: Option<String>,
+}
 
 /// The rendezvous of one job.
 #[derive(Debug)]
@@ -39,7 +58,7 @@ pub struct Host {
     quorum: Mutex<Quorum>,
     preparations: Mutex<Preparations>,
     started: Instant,
-    generation: Box<dyn RecordGeneration>,
+    volume: Volume,
     /// While the generation cannot be recorded.
     generation_wait: Mutex<Option<Wait>>,
     store: TcpStore,
@@ -54,6 +73,9 @@ pub enum HostError {
     /// The generation.
     #[error(transparent)]
     Generation(#[from] GenerationError),
+    /// The verdict.
+    #[error(transparent)]
+    Verdict(#[from] VerdictError),
     /// c10d's store.
     #[error(transparent)]
     Store(#[from] C10dError),
@@ -81,38 +103,31 @@ pub struct Snapshot {
 }
 
 impl Host {
-    /// Opens the rendezvous of `pods` pods. `bind` and `store_port` are where c10d's store listens (port 0: any);
-    /// `directory` is the job's checkpoint directory. Waits until its volume can be read.
-    pub fn open(
-        job_uid: &str,
-        attempt: u32,
-        pods: u32,
-        bind: IpAddr,
-        store_port: u16,
-        directory: &Path,
-    ) -> Result<Self, HostError> {
-        let file = GenerationFile::new(directory);
-        let quorum = Quorum::new(pods, file.read()?);
-        let store = TcpStore::host(bind, store_port, STORE_TIMEOUT)?;
-        Ok(Self::new(job_uid, attempt, pods, quorum, Box::new(file), store))
+    /// Opens the rendezvous. `directory` is the job's checkpoint directory. Waits until its volume can be read.
+    ///
+    /// If a failure of this attempt is recorded there, the job has failed already, unless it has valid results.
+    pub fn open(options: &Options, directory: &Path) -> Result<Self, HostError> {
+        let Options { job_uid, attempt, pods, bind, store_port, training_hash } = options;
+        let generation = GenerationFile::new(directory);
+        let verdict = VerdictFile::new(directory, job_uid, *attempt, training_hash.clone());
+        let mut quorum = Quorum::new(*pods, generation.read()?);
+        if let Some(failure) = verdict.read()? {
+            quorum.confirm_failure(failure);
+        }
+        let store = TcpStore::host(*bind, *store_port, STORE_TIMEOUT)?;
+        let volume = Volume { generation: Box::new(generation), verdict: Box::new(verdict) };
+        Ok(Self::new(options, quorum, volume, store))
     }
 
-    fn new(
-        job_uid: &str,
-        attempt: u32,
-        pods: u32,
-        quorum: Quorum,
-        generation: Box<dyn RecordGeneration>,
-        store: TcpStore,
-    ) -> Self {
+    fn new(options: &Options, quorum: Quorum, volume: Volume, store: TcpStore) -> Self {
         Self {
-            job_uid: job_uid.to_owned(),
-            attempt,
-            pods,
+            job_uid: options.job_uid.clone(),
+            attempt: options.attempt,
+            pods: options.pods,
             quorum: Mutex::new(quorum),
             preparations: Mutex::default(),
             started: Instant::now(),
-            generation,
+            volume,
             generation_wait: Mutex::default(),
             store,
         }
@@ -120,17 +135,32 @@ impl Host {
 
     /// Records a heartbeat and returns what the pod's workers should be doing. Does not wait for a volume that does not answer.
     pub async fn exchange(self: &Arc<Self>, heartbeat: &Heartbeat) -> Result<Reply, Refused> {
-        if let Decision::Propose(generation) = self.receive(heartbeat)? {
-            let host = Arc::clone(self);
-            let recording = task::spawn_blocking(move || host.record(generation));
-            // A recording that takes longer continues; a later reply has its world.
-            if let Ok(Err(error)) = time::timeout(RECORD_PATIENCE, recording).await {
-                tracing::error!(%error, "Recording a generation crashed; retrying.");
-                let (mut quorum, now) = self.lock();
-                quorum.postpone(now);
+        let host = Arc::clone(self);
+        match self.receive(heartbeat)? {
+            Decision::Propose(generation) => {
+                let recording = task::spawn_blocking(move || host.record_generation(generation));
+                self.await_recording(recording, Quorum::postpone).await;
             }
+            Decision::ProposeVerdict(failure) => {
+                let recording = task::spawn_blocking(move || host.record_failure(failure));
+                self.await_recording(recording, Quorum::postpone_failure).await;
+            }
+            _ => {}
         }
         Ok(self.reply())
+    }
+
+    /// Waits for a recording. One that takes longer continues; a later reply has its result.
+    async fn await_recording(
+        &self,
+        recording: task::JoinHandle<()>,
+        postpone: impl FnOnce(&mut Quorum, Duration),
+    ) {
+        if let Ok(Err(error)) = time::timeout(RECORD_PATIENCE, recording).await {
+            tracing::error!(%error, "Recording on the checkpoint volume crashed; retrying.");
+            let (mut quorum, now) = self.lock();
+            postpone(&mut quorum, now);
+        }
     }
 
     fn receive(&self, heartbeat: &Heartbeat) -> Result<Decision, Refused> {
@@ -145,10 +175,10 @@ impl Host {
         quorum.record_heartbeat(now, heartbeat)?;
         let decision = quorum.decide(now);
         let may_have_trouble = match &decision {
-            Decision::Propose(_) | Decision::Recording(_) => true,
+            Decision::Propose(_) | Decision::Recording(_) | Decision::ProposeVerdict(_) => true,
             // The pause after a generation that could not be recorded.
             Decision::Wait { missing } => missing.is_empty(),
-            Decision::Keep(_) | Decision::End { .. } | Decision::Over => false,
+            Decision::Keep(_) | Decision::End { .. } | Decision::RecordingVerdict | Decision::Over => false,
         };
         if !may_have_trouble {
             *self.generation_wait() = None;
@@ -164,52 +194,18 @@ impl Host {
         Ok(decision)
     }
 
-    /// Makes a proposed generation durable before any pod receives it, and then forms its world.
-    fn record(&self, generation: u32) {
-        let recorded = self.generation.record(generation);
-        let (mut quorum, now) = self.lock();
-        match recorded.map_err(|error| (storage::trouble(&error), error)) {
-            Ok(()) => {
-                *self.generation_wait() = None;
-                let formed = quorum.commit(now);
-                drop(quorum);
-                if let Some(generation) = formed {
-                    self.preparations().clear();
-                    tracing::info!(generation, "World formed.");
-                }
-            }
-            Err((Some(trouble), _)) => {
-                quorum.postpone(now);
-                let message = trouble.message.clone();
-                // After the job's end no heartbeat would clear the fault.
-                let is_new = quorum.verdict().is_none() && self.report_trouble(trouble);
-                drop(quorum);
-                if is_new {
-                    tracing::warn!("Storage fault: {message}; retrying every second.");
-                }
-            }
-            Err((None, error)) => {
-                *self.generation_wait() = None;
-                quorum.abandon(&Failure::new(FailureReason::Data, error.to_string()));
-            }
-        }
-    }
-
-    /// Reports a fault of the volume until the generation is recorded; returns whether it is the first one.
-    fn report_trouble(&self, trouble: StorageTrouble) -> bool {
-        let mut wait = self.generation_wait();
-        if let Some(wait) = &*wait {
-            wait.update(trouble);
-            return false;
-        }
-        *wait = Some(Wait::begin(trouble));
-        true
-    }
-
     fn reply(&self) -> Reply {
         let (quorum, _) = self.lock();
         let world = quorum.running().map(|generation| World { generation, store_port: self.store.port() });
         Reply { world, verdict: quorum.verdict().cloned() }
+    }
+
+    /// The final failure of the job, if it has failed and that is durable.
+    pub fn failure(&self) -> Option<Failure> {
+        match self.lock().0.verdict() {
+            Some(Verdict::Failed(failure)) => Some(failure.clone()),
+            _ => None,
+        }
     }
 
     /// The results are durable: nothing more is to be done.

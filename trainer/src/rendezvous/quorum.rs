@@ -15,7 +15,7 @@ mod waits;
 
 /// A world that lived for so long starts the backoff anew.
 const STABLE_AFTER: Duration = Duration::from_mins(5);
-/// The wait after a generation that could not be recorded.
+/// The wait after a generation or a verdict that could not be recorded.
 const RECORD_AGAIN_AFTER: Duration = Duration::from_secs(1);
 /// The longest wait between a world's end and the next world.
 const LONGEST_BACKOFF: Duration = Duration::from_secs(30);
@@ -39,7 +39,17 @@ pub struct Quorum {
     short_lives: u32,
     not_before: Instant,
     last_failure: Option<(u32, Failure)>,
+    /// The failure that ends the job once it is recorded.
+    final_failure: Option<FinalFailure>,
     verdict: Option<Verdict>,
+}
+
+#[derive(Clone, Debug, PartialEq)]
+struct FinalFailure {
+    failure: Failure,
+    is_recording: bool,
+    /// When it is recorded, if it is not being recorded.
+    not_before: Instant,
 }
 
 #[derive(Clone, Debug, PartialEq)]
@@ -74,6 +84,10 @@ pub enum Decision {
     Propose(u32),
     /// This generation is being recorded.
     Recording(u32),
+    /// A failure ends the job once it is recorded.
+    ProposeVerdict(Failure),
+    /// No world forms, because the failure of the job is being recorded.
+    RecordingVerdict,
     /// There is no world yet.
     Wait {
         /// Pods without a recent heartbeat.
@@ -97,6 +111,7 @@ impl Quorum {
             short_lives: 0,
             not_before: Duration::ZERO,
             last_failure: None,
+            final_failure: None,
             verdict: None,
         }
     }
@@ -138,8 +153,10 @@ impl Quorum {
 
     /// Keeps, of the failures of one generation, the first that is not the consequence of another.
     fn record_failure(&mut self, generation: u32, failure: &Failure) {
-        if failure.reason.is_final() && self.verdict.is_none() {
-            self.verdict = Some(Verdict::Failed(failure.clone()));
+        if failure.reason.is_final() && self.verdict.is_none() && self.final_failure.is_none() {
+            let failure = failure.clone();
+            self.final_failure =
+                Some(FinalFailure { failure, is_recording: false, not_before: Duration::ZERO });
         }
         let better = self.last_failure.as_ref().is_none_or(|(known, old)| {
             generation > *known || (generation == *known && may_be_consequence(old))
@@ -155,9 +172,24 @@ impl Quorum {
         }
     }
 
-    /// The job has succeeded: its results are durable.
+    /// The job has succeeded: its results are durable. They win over a failure.
     pub fn succeed(&mut self) {
+        self.final_failure = None;
         self.verdict = Some(Verdict::Succeeded);
+    }
+
+    /// The job has failed: this failure is durable. It may be another one than the proposed failure, and an earlier one.
+    pub fn confirm_failure(&mut self, failure: Failure) {
+        self.final_failure = None;
+        self.verdict.get_or_insert(Verdict::Failed(failure));
+    }
+
+    /// Takes back the proposed failure, because it was not recorded. It is proposed again a second later.
+    pub fn postpone_failure(&mut self, now: Instant) {
+        if let Some(proposed) = &mut self.final_failure {
+            proposed.is_recording = false;
+            proposed.not_before = now + RECORD_AGAIN_AFTER;
+        }
     }
 
     /// How the job ended, if it has.
@@ -205,6 +237,13 @@ impl Quorum {
             self.world = None;
             return Decision::Over;
         }
+        if let Some(proposed) = &mut self.final_failure
+            && !proposed.is_recording
+            && now >= proposed.not_before
+        {
+            proposed.is_recording = true;
+            return Decision::ProposeVerdict(proposed.failure.clone());
+        }
         if let Some(world) = &self.world {
             let deadlock = self.all_wait(world);
             let Some(reason) = self.broken(world, now).or_else(|| deadlock.clone()) else {
@@ -227,6 +266,9 @@ impl Quorum {
         if let Some(generation) = self.proposed {
             return Decision::Recording(generation);
         }
+        if self.final_failure.is_some() {
+            return Decision::RecordingVerdict;
+        }
         let missing = self.missing(now);
         if !missing.is_empty() || now < self.not_before {
             return Decision::Wait { missing };
@@ -243,7 +285,8 @@ impl Quorum {
         let generation = self.proposed.take()?;
         // A pod may have been in a newer generation than this host knew.
         let is_next = generation == self.generation.saturating_add(1);
-        if self.verdict.is_some() || !is_next || !self.missing(now).is_empty() {
+        let is_ending = self.verdict.is_some() || self.final_failure.is_some();
+        if is_ending || !is_next || !self.missing(now).is_empty() {
             return None;
         }
         self.generation = generation;

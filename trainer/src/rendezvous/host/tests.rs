@@ -1,9 +1,13 @@
 use std::io;
 
+use datjob_api::report::FailureReason;
+
 use super::{
     testing::{heartbeat, host_on_stalled_volume},
     *,
 };
+
+mod verdicts;
 
 fn write_failed(error: io::Error) -> FileError {
     FileError::new("write", Path::new("/checkpoints/generation"), error)
@@ -62,6 +66,7 @@ async fn a_generation_that_cannot_be_recorded_is_waited_for() {
 async fn an_error_that_does_not_pass_fails_the_job() {
     let (host, volume) = host_on_stalled_volume(1);
     volume.send(Err(write_failed(io::ErrorKind::NotFound.into()))).unwrap();
+    assert_eq!(host.exchange(&heartbeat(0, "a")).await.unwrap(), Reply { world: None, verdict: None });
     let reply = host.exchange(&heartbeat(0, "a")).await.unwrap();
     let Some(Verdict::Failed(failure)) = reply.verdict else { panic!("{reply:?}") };
     assert_eq!((reply.world, failure.reason), (None, FailureReason::Data));

@@ -6,6 +6,7 @@ mod recording;
 mod replaced_pods;
 mod stalls;
 mod storage;
+mod verdicts;
 mod waits;
 
 fn at(seconds: u64) -> Instant {
@@ -167,16 +168,6 @@ fn a_failure_of_an_earlier_world_is_not_the_cause() {
     let (_, decision) = end_in_silence(&mut quorum, 6, State::Running(2));
     assert!(matches!(decision, Decision::End { generation: 2, .. }), "pod 1 is silent");
     assert_eq!(quorum.last_failure(), None);
-}
-
-#[test]
-fn a_final_failure_ends_the_job() {
-    let mut quorum = formed(2);
-    quorum.record_heartbeat(at(1), &failing(1, 1, FailureReason::Data)).unwrap();
-    assert_eq!(decide(&mut quorum, at(1)), Decision::Over);
-    assert!(
-        matches!(quorum.verdict(), Some(Verdict::Failed(failure)) if failure.reason == FailureReason::Data)
-    );
 }
 
 #[test]

@@ -66,6 +66,9 @@ fn no_world_forms_after_the_job_has_ended() {
     assert_eq!(quorum.commit(at(0)), None);
     assert_eq!(quorum.decide(at(0)), Decision::Over);
     let mut quorum = proposed(0);
-    quorum.abandon(&Failure::new(FailureReason::Data, "cannot write generation"));
+    let failure = Failure::new(FailureReason::Data, "cannot write generation");
+    quorum.abandon(&failure);
+    assert_eq!(quorum.decide(at(0)), Decision::ProposeVerdict(failure.clone()));
+    quorum.confirm_failure(failure);
     assert_eq!(quorum.decide(at(0)), Decision::Over);
 }
