@@ -16,6 +16,9 @@ pub const ENV_WORKERS_PER_POD: &str = "DATJOB_WORKERS_PER_POD";
 pub const ENV_GPUS: &str = "DATJOB_GPUS";
 /// Attempt of the pod. Messages from older attempts are dropped.
 pub const ENV_ATTEMPT: &str = "DATJOB_ATTEMPT";
+/// Random secret of the attempt, 64 hexadecimal digits, with which heartbeats of its pods are authenticated. Absent in attempts
+/// that an operator of release 0.1.0 started.
+pub const ENV_TOKEN: &str = "DATJOB_TOKEN";
 /// DNS name of pod 0, the host of the rendezvous.
 pub const ENV_RENDEZVOUS_HOST: &str = "DATJOB_RENDEZVOUS_HOST";
 /// Directory for the files of a data image (`data.source.image`), set in its init container.

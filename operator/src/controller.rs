@@ -21,7 +21,7 @@ use tracing::{debug, info, warn};
 
 use self::{
     apply::{ApplyError, Plan},
-    build::Settings,
+    build::{AttemptToken, Settings, TokenError},
     claim::{Claim, OtherInstallations},
     identity::Identity,
     observe::event_lists::EventLists,
@@ -92,6 +92,9 @@ pub enum ReconcileError {
     /// The children could not be written.
     #[error(transparent)]
     Apply(#[from] ApplyError),
+    /// An attempt has no token.
+    #[error(transparent)]
+    Token(#[from] TokenError),
 }
 
 /// Reconciles the jobs in `store` until `stop`, then waits for running reconciliations.
@@ -172,7 +175,10 @@ async fn reconcile(job: &DatJob, context: &Context) -> Result<Action, ReconcileE
             let action = attempt::next_action(&identity, job.status.as_ref(), &observation, now);
             match context.settings.missing_for(&valid, action) {
                 Some(missing) => Plan::Wait(action, missing),
-                None => Plan::Run(Box::new(build::build(&valid, action, &context.settings))),
+                None => {
+                    let token = AttemptToken::random()?;
+                    Plan::Run(Box::new(build::build(&valid, action, &token, &context.settings)))
+                }
             }
         }
         Validation::Finished => Plan::CleanUp,

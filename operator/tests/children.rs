@@ -3,7 +3,7 @@
 use datjob_api::datjob::DatJob;
 use datjob_operator::controller::{
     attempt::AttemptAction,
-    build::{Children, Settings, build},
+    build::{AttemptToken, Children, Settings, build},
     identity::Identity,
     validate::{Validation, validate},
 };
@@ -26,7 +26,9 @@ fn children(manifest: &str, namespace: Option<&str>) -> Children {
         operator_namespace: namespace.map(Into::into),
     };
     match validate(&job, &identity) {
-        Validation::Valid(valid) => build(&valid, AttemptAction::Start(1), &settings),
+        Validation::Valid(valid) => {
+            build(&valid, AttemptAction::Start(1), &AttemptToken::from_bytes([0x5a; 32]), &settings)
+        }
         other => panic!("{other:?}"),
     }
 }

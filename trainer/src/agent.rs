@@ -5,13 +5,13 @@
 //! pod has replaced its own.
 
 use std::{
-    cell::RefCell,
+    cell::{Cell, RefCell},
     sync::Arc,
     time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
 
 use datjob_api::{
-    Training,
+    Training, contract,
     report::{Failure, FailureReason, Phase},
 };
 use tokio::{
@@ -130,8 +130,14 @@ fn incarnation() -> u64 {
 
 /// Connects to the rendezvous, or opens it in pod 0.
 async fn open_client(config: &Config, board: &Arc<Board>) -> Result<Client, Failure> {
+    if config.token.is_none() {
+        tracing::warn!(
+            "{} is not set, because an older operator started this attempt; heartbeats are not authenticated.",
+            contract::ENV_TOKEN
+        );
+    }
     if config.pod_index != 0 {
-        return Client::remote(&config.rendezvous_host, config.rendezvous_port)
+        return Client::remote(&config.rendezvous_host, config.rendezvous_port, config.token.clone())
             .map_err(|error| Failure::new(FailureReason::Configuration, error.to_string()));
     }
     let (directory, owned) = (config.job_directory(), config.clone());
@@ -155,6 +161,7 @@ fn host_options(config: &Config) -> host::Options {
         store_port: config.store_port,
         // An invalid spec is reported later.
         training_hash: config.training().ok().map(|training| training.hash()),
+        token: config.token.clone(),
     }
 }
 
@@ -168,6 +175,8 @@ struct Agent<'a> {
     board: &'a Arc<Board>,
     client: Client,
     incarnation: u64,
+    /// Sequence number of the last heartbeat.
+    sequence: Cell<u64>,
     /// Notified when the rendezvous has rejected a heartbeat because another pod has replaced this one.
     superseded: Notify,
     /// Why the results could not be read at the last try.
@@ -181,6 +190,7 @@ impl<'a> Agent<'a> {
             board,
             client,
             incarnation: incarnation(),
+            sequence: Cell::new(0),
             superseded: Notify::new(),
             results_error: RefCell::default(),
         }

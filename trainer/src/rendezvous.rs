@@ -8,6 +8,8 @@
 //! number. The number never falls: it is written to the checkpoint volume before it is announced. A pod that another one has
 //! replaced under its index never counts again.
 //!
+//! Requests carry an HMAC of the attempt's token ([`token`]), and no request counts twice.
+//!
 //! A final failure is a *verdict*: it is written to the checkpoint volume before any pod receives it.
 
 pub mod client;
@@ -18,6 +20,8 @@ pub mod message;
 mod pod_history;
 pub mod preparation;
 pub mod quorum;
+mod replay;
+pub mod token;
 pub mod verdict_file;
 
 pub use message::{Heartbeat, PodWait, Refused, Reply, State, Verdict, World};

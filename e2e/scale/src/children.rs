@@ -5,7 +5,7 @@ use datjob_api::datjob::DatJob;
 use datjob_operator::controller::{
     apply::{ActiveJob, Applied},
     attempt::AttemptAction,
-    build::{Children, Settings, build},
+    build::{AttemptToken, Children, Settings, build},
     identity::Identity,
     observe::Observation,
     status::status,
@@ -27,7 +27,9 @@ pub fn children(job: &DatJob) -> anyhow::Result<Children> {
         operator_namespace: Some(CONTROLLER_NAMESPACE.to_owned()),
     };
     match validate(job, &identity) {
-        Validation::Valid(valid) => Ok(build(&valid, AttemptAction::Start(1), &settings)),
+        Validation::Valid(valid) => {
+            Ok(build(&valid, AttemptAction::Start(1), &AttemptToken::random()?, &settings))
+        }
         Validation::Invalid(invalid) => bail!("the operator rejects the benchmark's job: {invalid}"),
         Validation::Finished => bail!("the new job {} has finished", job.name_any()),
     }

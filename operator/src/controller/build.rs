@@ -1,6 +1,6 @@
 //! Stage 3: builds the children of a job. Pure. It cannot fail, because `validate` rejects invalid jobs.
 //!
-//! Equal jobs give equal objects, byte for byte.
+//! Equal jobs and tokens give equal objects, byte for byte.
 
 use k8s_openapi::api::{
     apps::v1::StatefulSet,
@@ -21,7 +21,10 @@ mod network_policy;
 mod pod;
 mod service;
 mod stateful_set;
+mod token;
 mod volumes;
+
+pub use token::{AttemptToken, TokenError};
 
 /// Settings of the installation.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -62,10 +65,17 @@ pub struct Children {
     pub network_policy: Option<NetworkPolicy>,
 }
 
-/// Builds the children of a job.
-pub fn build(valid: &ValidJob<'_>, action: AttemptAction, settings: &Settings) -> Children {
+/// Builds the children of a job. An attempt that starts gets `token`.
+pub fn build(
+    valid: &ValidJob<'_>,
+    action: AttemptAction,
+    token: &AttemptToken,
+    settings: &Settings,
+) -> Children {
     let stateful_set = match action {
-        AttemptAction::Start(attempt) => Some(Box::new(stateful_set::stateful_set(valid, attempt, settings))),
+        AttemptAction::Start(attempt) => {
+            Some(Box::new(stateful_set::stateful_set(valid, attempt, token, settings)))
+        }
         _ => None,
     };
     Children {

@@ -182,3 +182,26 @@ async fn the_events_of_a_stuck_pod_are_listed_once() {
     }
     assert_eq!(requests.made(), ["GET /api/v1/namespaces/team/events"]);
 }
+
+/// A late watch: the StatefulSet of the attempt exists. Its pods have its token, so it must stay as it is.
+#[tokio::test]
+async fn the_token_of_an_attempt_never_changes() {
+    let requests = Requests::default();
+    let context = requests.context(|method| match *method {
+        Method::PATCH => {
+            (200, serde_json::to_value(job(None, json!({"managedBy": OWN, "state": "Pending"}))).unwrap())
+        }
+        Method::POST => failure(409, "AlreadyExists"),
+        _ => {
+            let identity = Identity::of(&minimal()).unwrap();
+            let metadata = json!({"name": "fashion", "namespace": "team", "uid": "child", "resourceVersion": "1",
+                "annotations": {"datjob.io/attempt": "1"}, "ownerReferences": [identity.owner()]});
+            (200, json!({"metadata": metadata, "spec": {"replicas": 1, "selector": {}, "template": {}}}))
+        }
+    });
+    reconcile(&job(None, json!({})), &context).await.unwrap();
+    let made = requests.made();
+    let sets: Vec<_> = made.iter().filter(|request| request.contains("/statefulsets")).collect();
+    let path = "/apis/apps/v1/namespaces/team/statefulsets";
+    assert_eq!(sets, [&format!("POST {path}"), &format!("GET {path}/fashion")], "{made:?}");
+}

@@ -15,6 +15,8 @@ use datjob_api::{
 
 use datjob_data::files::{self, FileError};
 
+use crate::rendezvous::token::{Token, TokenError};
+
 /// Most bytes of a training spec; a ConfigMap holds no more.
 const TRAINING_MAX_BYTES: u64 = 1 << 20;
 
@@ -37,6 +39,8 @@ pub struct Config {
     pub gpus: u32,
     /// The attempt.
     pub attempt: u32,
+    /// The token of the attempt, with which heartbeats are authenticated; absent if an older operator started the attempt.
+    pub token: Option<Token>,
     /// Name of pod 0.
     pub rendezvous_host: String,
     /// Port of pod 0's agent.
@@ -98,6 +102,9 @@ pub enum ConfigError {
         /// What is wrong with it.
         problem: String,
     },
+    /// The token has another form. It is secret, so the message does not contain it.
+    #[error("invalid environment variable DATJOB_TOKEN: {0}; operator and trainer versions may differ")]
+    Token(#[from] TokenError),
     /// The training spec's file.
     #[error(transparent)]
     File(#[from] FileError),
@@ -118,6 +125,7 @@ impl Config {
             workers: parsed(contract::ENV_WORKERS_PER_POD)?,
             gpus: if env::var_os(contract::ENV_GPUS).is_some() { parsed(contract::ENV_GPUS)? } else { 0 },
             attempt: parsed(contract::ENV_ATTEMPT)?,
+            token: token(env::var(contract::ENV_TOKEN).ok().as_deref())?,
             rendezvous_host: text(contract::ENV_RENDEZVOUS_HOST)?,
             rendezvous_port: contract::AGENT_PORT,
             store_bind: Ipv4Addr::UNSPECIFIED.into(),
@@ -185,6 +193,11 @@ impl Config {
     }
 }
 
+/// The token in the environment.
+fn token(text: Option<&str>) -> Result<Option<Token>, TokenError> {
+    text.map(str::parse).transpose()
+}
+
 fn text(name: &'static str) -> Result<String, ConfigError> {
     env::var(name).ok().filter(|value| !value.is_empty()).ok_or(ConfigError::Missing(name))
 }
@@ -192,4 +205,17 @@ fn text(name: &'static str) -> Result<String, ConfigError> {
 fn parsed<T: FromStr<Err: fmt::Display>>(name: &'static str) -> Result<T, ConfigError> {
     let value = text(name)?;
     value.parse().map_err(|error: T::Err| ConfigError::Malformed { name, value, problem: error.to_string() })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_malformed_token_is_an_error_without_the_token() {
+        assert_eq!(token(None), Ok(None), "an older operator sets none");
+        assert!(token(Some(&"5a".repeat(32))).unwrap().is_some());
+        let message = ConfigError::from(token(Some("secret")).unwrap_err()).to_string();
+        assert!(message.contains("DATJOB_TOKEN") && !message.contains("secret"), "{message}");
+    }
 }

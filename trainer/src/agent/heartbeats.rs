@@ -18,7 +18,9 @@ impl Agent<'_> {
 
     /// Sends a heartbeat; `last_error` is the error of the last one.
     pub(super) async fn send(&self, heartbeat: &Heartbeat, last_error: &mut Option<String>) -> Option<Reply> {
-        match self.client.exchange(heartbeat).await {
+        let sequence = self.sequence.get().saturating_add(1);
+        self.sequence.set(sequence);
+        match self.client.exchange(&Heartbeat { sequence, ..heartbeat.clone() }).await {
             Ok(reply) => {
                 if last_error.take().is_some() {
                     tracing::info!("The rendezvous is reachable again.");
@@ -51,6 +53,8 @@ impl Agent<'_> {
             pod: self.config.pod_index,
             pod_uid: self.config.pod_uid.clone(),
             incarnation: self.incarnation,
+            // Set when it is sent.
+            sequence: 0,
             attempt: self.config.attempt,
             job_uid: self.config.job_uid.clone(),
             state,

@@ -4,15 +4,16 @@ use std::sync::Arc;
 
 use axum::{
     Json, Router,
+    body::Bytes,
     extract::{DefaultBodyLimit, State},
-    http::{StatusCode, header::CONTENT_TYPE},
+    http::{HeaderMap, HeaderValue, StatusCode, header::CONTENT_TYPE},
     response::{IntoResponse, Response},
     routing::{get, post},
 };
 use datjob_api::{contract::REPORT_PATH, report::Report};
 
 use super::{Board, metrics};
-use crate::rendezvous::{Heartbeat, message};
+use crate::rendezvous::{Heartbeat, Refused, message, token};
 
 /// Most bytes of a heartbeat.
 const HEARTBEAT_MAX_BYTES: usize = 64 * 1024;
@@ -40,15 +41,33 @@ async fn metrics_text(State(board): State<Arc<Board>>) -> Response {
     }
 }
 
-async fn rendezvous(State(board): State<Arc<Board>>, Json(heartbeat): Json<Heartbeat>) -> Response {
+/// Nothing of a request is parsed before it is authenticated.
+async fn rendezvous(State(board): State<Arc<Board>>, headers: HeaderMap, body: Bytes) -> Response {
     let Some(host) = board.rendezvous() else {
         return (StatusCode::NOT_FOUND, "the rendezvous is not open on this pod; pod 0 hosts it\n")
             .into_response();
     };
+    if let Err(refused) = host.authenticate(&body, headers.get(token::HEADER).map(HeaderValue::as_bytes)) {
+        return refusal(&refused);
+    }
+    let heartbeat: Heartbeat = match serde_json::from_slice(&body) {
+        Ok(heartbeat) => heartbeat,
+        Err(error) => {
+            return (StatusCode::BAD_REQUEST, format!("invalid heartbeat: {error}\n")).into_response();
+        }
+    };
     match host.exchange(&heartbeat).await {
         Ok(reply) => Json(reply).into_response(),
-        Err(refused) => (StatusCode::CONFLICT, Json(refused)).into_response(),
+        Err(refused) => refusal(&refused),
     }
+}
+
+fn refusal(refused: &Refused) -> Response {
+    let status = match refused {
+        Refused::Unauthenticated(_) => StatusCode::UNAUTHORIZED,
+        _ => StatusCode::CONFLICT,
+    };
+    (status, Json(refused)).into_response()
 }
 
 #[cfg(test)]

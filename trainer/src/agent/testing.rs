@@ -19,6 +19,7 @@ pub(super) fn config(directory: &Path) -> Config {
         workers: 1,
         gpus: 0,
         attempt: 1,
+        token: None,
         rendezvous_host: Ipv4Addr::LOCALHOST.to_string(),
         rendezvous_port: 0,
         store_bind: Ipv4Addr::LOCALHOST.into(),

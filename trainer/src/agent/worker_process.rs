@@ -7,7 +7,10 @@ use std::{
     time::Duration,
 };
 
-use datjob_api::report::{Failure, FailureReason};
+use datjob_api::{
+    contract,
+    report::{Failure, FailureReason},
+};
 use rustix::process::{Pid, Signal, kill_process};
 use tokio::{
     io::{AsyncBufRead, AsyncBufReadExt, AsyncRead, AsyncReadExt, AsyncWriteExt, BufReader},
@@ -110,6 +113,8 @@ async fn spawn(assignment: &Assignment, device: Option<(&'static str, String)>) 
     let mut child = Command::new(std::env::current_exe()?)
         .arg("worker")
         .envs(device)
+        // Only agents send heartbeats.
+        .env_remove(contract::ENV_TOKEN)
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())

@@ -23,7 +23,10 @@ use crate::{
     checkpoint::{CheckpointError, results},
     commands::RunArgs,
     outputs::{self, estimates::TestSummary},
-    rendezvous::verdict_file::VerdictFile,
+    rendezvous::{
+        token::{Token, TokenError},
+        verdict_file::VerdictFile,
+    },
 };
 
 /// Numbers of signals.
@@ -41,6 +44,9 @@ pub enum RunError {
     /// The results cannot be read.
     #[error(transparent)]
     Results(#[from] CheckpointError),
+    /// The operating system provides no random numbers.
+    #[error(transparent)]
+    Token(#[from] TokenError),
     /// The failure of an earlier run cannot be removed.
     #[error(transparent)]
     Verdict(#[from] FileError),
@@ -96,7 +102,7 @@ pub fn main(options: &RunArgs) -> ExitCode {
 
 fn run(options: &RunArgs) -> Result<(), RunError> {
     let manifest = manifest::read(&options.manifest)?;
-    let config = config(options, &manifest);
+    let config = config(options, &manifest, Token::random()?);
     check_options(&config, &manifest.spec.training, env::var("CUDA_VISIBLE_DEVICES").ok())?;
     let hash = manifest.spec.training.hash();
     let finished = storage::retry(|| results::read(&config.job_directory(), &config.job_uid, &hash))?;
@@ -171,7 +177,7 @@ fn check_options(config: &Config, training: &Training, visible: Option<String>) 
     }
 }
 
-fn config(options: &RunArgs, manifest: &Manifest) -> Config {
+fn config(options: &RunArgs, manifest: &Manifest, token: Token) -> Config {
     Config {
         // Without a cluster there is no UID. The name identifies the run in the checkpoint folder.
         job_uid: manifest.name.clone(),
@@ -182,6 +188,7 @@ fn config(options: &RunArgs, manifest: &Manifest) -> Config {
         workers: options.workers.unwrap_or(options.gpus.max(1)),
         gpus: options.gpus,
         attempt: 1,
+        token: Some(token),
         rendezvous_host: Ipv4Addr::LOCALHOST.to_string(),
         rendezvous_port: 0,
         store_bind: Ipv4Addr::LOCALHOST.into(),

@@ -2,11 +2,12 @@
 
 use std::{sync::Arc, time::Duration};
 
-use reqwest::StatusCode;
+use reqwest::{StatusCode, header::CONTENT_TYPE};
 
 use super::{
     host::Host,
     message::{Heartbeat, PATH, Refused, Reply},
+    token::{self, Token},
 };
 
 /// How long an exchange over the network may take.
@@ -23,6 +24,8 @@ pub enum Client {
         url: String,
         /// The HTTP client.
         http: reqwest::Client,
+        /// The token of the attempt; without one, heartbeats are not authenticated.
+        token: Option<Token>,
     },
 }
 
@@ -40,11 +43,14 @@ pub enum ClientError {
         /// What happened.
         error: String,
     },
+    /// The heartbeat cannot be encoded.
+    #[error("cannot encode a heartbeat: {0}")]
+    Encode(#[from] serde_json::Error),
 }
 
 impl Client {
-    /// A client of the rendezvous on `host` at `port`.
-    pub fn remote(host: &str, port: u16) -> Result<Self, ClientError> {
+    /// A client of the rendezvous on `host` at `port`. `token` is that of the attempt.
+    pub fn remote(host: &str, port: u16, token: Option<Token>) -> Result<Self, ClientError> {
         let url = format!("http://{host}:{port}{PATH}");
         datjob_data::http::install_tls_provider();
         let http = reqwest::Client::builder()
@@ -55,20 +61,25 @@ impl Client {
             .no_proxy()
             .build()
             .map_err(|error| ClientError::Unreachable { url: url.clone(), error: error.to_string() })?;
-        Ok(Self::Remote { url, http })
+        Ok(Self::Remote { url, http, token })
     }
 
     /// Sends a heartbeat and returns the reply.
     pub async fn exchange(&self, heartbeat: &Heartbeat) -> Result<Reply, ClientError> {
         match self {
             Self::Local(host) => Ok(host.exchange(heartbeat).await?),
-            Self::Remote { url, http } => {
+            Self::Remote { url, http, token } => {
                 let failed = |error: reqwest::Error| ClientError::Unreachable {
                     url: url.clone(),
                     error: innermost(&error),
                 };
-                let answer = http.post(url).json(heartbeat).send().await.map_err(failed)?;
-                if answer.status() == StatusCode::CONFLICT {
+                let body = serde_json::to_vec(heartbeat)?;
+                let mut request = http.post(url).header(CONTENT_TYPE, "application/json");
+                if let Some(token) = token {
+                    request = request.header(token::HEADER, token.sign(&body));
+                }
+                let answer = request.body(body).send().await.map_err(failed)?;
+                if matches!(answer.status(), StatusCode::CONFLICT | StatusCode::UNAUTHORIZED) {
                     let refused: Refused = answer.json().await.map_err(failed)?;
                     return Err(refused.into());
                 }

@@ -20,6 +20,8 @@ use super::{
     message::{Heartbeat, Refused, Reply, Verdict, World},
     preparation::Preparations,
     quorum::{Decision, Quorum},
+    replay::ReplayGuard,
+    token::Token,
     verdict_file::{VerdictError, VerdictFile},
 };
 
@@ -47,6 +49,8 @@ pub struct Options {
     pub store_port: u16,
     /// Hash of the training spec, which valid results have; `None` if the spec cannot be read.
     pub training_hash: Option<String>,
+    /// The token of the attempt; without one, heartbeats are not authenticated.
+    pub token: Option<Token>,
 }
 
 /// The rendezvous of one job.
@@ -59,6 +63,8 @@ pub struct Host {
     preparations: Mutex<Preparations>,
     started: Instant,
     volume: Volume,
+    token: Option<Token>,
+    replays: Mutex<ReplayGuard>,
     /// While the generation cannot be recorded.
     generation_wait: Mutex<Option<Wait>>,
     store: TcpStore,
@@ -107,7 +113,7 @@ impl Host {
     ///
     /// If a failure of this attempt is recorded there, the job has failed already, unless it has valid results.
     pub fn open(options: &Options, directory: &Path) -> Result<Self, HostError> {
-        let Options { job_uid, attempt, pods, bind, store_port, training_hash } = options;
+        let Options { job_uid, attempt, pods, bind, store_port, training_hash, .. } = options;
         let generation = GenerationFile::new(directory);
         let verdict = VerdictFile::new(directory, job_uid, *attempt, training_hash.clone());
         let mut quorum = Quorum::new(*pods, generation.read()?);
@@ -128,8 +134,18 @@ impl Host {
             preparations: Mutex::default(),
             started: Instant::now(),
             volume,
+            token: options.token.clone(),
+            replays: Mutex::default(),
             generation_wait: Mutex::default(),
             store,
+        }
+    }
+
+    /// Checks that a request is from a pod of this attempt: `mac` is the HMAC of its body.
+    pub fn authenticate(&self, body: &[u8], mac: Option<&[u8]>) -> Result<(), Refused> {
+        match &self.token {
+            Some(token) => token.verify(body, mac).map_err(Refused::Unauthenticated),
+            None => Ok(()),
         }
     }
 
@@ -170,6 +186,10 @@ impl Host {
         }
         if heartbeat.attempt != self.attempt {
             return Err(Refused::OtherAttempt { ours: self.attempt, theirs: heartbeat.attempt });
+        }
+        if self.token.is_some() && heartbeat.pod < self.pods {
+            // Every record is whole.
+            self.replays.lock().unwrap_or_else(PoisonError::into_inner).check(heartbeat)?;
         }
         let (mut quorum, now) = self.lock();
         quorum.record_heartbeat(now, heartbeat)?;

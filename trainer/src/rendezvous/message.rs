@@ -3,6 +3,8 @@
 use datjob_api::report::{Failure, PreparationState, StorageTrouble};
 use serde::{Deserialize, Serialize};
 
+use super::token::Unauthenticated;
+
 /// Path of the rendezvous on the agent's port of pod 0.
 pub const PATH: &str = "/v1/rendezvous";
 
@@ -15,6 +17,9 @@ pub struct Heartbeat {
     pub pod_uid: String,
     /// Tells one life of the agent from the next.
     pub incarnation: u64,
+    /// Rises with every heartbeat of an incarnation; 0 from trainers that do not count.
+    #[serde(default)]
+    pub sequence: u64,
     /// The attempt of the pod; a heartbeat of another attempt is refused.
     pub attempt: u32,
     /// UID of the job; a heartbeat of another job is refused.
@@ -109,6 +114,34 @@ pub enum Refused {
         pod_uid: String,
         /// UID of the pod that replaced it.
         successor: String,
+    },
+    /// Of a generation that was never recorded.
+    #[error(
+        "heartbeat of pod {pod} in generation {theirs} rejected: the newest generation on the checkpoint volume is {ours}; if \
+         files of the volume were removed or restored, delete the pods of the job"
+    )]
+    UnknownGeneration {
+        /// Index of the pod.
+        pod: u32,
+        /// The newest recorded generation.
+        ours: u32,
+        /// The generation of the heartbeat.
+        theirs: u32,
+    },
+    /// Without the HMAC of this attempt.
+    #[error("heartbeat rejected: {0}")]
+    Unauthenticated(Unauthenticated),
+    /// Received before.
+    #[error(
+        "heartbeat {sequence} of pod {pod} rejected: heartbeat {newest} was received before; it may be a replay"
+    )]
+    Replayed {
+        /// Index of the pod.
+        pod: u32,
+        /// Sequence number of the heartbeat.
+        sequence: u64,
+        /// The newest sequence number of the same agent.
+        newest: u64,
     },
 }
 

@@ -122,15 +122,19 @@ impl Quorum {
         self.leases.tick(now).filter(|_| self.verdict.is_none())
     }
 
-    /// Records the state and the failure that a pod sent. Rejects a superseded pod.
+    /// Records the state and the failure that a pod sent. Rejects a superseded pod, and a generation that was never recorded: all
+    /// later ones would have to be higher.
     pub fn record_heartbeat(&mut self, now: Instant, heartbeat: &Heartbeat) -> Result<(), Refused> {
         self.tick(now);
         if heartbeat.pod >= self.pods {
             return Ok(());
         }
-        self.check_pod(heartbeat)?;
         let generation = heartbeat.state.generation().unwrap_or(0);
-        self.generation = self.generation.max(generation);
+        if generation > self.generation {
+            let (ours, theirs) = (self.generation, generation);
+            return Err(Refused::UnknownGeneration { pod: heartbeat.pod, ours, theirs });
+        }
+        self.check_pod(heartbeat)?;
         if let Some(failure) = &heartbeat.failure {
             self.record_failure(generation, failure);
         }
@@ -283,10 +287,8 @@ impl Quorum {
     pub fn commit(&mut self, now: Instant) -> Option<u32> {
         self.tick(now);
         let generation = self.proposed.take()?;
-        // A pod may have been in a newer generation than this host knew.
-        let is_next = generation == self.generation.saturating_add(1);
         let is_ending = self.verdict.is_some() || self.final_failure.is_some();
-        if is_ending || !is_next || !self.missing(now).is_empty() {
+        if is_ending || !self.missing(now).is_empty() {
             return None;
         }
         self.generation = generation;

@@ -150,6 +150,7 @@ fn environment(template: &PodTemplate, index: u32, uid: &str, own_address: Ipv4A
         (contract::ENV_REPLICAS, template.replicas.to_string()),
         (contract::ENV_WORKERS_PER_POD, template.workers.to_string()),
         (contract::ENV_ATTEMPT, "1".to_owned()),
+        (contract::ENV_TOKEN, "5a".repeat(32)),
         (contract::ENV_RENDEZVOUS_HOST, address(0, 0).to_string()),
         (contract::ENV_LOG, "info".to_owned()),
         ("OMP_NUM_THREADS", "1".to_owned()),

@@ -13,17 +13,17 @@ use k8s_openapi::{
     apimachinery::pkg::{api::resource::Quantity, util::intstr::IntOrString},
 };
 
-use super::{Settings, volumes};
+use super::{AttemptToken, Settings, volumes};
 use crate::controller::validate::ValidJob;
 
 /// Default toleration of unreachable nodes. The 300 seconds of Kubernetes would delay the next world.
 const UNREACHABLE_SECONDS: i64 = 30;
 
-pub(super) fn pod(valid: &ValidJob<'_>, attempt: u32, settings: &Settings) -> PodSpec {
+pub(super) fn pod(valid: &ValidJob<'_>, attempt: u32, token: &AttemptToken, settings: &Settings) -> PodSpec {
     let options = &valid.job.spec.pod;
     PodSpec {
         init_containers: data_container(valid).map(|container| vec![container]),
-        containers: vec![trainer(valid, attempt, settings)],
+        containers: vec![trainer(valid, attempt, token, settings)],
         volumes: Some(volumes::volumes(valid)),
         restart_policy: Some("Always".into()),
         termination_grace_period_seconds: Some(options.termination_grace_period_seconds),
@@ -48,14 +48,14 @@ fn non_empty<T>(list: Vec<T>) -> Option<Vec<T>> {
     (!list.is_empty()).then_some(list)
 }
 
-fn trainer(valid: &ValidJob<'_>, attempt: u32, settings: &Settings) -> Container {
+fn trainer(valid: &ValidJob<'_>, attempt: u32, token: &AttemptToken, settings: &Settings) -> Container {
     let options = &valid.job.spec.pod;
     let image = match &settings.trainer_cuda_image {
         _ if !options.image.is_empty() => &options.image,
         Some(image) if options.gpus() > 0 => image,
         _ => &settings.trainer_image,
     };
-    let mut env = operator_env(valid, attempt);
+    let mut env = operator_env(valid, attempt, token);
     env.extend(store_credentials(valid));
     env.extend(options.env.clone());
     Container {
@@ -111,7 +111,7 @@ fn without_devices(resources: &ResourceRequirements) -> Option<ResourceRequireme
     })
 }
 
-fn operator_env(valid: &ValidJob<'_>, attempt: u32) -> Vec<EnvVar> {
+fn operator_env(valid: &ValidJob<'_>, attempt: u32, token: &AttemptToken) -> Vec<EnvVar> {
     let identity = valid.identity;
     let spec = &valid.job.spec;
     let host = format!("{0}-0.{0}.{1}.svc", identity.name, identity.namespace);
@@ -125,6 +125,7 @@ fn operator_env(valid: &ValidJob<'_>, attempt: u32) -> Vec<EnvVar> {
         env_value(contract::ENV_REPLICAS, &spec.replicas.to_string()),
         env_value(contract::ENV_WORKERS_PER_POD, &topology.workers.to_string()),
         env_value(contract::ENV_ATTEMPT, &attempt.to_string()),
+        env_value(contract::ENV_TOKEN, token.as_str()),
         env_value(contract::ENV_RENDEZVOUS_HOST, &host),
     ];
     env.extend(gpus);

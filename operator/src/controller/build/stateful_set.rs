@@ -10,10 +10,15 @@ use k8s_openapi::api::{
 };
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 
-use super::{Settings, pod};
+use super::{AttemptToken, Settings, pod};
 use crate::controller::validate::ValidJob;
 
-pub(super) fn stateful_set(valid: &ValidJob<'_>, attempt: u32, settings: &Settings) -> StatefulSet {
+pub(super) fn stateful_set(
+    valid: &ValidJob<'_>,
+    attempt: u32,
+    token: &AttemptToken,
+    settings: &Settings,
+) -> StatefulSet {
     let identity = valid.identity;
     let spec = &valid.job.spec;
     let attempt_annotation = (contract::ANNOTATION_ATTEMPT.to_owned(), attempt.to_string());
@@ -49,7 +54,7 @@ pub(super) fn stateful_set(valid: &ValidJob<'_>, attempt: u32, settings: &Settin
                     annotations: Some(annotations),
                     ..ObjectMeta::default()
                 }),
-                spec: Some(pod::pod(valid, attempt, settings)),
+                spec: Some(pod::pod(valid, attempt, token, settings)),
             },
             ..StatefulSetSpec::default()
         }),

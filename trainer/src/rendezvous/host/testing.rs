@@ -63,6 +63,7 @@ pub(crate) fn options(pods: u32) -> Options {
         bind: Ipv4Addr::LOCALHOST.into(),
         store_port: 0,
         training_hash: None,
+        token: None,
     }
 }
 
@@ -78,6 +79,11 @@ pub(crate) fn host_on_stalled_volume(pods: u32) -> (Arc<Host>, mpsc::Sender<Resu
     (host(&options(pods), Volume { generation, verdict: Box::new(ReadyVolume) }), results)
 }
 
+/// The rendezvous of [`options`], on a volume that records everything at once.
+pub(crate) fn host_with(options: &Options) -> Arc<Host> {
+    host(options, Volume { generation: Box::new(ReadyVolume), verdict: Box::new(ReadyVolume) })
+}
+
 /// The rendezvous of [`options`]. Each write of a failure waits for its result.
 pub(crate) fn host_with_stalled_verdicts(pods: u32) -> (Arc<Host>, mpsc::Sender<Result<(), FileError>>) {
     let (results, receiver) = mpsc::channel();
@@ -91,6 +97,7 @@ pub(crate) fn heartbeat(pod: u32, pod_uid: &str) -> Heartbeat {
         pod,
         pod_uid: pod_uid.into(),
         incarnation: 1,
+        sequence: 0,
         attempt: 1,
         job_uid: "uid".into(),
         state: State::Idle { ended: None },

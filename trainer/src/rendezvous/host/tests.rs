@@ -3,7 +3,7 @@ use std::io;
 use datjob_api::report::FailureReason;
 
 use super::{
-    testing::{heartbeat, host_on_stalled_volume},
+    testing::{heartbeat, host_on_stalled_volume, host_with, options},
     *,
 };
 
@@ -87,4 +87,14 @@ async fn heartbeats_of_other_jobs_attempts_and_superseded_pods_are_rejected() {
     let superseded = host.exchange(&heartbeat(1, "old")).await.unwrap_err().to_string();
     assert_eq!(superseded, "heartbeat of pod 1 with UID old rejected: the pod with UID new replaced it");
     assert_eq!(host.snapshot().joined, 1);
+}
+
+#[tokio::test]
+async fn a_replayed_heartbeat_is_rejected() {
+    let host = host_with(&Options { token: Some(Token::random().unwrap()), ..options(2) });
+    let beat = Heartbeat { sequence: 4, ..heartbeat(1, "a") };
+    host.exchange(&beat).await.unwrap();
+    let replayed = Refused::Replayed { pod: 1, sequence: 4, newest: 4 };
+    assert_eq!(host.exchange(&beat).await, Err(replayed));
+    host.exchange(&Heartbeat { sequence: 5, ..beat }).await.unwrap();
 }

@@ -18,6 +18,7 @@ fn heartbeat(pod: u32, incarnation: u64, state: State) -> Heartbeat {
         pod,
         pod_uid: format!("pod-{pod}"),
         incarnation,
+        sequence: 0,
         attempt: 1,
         job_uid: "uid".into(),
         state,
@@ -138,13 +139,32 @@ fn a_rank_that_is_done_does_not_end_it_but_can_start_again() {
 
 #[test]
 fn the_generation_never_falls() {
-    let mut quorum = Quorum::new(2, 0);
+    let mut quorum = Quorum::new(2, 7);
     quorum.record_heartbeat(at(0), &heartbeat(0, 1, IDLE)).unwrap();
     quorum.record_heartbeat(at(0), &heartbeat(1, 1, State::Idle { ended: Some(7) })).unwrap();
     assert_eq!(decide(&mut quorum, at(0)), Decision::Propose(8));
     let mut restarted = Quorum::new(1, 12);
     restarted.record_heartbeat(at(0), &heartbeat(0, 1, IDLE)).unwrap();
     assert_eq!(decide(&mut restarted, at(0)), Decision::Propose(13));
+}
+
+/// The next generation would have to be higher, and no number is.
+#[test]
+fn a_forged_generation_is_rejected_and_changes_nothing() {
+    let mut quorum = formed(2);
+    for state in
+        [State::Running(u32::MAX), State::Done(2), State::Idle { ended: Some(u32::MAX) }, State::Running(2)]
+    {
+        let theirs = state.generation().unwrap();
+        let refused = Refused::UnknownGeneration { pod: 1, ours: 1, theirs };
+        assert_eq!(quorum.record_heartbeat(at(1), &heartbeat(1, 1, state)), Err(refused));
+    }
+    assert_eq!((quorum.generation(), quorum.decide(at(1))), (1, Decision::Keep(1)));
+    quorum.record_heartbeat(at(1), &heartbeat(1, 1, State::Running(1))).unwrap();
+    quorum.record_heartbeat(at(2), &heartbeat(0, 2, IDLE)).unwrap();
+    assert!(matches!(quorum.decide(at(2)), Decision::End { generation: 1, .. }));
+    quorum.record_heartbeat(at(2), &heartbeat(1, 1, IDLE)).unwrap();
+    assert_eq!(decide(&mut quorum, at(2)), Decision::Propose(2));
 }
 
 #[test]
@@ -215,8 +235,9 @@ proptest! {
                 1 => State::Running(generation),
                 _ => State::Done(generation),
             };
-            quorum.record_heartbeat(now, &heartbeat(pod, incarnation, state)).unwrap();
-            if pod < pods {
+            let accepted = quorum.record_heartbeat(now, &heartbeat(pod, incarnation, state)).is_ok();
+            prop_assert!(accepted || generation > last);
+            if accepted && pod < pods {
                 members.insert(pod, (now, state));
             }
             let formed = match (quorum.decide(now), recorded) {

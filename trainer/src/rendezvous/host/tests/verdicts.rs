@@ -3,7 +3,7 @@
 use super::*;
 use crate::rendezvous::{
     State,
-    host::testing::{host_with_stalled_verdicts, options},
+    host::testing::host_with_stalled_verdicts,
     verdict_file::{RecordFailure, VerdictFile},
 };
 

@@ -52,14 +52,6 @@ fn a_pod_that_is_lost_while_its_generation_is_recorded_is_waited_for() {
 }
 
 #[test]
-fn a_newer_generation_that_a_pod_reports_meanwhile_is_not_used_again() {
-    let mut quorum = proposed(0);
-    quorum.record_heartbeat(at(1), &heartbeat(1, 1, State::Idle { ended: Some(7) })).unwrap();
-    assert_eq!(quorum.commit(at(1)), None);
-    assert_eq!(decide(&mut quorum, at(1)), Decision::Propose(8));
-}
-
-#[test]
 fn no_world_forms_after_the_job_has_ended() {
     let mut quorum = proposed(0);
     quorum.succeed();

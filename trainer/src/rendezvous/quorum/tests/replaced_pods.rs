@@ -37,7 +37,7 @@ fn nothing_that_a_superseded_pod_sends_counts() {
     quorum.record_heartbeat(at(1), &replacement(State::Preparing)).unwrap();
     let failure = Some(Failure::new(FailureReason::Data, "cannot read /data"));
     let storage = Some(storage::full_volume());
-    let old = Heartbeat { storage, failure, ..original(State::Idle { ended: Some(7) }) };
+    let old = Heartbeat { storage, failure, ..original(State::Idle { ended: Some(1) }) };
     assert_eq!(quorum.record_heartbeat(at(1), &old), superseded());
     assert_eq!((quorum.verdict(), quorum.last_failure(), quorum.generation()), (None, None, 1));
     assert_eq!((quorum.waiting_for_storage(at(1)), quorum.joined(at(1))), (None, 1));
