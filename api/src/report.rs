@@ -65,7 +65,7 @@ pub struct Report {
     /// Final results on the test set; present exactly if `phase` is [`Phase::Succeeded`].
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub results: Option<Results>,
-    /// Why the job failed (`phase` is [`Phase::Failed`]), or why the last world ended.
+    /// Why the job failed (`phase` is [`Phase::Failed`]), why a pod cannot join, or why the last world ended.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub failure: Option<Failure>,
 }
@@ -395,9 +395,9 @@ impl Failure {
 /// Kind of failure, which determines whether the job fails or the world re-forms.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub enum FailureReason {
-    /// Invalid or unsupported configuration: the job fails.
+    /// Invalid or unsupported configuration: the job fails. After the start of training, the pod waits and retries.
     Configuration,
-    /// Missing or corrupt data set or checkpoint: the job fails.
+    /// Missing or corrupt data set or checkpoint: the job fails. After the start of training, the pod waits and retries.
     Data,
     /// Loss that is not finite: the job fails, because a retry with the same seed has the same result.
     Numerical,
@@ -422,6 +422,12 @@ impl FailureReason {
     /// Whether a retry would fail in the same way.
     pub fn is_final(self) -> bool {
         matches!(self, Self::Configuration | Self::Data | Self::Numerical | Self::TargetMissed)
+    }
+
+    /// Whether it is a failure of single pods if the job has trained before: their files or their image differ, and a person can
+    /// fix that. It then counts against no limit.
+    pub fn is_of_pod(self) -> bool {
+        matches!(self, Self::Configuration | Self::Data)
     }
 }
 

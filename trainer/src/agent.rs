@@ -46,6 +46,7 @@ mod preparation_log;
 pub(crate) mod progress_log;
 mod restarts;
 mod results;
+mod retry;
 #[cfg(test)]
 mod testing;
 pub mod volumes;
@@ -162,6 +163,7 @@ fn host_options(config: &Config) -> host::Options {
         // An invalid spec is reported later.
         training_hash: config.training().ok().map(|training| training.hash()),
         token: config.token.clone(),
+        retries_pods: config.retries_pods,
     }
 }
 
@@ -177,6 +179,8 @@ struct Agent<'a> {
     incarnation: u64,
     /// Sequence number of the last heartbeat.
     sequence: Cell<u64>,
+    /// Why the last preparation failed, while the pod prepares again.
+    preparation_failure: RefCell<Option<Failure>>,
     /// Notified when the rendezvous has rejected a heartbeat because another pod has replaced this one.
     superseded: Notify,
     /// Why the results could not be read at the last try.
@@ -191,6 +195,7 @@ impl<'a> Agent<'a> {
             client,
             incarnation: incarnation(),
             sequence: Cell::new(0),
+            preparation_failure: RefCell::default(),
             superseded: Notify::new(),
             results_error: RefCell::default(),
         }
@@ -203,20 +208,9 @@ impl<'a> Agent<'a> {
             // The job had failed before this agent started.
             return self.end(Verdict::Failed(failure));
         }
-        let mut left = leave.clone();
-        let prepared = tokio::select! {
-            prepared = self.prepare() => prepared,
-            () = asked(&mut left) => return Ending::Left { saved: false },
-        };
-        match prepared {
+        match self.prepare_with_retries(&mut leave.clone()).await {
             Ok(training) => self.serve_worlds(training, leave).await,
-            Err(failure) => {
-                tokio::select! {
-                    // The failure ends the job on all pods, once it is durable.
-                    verdict = self.send_failure(&failure) => self.end(verdict),
-                    () = asked(&mut left) => Ending::Left { saved: false },
-                }
-            }
+            Err(ending) => ending,
         }
     }
 

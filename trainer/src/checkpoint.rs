@@ -44,6 +44,16 @@ pub const LAST_FILE: &str = "last.safetensors";
 /// The weights that are the job's result.
 pub const BEST_FILE: &str = "best.safetensors";
 
+/// Whether the directory of a job has a checkpoint. Waits until its volume can be read.
+pub fn exists(directory: &Path) -> Result<bool, FileError> {
+    let entries = storage::list(directory).map_err(|error| FileError::new("list", directory, error))?;
+    let is_manifest = |entry: &storage::DirectoryEntry| {
+        let name = entry.path.file_name().and_then(|name| name.to_str());
+        name.and_then(names::parse_manifest).is_some()
+    };
+    Ok(entries.iter().any(is_manifest))
+}
+
 /// The tensors of a checkpoint on the volume.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SavedTensors {

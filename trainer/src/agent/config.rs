@@ -59,6 +59,9 @@ pub struct Config {
     pub files: Files,
     /// The checkpoint volume.
     pub checkpoints: PathBuf,
+    /// Whether pods retry after failures of configuration and data, once the job has trained. On a workstation, the person waits
+    /// for the command, so these failures end it.
+    pub retries_pods: bool,
     /// Maximum number of failures without progress, if the agent counts them; in a cluster the operator does.
     pub max_restarts: Option<u32>,
 }
@@ -141,6 +144,7 @@ impl Config {
                 downloaded: Path::new(contract::SCRATCH_DIR).join("files"),
             },
             checkpoints: contract::CHECKPOINT_DIR.into(),
+            retries_pods: true,
             max_restarts: None,
         })
     }

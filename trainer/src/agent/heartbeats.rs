@@ -5,7 +5,7 @@ use datjob_data::storage;
 use tokio::{task, time};
 
 use super::{Agent, HEARTBEAT, crashed, workers::Workers};
-use crate::rendezvous::{Heartbeat, Refused, Reply, State, Verdict, client::ClientError};
+use crate::rendezvous::{Heartbeat, Refused, Reply, State, client::ClientError};
 
 impl Agent<'_> {
     /// The heartbeat that says what the workers are doing.
@@ -13,7 +13,7 @@ impl Agent<'_> {
         let heartbeat = self.heartbeat(workers.state(), workers.failure().cloned());
         let of_worker = workers.storage_trouble().cloned();
         let storage = of_worker.into_iter().chain(heartbeat.storage).min_by_key(|trouble| trouble.since);
-        Heartbeat { storage, wait: workers.wait(), ..heartbeat }
+        Heartbeat { storage, trains: workers.can_leave(), wait: workers.wait(), ..heartbeat }
     }
 
     /// Sends a heartbeat; `last_error` is the error of the last one.
@@ -49,6 +49,8 @@ impl Agent<'_> {
     }
 
     pub(super) fn heartbeat(&self, state: State, failure: Option<Failure>) -> Heartbeat {
+        // While it prepares again, the pod still cannot join.
+        let last = || self.preparation_failure.borrow().clone().filter(|_| state == State::Preparing);
         Heartbeat {
             pod: self.config.pod_index,
             pod_uid: self.config.pod_uid.clone(),
@@ -58,10 +60,11 @@ impl Agent<'_> {
             attempt: self.config.attempt,
             job_uid: self.config.job_uid.clone(),
             state,
+            trains: false,
             preparation: None,
             storage: storage::oldest_trouble(),
             wait: None,
-            failure,
+            failure: failure.or_else(last),
         }
     }
 
@@ -80,18 +83,6 @@ impl Agent<'_> {
                     self.send(&heartbeat(), &mut last_error).await;
                 }
             }
-        }
-    }
-
-    /// Repeats a failure until the rendezvous replies with the end of the job.
-    pub(super) async fn send_failure(&self, failure: &Failure) -> Verdict {
-        let heartbeat = self.heartbeat(State::Idle { ended: None }, Some(failure.clone()));
-        let mut last_error = None;
-        loop {
-            if let Some(Reply { verdict: Some(verdict), .. }) = self.send(&heartbeat, &mut last_error).await {
-                return verdict;
-            }
-            time::sleep(HEARTBEAT).await;
         }
     }
 }

@@ -29,6 +29,7 @@ pub(super) fn config(directory: &Path) -> Config {
         downloads: true,
         files: Files { mounted: None, given: BTreeMap::new(), downloaded: directory.to_owned() },
         checkpoints: directory.to_owned(),
+        retries_pods: false,
         max_restarts: None,
     }
 }

@@ -202,6 +202,7 @@ fn config(options: &RunArgs, manifest: &Manifest, token: Token) -> Config {
             downloaded: options.checkpoints.join("downloaded"),
         },
         checkpoints: options.checkpoints.clone(),
+        retries_pods: false,
         max_restarts: Some(manifest.spec.lifecycle.max_restarts),
     }
 }

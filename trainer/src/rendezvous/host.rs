@@ -24,6 +24,7 @@ use super::{
     token::Token,
     verdict_file::{VerdictError, VerdictFile},
 };
+use crate::checkpoint;
 
 mod recording;
 
@@ -51,6 +52,8 @@ pub struct Options {
     pub training_hash: Option<String>,
     /// The token of the attempt; without one, heartbeats are not authenticated.
     pub token: Option<Token>,
+    /// Whether pods retry after failures of configuration and data, once the job has trained.
+    pub retries_pods: bool,
 }
 
 /// The rendezvous of one job.
@@ -102,7 +105,7 @@ pub struct Snapshot {
     pub preparation_idle: Option<Duration>,
     /// The pods that wait for their storage.
     pub storage: Option<WaitingForStorage>,
-    /// Why the last world ended.
+    /// Why a pod cannot join, or why the last world ended.
     pub failure: Option<Failure>,
     /// How the job ended.
     pub verdict: Option<Verdict>,
@@ -117,6 +120,9 @@ impl Host {
         let generation = GenerationFile::new(directory);
         let verdict = VerdictFile::new(directory, job_uid, *attempt, training_hash.clone());
         let mut quorum = Quorum::new(*pods, generation.read()?);
+        if options.retries_pods {
+            quorum.retry_pods(checkpoint::exists(directory)?);
+        }
         if let Some(failure) = verdict.read()? {
             quorum.confirm_failure(failure);
         }
@@ -249,7 +255,7 @@ impl Host {
             preparation,
             preparation_idle: last_progress.map(|moment| now.saturating_sub(moment)),
             storage: quorum.waiting_for_storage(now),
-            failure: quorum.last_failure().cloned(),
+            failure: quorum.current_failure(now),
             verdict: quorum.verdict().cloned(),
         }
     }

@@ -26,6 +26,9 @@ pub struct Heartbeat {
     pub job_uid: String,
     /// What the pod's workers are doing.
     pub state: State,
+    /// Whether the pod's workers train: they have checked their data.
+    #[serde(default)]
+    pub trains: bool,
     /// How far the pod is in preparing data, if `state` is [`State::Preparing`].
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub preparation: Option<PreparationState>,

@@ -2,16 +2,19 @@
 
 use std::{collections::BTreeMap, time::Duration};
 
-use datjob_api::report::{Failure, FailureReason, StorageTrouble, WaitingForStorage};
+use datjob_api::report::{Failure, StorageTrouble, WaitingForStorage};
 
 use super::{
     lease::{Instant, LOST_AFTER, Leases, is_recent},
     message::{Heartbeat, PodWait, Refused, State, Verdict},
     pod_history::PodHistory,
 };
-use crate::failure::may_be_consequence;
 
+mod failures;
 mod waits;
+
+use failures::FinalFailure;
+pub use failures::POD_RETRY_AFTER;
 
 /// A world that lived for so long starts the backoff anew.
 const STABLE_AFTER: Duration = Duration::from_mins(5);
@@ -19,10 +22,6 @@ const STABLE_AFTER: Duration = Duration::from_mins(5);
 const RECORD_AGAIN_AFTER: Duration = Duration::from_secs(1);
 /// The longest wait between a world's end and the next world.
 const LONGEST_BACKOFF: Duration = Duration::from_secs(30);
-
-/// What a person can look for if all ranks wait for each other.
-const DEADLOCK_ADVICE: &str = "a connection between two pods is cut, or a GPU does not end its work: check the network between \
-                               these pods, and the GPUs";
 
 /// The members of a job and the world that they form.
 #[derive(Clone, Debug)]
@@ -39,17 +38,12 @@ pub struct Quorum {
     short_lives: u32,
     not_before: Instant,
     last_failure: Option<(u32, Failure)>,
+    /// Whether pods retry after failures that would end a job that has never trained.
+    retries_pods: bool,
+    has_trained: bool,
     /// The failure that ends the job once it is recorded.
     final_failure: Option<FinalFailure>,
     verdict: Option<Verdict>,
-}
-
-#[derive(Clone, Debug, PartialEq)]
-struct FinalFailure {
-    failure: Failure,
-    is_recording: bool,
-    /// When it is recorded, if it is not being recorded.
-    not_before: Instant,
 }
 
 #[derive(Clone, Debug, PartialEq)]
@@ -59,6 +53,8 @@ struct Member {
     state: State,
     storage: Option<StorageTrouble>,
     wait: Option<PodWait>,
+    /// Why the pod cannot join.
+    failure: Option<Failure>,
 }
 
 #[derive(Clone, Debug, PartialEq)]
@@ -111,6 +107,8 @@ impl Quorum {
             short_lives: 0,
             not_before: Duration::ZERO,
             last_failure: None,
+            retries_pods: false,
+            has_trained: false,
             final_failure: None,
             verdict: None,
         }
@@ -135,12 +133,15 @@ impl Quorum {
             return Err(Refused::UnknownGeneration { pod: heartbeat.pod, ours, theirs });
         }
         self.check_pod(heartbeat)?;
-        if let Some(failure) = &heartbeat.failure {
-            self.record_failure(generation, failure);
-        }
+        self.has_trained |= heartbeat.trains;
         let Heartbeat { pod, incarnation, state, .. } = *heartbeat;
+        let is_of_pod = |failure: &&Failure| state == State::Preparing && self.is_of_pod(failure);
+        let failure = heartbeat.failure.as_ref().filter(is_of_pod).cloned();
+        if let Some(of_world) = heartbeat.failure.as_ref().filter(|_| failure.is_none()) {
+            self.record_failure(now, generation, of_world);
+        }
         let (storage, wait) = (heartbeat.storage.clone(), heartbeat.wait.clone());
-        self.members.insert(pod, Member { incarnation, last_heartbeat: now, state, storage, wait });
+        self.members.insert(pod, Member { incarnation, last_heartbeat: now, state, storage, wait, failure });
         Ok(())
     }
 
@@ -153,52 +154,6 @@ impl Quorum {
         }
         let successor = history.current().to_owned();
         Err(Refused::Superseded { pod: *pod, pod_uid: pod_uid.clone(), successor })
-    }
-
-    /// Keeps, of the failures of one generation, the first that is not the consequence of another.
-    fn record_failure(&mut self, generation: u32, failure: &Failure) {
-        if failure.reason.is_final() && self.verdict.is_none() && self.final_failure.is_none() {
-            let failure = failure.clone();
-            self.final_failure =
-                Some(FinalFailure { failure, is_recording: false, not_before: Duration::ZERO });
-        }
-        let better = self.last_failure.as_ref().is_none_or(|(known, old)| {
-            generation > *known || (generation == *known && may_be_consequence(old))
-        });
-        if better {
-            let mut failure = failure.clone();
-            if failure.reason == FailureReason::Hang
-                && let Some(waits) = self.waits_of(generation)
-            {
-                failure.message = format!("{}; {waits}", failure.message);
-            }
-            self.last_failure = Some((generation, failure));
-        }
-    }
-
-    /// The job has succeeded: its results are durable. They win over a failure.
-    pub fn succeed(&mut self) {
-        self.final_failure = None;
-        self.verdict = Some(Verdict::Succeeded);
-    }
-
-    /// The job has failed: this failure is durable. It may be another one than the proposed failure, and an earlier one.
-    pub fn confirm_failure(&mut self, failure: Failure) {
-        self.final_failure = None;
-        self.verdict.get_or_insert(Verdict::Failed(failure));
-    }
-
-    /// Takes back the proposed failure, because it was not recorded. It is proposed again a second later.
-    pub fn postpone_failure(&mut self, now: Instant) {
-        if let Some(proposed) = &mut self.final_failure {
-            proposed.is_recording = false;
-            proposed.not_before = now + RECORD_AGAIN_AFTER;
-        }
-    }
-
-    /// How the job ended, if it has.
-    pub fn verdict(&self) -> Option<&Verdict> {
-        self.verdict.as_ref()
     }
 
     /// The generation that runs now, if one does.
@@ -229,11 +184,6 @@ impl Quorum {
         Some(WaitingForStorage { pods: waiting.len() as u32, pod, trouble: trouble.clone() })
     }
 
-    /// Why the last world ended, or could not begin.
-    pub fn last_failure(&self) -> Option<&Failure> {
-        self.last_failure.as_ref().map(|(_, failure)| failure)
-    }
-
     /// Decides what is to be at this moment, and takes it as done.
     pub fn decide(&mut self, now: Instant) -> Decision {
         self.tick(now);
@@ -256,13 +206,12 @@ impl Quorum {
             let generation = world.generation;
             self.short_lives =
                 if now.saturating_sub(world.since) > STABLE_AFTER { 1 } else { self.short_lives + 1 };
-            self.not_before = now + backoff(self.short_lives);
+            self.not_before = self.not_before.max(now + backoff(self.short_lives));
             self.world = None;
             // A failure of an earlier world is not why this one ended.
             self.last_failure.take_if(|(failed, _)| *failed < generation);
-            if let Some(cause) = deadlock {
-                let failure = Failure::new(FailureReason::Hang, format!("{cause}; {DEADLOCK_ADVICE}"));
-                self.last_failure.get_or_insert((generation, failure));
+            if let Some(deadlock) = deadlock {
+                self.last_failure.get_or_insert_with(|| (generation, waits::failure(&deadlock)));
             }
             self.attribute_to_storage(generation, now);
             return Decision::End { generation, reason };
@@ -301,14 +250,8 @@ impl Quorum {
     /// generation.
     pub fn postpone(&mut self, now: Instant) {
         if self.proposed.take().is_some() {
-            self.not_before = now + RECORD_AGAIN_AFTER;
+            self.not_before = self.not_before.max(now + RECORD_AGAIN_AFTER);
         }
-    }
-
-    /// Takes back the proposed world, because its generation can never be recorded.
-    pub fn abandon(&mut self, failure: &Failure) {
-        self.proposed = None;
-        self.record_failure(self.generation, failure);
     }
 
     /// The pods that cannot be in a new world. A renewed lease is not enough: a new world requires a recent heartbeat.
@@ -320,20 +263,6 @@ impl Quorum {
             })
         };
         (0..self.pods).filter(|pod| !ready(pod)).collect()
-    }
-
-    /// Attributes the end of a world to the storage if ranks lost a peer while a pod waited for its storage: the collective timed
-    /// out first.
-    fn attribute_to_storage(&mut self, generation: u32, now: Instant) {
-        let waits =
-            |member: &&Member| self.is_present(member, now) && member.state == State::Running(generation);
-        let trouble = self.members.values().filter(waits).find_map(|member| member.storage.as_ref());
-        if let Some(trouble) = trouble
-            && self.last_failure.as_ref().is_some_and(|(_, failure)| may_be_consequence(failure))
-        {
-            let failure = Failure::new(FailureReason::Storage, trouble.message.clone());
-            self.last_failure = Some((generation, failure));
-        }
     }
 
     /// Why `world` cannot go on, if it cannot.

@@ -1,6 +1,9 @@
 //! State and conditions of an unfinished job. Pure.
 
-use datjob_api::{datjob::DatJob, report::Phase};
+use datjob_api::{
+    datjob::DatJob,
+    report::{Phase, Report},
+};
 
 use super::{
     ActiveJob, ApplyConflict, AttemptAction, Blocker, ReportState, State, StatusBuilder, pods, preparation,
@@ -8,7 +11,11 @@ use super::{
 use crate::{
     conditions::{self, COMPLETE, FAILED, FINISHED, READY, RECONCILING, STALLED},
     events::Event,
+    text::{clause, truncate},
 };
+
+/// Maximum size of a failure in a message. The trainer image is untrusted.
+const MAX_FAILURE_BYTES: usize = 512;
 
 impl StatusBuilder<'_> {
     /// Sets state and conditions.
@@ -119,6 +126,10 @@ impl StatusBuilder<'_> {
                     report.generation, report.world_size
                 )
             }
+            (ReportState::Received(report), _) if pod_failure(report).is_some() => {
+                let joined = format!("{} of {replicas} pods joined", report.pods_joined);
+                format!("The world is forming: {joined}; {}.", pod_failure(report).unwrap_or_default())
+            }
             (ReportState::Received(report), _)
                 if report.phase == Phase::Preparing || report.preparation.is_some() =>
             {
@@ -149,6 +160,13 @@ impl StatusBuilder<'_> {
             .filter(|message| !message.is_empty())
             .unwrap_or(otherwise.to_owned())
     }
+}
+
+/// Why a pod cannot join the world, once the job has trained. The message of the trainer names the pod, unless a rank failed.
+fn pod_failure(report: &Report) -> Option<String> {
+    let failure = report.failure.as_ref().filter(|failure| failure.reason.is_of_pod())?;
+    let message = clause(&truncate(&failure.message, MAX_FAILURE_BYTES));
+    Some(failure.rank.map_or(message.clone(), |rank| format!("rank {rank} failed: {message}")))
 }
 
 fn waiting_for_pods(running: usize, job: &DatJob) -> String {

@@ -247,10 +247,10 @@ fn describe(cause: RestartCause, failure: Option<&Failure>) -> String {
         (RestartCause::Disruption, Some(failure)) => {
             format!("a pod of the previous world was replaced; the world {failure}")
         }
-        (RestartCause::Failure | RestartCause::Storage, None) => {
+        (RestartCause::Failure | RestartCause::Fixable, None) => {
             "the agent of a pod of the previous world restarted".to_owned()
         }
-        (RestartCause::Failure | RestartCause::Storage, Some(failure)) => {
+        (RestartCause::Failure | RestartCause::Fixable, Some(failure)) => {
             format!("the previous world {failure}")
         }
     }

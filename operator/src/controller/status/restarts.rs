@@ -20,8 +20,8 @@ pub(super) enum RestartCause {
     Failure,
     /// A pod was deleted, evicted or preempted, or its node was lost.
     Disruption,
-    /// A fault of storage that may pass.
-    Storage,
+    /// A fault of storage that may pass, or files or an image of a pod that a person can fix.
+    Fixable,
 }
 
 impl StatusBuilder<'_> {
@@ -33,9 +33,10 @@ impl StatusBuilder<'_> {
         failure: Option<&Failure>,
     ) -> RestartCause {
         let pods = hash(pods);
-        let is_storage = failure.is_some_and(|failure| failure.reason == FailureReason::Storage);
+        let is_fixable = failure
+            .is_some_and(|failure| failure.reason == FailureReason::Storage || failure.reason.is_of_pod());
         let cause = match &self.previous.world {
-            Some(world) if world.pods == pods && is_storage => RestartCause::Storage,
+            Some(world) if world.pods == pods && is_fixable => RestartCause::Fixable,
             Some(world) if world.pods == pods => RestartCause::Failure,
             // A StatefulSet replaces a pod only if something removed it.
             _ => RestartCause::Disruption,
@@ -58,7 +59,7 @@ impl StatusBuilder<'_> {
                 *failures = failures.saturating_add(count);
                 *recent_failures = recent_failures.saturating_add(count);
             }
-            RestartCause::Disruption | RestartCause::Storage => {
+            RestartCause::Disruption | RestartCause::Fixable => {
                 *disruptions = disruptions.saturating_add(count);
             }
         }

@@ -46,7 +46,7 @@ impl Host {
             }
             Err((None, error)) => {
                 *self.generation_wait() = None;
-                quorum.abandon(&Failure::new(FailureReason::Data, error.to_string()));
+                quorum.abandon(now, &Failure::new(FailureReason::Data, error.to_string()));
             }
         }
     }

@@ -64,6 +64,7 @@ pub(crate) fn options(pods: u32) -> Options {
         store_port: 0,
         training_hash: None,
         token: None,
+        retries_pods: false,
     }
 }
 
@@ -101,6 +102,7 @@ pub(crate) fn heartbeat(pod: u32, pod_uid: &str) -> Heartbeat {
         attempt: 1,
         job_uid: "uid".into(),
         state: State::Idle { ended: None },
+        trains: false,
         preparation: None,
         storage: None,
         wait: None,

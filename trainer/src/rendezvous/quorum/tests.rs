@@ -1,7 +1,9 @@
+use datjob_api::report::FailureReason;
 use proptest::prelude::*;
 
 use super::*;
 
+mod pod_failures;
 mod recording;
 mod replaced_pods;
 mod stalls;
@@ -22,6 +24,7 @@ fn heartbeat(pod: u32, incarnation: u64, state: State) -> Heartbeat {
         attempt: 1,
         job_uid: "uid".into(),
         state,
+        trains: false,
         preparation: None,
         storage: None,
         wait: None,

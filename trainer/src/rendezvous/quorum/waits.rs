@@ -2,6 +2,8 @@
 
 use std::collections::BTreeMap;
 
+use datjob_api::report::{Failure, FailureReason};
+
 use super::{Formed, Quorum};
 use crate::rendezvous::{PodWait, State};
 
@@ -29,6 +31,15 @@ impl Quorum {
         let verb = if waits.len() == 1 { "waits" } else { "wait" };
         (!waits.is_empty()).then(|| list(waits).replace(" in ", &format!(" {verb} in ")))
     }
+}
+
+/// The failure of a world in which [all wait](Quorum::all_wait).
+pub(super) fn failure(sentence: &str) -> Failure {
+    let message = format!(
+        "{sentence}; a connection between two pods is cut, or a GPU does not end its work: check the network between these pods, \
+         and the GPUs"
+    );
+    Failure::new(FailureReason::Hang, message)
 }
 
 /// The pods by operation: "pods 0 and 2 in all_reduce, pod 1 in barrier".

@@ -97,19 +97,48 @@ fn replaced_pods_are_disruptions_and_have_no_limit() {
     assert_eq!(message, expected);
 }
 
+/// The trainer forms a new world after one of these failures only if a person can fix it.
 #[test]
-fn faults_of_storage_have_no_limit() {
-    let mut sim = JobSimulation::new();
-    sim.job.spec.lifecycle.max_restarts = 0;
-    sim.start(1);
-    sim.world(1, ["a", "b"], |_| {});
-    sim.events.clear();
-    let failed = |report: &mut Report| report.failure = Some(failure(FailureReason::Storage));
-    for generation in 2..6 {
-        assert_eq!(sim.world(generation, ["a", "b"], failed).state, "Running");
+fn faults_that_a_person_can_fix_have_no_limit() {
+    for reason in [FailureReason::Storage, FailureReason::Data, FailureReason::Configuration] {
+        let mut sim = JobSimulation::new();
+        sim.job.spec.lifecycle.max_restarts = 0;
+        sim.start(1);
+        sim.world(1, ["a", "b"], |_| {});
+        sim.events.clear();
+        let failed = |report: &mut Report| report.failure = Some(failure(reason));
+        for generation in 2..6 {
+            assert_eq!(sim.world(generation, ["a", "b"], failed).state, "Running");
+        }
+        assert_eq!(sim.restarts(), (4, 0, 4, 0));
+        let note = &sim.events[0].note;
+        assert!(note.contains(&format!("failed with {reason:?} on rank 1")), "{note}");
     }
-    assert_eq!(sim.restarts(), (4, 0, 4, 0));
-    assert!(sim.events[0].note.contains("failed with Storage on rank 1"), "{}", sim.events[0].note);
+}
+
+/// A joiner whose data is missing. The job has trained, and its failure is not the job's.
+#[test]
+fn a_pod_that_cannot_join_is_in_the_conditions() {
+    let mut sim = JobSimulation::training();
+    let mut forming = |failure: Failure| {
+        let state = sim
+            .report(|report| {
+                report.phase = Phase::Forming;
+                report.pods_joined = 1;
+                report.failure = Some(failure);
+            })
+            .state
+            .clone();
+        let (_, _, message) = sim.condition(READY);
+        (state, message.to_owned())
+    };
+    let message = "pod 1 cannot join: cannot read /data/x: no such file; it retries every 30 s";
+    let expected = format!("The world is forming: 1 of 2 pods joined; {message}.");
+    let joiner = Failure::new(FailureReason::Data, message);
+    assert_eq!(forming(joiner), ("Restarting".to_owned(), expected));
+    let worker = Failure::of_rank(FailureReason::Configuration, 1, "the image has no CUDA.");
+    let expected = "The world is forming: 1 of 2 pods joined; rank 1 failed: the image has no CUDA.";
+    assert_eq!(forming(worker), ("Restarting".to_owned(), expected.to_owned()));
 }
 
 #[test]

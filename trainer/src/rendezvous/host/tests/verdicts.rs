@@ -78,3 +78,21 @@ async fn a_verdict_of_another_attempt_is_ignored() {
     let beat = Heartbeat { attempt: 2, ..heartbeat(0, "a") };
     assert_eq!(host.exchange(&beat).await.unwrap().verdict, None);
 }
+
+/// The checkpoint shows that the job has trained, whatever this host has seen.
+#[tokio::test]
+async fn bad_data_of_a_pod_does_not_fail_a_job_with_a_checkpoint() {
+    let directory = tempfile::tempdir().unwrap();
+    let retrying = Options { retries_pods: true, ..options(2) };
+    let missing = Failure::new(FailureReason::Data, "cannot read /data/x: no such file");
+    let failing = Heartbeat { state: State::Preparing, failure: Some(missing.clone()), ..heartbeat(1, "a") };
+    std::fs::write(directory.path().join("checkpoint-0001.json"), "{}").unwrap();
+    let host = Arc::new(Host::open(&retrying, directory.path()).unwrap());
+    assert_eq!(host.exchange(&failing).await.unwrap().verdict, None);
+    let failure = host.snapshot().failure.unwrap();
+    assert!(failure.message.starts_with("pod 1 cannot join: cannot read /data/x: "), "{}", failure.message);
+    drop(host);
+    std::fs::remove_file(directory.path().join("checkpoint-0001.json")).unwrap();
+    let host = Arc::new(Host::open(&retrying, directory.path()).unwrap());
+    assert_eq!(host.exchange(&failing).await.unwrap().verdict, Some(Verdict::Failed(missing)));
+}

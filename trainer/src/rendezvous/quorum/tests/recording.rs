@@ -59,7 +59,7 @@ fn no_world_forms_after_the_job_has_ended() {
     assert_eq!(quorum.decide(at(0)), Decision::Over);
     let mut quorum = proposed(0);
     let failure = Failure::new(FailureReason::Data, "cannot write generation");
-    quorum.abandon(&failure);
+    quorum.abandon(at(0), &failure);
     assert_eq!(quorum.decide(at(0)), Decision::ProposeVerdict(failure.clone()));
     quorum.confirm_failure(failure);
     assert_eq!(quorum.decide(at(0)), Decision::Over);

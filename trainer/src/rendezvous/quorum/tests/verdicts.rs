@@ -63,7 +63,7 @@ fn no_world_forms_whose_generation_was_recorded_meanwhile() {
         quorum.record_heartbeat(at(0), &heartbeat(pod, 1, IDLE)).unwrap();
     }
     assert_eq!(quorum.decide(at(0)), Decision::Propose(1));
-    quorum.abandon(&numerical());
+    quorum.abandon(at(0), &numerical());
     assert_eq!(quorum.decide(at(0)), Decision::ProposeVerdict(numerical()));
     assert_eq!(quorum.commit(at(0)), None);
     assert_eq!(quorum.decide(at(0)), Decision::RecordingVerdict);
