@@ -102,7 +102,7 @@ class Job:
         # One thread for tensor operations: jobs would wait for each other's threads.
         environment = os.environ | {"CARGO_TARGET_DIR": str(self.target), "OMP_NUM_THREADS": "1"}
         process = subprocess.Popen([*CARGO, *arguments], cwd=self.root, env=environment, stdout=self.log, stderr=self.log,
-                                   start_new_session=True)
+                                   process_group=0)
         try:
             return process.wait(timeout) == 0
         except subprocess.TimeoutExpired:

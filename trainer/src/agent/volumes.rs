@@ -74,6 +74,8 @@ mod tests {
     /// The configuration of a pod whose volumes are mounted in a directory.
     fn in_pod(root: &Path) -> Config {
         Config {
+            token: None,
+            retries_pods: false,
             job_uid: "uid".into(),
             pod_uid: "pod".into(),
             address: "127.0.0.1".into(),

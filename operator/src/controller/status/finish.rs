@@ -30,11 +30,8 @@ impl StatusBuilder<'_> {
                 }
                 return true;
             }
-            let ended = report.failure.as_ref().filter(|failure| {
-                report.phase == Phase::Failed
-                    || (!super::state::is_formed(report.phase) && failure.reason.is_final())
-            });
-            if let Some(failure) = ended {
+            // In other phases the failure is that of a world or of a pod, which retry.
+            if let (Phase::Failed, Some(failure)) = (report.phase, &report.failure) {
                 self.fail(failure_reason(failure.reason), &failure_message(failure));
                 return true;
             }
