@@ -173,12 +173,11 @@ async fn reconcile(job: &DatJob, context: &Context) -> Result<Action, ReconcileE
     let plan = match validate::validate(job, &identity) {
         Validation::Valid(valid) => {
             let action = attempt::next_action(&identity, job.status.as_ref(), &observation, now);
-            match context.settings.missing_for(&valid, action) {
-                Some(missing) => Plan::Wait(action, missing),
-                None => {
-                    let token = AttemptToken::random()?;
-                    Plan::Run(Box::new(build::build(&valid, action, &token, &context.settings)))
-                }
+            if let Some(missing) = context.settings.missing_for(&valid, action) {
+                Plan::Wait(action, missing)
+            } else {
+                let token = AttemptToken::random()?;
+                Plan::Run(Box::new(build::build(&valid, action, &token, &context.settings)))
             }
         }
         Validation::Finished => Plan::CleanUp,

@@ -75,16 +75,14 @@ impl Rank<'_> {
             return Ok(None);
         }
         let epoch = self.state.epoch;
-        match &samples {
-            Some(samples) => {
-                if let Some(warning) = samples.warning(epoch) {
-                    (self.tell)(Event::Warning(warning));
-                }
-            }
-            None => tracing::warn!(
+        if samples.is_none() {
+            tracing::warn!(
                 epoch,
                 "Cannot count the images of this epoch: it resumed from a checkpoint without counts."
-            ),
+            );
+        }
+        if let Some(warning) = samples.as_ref().and_then(|samples| samples.warning(epoch)) {
+            (self.tell)(Event::Warning(warning));
         }
         Ok(samples)
     }

@@ -53,7 +53,7 @@ fn a_job_waits_for_images_whose_storage_does_not_answer() {
         let waiting = report.storage.unwrap();
         assert_eq!((waiting.pods, waiting.pod, waiting.trouble.error.as_str()), (1, 2, "no answer"));
         assert!(waiting.trouble.message.ends_with(": the storage has not answered"), "{waiting:?}");
-        job.observe_for(Duration::from_secs(60));
+        job.observe_for(Duration::from_mins(1));
         job.end_storage_fault();
         assert!(job.storage_fault_strikes() > 0);
         assert_eq!(job.finish(), expected.outcome);

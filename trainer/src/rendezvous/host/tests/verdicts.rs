@@ -16,8 +16,8 @@ fn failing(pod: u32) -> Heartbeat {
     Heartbeat { state, failure: Some(failure()), ..heartbeat(pod, "a") }
 }
 
-fn failed() -> Option<Verdict> {
-    Some(Verdict::Failed(failure()))
+fn failed() -> Verdict {
+    Verdict::Failed(failure())
 }
 
 /// On one thread, as in a pod with one core.
@@ -42,7 +42,7 @@ async fn no_pod_receives_a_verdict_that_is_not_durable() {
             time::sleep(Duration::from_millis(20)).await;
         }
     };
-    assert_eq!(Some(time::timeout(Duration::from_secs(30), verdict).await.unwrap()), failed());
+    assert_eq!(time::timeout(Duration::from_secs(30), verdict).await.unwrap(), failed());
     assert_eq!(host.failure(), Some(failure()));
 }
 
@@ -51,20 +51,20 @@ async fn no_pod_receives_a_verdict_that_is_not_durable() {
 async fn a_verdict_that_can_never_be_recorded_still_ends_the_job() {
     let (host, volume) = host_with_stalled_verdicts(1);
     volume.send(Err(write_failed(io::ErrorKind::NotFound.into()))).unwrap();
-    assert_eq!(host.exchange(&failing(0)).await.unwrap().verdict, failed());
+    assert_eq!(host.exchange(&failing(0)).await.unwrap().verdict, Some(failed()));
 }
 
 #[tokio::test]
 async fn a_host_that_restarts_in_the_same_attempt_has_the_verdict() {
     let directory = tempfile::tempdir().unwrap();
     let host = Arc::new(Host::open(&options(2), directory.path()).unwrap());
-    assert_eq!(host.exchange(&failing(1)).await.unwrap().verdict, failed());
+    assert_eq!(host.exchange(&failing(1)).await.unwrap().verdict, Some(failed()));
     drop(host);
     let restarted = Arc::new(Host::open(&options(2), directory.path()).unwrap());
-    assert_eq!(restarted.snapshot().verdict, failed());
+    assert_eq!(restarted.snapshot().verdict, Some(failed()));
     for pod in 0..2 {
         let reply = restarted.exchange(&heartbeat(pod, "a")).await.unwrap();
-        assert_eq!(reply, Reply { world: None, verdict: failed() });
+        assert_eq!(reply, Reply { world: None, verdict: Some(failed()) });
     }
 }
 
