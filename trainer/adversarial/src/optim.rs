@@ -82,3 +82,15 @@ fn trust_ratio(numerator: &Tensor, denominator: &Tensor) -> Result<Tensor, TchEr
     // A zero divisor is replaced by 1, so that no NaN occurs.
     numerator.f_div(&denominator.f_where_self(&nonzero, &one)?)?.f_where_self(&nonzero, &one)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_trust_ratio_is_1_if_either_norm_is_0() {
+        let (numerator, denominator) = ([3.0, 3.0, 0.0, 0.0], [2.0, 0.0, 2.0, 0.0]);
+        let ratio = trust_ratio(&Tensor::from_slice(&numerator), &Tensor::from_slice(&denominator)).unwrap();
+        assert_eq!(Vec::<f64>::try_from(ratio).unwrap(), [1.5, 1.0, 1.0, 1.0]);
+    }
+}

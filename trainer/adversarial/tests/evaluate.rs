@@ -235,6 +235,7 @@ fn reports_progress_and_can_be_cancelled() {
         [4, 6, 8, 16].map(at),
         [(0, 750, Some(0)), (0, 1250, Some(0)), (250, 1500, Some(0)), (500, 3000, Some(0))]
     );
+    assert_eq!([9, 15].map(at), [(250, 1750, Some(0)), (250, 3000, Some(0))], "in the second batch");
     assert!(reports[0].2 == 0 && (1..=250).contains(&reports[8].2), "{reports:?}");
     assert_eq!(reports[16].2, counts.worst_case.sum());
     for calls in [1, 2] {
@@ -247,6 +248,40 @@ fn reports_progress_and_can_be_cancelled() {
         assert_eq!(left, 0);
     }
     assert!(network.parameters().iter().all(|(_, tensor)| tensor.requires_grad()));
+}
+
+#[test]
+fn the_iterations_of_a_run_are_its_passes_of_the_network() {
+    let network = network();
+    let images = images(&network, 4);
+    let pgd = PgdParameters { perturbations: linf(0.0), step_size: 0.0, steps: 3 };
+    let apgd = ApgdParameters { perturbations: linf(0.0), steps: 3 };
+    let fab = FabParameters { perturbations: linf(0.0), steps: 3 };
+    let square = SquareParameters { perturbations: linf(0.0), queries: 3 };
+    // With a radius of 0 every image withstands, so no run ends early.
+    let attacks = [
+        EvalAttack::single("pgd", Method::Pgd(pgd), 1),
+        EvalAttack::single("cw", Method::Cw(pgd), 1),
+        EvalAttack::single("apgd-ce", Method::ApgdCe(apgd), 1),
+        EvalAttack::single("apgd-t", Method::ApgdT(apgd), 1),
+        EvalAttack::single("fab-t", Method::FabT(fab), 1),
+        EvalAttack::single("square", Method::Square(square), 1),
+    ];
+    let evaluation = evaluation(&images, &[1, 2, 3], &attacks);
+    let mut reported: Vec<(String, u64, u64)> = Vec::new();
+    evaluate(&network, &evaluation, Shard::WHOLE, &mut NoUnitResults, &mut |progress| {
+        reported.extend(progress.run.map(|run| (run.attack.to_owned(), run.iteration, run.iterations)));
+        ControlFlow::Continue(())
+    })
+    .unwrap();
+    let passes = [("pgd", 3_u64), ("cw", 3), ("apgd-ce", 4), ("apgd-t", 4), ("fab-t", 6), ("square", 4)];
+    let expected: Vec<(String, u64, u64)> = passes
+        .iter()
+        .flat_map(|&(attack, passes)| {
+            (0..=passes).map(move |iteration| (attack.to_owned(), iteration, passes))
+        })
+        .collect();
+    assert_eq!(reported, expected);
 }
 
 /// Keeps results in memory.

@@ -31,9 +31,9 @@ void datjob_set_log_level(int level);
 
 // ---- stack.cpp ----
 
-// Prints the stack of the main thread on standard error, from a handler of SIGUSR2. Returns whether it was printed within the
-// timeout, in whole seconds. The process must end soon after: the main thread may never continue.
-int datjob_print_main_stack(int64_t timeout_ms);
+// Runs a function on the main thread in a handler of SIGUSR2. Returns whether it returned within the timeout, in whole seconds.
+// The process must end soon after: the function may do what a handler must not, and then the main thread never continues.
+int datjob_interrupt_main_thread(void (*interruption)(void), int64_t timeout_ms);
 
 // ---- store.cpp ----
 

@@ -1,11 +1,7 @@
-// The stack of the main thread.
+// Runs a function on the main thread, wherever that is.
 #include "bridge.h"
 
-#include <c10/util/Backtrace.h>
-
 #include <csignal>
-#include <cstdio>
-#include <string>
 
 #include <semaphore.h>
 #include <sys/syscall.h>
@@ -14,27 +10,26 @@
 
 namespace {
 
-sem_t printed;
+sem_t returned;
+void (*function)(void);
 
-// Allocates memory, which a signal handler may not do: the thread may be in the allocator, and then waits for ever. The process
-// is about to end, and the caller does not wait for longer than a few seconds.
-void print_stack(int) {
-  const std::string stack = c10::get_backtrace(2, 64, false);
-  std::fprintf(stderr, "%s\n", stack.c_str());
-  sem_post(&printed);
+void run(int) {
+  function();
+  sem_post(&returned);
 }
 
 }  // namespace
 
-extern "C" int datjob_print_main_stack(int64_t timeout_ms) {
+extern "C" int datjob_interrupt_main_thread(void (*interruption)(void), int64_t timeout_ms) {
+  function = interruption;
   struct sigaction action {};
-  action.sa_handler = print_stack;
+  action.sa_handler = run;
   action.sa_flags = SA_RESTART;
-  if (sem_init(&printed, 0, 0) != 0 || sigaction(SIGUSR2, &action, nullptr) != 0) return 0;
+  if (sem_init(&returned, 0, 0) != 0 || sigaction(SIGUSR2, &action, nullptr) != 0) return 0;
   const pid_t main_thread = getpid();
   if (syscall(SYS_tgkill, main_thread, main_thread, SIGUSR2) != 0) return 0;
   timespec until{};
   clock_gettime(CLOCK_REALTIME, &until);
   until.tv_sec += timeout_ms / 1000;
-  return sem_timedwait(&printed, &until) == 0 ? 1 : 0;
+  return sem_timedwait(&returned, &until) == 0 ? 1 : 0;
 }

@@ -89,7 +89,7 @@ unsafe extern "C" {
     fn datjob_last_error() -> *const c_char;
     pub(crate) fn datjob_set_log_level(level: c_int);
 
-    pub(crate) fn datjob_print_main_stack(timeout_ms: i64) -> c_int;
+    pub(crate) fn datjob_interrupt_main_thread(interruption: extern "C" fn(), timeout_ms: i64) -> c_int;
 
     // store.cpp
     pub(crate) fn datjob_store_host(

@@ -33,6 +33,16 @@ impl LogTail {
         self.lines.iter().skip(skipped).map(|line| truncated(line, max_bytes).to_owned()).collect()
     }
 
+    /// The first `count` lines from the newest line that begins with `prefix`, each of at most `max_bytes` bytes; if there is none,
+    /// the last lines.
+    pub(super) fn from(&self, prefix: &str, count: usize, max_bytes: usize) -> Vec<String> {
+        let Some(begin) = self.lines.iter().rposition(|line| line.starts_with(prefix)) else {
+            return self.last(count, max_bytes);
+        };
+        let lines = self.lines.iter().skip(begin).take(count);
+        lines.map(|line| truncated(line, max_bytes).to_owned()).collect()
+    }
+
     /// All lines, each with a line break.
     pub(super) fn text(&self) -> String {
         self.lines.iter().flat_map(|line| [line.as_str(), "\n"]).collect()
@@ -61,6 +71,14 @@ mod tests {
         assert!(text.starts_with("line 250\n") && text.ends_with("line 449\n"), "{text}");
         assert_eq!(tail.last(2, 6), ["line 4", "line 4"]);
         assert_eq!(tail.last(2, 100), ["line 448", "line 449"]);
+    }
+
+    #[test]
+    fn finds_the_lines_from_a_prefix() {
+        let lines = ["stack of one", "a", "stack of two", "b", "c", "d"].map(str::to_owned);
+        let tail = tail(lines);
+        assert_eq!(tail.from("stack", 3, 100), ["stack of two", "b", "c"]);
+        assert_eq!(tail.from("none", 2, 100), ["c", "d"]);
     }
 
     #[test]

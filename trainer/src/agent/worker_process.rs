@@ -33,6 +33,8 @@ const LOG_LINE: usize = 500;
 /// Longest piece of a line that is read at once, in bytes. Events are shorter; container runtimes split lines of logs, too.
 const MAX_LINE_BYTES: u64 = 1 << 20;
 
+/// Begin of the line in the log of a worker that hangs after which it prints its stack.
+const HANG_PREFIX: &str = "state of the process: ";
 /// How long a worker that hangs has to print its stack.
 const ABORT_TIMEOUT: Duration = Duration::from_secs(10);
 /// How long the end of a killed worker is waited for.
@@ -172,7 +174,7 @@ async fn watch(
                 Some(Order::Abort) => {
                     let state = resume(child.id());
                     tracing::warn!(rank = assignment.rank, state, "State of the worker that hangs.");
-                    tail.lock().unwrap_or_else(PoisonError::into_inner).push(&format!("state of the process: {state}"));
+                    tail.lock().unwrap_or_else(PoisonError::into_inner).push(&format!("{HANG_PREFIX}{state}"));
                     drop(send(stdin.as_mut(), WorkerCommand::Abort).await);
                     kill_at = Some(Instant::now() + ABORT_TIMEOUT);
                 }
@@ -191,7 +193,9 @@ async fn watch(
     let _ = time::timeout(READ_TIMEOUT, read).await;
     drop(stdin);
     let tail = std::mem::take(&mut *tail.lock().unwrap_or_else(PoisonError::into_inner));
-    let mut end = End { status, log_tail: tail.last(LOG_TAIL, LOG_LINE), log_file: None };
+    // Of one that hangs: the innermost frames of its stack.
+    let log_tail = tail.from(HANG_PREFIX, LOG_TAIL, LOG_LINE);
+    let mut end = End { status, log_tail, log_file: None };
     let text = tail.text();
     if !end.is_success() && !end.has_left() && !text.is_empty() {
         let kept = failed_worker(assignment).keep(text).await;

@@ -199,6 +199,8 @@ impl Checkpoints {
 
 #[cfg(test)]
 mod tests {
+    use datjob_api::training::Norm;
+
     use super::*;
 
     #[test]
@@ -210,5 +212,23 @@ mod tests {
         assert_eq!(reached, expected);
         let mut short = Checkpoints::new(1);
         assert_eq!(short.reached(0), Some(1));
+    }
+
+    /// The first point is misclassified; the step overshoots to a point that is not.
+    #[test]
+    fn returns_a_misclassified_point_rather_than_the_last_one() {
+        let logits = |point: &Tensor| {
+            let distance = point.f_select(3, 1)?.f_add_scalar(-0.6)?.f_abs()?;
+            let other = distance.f_mul_scalar(-10.0)?.f_add_scalar(1.0)?.f_reshape([1, 1])?;
+            Tensor::f_cat(&[other.f_zeros_like()?, other], 1)
+        };
+        let row = |values: [f32; 2]| Tensor::from_slice(&values).reshape([1, 1, 1, 2]);
+        let (images, noise) = (row([0.5, 0.5]), row([0.3, 0.11]));
+        let perturbations = PerturbationSet { norm: Norm::Linf, epsilon: 0.3 };
+        let parameters = ApgdParameters { perturbations, steps: 1 };
+        let label = Tensor::from_slice(&[0_i64]);
+        let found = apgd(&logits, &ApgdLoss::CrossEntropy, &images, &label, &parameters, &noise).unwrap();
+        let pixels = Vec::<f32>::try_from(found.reshape([2])).unwrap();
+        assert!((pixels[0] - 0.8).abs() < 1e-6 && (pixels[1] - 0.61).abs() < 1e-6, "{pixels:?}");
     }
 }

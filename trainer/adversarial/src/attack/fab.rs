@@ -160,6 +160,27 @@ mod tests {
         }
     }
 
+    /// Two classes, separated where the pixel is 0.6.
+    #[test]
+    fn returns_the_nearest_misclassified_image_within_epsilon() {
+        let logits = |x: &Tensor| {
+            let side = x.f_flatten(1, -1)?.f_sub_scalar(0.6)?;
+            Tensor::f_cat(&[side.f_zeros_like()?, side], 1)
+        };
+        let (images, label, target) =
+            (tensor(&[0.5]), Tensor::from_slice(&[0_i64]), Tensor::from_slice(&[1_i64]));
+        for norm in [Norm::Linf, Norm::L2] {
+            let attack = |epsilon| {
+                let perturbations = PerturbationSet { norm, epsilon };
+                let parameters = FabParameters { perturbations, steps: 5 };
+                values(&fab_t(&logits, &images, &label, &target, &parameters).unwrap())
+            };
+            let found = attack(0.2);
+            assert!(found[0] > 0.6001 && found[0] < 0.601, "{norm:?}: {found:?}");
+            assert_eq!(attack(0.05), [0.5], "{norm:?}: no misclassified image is within 0.05");
+        }
+    }
+
     #[test]
     fn a_zero_gradient_moves_nothing() {
         let (point, zero) = (tensor(&[0.2, 0.7]), tensor(&[0.0, 0.0]));

@@ -50,3 +50,18 @@ impl UnitResults for NoUnitResults {
 
     fn keep_certified(&mut self, _: usize, _: usize) {}
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_unit_results_keeps_nothing() {
+        let unit = Unit { attack: 0, stage: 0, run: 0, batch: 0 };
+        let mut results = NoUnitResults;
+        results.keep(unit, &[3], &[true]);
+        results.keep_certified(3, 1);
+        assert_eq!(results.find(unit, &[3]), None);
+        assert_eq!(results.find_certified(3), None);
+    }
+}

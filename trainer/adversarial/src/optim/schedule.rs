@@ -20,7 +20,7 @@ pub fn learning_rate(schedule: &Schedule, base: f64, step: u64, steps_per_epoch:
             let end = steps(schedule.epochs);
             let peak = cyclic.peak * end;
             let share = if time < peak { time / peak } else { (end - time) / (end - peak) };
-            base * share.clamp(0.0, 1.0)
+            base * share.max(0.0)
         }
         Decay::Cosine(cosine) => {
             let (start, end) = (steps(schedule.warmup_epochs), steps(schedule.epochs));
@@ -102,6 +102,20 @@ mod tests {
         let wave = |share: f64| 0.2 + 0.4 * (1.0 + (std::f64::consts::PI * share).cos());
         let falling = [0.125, 0.375, 0.625, 0.875].map(wave);
         assert_close(&rates(&cosine, 1.0, 2), &[&[0.25, 0.75], &falling[..]].concat());
+    }
+
+    #[test]
+    fn a_cosine_of_one_step_has_the_rate_of_its_middle() {
+        let cosine = schedule(serde_json::json!(
+            {"epochs": 2, "warmupEpochs": 1, "decay": {"cosine": {"floor": 0.2}}}
+        ));
+        assert_close(&rates(&cosine, 1.0, 1), &[0.5, 0.6]);
+    }
+
+    #[test]
+    fn a_cosine_stays_at_its_floor_after_the_last_epoch() {
+        let cosine = schedule(serde_json::json!({"epochs": 1, "decay": {"cosine": {"floor": 0.2}}}));
+        assert_close(&[learning_rate(&cosine, 1.0, 1000, 10)], &[0.2]);
     }
 
     #[test]
