@@ -43,6 +43,7 @@ mod oom_kills;
 pub mod plan;
 mod preparation;
 mod preparation_log;
+mod process;
 pub(crate) mod progress_log;
 mod restarts;
 mod results;

@@ -11,7 +11,6 @@ use datjob_api::{
     contract,
     report::{Failure, FailureReason},
 };
-use rustix::process::{Pid, Signal, kill_process};
 use tokio::{
     io::{AsyncBufRead, AsyncBufReadExt, AsyncRead, AsyncReadExt, AsyncWriteExt, BufReader},
     process::{Child, ChildStdin, Command},
@@ -20,7 +19,11 @@ use tokio::{
     time::{self, Instant},
 };
 
-use super::{failure_log::FailedWorker, log_tail::LogTail};
+use super::{
+    failure_log::FailedWorker,
+    log_tail::LogTail,
+    process::{kill, resume},
+};
 use crate::{
     failure::classify_libtorch_error,
     worker_protocol::{Assignment, Command as WorkerCommand, Event, LEFT},
@@ -37,8 +40,6 @@ const MAX_LINE_BYTES: u64 = 1 << 20;
 const HANG_PREFIX: &str = "state of the process: ";
 /// How long a worker that hangs has to print its stack.
 const ABORT_TIMEOUT: Duration = Duration::from_secs(10);
-/// How long the end of a killed worker is waited for.
-const KILL_TIMEOUT: Duration = Duration::from_secs(10);
 /// How long the rest of an ended worker's output is waited for.
 const READ_TIMEOUT: Duration = Duration::from_secs(5);
 
@@ -202,40 +203,6 @@ async fn watch(
         end.log_file = Some(kept.map_err(|error| error.to_string()));
     }
     Some(end)
-}
-
-/// Kills a worker and waits for its end, but not for ever: one that waits in the kernel, for a device or a file, ends later.
-async fn kill(child: &mut Child) -> Result<ExitStatus, String> {
-    child.start_kill().map_err(|error| format!("cannot kill a worker: {error}"))?;
-    match time::timeout(KILL_TIMEOUT, child.wait()).await {
-        Ok(status) => status.map_err(|error| format!("cannot wait for the worker process: {error}")),
-        Err(_) => Err(format!(
-            "the worker did not end within {} s after SIGKILL: it waits in the kernel, for a device or a file ({})",
-            KILL_TIMEOUT.as_secs(),
-            process_state(child.id())
-        )),
-    }
-}
-
-/// Resumes a process, if it was stopped; returns the state that it had.
-fn resume(pid: Option<u32>) -> String {
-    let state = process_state(pid);
-    if let Some(pid) = pid.and_then(|pid| Pid::from_raw(pid.cast_signed())) {
-        // It may have ended meanwhile.
-        let _ = kill_process(pid, Signal::CONT);
-    }
-    state
-}
-
-/// The state of the main thread of a process as the kernel shows it, for example `T (stopped), in do_signal_stop`.
-fn process_state(pid: Option<u32>) -> String {
-    let Some(pid) = pid else { return "ended".to_owned() };
-    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
-    let state = status.lines().find_map(|line| line.strip_prefix("State:")).map_or("unknown", str::trim);
-    match std::fs::read_to_string(format!("/proc/{pid}/wchan")) {
-        Ok(function) if !function.is_empty() && function != "0" => format!("{state}, in {function}"),
-        _ => state.to_owned(),
-    }
 }
 
 async fn send(stdin: Option<&mut ChildStdin>, command: WorkerCommand) -> std::io::Result<()> {

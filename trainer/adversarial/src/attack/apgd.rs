@@ -210,6 +210,9 @@ mod tests {
             (0..100).filter_map(|step| schedule.reached(step).map(|length| (step + 1, length))).collect();
         let expected = [(22, 22), (41, 19), (57, 16), (70, 13), (80, 10), (87, 7), (93, 6), (99, 6)];
         assert_eq!(reached, expected);
+        let mut long = Checkpoints::new(1000);
+        let reached: Vec<u32> = (0..700).filter_map(|step| long.reached(step)).collect();
+        assert_eq!(reached, [220, 190, 160, 130]);
         let mut short = Checkpoints::new(1);
         assert_eq!(short.reached(0), Some(1));
     }

@@ -92,20 +92,3 @@ async fn a_worker_that_succeeds_leaves_no_log() {
     assert!(end.is_success() && end.log_file.is_none());
     assert_eq!(std::fs::read_dir(directory.path()).unwrap().count(), 0);
 }
-
-#[tokio::test]
-async fn a_stopped_process_is_resumed_and_its_state_is_known() {
-    let mut child = Command::new("sleep").arg("1000").kill_on_drop(true).spawn().unwrap();
-    let pid = Pid::from_raw(child.id().unwrap().cast_signed()).unwrap();
-    kill_process(pid, Signal::STOP).unwrap();
-    let has_state = |prefix: &str| process_state(child.id()).starts_with(prefix);
-    while !has_state("T (stopped)") {
-        time::sleep(Duration::from_millis(5)).await;
-    }
-    assert!(resume(child.id()).starts_with("T (stopped)"));
-    while has_state("T (stopped)") {
-        time::sleep(Duration::from_millis(5)).await;
-    }
-    assert_eq!(kill(&mut child).await.unwrap().signal(), Some(9));
-    assert_eq!(process_state(child.id()), "ended");
-}
