@@ -134,7 +134,7 @@ impl Network {
 
     /// Logits `[N, classes]` of images `[N, C, H, W]`.
     ///
-    /// A call is a [pulse](datjob_data::pulse): all that takes long here calls it again and again.
+    /// A call is a [`pulse`]: all that takes long here calls it again and again.
     pub fn forward(&self, images: &Tensor, mode: Mode) -> Result<Tensor, TchError> {
         pulse::beat();
         let normalised =

@@ -191,4 +191,18 @@ mod tests {
             );
         }
     }
+
+    /// The boundary lies below the image.
+    #[test]
+    fn a_misclassified_image_moves_towards_the_boundary() {
+        let logits = |x: &Tensor| {
+            let side = x.f_flatten(1, -1)?.f_sub_scalar(0.6)?;
+            Tensor::f_cat(&[side.f_zeros_like()?, side], 1)
+        };
+        let (label, target) = (Tensor::from_slice(&[0_i64]), Tensor::from_slice(&[1_i64]));
+        let perturbations = PerturbationSet { norm: Norm::Linf, epsilon: 0.3 };
+        let parameters = FabParameters { perturbations, steps: 5 };
+        let found = fab_t(&logits, &tensor(&[0.7]), &label, &target, &parameters).unwrap();
+        assert!(values(&found)[0] <= 0.7, "{found:?}");
+    }
 }
