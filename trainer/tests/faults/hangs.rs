@@ -34,7 +34,7 @@ fn a_job_recovers_from_a_worker_that_is_stopped() {
         // The container has no /proc of its process IDs.
         assert!(failure.log_tail[0].starts_with("state of the process: "), "{failure:?}");
         let log = fs::read_to_string(job.file("../").join(failure.log_file.unwrap())).unwrap();
-        assert!(log.contains("datjob_trainer::engine::"), "{log}");
+        assert!(log.contains("trainer/src/engine.rs:"), "{log}");
         assert!(elapsed > Duration::from_secs(55) && elapsed < Duration::from_secs(90), "{elapsed:?}");
         assert!(!is_stopped(worker), "it was killed");
         for pod in 0..PODS {
