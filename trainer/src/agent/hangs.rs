@@ -26,6 +26,8 @@ const FIRST_DEADLINE: Duration = Duration::from_mins(10);
 const FIRST_PULSES: u32 = 3;
 /// A worker sends a pulse every second. Without one for so long, its process is stopped.
 const SILENT_AFTER: Duration = Duration::from_mins(1);
+/// Without a pulse for so long, it is unknown whether a worker still waits.
+const LATE_AFTER: Duration = Duration::from_secs(5);
 /// An agent that did nothing for so long was stalled: it received no pulses.
 const STALLED_AFTER: Duration = Duration::from_secs(5);
 
@@ -106,7 +108,7 @@ impl HangDetector {
         self.workers.insert(rank, Worker::new(now));
     }
 
-    /// Forgets a worker that has ended, or is about to be ended.
+    /// Forgets a worker that has ended.
     pub(super) fn remove(&mut self, rank: u32) {
         self.workers.remove(&rank);
     }
@@ -135,7 +137,7 @@ impl HangDetector {
         worker.waits_in = pulse.waits_in;
     }
 
-    /// Records that the agent runs. After a stall of its own, all deadlines start anew.
+    /// Records that the agent runs. After it was stalled, all deadlines start anew.
     pub(super) fn tick(&mut self, now: Instant) {
         let is_stall = now.saturating_sub(self.last_tick) > STALLED_AFTER;
         self.last_tick = now;
@@ -171,9 +173,14 @@ impl HangDetector {
         self.workers.iter().filter_map(|(rank, worker)| Some((*rank, sentence(*rank, worker)?))).collect()
     }
 
-    /// What the workers wait in, if all of them wait for other ranks or their device.
+    /// What the workers wait in, if all of them wait for other ranks or their device. One that has stopped sending pulses does
+    /// not wait, whatever its last pulse was: the others wait for it.
     pub(super) fn wait(&self, now: Instant) -> Option<PodWait> {
-        let mut operations = self.workers.values().map(|worker| worker.waits_in.clone());
+        let waits_in = |worker: &Worker| {
+            let has_pulse = now.saturating_sub(worker.last_pulse) <= LATE_AFTER;
+            worker.waits_in.clone().filter(|_| has_pulse)
+        };
+        let mut operations = self.workers.values().map(waits_in);
         let operation = operations.next()??;
         let all_wait = operations.all(|operation| operation.is_some());
         let is_overdue = self.workers.values().all(|worker| worker.is_overdue(now));

@@ -33,8 +33,8 @@ impl LogTail {
         self.lines.iter().skip(skipped).map(|line| truncated(line, max_bytes).to_owned()).collect()
     }
 
-    /// The first `count` lines from the newest line that begins with `prefix`, each of at most `max_bytes` bytes; if there is none,
-    /// the last lines.
+    /// The newest line with this prefix and the lines after it, at most `count` lines, each cut to `max_bytes` bytes. Without such
+    /// a line, the last lines.
     pub(super) fn from(&self, prefix: &str, count: usize, max_bytes: usize) -> Vec<String> {
         let Some(begin) = self.lines.iter().rposition(|line| line.starts_with(prefix)) else {
             return self.last(count, max_bytes);

@@ -155,8 +155,10 @@ impl Workers {
             return;
         }
         for (rank, sentence) in self.hangs.hung(now, |rank| self.storage.contains_key(&rank)) {
+            if self.hung.contains_key(&rank) {
+                continue;
+            }
             tracing::warn!(rank, "Ending a worker that hangs: {sentence}.");
-            self.hangs.remove(rank);
             self.hung.insert(rank, sentence);
             if let Some(orders) = self.orders.get(&rank) {
                 // One that has ended meanwhile listens no more.
@@ -167,7 +169,10 @@ impl Workers {
 
     /// What they wait in, if all of them wait for other ranks or their device.
     pub fn wait(&self) -> Option<PodWait> {
-        matches!(self.state, State::Running(_)).then(|| self.hangs.wait(self.hangs.now()))?
+        match self.state {
+            State::Running(_) => self.hangs.wait(self.hangs.now()),
+            State::Preparing | State::Idle { .. } | State::Done(_) => None,
+        }
     }
 
     /// Asks them to write a checkpoint and to exit.

@@ -18,7 +18,7 @@ const BLOCK: usize = 64;
 #[derive(Clone, PartialEq, Eq)]
 pub struct Token([u8; LENGTH]);
 
-/// There is no token.
+/// A token is malformed, or cannot be generated.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum TokenError {
     /// The text is not a token. The message does not contain it.

@@ -20,7 +20,8 @@ pub(super) fn oldest() -> Option<StorageTrouble> {
     waiting().iter().map(|(_, trouble)| trouble).min_by_key(|trouble| trouble.since).cloned()
 }
 
-/// An operation that waits until its storage works again. [`oldest_trouble`](super::oldest_trouble) has its fault until this value is dropped.
+/// An operation that waits until its storage works again. [`oldest_trouble`](super::oldest_trouble) has its fault until this
+/// value is dropped.
 #[derive(Debug)]
 pub struct Wait(u64);
 

@@ -84,11 +84,24 @@ fn a_pod_waits_if_all_its_workers_do() {
     let wait = detector.wait(at(102)).unwrap();
     assert_eq!((wait.operation.as_str(), wait.is_overdue), ("all_reduce", false));
     // Worker 4 is at its start, where it has ten minutes.
-    assert!(!detector.wait(at(400)).unwrap().is_overdue);
-    assert!(detector.wait(at(703)).unwrap().is_overdue);
+    let mut is_overdue = |second| {
+        detector.pulse(3, waiting(101), at(second));
+        detector.pulse(4, waiting(2), at(second));
+        detector.wait(at(second)).unwrap().is_overdue
+    };
+    assert!(!is_overdue(400) && is_overdue(703));
     detector.remove(4);
     detector.remove(3);
     assert_eq!(detector.wait(at(703)), None);
+}
+
+/// Otherwise all ranks would seem to wait for each other, and nobody would be named.
+#[test]
+fn a_worker_without_pulses_does_not_wait() {
+    let mut detector = training(1, 100);
+    detector.pulse(3, waiting(101), at(101));
+    assert!(detector.wait(at(106)).is_some());
+    assert_eq!(detector.wait(at(107)), None);
 }
 
 #[test]
