@@ -43,6 +43,10 @@ fn the_failure_of_another_attempt_or_job_does_not_count() {
     assert_eq!(file(directory.path(), 1).read().unwrap(), Some(failure("first")));
     let other_job = VerdictFile::new(directory.path(), "other", 1, None);
     assert_eq!(other_job.read().unwrap(), None);
+    // A file under the name of another attempt.
+    let third = file(directory.path(), 3);
+    std::fs::copy(second.path(), third.path()).unwrap();
+    assert_eq!(third.read().unwrap(), None);
 }
 
 #[test]
